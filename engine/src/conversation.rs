@@ -1,0 +1,194 @@
+//! Conversations between their turns: token log and KV-cache, kept under the limits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::KvCache;
+use crate::sequence::SequenceId;
+use crate::token_log::TokenLog;
+
+/// A conversation's name, chosen by the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConversationId(Arc<str>);
+
+impl ConversationId {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ConversationId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for ConversationId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for ConversationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A look at a conversation. While a turn is under way this is its state in the middle of it.
+#[derive(Debug, Clone)]
+pub struct ConversationInfo {
+    /// Ids and kinds of all its tokens.
+    pub log: TokenLog,
+    /// How many of them are in the KV-cache.
+    pub cached_tokens: usize,
+    /// Bytes that the KV-cache holds.
+    pub kv_bytes: usize,
+    /// Whether a turn is under way.
+    pub busy: bool,
+}
+
+/// A token log and the KV-cache of a prefix of it.
+///
+/// **Invariant:** `cache` holds the first `cache.len()` tokens of `log`, so it may be dropped at
+/// any time and rebuilt by forwarding the log again.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) log: TokenLog,
+    pub(crate) cache: KvCache,
+}
+
+impl Conversation {
+    /// Cuts both back to the log's first `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.log.truncate(len);
+        self.cache.truncate(len);
+    }
+
+    pub(crate) fn info(&self, busy: bool) -> ConversationInfo {
+        ConversationInfo {
+            log: self.log.clone(),
+            cached_tokens: self.cache.len(),
+            kv_bytes: self.cache.bytes(),
+            busy,
+        }
+    }
+}
+
+enum Place {
+    /// Between turns. `used` orders by last use.
+    Idle {
+        conversation: Conversation,
+        used: u64,
+    },
+    /// Moved into the sequence that runs its turn.
+    Busy(SequenceId),
+}
+
+/// All conversations by name. A busy one is owned by its sequence and only its name is here.
+///
+/// **Invariant:** `idle_kv_bytes` is the sum over the caches of idle conversations.
+#[derive(Default)]
+pub(crate) struct Conversations {
+    places: HashMap<ConversationId, Place>,
+    idle_kv_bytes: usize,
+    clock: u64,
+}
+
+/// What is known of a conversation by its name.
+pub(crate) enum Found<'a> {
+    /// Between turns.
+    Idle(&'a Conversation),
+    /// This sequence runs a turn of it.
+    Busy(SequenceId),
+}
+
+impl Conversations {
+    /// How many there are, busy ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Bytes held by the KV-caches of idle conversations.
+    pub(crate) fn idle_kv_bytes(&self) -> usize {
+        self.idle_kv_bytes
+    }
+
+    pub(crate) fn find(&self, id: &ConversationId) -> Option<Found<'_>> {
+        self.places.get(id).map(|place| match place {
+            Place::Idle { conversation, .. } => Found::Idle(conversation),
+            Place::Busy(sequence) => Found::Busy(*sequence),
+        })
+    }
+
+    /// Hands an idle conversation, if there is one, over to the sequence that runs its turn, and
+    /// counts the name as busy from now on.
+    pub(crate) fn take(
+        &mut self,
+        id: &ConversationId,
+        sequence: SequenceId,
+    ) -> Option<Conversation> {
+        match self.places.insert(id.clone(), Place::Busy(sequence))? {
+            Place::Idle { conversation, .. } => {
+                self.idle_kv_bytes -= conversation.cache.bytes();
+                Some(conversation)
+            }
+            Place::Busy(_) => None,
+        }
+    }
+
+    /// Takes a conversation back after its turn.
+    pub(crate) fn put_back(&mut self, id: ConversationId, conversation: Conversation) {
+        self.clock += 1;
+        self.idle_kv_bytes += conversation.cache.bytes();
+        let place = Place::Idle {
+            conversation,
+            used: self.clock,
+        };
+        self.places.insert(id, place);
+    }
+
+    /// Forgets a conversation.
+    pub(crate) fn remove(&mut self, id: &ConversationId) {
+        if let Some(Place::Idle { conversation, .. }) = self.places.remove(id) {
+            self.idle_kv_bytes -= conversation.cache.bytes();
+        }
+    }
+
+    /// Forgets the least recently used idle conversations until at most `limit` are left.
+    pub(crate) fn keep_at_most(&mut self, limit: usize) {
+        while self.places.len() > limit {
+            let Some(id) = self.least_recent(|_| true) else {
+                return;
+            };
+            self.remove(&id);
+        }
+    }
+
+    /// Drops the KV-cache of the least recently used idle conversation that has one; its log stays.
+    /// False when there is none.
+    pub(crate) fn drop_least_recent_kv(&mut self) -> bool {
+        let holds_kv = |conversation: &Conversation| conversation.cache.bytes() > 0;
+        let Some(id) = self.least_recent(holds_kv) else {
+            return false;
+        };
+        if let Some(Place::Idle { conversation, .. }) = self.places.get_mut(&id) {
+            self.idle_kv_bytes -= conversation.cache.bytes();
+            conversation.cache.clear();
+        }
+        true
+    }
+
+    fn least_recent(&self, wanted: impl Fn(&Conversation) -> bool) -> Option<ConversationId> {
+        self.places
+            .iter()
+            .filter_map(|(id, place)| match place {
+                Place::Idle { conversation, used } if wanted(conversation) => Some((used, id)),
+                _ => None,
+            })
+            .min()
+            .map(|(_, id)| id.clone())
+    }
+}

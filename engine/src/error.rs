@@ -1,0 +1,286 @@
+//! Every way in which the engine says no: what was found, and what would help.
+
+use std::path::PathBuf;
+
+use crate::conversation::ConversationId;
+
+/// Why a model directory was not loaded. Each variant names the file at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file is missing or cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file does not parse, or a field has the wrong type.
+    #[error("{} is not what it should be: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A file is well-formed but asks for something that this engine does not do.
+    #[error("{}: {what} is not supported; {remedy}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The setting and its value.
+        what: String,
+        /// What would be.
+        remedy: String,
+    },
+    /// The numbers in a configuration contradict one another.
+    #[error("{}: {reason}", path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// Which numbers, and how.
+        reason: String,
+    },
+    /// The tokenizer file is damaged.
+    #[error("{} is not a tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizer library said.
+        reason: String,
+    },
+    /// A control token that the model needs is not in its tokenizer.
+    #[error(
+        "{} has no token {token:?}, which is the {role}; name the model's own in onegen.json",
+        path.display()
+    )]
+    MissingToken {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The spelling looked for.
+        token: String,
+        /// What it is needed for.
+        role: &'static str,
+    },
+    /// The chat template does not compile.
+    #[error("the chat template in {} does not compile: {reason}", path.display())]
+    ChatTemplate {
+        /// The file.
+        path: PathBuf,
+        /// Line and reason.
+        reason: String,
+    },
+    /// There is no weight file in the directory.
+    #[error("{} holds no *.safetensors file", dir.display())]
+    NoWeights {
+        /// The model directory.
+        dir: PathBuf,
+    },
+    /// A tensor that the configuration calls for is in none of the weight files.
+    #[error("the weights in {} lack the tensor {name}", dir.display())]
+    MissingTensor {
+        /// The model directory.
+        dir: PathBuf,
+        /// The tensor's full name.
+        name: String,
+    },
+    /// A weight file is damaged, or a tensor has another shape than the configuration says.
+    #[error("cannot load the weights in {}: {source}", dir.display())]
+    Weights {
+        /// The model directory.
+        dir: PathBuf,
+        /// Which file or tensor, and why.
+        source: candle_core::Error,
+    },
+}
+
+/// Why messages could not be turned into token ids.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokensError {
+    /// The model directory has neither a chat template nor a prompt template.
+    #[error(
+        "the model has no chat template: add chat_template to tokenizer_config.json or prompt_template to onegen.json"
+    )]
+    NoChatTemplate,
+    /// The template itself refused the messages (`raise_exception`), or failed.
+    #[error("the chat template refused the messages: {0}")]
+    Template(String),
+    /// There is no user message to put into the prompt.
+    #[error("the messages hold no {0} message")]
+    MissingMessage(&'static str),
+    /// The rendered prompt does not hold the assistant's message that the conversation ends with.
+    #[error("the chat template leaves out message {0}, so the conversation cannot go on from it")]
+    MessageLeftOut(usize),
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+}
+
+/// Why a forward did not happen or did not finish. No KV-cache has grown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The sequence would be longer than the model's positions.
+    #[error("{needed} positions are needed, but the model has {available}")]
+    ContextLength {
+        /// Cached and new positions together.
+        needed: usize,
+        /// The model's `max_position_embeddings`.
+        available: usize,
+    },
+    /// An input that no forward can answer: no tokens, an offset outside them, an unknown id.
+    #[error("bad input to the forward: {0}")]
+    Input(String),
+    /// The tensor library failed (out of memory, a device error).
+    #[error("the forward failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A text could not be encoded.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+}
+
+/// Why a request was not accepted. Nothing was forwarded and no conversation changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// Another turn of the same conversation is under way.
+    #[error("conversation {0} is busy with another turn; wait for its end or cancel it")]
+    Busy(ConversationId),
+    /// `expected_log_len` says that the conversation exists, but the engine does not hold it.
+    #[error("there is no conversation {0}")]
+    UnknownConversation(ConversationId),
+    /// The conversation has gone on since the caller looked.
+    #[error("conversation {conversation} holds {got} tokens where {expected} were expected")]
+    LogLength {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// What the request said.
+        expected: usize,
+        /// What the token log holds.
+        got: usize,
+    },
+    /// The prompt is empty, so there is nothing to forward.
+    #[error("the prompt holds no tokens")]
+    EmptyPrompt,
+    /// The prompt holds an id that is not in the model's vocabulary.
+    #[error("the prompt holds the id {id}, but the vocabulary ends at {vocabulary}")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// Conversation and prompt together do not fit the context.
+    #[error(
+        "the conversation and its prompt need {needed} positions, but the context has {available}"
+    )]
+    ContextLength {
+        /// Log, prompt and one generated token.
+        needed: usize,
+        /// The model's positions, or fewer when the KV budget holds fewer.
+        available: usize,
+    },
+    /// The prompt ends with `[RQ]`, whose logits are not for sampling.
+    #[error("the prompt ends with the query token; only the model itself retrieves")]
+    QueryAtEnd,
+    /// A parameter is outside its range.
+    #[error("{field} is {value}, but it must be {range}")]
+    OutOfRange {
+        /// The parameter.
+        field: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// As many requests wait as the options allow.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Overloaded {
+        /// The queue's length.
+        waiting: usize,
+    },
+    /// The engine has shut down.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Why an accepted request failed. The conversation is as it was before the turn.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The forward failed.
+    #[error("the forward failed: {0}")]
+    Forward(String),
+    /// The retriever failed.
+    #[error("the retrieval failed: {0}")]
+    Retrieval(String),
+    /// The model's logits hold no finite number: its weights are damaged.
+    #[error("the logits at position {position} hold no finite number")]
+    Logits {
+        /// The position whose logits these are.
+        position: usize,
+    },
+    /// Text could not be made from the generated ids, or ids from a passage.
+    #[error("the tokenizer failed: {0}")]
+    Tokens(String),
+    /// The engine shut down while the request was running.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Why a retriever could not answer. Finding nothing is no error: that is an empty list.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RetrieveError {
+    /// What went wrong, for a log line.
+    pub message: String,
+}
+
+impl RetrieveError {
+    /// An error that says `message`.
+    pub fn new(message: impl std::fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+        }
+    }
+}
+
+/// Why a conversation could not be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConversationError {
+    /// The engine does not hold it.
+    #[error("there is no conversation {0}")]
+    Unknown(ConversationId),
+    /// A turn of it is under way.
+    #[error("conversation {0} is busy with a turn; wait for its end or cancel it")]
+    Busy(ConversationId),
+    /// The engine has shut down.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An option that must be at least 1 is 0.
+    #[error("{option} is 0, but it must be at least 1")]
+    Zero {
+        /// The option.
+        option: &'static str,
+    },
+    /// The KV budget does not hold even the smallest KV-cache.
+    #[error("kv_bytes is {bytes}, but this model's smallest KV-cache takes {least}")]
+    KvBudget {
+        /// The budget.
+        bytes: usize,
+        /// The least that works.
+        least: usize,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}

@@ -1,0 +1,57 @@
+//! The engine of OneGen: one decoder that writes text and retrieves while it writes.
+//!
+//! When the model emits its query token `[RQ]`, the hidden state of that very token is the query
+//! embedding. A [`Retriever`] answers with passages, the best one's tokens are appended to the same
+//! KV-cache (the *splice*), and decoding goes on. The query is never forwarded a second time.
+//!
+//! The engine knows nothing of HTTP or of an index. It is used in three ways:
+//!
+//! * [`Model::load`] and [`Model::embed_passages`] embed a corpus, [`Model::embed_query`] a question;
+//! * [`Engine::start`] owns the step loop: [`Engine::submit`] hands in a [`Request`] and gives back a
+//!   [`Turn`], a stream of [`Event`]s;
+//! * [`Tokens`] turns messages and passages into token ids, control tokens by id only.
+
+mod chat_template;
+mod config;
+mod control_tokens;
+mod conversation;
+mod counters;
+mod detokenise;
+mod embed;
+mod engine;
+mod error;
+mod files;
+mod model;
+mod onegen_config;
+mod request;
+mod retrieval;
+mod sampling;
+mod scheduler;
+mod sequence;
+mod step;
+mod template;
+mod token_log;
+mod tokenizer_file;
+mod tokens;
+mod turn;
+mod visible_text;
+
+pub use candle_core::{DType, Device};
+pub use chat_template::{ChatMessage, Role};
+pub use config::{Architecture, ModelConfig, RopeScaling, SlidingWindow};
+pub use conversation::{ConversationId, ConversationInfo};
+pub use counters::{Counters, EngineStats, ForwardedTokens};
+pub use detokenise::Detokeniser;
+pub use engine::{Engine, EngineOptions};
+pub use error::{
+    ConversationError, EngineError, ForwardError, LoadError, RetrieveError, StartError,
+    SubmitError, TokensError,
+};
+pub use model::{Fingerprints, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput};
+pub use onegen_config::OneGenConfig;
+pub use request::{Request, RetrievalParams};
+pub use retrieval::{Passage, Retriever};
+pub use sampling::SamplingParams;
+pub use token_log::{Span, SpanKind, TokenLog};
+pub use tokens::{SpliceIds, Tokens};
+pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage};

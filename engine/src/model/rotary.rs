@@ -1,0 +1,121 @@
+//! Rotary position embeddings for a ragged batch.
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::rotary_emb::rope_thd;
+use mistralrs_core::layers::{Llama3RotaryEmbedding, RotaryEmbedding};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::config::{ModelConfig, RopeScaling};
+
+/// Cosines and sines of every position, each `(positions, head_dim / 2)`.
+#[derive(Debug)]
+pub(crate) struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+/// The angles at the positions of one batch.
+pub(crate) struct Angles {
+    cos: Tensor, // (tokens, head_dim / 2)
+    sin: Tensor, // (tokens, head_dim / 2)
+}
+
+impl Rotary {
+    pub(crate) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Result<Self> {
+        let (cos, sin) = match config.rope_scaling {
+            RopeScaling::Default => RotaryEmbedding::new(
+                config.rope_theta,
+                config.head_dim,
+                config.max_position_embeddings,
+                device,
+                true,
+                dtype,
+            )?
+            .get_cos_sin()?,
+            RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => {
+                scaled_tables(config, dtype, device)?
+            }
+        };
+        Ok(Self { cos, sin })
+    }
+
+    /// The angles at `positions`, `(tokens)`, shared by all layers of a forward.
+    pub(crate) fn at(&self, positions: &Tensor) -> Result<Angles> {
+        Ok(Angles {
+            cos: self.cos.index_select(positions, 0)?,
+            sin: self.sin.index_select(positions, 0)?,
+        })
+    }
+}
+
+impl Angles {
+    /// Turns queries or keys `(tokens, heads, head_dim)` to their positions. mistral.rs turns one
+    /// sequence at a time, candle's operator takes the whole ragged batch.
+    pub(crate) fn turn(&self, xs: &Tensor) -> Result<Tensor> {
+        rope_thd(&xs.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)
+    }
+}
+
+/// mistral.rs keeps the tables of its scaled rotary embedding to itself, so they are read off it:
+/// turning the pair (1, 0) gives (cos, sin).
+fn scaled_tables(config: &ModelConfig, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
+    let positions = config.max_position_embeddings;
+    let half = config.head_dim / 2;
+    let scaled = configured(scaled_config(config), |c| {
+        Llama3RotaryEmbedding::new_llama3(dtype, c, device, true)
+    })?;
+    let shape = (1, 1, positions, half);
+    let ones = Tensor::ones(shape, dtype, device)?;
+    let pairs = Tensor::cat(&[&ones, &ones.zeros_like()?], 3)?; // (1, 1, positions, head_dim)
+    let (turned, _) = scaled.forward(&pairs, &pairs, &[0])?;
+    let turned = turned.reshape((positions, config.head_dim))?;
+    Ok((
+        turned.narrow(1, 0, half)?.contiguous()?,
+        turned.narrow(1, half, half)?.contiguous()?,
+    ))
+}
+
+/// Calls `make` with a configuration whose type mistral.rs does not name to others, so that it has
+/// to be inferred.
+fn configured<C: DeserializeOwned, T>(
+    config: serde_json::Value,
+    make: impl FnOnce(&C) -> Result<T>,
+) -> Result<T> {
+    make(&serde_json::from_value(config).map_err(candle_core::Error::wrap)?)
+}
+
+fn scaled_config(config: &ModelConfig) -> serde_json::Value {
+    let scaling = match config.rope_scaling {
+        RopeScaling::Default => json!({ "rope_type": "default", "factor": 1.0 }),
+        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings,
+        }),
+    };
+    json!({
+        // Only the quotient of these two is used: the width of a head.
+        "hidden_size": config.head_dim,
+        "num_attention_heads": 1,
+        "rope_theta": config.rope_theta,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_scaling": scaling,
+        // Required, but not used.
+        "hidden_act": "silu",
+        "intermediate_size": 0,
+        "vocab_size": 0,
+        "num_hidden_layers": 0,
+        "num_key_value_heads": 0,
+        "rms_norm_eps": 0.0,
+        "quantization_config": null,
+    })
+}

@@ -1,0 +1,130 @@
+//! Weight files: which ones, whether they hold every tensor, and their fingerprint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
+use serde::Deserialize;
+
+use super::LoadOptions;
+use crate::config::ModelConfig;
+use crate::error::LoadError;
+use crate::files::read_json_if_there;
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The weight files of a model directory, sorted: those that `model.safetensors.index.json` names,
+/// else `model.safetensors`, else every `*.safetensors`.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let index: Option<ShardIndex> = read_json_if_there(&dir.join("model.safetensors.index.json"))?;
+    if let Some(index) = index {
+        let names: BTreeSet<_> = index.weight_map.into_values().collect();
+        return Ok(names.into_iter().map(|name| dir.join(name)).collect());
+    }
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let unreadable = |source| LoadError::Read {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(LoadError::NoWeights {
+            dir: dir.to_owned(),
+        });
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Maps the files into memory and checks that every tensor is there: mistral.rs would take a
+/// missing one for a layer to be filled in later.
+pub(crate) fn open(
+    dir: &Path,
+    files: &[PathBuf],
+    config: &ModelConfig,
+    options: &LoadOptions,
+) -> Result<ShardedVarBuilder, LoadError> {
+    // SAFETY: the files are mapped only while the tensors are copied out of them; nobody may
+    // shorten them meanwhile, as with every program that maps its weights.
+    let weights = unsafe {
+        ShardedSafeTensors::sharded(
+            files,
+            options.dtype,
+            &options.device,
+            None,
+            Arc::new(|_| true),
+        )
+    }
+    .map_err(|source| LoadError::Weights {
+        dir: dir.to_owned(),
+        source,
+    })?;
+    match names(config)
+        .into_iter()
+        .find(|n| !weights.contains_tensor(n))
+    {
+        Some(name) => Err(LoadError::MissingTensor {
+            dir: dir.to_owned(),
+            name,
+        }),
+        None => Ok(weights),
+    }
+}
+
+/// blake3 of `config.json` and the weight files, in order.
+pub(crate) fn fingerprint(dir: &Path, files: &[PathBuf]) -> Result<String, LoadError> {
+    let mut hasher = blake3::Hasher::new();
+    let config = dir.join("config.json");
+    for path in std::iter::once(&config).chain(files) {
+        fs::File::open(path)
+            .and_then(|file| hasher.update_reader(file).map(|_| ()))
+            .map_err(|source| LoadError::Read {
+                path: path.clone(),
+                source,
+            })?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Every tensor that the configuration calls for.
+fn names(config: &ModelConfig) -> Vec<String> {
+    let mut in_layer: Vec<String> = ["input_layernorm", "post_attention_layernorm"]
+        .map(|norm| format!("{norm}.weight"))
+        .into();
+    for (projection, bias) in [
+        ("self_attn.q_proj", config.qkv_bias),
+        ("self_attn.k_proj", config.qkv_bias),
+        ("self_attn.v_proj", config.qkv_bias),
+        ("self_attn.o_proj", config.output_bias),
+        ("mlp.gate_proj", false),
+        ("mlp.up_proj", false),
+        ("mlp.down_proj", false),
+    ] {
+        in_layer.push(format!("{projection}.weight"));
+        in_layer.extend(bias.then(|| format!("{projection}.bias")));
+    }
+    if config.qk_norm {
+        in_layer.extend(["q_norm", "k_norm"].map(|norm| format!("self_attn.{norm}.weight")));
+    }
+    let mut names = vec!["model.embed_tokens.weight".to_owned()];
+    for layer in 0..config.num_hidden_layers {
+        names.extend(in_layer.iter().map(|n| format!("model.layers.{layer}.{n}")));
+    }
+    names.push("model.norm.weight".to_owned());
+    names.extend((!config.tie_word_embeddings).then(|| "lm_head.weight".to_owned()));
+    names
+}

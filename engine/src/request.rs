@@ -1,0 +1,75 @@
+//! What a caller asks for.
+
+use crate::conversation::ConversationId;
+use crate::error::SubmitError;
+use crate::sampling::SamplingParams;
+
+/// One turn to be generated.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The conversation to start or to continue.
+    pub conversation: ConversationId,
+    /// Ids to append to the conversation's token log, from [`crate::Tokens::encode_chat`] for a new
+    /// conversation and [`crate::Tokens::encode_turn`] for one that goes on.
+    pub prompt: Vec<u32>,
+    /// How many tokens the caller believes the log to hold. `Some(0)` asks for a new conversation,
+    /// `Some(n)` for one that nobody has continued meanwhile, `None` for whichever there is.
+    pub expected_log_len: Option<usize>,
+    /// How the next token is chosen, and when the turn ends.
+    pub sampling: SamplingParams,
+    /// Whether and how the model may retrieve.
+    pub retrieval: RetrievalParams,
+}
+
+impl Request {
+    /// A request with the default sampling and retrieval.
+    pub fn new(conversation: impl Into<ConversationId>, prompt: Vec<u32>) -> Self {
+        Self {
+            conversation: conversation.into(),
+            prompt,
+            expected_log_len: None,
+            sampling: SamplingParams::default(),
+            retrieval: RetrievalParams::default(),
+        }
+    }
+}
+
+/// Whether and how the model may retrieve during a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrievalParams {
+    /// When false, `[RQ]` is masked before sampling. Default true.
+    pub enabled: bool,
+    /// How many passages the retriever returns, at least 1. All are reported, the first is spliced.
+    /// Default 1.
+    pub k: usize,
+    /// How many searches one turn may do. `None` takes the model's own limit
+    /// ([`crate::OneGenConfig::max_retrievals`]).
+    pub max_retrievals: Option<usize>,
+}
+
+impl RetrievalParams {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`SubmitError::OutOfRange`] names the field that is outside.
+    pub fn validate(&self) -> Result<(), SubmitError> {
+        if self.k == 0 {
+            return Err(SubmitError::OutOfRange {
+                field: "k",
+                value: "0".into(),
+                range: "at least 1",
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Default for RetrievalParams {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            k: 1,
+            max_retrievals: None,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Who forwards how much in a step.
+
+/// Shares out a step's positions over sequences in order of arrival, each with so many tokens
+/// waiting for their forward. Gives each sequence's part.
+///
+/// A sequence that waits for one token is decoding and comes first: nobody's next token is held up
+/// by another's long prompt. What is left goes to the longer ones, first come first served, and one
+/// that does not fit goes on in the next step.
+pub(crate) fn plan(pending: &[usize], budget: usize) -> Vec<usize> {
+    let mut left = budget;
+    let mut parts = vec![0; pending.len()];
+    for decoding in [true, false] {
+        for (part, &pending) in parts.iter_mut().zip(pending) {
+            if (pending == 1) == decoding {
+                *part = pending.min(left);
+                left -= *part;
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plan;
+
+    #[test]
+    fn decoding_sequences_come_before_a_long_prompt() {
+        assert_eq!(plan(&[4000, 1, 1], 256), [254, 1, 1]);
+    }
+
+    #[test]
+    fn prompts_share_what_is_left_in_order_of_arrival() {
+        assert_eq!(plan(&[100, 1, 100, 100], 151), [100, 1, 50, 0]);
+    }
+
+    #[test]
+    fn parked_sequences_get_nothing() {
+        assert_eq!(plan(&[0, 1, 0], 8), [0, 1, 0]);
+    }
+}

@@ -1,0 +1,381 @@
+//! A sequence: one turn of a conversation, from its acceptance to its end.
+//!
+//! Its life: *waiting* for a place in the batch, *prefill* of what the KV-cache lacks, *decode*
+//! token by token. When `[RQ]` is sampled its forward yields the query embedding (*query*), the
+//! sequence is parked (*retrieving*), and the passage that comes back is spliced in by another
+//! *prefill*. It ends by being consumed: finished, failed or cancelled.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::conversation::{Conversation, ConversationId};
+use crate::counters::ForwardedTokens;
+use crate::error::EngineError;
+use crate::request::RetrievalParams;
+use crate::retrieval::{Found, Passage};
+use crate::sampling::Sampler;
+use crate::token_log::SpanKind;
+use crate::tokens::Tokens;
+use crate::turn::{Event, FinishReason, RetrievalReceipt, TurnSummary, Usage};
+use crate::visible_text::{Shown, VisibleText};
+
+/// A sequence's number, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SequenceId(pub(crate) u64);
+
+/// What is the same for all sequences.
+pub(crate) struct Rules {
+    pub(crate) tokens: Arc<Tokens>,
+    /// For each id whether sampling never yields it.
+    pub(crate) never_sampled: Vec<bool>,
+    /// Positions that a sequence may hold.
+    pub(crate) context: usize,
+}
+
+/// Where a sequence is in its life. Whatever it is, the tokens in the log that are not in the
+/// KV-cache are what it forwards next.
+enum Phase {
+    /// Accepted, without a place in the batch yet.
+    Waiting,
+    /// Several tokens lack their KV; after a retrieval they are the splice.
+    Prefill { splice: Option<Splice> },
+    /// The last sampled token lacks its KV.
+    Decode,
+    /// `[RQ]` lacks its KV; its hidden state is wanted.
+    Query(Query),
+    /// Parked until the retriever answers.
+    Retrieving(Query),
+}
+
+/// What must be remembered of the moment when `[RQ]` was sampled.
+struct Query {
+    /// The logits that it was sampled from.
+    logits: Vec<f32>,
+    at_token: usize,
+    char_offset: usize,
+    /// Positions forwarded for the turn by then.
+    forwarded: u64,
+}
+
+/// A passage whose tokens are being prefilled.
+struct Splice {
+    query: Query,
+    found: Vec<Passage>,
+    search_ms: f64,
+    answered: Instant,
+    tokens: usize,
+}
+
+/// What the end of a sequence's pending tokens is forwarded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Logits to sample from.
+    Logits,
+    /// The hidden state at `[RQ]`.
+    QueryEmbedding,
+}
+
+/// What a sequence does next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It has tokens to forward, or is parked.
+    GoOn,
+    /// It is over.
+    Finish(FinishReason),
+    /// It cannot go on.
+    Fail(EngineError),
+}
+
+/// One turn of a conversation.
+pub(crate) struct Sequence {
+    pub(crate) id: SequenceId,
+    pub(crate) name: ConversationId,
+    /// Owned from the turn's start to its end.
+    pub(crate) conversation: Conversation,
+    /// The log's length before the turn.
+    start: usize,
+    phase: Phase,
+    sampler: Sampler,
+    retrieval: RetrievalParams,
+    searches_left: usize,
+    text: VisibleText,
+    usage: Usage,
+    forwarded: ForwardedTokens,
+    receipts: Vec<RetrievalReceipt>,
+    accepted: Instant,
+    queue_seconds: Option<f64>,
+    events: UnboundedSender<Event>,
+}
+
+impl Sequence {
+    /// Appends the prompt to the conversation's log, to be forwarded when there is a place.
+    pub(crate) fn new(
+        id: SequenceId,
+        request: crate::request::Request,
+        mut conversation: Conversation,
+        retriever: bool,
+        rules: &Rules,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        let start = conversation.log.len();
+        conversation.log.extend(&request.prompt, SpanKind::Prompt);
+        let usage = Usage {
+            prompt_tokens: conversation.log.len(),
+            ..Usage::default()
+        };
+        let limit = request.retrieval.max_retrievals;
+        let limit = limit.unwrap_or(rules.tokens.onegen().max_retrievals);
+        let may_retrieve = retriever && request.retrieval.enabled;
+        Self {
+            id,
+            name: request.conversation,
+            conversation,
+            start,
+            phase: Phase::Waiting,
+            text: VisibleText::new(rules.tokens.clone(), request.sampling.stop.clone()),
+            sampler: Sampler::new(request.sampling),
+            searches_left: if may_retrieve { limit } else { 0 },
+            retrieval: request.retrieval,
+            usage,
+            forwarded: ForwardedTokens::default(),
+            receipts: Vec::new(),
+            accepted: Instant::now(),
+            queue_seconds: None,
+            events,
+        }
+    }
+
+    /// Gives the sequence its place in the batch.
+    pub(crate) fn admit(&mut self) {
+        self.usage.cached_tokens = self.conversation.cache.len();
+        self.phase = Phase::Prefill { splice: None };
+    }
+
+    pub(crate) fn is_retrieving(&self) -> bool {
+        matches!(self.phase, Phase::Retrieving(_))
+    }
+
+    /// Passages to ask for.
+    pub(crate) fn k(&self) -> usize {
+        self.retrieval.k
+    }
+
+    /// How many tokens wait for their forward; none while parked.
+    pub(crate) fn pending(&self) -> usize {
+        if self.is_retrieving() {
+            return 0;
+        }
+        self.conversation.log.len() - self.conversation.cache.len()
+    }
+
+    /// What the last pending token is forwarded for.
+    pub(crate) fn wanted(&self) -> Wanted {
+        match self.phase {
+            Phase::Query(_) => Wanted::QueryEmbedding,
+            _ => Wanted::Logits,
+        }
+    }
+
+    /// Counts positions that the forward reports.
+    pub(crate) fn count(&mut self, forwarded: ForwardedTokens) {
+        self.forwarded += forwarded;
+        let accepted = self.accepted;
+        self.queue_seconds
+            .get_or_insert_with(|| accepted.elapsed().as_secs_f64());
+    }
+
+    /// Samples from the logits at the log's end.
+    pub(crate) fn on_logits(&mut self, logits: Vec<f32>, rules: &Rules) -> Next {
+        let phase = std::mem::replace(&mut self.phase, Phase::Decode);
+        if let Phase::Prefill {
+            splice: Some(splice),
+        } = phase
+        {
+            self.report(splice);
+        }
+        self.sample(logits, true, rules)
+    }
+
+    /// Parks the sequence: its hidden state at `[RQ]` is on its way to the retriever.
+    ///
+    /// **Invariant:** that state comes from the forward that wrote `[RQ]` into the KV-cache, and no
+    /// logits of that position are ever asked for.
+    pub(crate) fn park(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Decode) {
+            Phase::Query(query) => Phase::Retrieving(query),
+            other => other,
+        };
+    }
+
+    /// Splices the best passage, or takes `[RQ]` back when there is none.
+    pub(crate) fn on_found(&mut self, found: Found, rules: &Rules) -> Next {
+        let query = match std::mem::replace(&mut self.phase, Phase::Decode) {
+            Phase::Retrieving(query) => query,
+            other => {
+                self.phase = other;
+                return Next::GoOn;
+            }
+        };
+        let passages = match found.passages {
+            Ok(passages) => passages,
+            Err(error) => return Next::Fail(EngineError::Retrieval(error.message)),
+        };
+        let Some(best) = passages.first() else {
+            self.take_back_query();
+            return self.sample(query.logits, false, rules);
+        };
+        let splice = match rules.tokens.splice(best) {
+            Ok(splice) => splice,
+            Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
+        };
+        // The splice and one token after it must fit.
+        if self.conversation.log.len() + splice.len() >= rules.context {
+            self.take_back_query();
+            return self.end(FinishReason::Length);
+        }
+        // **Invariant:** what follows `[RQ]` is appended as ids to the same log and KV-cache.
+        self.conversation
+            .log
+            .extend(&splice.ids(), SpanKind::Passage);
+        self.usage.passage_tokens += splice.len();
+        self.phase = Phase::Prefill {
+            splice: Some(Splice {
+                query,
+                found: passages,
+                search_ms: found.search_time.as_secs_f64() * 1e3,
+                answered: found.answered,
+                tokens: splice.len(),
+            }),
+        };
+        Next::GoOn
+    }
+
+    /// Samples the next token. `[RQ]` is masked unless a search is allowed here and now.
+    fn sample(&mut self, logits: Vec<f32>, may_search: bool, rules: &Rules) -> Next {
+        let max_tokens = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
+        // A last token cannot be [RQ]: there would be none left to answer with.
+        let tokens_left = max_tokens - self.usage.completion_tokens;
+        let may_search = may_search && self.searches_left > 0 && tokens_left > 1;
+        let query_id = rules.tokens.query_id();
+        let masked = |id: u32| {
+            rules.never_sampled.get(id as usize) != Some(&false) || (id == query_id && !may_search)
+        };
+        let Some(id) = self.sampler.sample(&logits, masked) else {
+            let position = self.conversation.log.len().saturating_sub(1);
+            return Next::Fail(EngineError::Logits { position });
+        };
+        self.usage.completion_tokens += 1;
+        if id == query_id {
+            self.searches_left -= 1;
+            self.phase = Phase::Query(Query {
+                logits,
+                at_token: self.usage.completion_tokens - 1,
+                char_offset: self.text.chars(),
+                forwarded: self.forwarded.total(),
+            });
+            self.conversation.log.push(id, SpanKind::Retrieval);
+            return Next::GoOn;
+        }
+        self.conversation.log.push(id, SpanKind::Generated);
+        if rules.tokens.is_eos(id) {
+            return self.end(FinishReason::Stop);
+        }
+        match self.text.push(id) {
+            Ok(Shown::More(text)) => self.emit_text(text),
+            Ok(Shown::Stopped(text)) => {
+                self.emit_text(text);
+                return Next::Finish(FinishReason::Stop);
+            }
+            Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
+        }
+        let full = self.conversation.log.len() >= rules.context;
+        if full || self.usage.completion_tokens >= max_tokens {
+            return self.end(FinishReason::Length);
+        }
+        self.phase = Phase::Decode;
+        Next::GoOn
+    }
+
+    /// Gives out the text that was held back, and ends.
+    fn end(&mut self, reason: FinishReason) -> Next {
+        match self.text.finish() {
+            Ok(text) => {
+                self.emit_text(text);
+                Next::Finish(reason)
+            }
+            Err(error) => Next::Fail(EngineError::Tokens(error.to_string())),
+        }
+    }
+
+    /// Undoes the sampling of `[RQ]`, which is the log's last token and the cache's.
+    fn take_back_query(&mut self) {
+        let before = self.conversation.log.len() - 1;
+        self.conversation.truncate(before);
+        self.usage.completion_tokens -= 1;
+    }
+
+    /// Tells of a splice whose logits are there.
+    fn report(&mut self, splice: Splice) {
+        let since_query = self.forwarded.total() - splice.query.forwarded;
+        let receipt = RetrievalReceipt {
+            index: self.receipts.len(),
+            at_token: splice.query.at_token,
+            char_offset: splice.query.char_offset,
+            passages: splice.found,
+            query_tokens_reencoded: since_query.saturating_sub(1 + splice.tokens as u64),
+            search_ms: splice.search_ms,
+            splice_tokens: splice.tokens,
+            splice_ms: splice.answered.elapsed().as_secs_f64() * 1e3,
+        };
+        self.receipts.push(receipt.clone());
+        self.emit(Event::Retrieval(receipt));
+    }
+
+    fn emit_text(&self, text: String) {
+        if !text.is_empty() {
+            self.emit(Event::Text(text));
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        // A client that went away is cancelled by its turn's drop.
+        let _ = self.events.send(event);
+    }
+
+    /// Ends the turn as part of its conversation. `put_back` takes the conversation before the
+    /// client hears of the end, so that it can go on at once.
+    pub(crate) fn finish(
+        mut self,
+        reason: FinishReason,
+        put_back: impl FnOnce(ConversationId, Conversation),
+    ) {
+        let summary = TurnSummary {
+            conversation: self.name.clone(),
+            finish_reason: reason,
+            usage: self.usage,
+            retrievals: std::mem::take(&mut self.receipts),
+            forwarded: self.forwarded,
+            log_len: self.conversation.log.len(),
+            queue_seconds: self.queue_seconds.unwrap_or_default(),
+        };
+        put_back(self.name, self.conversation);
+        let _ = self.events.send(Event::Finished(summary));
+    }
+
+    /// Ends the turn as if it had never been. The conversation, cut back to what it was, goes to
+    /// `put_back`, or to nobody when the turn would have been its first.
+    pub(crate) fn abandon(
+        mut self,
+        error: Option<EngineError>,
+        put_back: impl FnOnce(ConversationId, Option<Conversation>),
+    ) {
+        self.conversation.truncate(self.start);
+        let kept = (self.start > 0).then_some(self.conversation);
+        put_back(self.name, kept);
+        if let Some(error) = error {
+            let _ = self.events.send(Event::Failed(error));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the step thread is told between two steps.
+
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::StepLoop;
+use crate::conversation::{Conversation, ConversationId, ConversationInfo, Found as Place};
+use crate::engine::Command;
+use crate::error::{ConversationError, SubmitError};
+use crate::request::Request;
+use crate::retrieval::Found;
+use crate::sequence::{Sequence, SequenceId};
+use crate::token_log::TokenLog;
+use crate::turn::Turn;
+
+/// Whether the loop goes on.
+#[derive(PartialEq)]
+pub(super) enum Heard {
+    GoOn,
+    Shutdown,
+}
+
+impl StepLoop {
+    /// Does everything that it has been told, after waiting for a first command if asked to.
+    pub(super) fn hear(&mut self, wait: bool) -> Heard {
+        let mut next = if wait {
+            self.inbox.recv().ok()
+        } else {
+            self.inbox.try_recv().ok()
+        };
+        while let Some(command) = next {
+            match command {
+                Command::Submit { request, reply } => {
+                    let _ = reply.send(self.submit(request));
+                }
+                Command::Cancel(id) => self.cancel(id),
+                Command::Retrieved(found) => self.on_found(found),
+                Command::Look { id, reply } => {
+                    let _ = reply.send(self.look(&id));
+                }
+                Command::Delete { id, reply } => {
+                    let _ = reply.send(self.delete(&id));
+                }
+                Command::Shutdown => return Heard::Shutdown,
+            }
+            next = self.inbox.try_recv().ok();
+        }
+        Heard::GoOn
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Turn, SubmitError> {
+        let log_len = self.check(&request)?;
+        let context = self.rules.context;
+        let needed = log_len + request.prompt.len() + 1;
+        if needed > context {
+            return Err(SubmitError::ContextLength {
+                needed,
+                available: context,
+            });
+        }
+        let accepted = self.running.len() + self.waiting.len();
+        if accepted >= self.options.max_sequences + self.options.max_waiting {
+            return Err(SubmitError::Overloaded {
+                waiting: self.waiting.len(),
+            });
+        }
+        let id = SequenceId(self.sequences_so_far);
+        self.sequences_so_far += 1;
+        let name = request.conversation.clone();
+        let conversation = self
+            .conversations
+            .take(&name, id)
+            .unwrap_or_else(|| Conversation {
+                log: TokenLog::default(),
+                cache: self.model.new_cache(),
+            });
+        let (events, stream) = unbounded_channel();
+        let retriever = self.workers.is_some();
+        let sequence = Sequence::new(id, request, conversation, retriever, &self.rules, events);
+        self.waiting.push_back(sequence);
+        Ok(Turn::new(id, name, stream, self.commands.clone()))
+    }
+
+    /// Checks a request against its conversation; gives the length of that one's log.
+    fn check(&self, request: &Request) -> Result<usize, SubmitError> {
+        let name = &request.conversation;
+        let log_len = match self.conversations.find(name) {
+            Some(Place::Busy(_)) => return Err(SubmitError::Busy(name.clone())),
+            Some(Place::Idle(conversation)) => conversation.log.len(),
+            None if request
+                .expected_log_len
+                .is_some_and(|expected| expected > 0) =>
+            {
+                return Err(SubmitError::UnknownConversation(name.clone()));
+            }
+            None => 0,
+        };
+        match request.expected_log_len {
+            Some(expected) if expected != log_len => {
+                return Err(SubmitError::LogLength {
+                    conversation: name.clone(),
+                    expected,
+                    got: log_len,
+                });
+            }
+            _ => {}
+        }
+        match request.prompt.last() {
+            None => return Err(SubmitError::EmptyPrompt),
+            Some(&id) if id == self.rules.tokens.query_id() => {
+                return Err(SubmitError::QueryAtEnd);
+            }
+            Some(_) => {}
+        }
+        let vocabulary = self.rules.never_sampled.len();
+        match request.prompt.iter().find(|&&id| id as usize >= vocabulary) {
+            Some(&id) => Err(SubmitError::UnknownId { id, vocabulary }),
+            None => Ok(log_len),
+        }
+    }
+
+    /// Ends a turn that nobody listens to any more.
+    fn cancel(&mut self, id: SequenceId) {
+        if let Some(index) = self.running.iter().position(|s| s.id == id) {
+            let sequence = self.running.remove(index);
+            self.abandon(sequence, None);
+        } else if let Some(index) = self.waiting.iter().position(|s| s.id == id)
+            && let Some(sequence) = self.waiting.remove(index)
+        {
+            self.abandon(sequence, None);
+        }
+    }
+
+    /// Hands an answer to the sequence that waits for it; one that was cancelled waits no more.
+    fn on_found(&mut self, found: Found) {
+        let waits = |s: &Sequence| s.id == found.sequence;
+        if let Some(index) = self.running.iter().position(waits) {
+            let next = self.running[index].on_found(found, &self.rules);
+            self.conclude(index, next);
+        }
+    }
+
+    fn look(&self, id: &ConversationId) -> Option<ConversationInfo> {
+        match self.conversations.find(id)? {
+            Place::Idle(conversation) => Some(conversation.info(false)),
+            Place::Busy(sequence) => self
+                .running
+                .iter()
+                .chain(&self.waiting)
+                .find(|s| s.id == sequence)
+                .map(|s| s.conversation.info(true)),
+        }
+    }
+
+    fn delete(&mut self, id: &ConversationId) -> Result<(), ConversationError> {
+        match self.conversations.find(id) {
+            None => Err(ConversationError::Unknown(id.clone())),
+            Some(Place::Busy(_)) => Err(ConversationError::Busy(id.clone())),
+            Some(Place::Idle(_)) => {
+                self.conversations.remove(id);
+                Ok(())
+            }
+        }
+    }
+}

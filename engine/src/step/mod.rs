@@ -1,0 +1,218 @@
+//! The step loop, owned by one thread: hear, schedule, forward, sample, emit.
+
+mod intake;
+mod room;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use crate::conversation::{Conversation, Conversations};
+use crate::counters::{Counters, EngineStats};
+use crate::embed::normalised;
+use crate::engine::{Command, EngineOptions};
+use crate::error::EngineError;
+use crate::model::{Model, SequenceInput, SequenceOutput};
+use crate::retrieval::{RetrievalWorkers, Search};
+use crate::sequence::{Next, Rules, Sequence, Wanted};
+
+use intake::Heard;
+
+/// Everything that happens to conversations happens here, one step after another.
+pub(crate) struct StepLoop {
+    model: Arc<Model>,
+    workers: Option<RetrievalWorkers>,
+    options: EngineOptions,
+    rules: Rules,
+    counters: Arc<Counters>,
+    inbox: Receiver<Command>,
+    /// For turns, so that they can cancel themselves.
+    commands: Sender<Command>,
+    conversations: Conversations,
+    /// In order of arrival.
+    running: Vec<Sequence>,
+    waiting: VecDeque<Sequence>,
+    sequences_so_far: u64,
+    steps: u64,
+    kv_dropped: u64,
+}
+
+impl StepLoop {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        workers: Option<RetrievalWorkers>,
+        options: EngineOptions,
+        counters: Arc<Counters>,
+        inbox: Receiver<Command>,
+        commands: Sender<Command>,
+    ) -> Self {
+        let budget_positions = model.new_cache().positions_in(options.kv_bytes);
+        let rules = Rules {
+            tokens: model.tokens().clone(),
+            never_sampled: model.tokens().never_sampled(model.config().vocab_size),
+            // **Invariant:** one sequence alone always fits the KV budget, so somebody always goes on.
+            context: model.max_positions().min(budget_positions),
+        };
+        Self {
+            model,
+            workers,
+            options,
+            rules,
+            counters,
+            inbox,
+            commands,
+            conversations: Conversations::default(),
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            sequences_so_far: 0,
+            steps: 0,
+            kv_dropped: 0,
+        }
+    }
+
+    /// Runs until the last handle is dropped; turns under way then fail.
+    pub(crate) fn run(mut self) {
+        self.publish();
+        let mut forwarded = false;
+        // Only commands change what can be forwarded: after a step without any, wait for one.
+        while self.hear(!forwarded) == Heard::GoOn {
+            self.admit();
+            let parts = self.schedule();
+            forwarded = self.step(&parts);
+            self.publish();
+        }
+        for sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
+            sequence.abandon(Some(EngineError::Stopped), |_, _| ());
+        }
+    }
+
+    /// Gives free places in the batch to those that wait longest.
+    fn admit(&mut self) {
+        let free = self.options.max_sequences - self.running.len();
+        let admitted = free.min(self.waiting.len());
+        for mut sequence in self.waiting.drain(..admitted) {
+            sequence.admit();
+            self.running.push(sequence);
+        }
+    }
+
+    /// Forwards each sequence's part, samples, and tells the turns. False for nothing to forward.
+    fn step(&mut self, parts: &[usize]) -> bool {
+        let planned: Vec<_> = (0..parts.len()).filter(|&i| parts[i] > 0).collect();
+        if planned.is_empty() {
+            return false;
+        }
+        self.steps += 1;
+        let nexts: Vec<_> = match self.forward(parts) {
+            Ok(outputs) => planned
+                .into_iter()
+                .zip(outputs)
+                .map(|(index, output)| (index, self.advance(index, output)))
+                .collect(),
+            Err(error) => planned
+                .into_iter()
+                .map(|index| (index, Next::Fail(error.clone())))
+                .collect(),
+        };
+        // From the last to the first, so that removing one moves none that is still to come.
+        for (index, next) in nexts.into_iter().rev() {
+            self.conclude(index, next);
+        }
+        true
+    }
+
+    /// One forward over all parts.
+    fn forward(&mut self, parts: &[usize]) -> Result<Vec<SequenceOutput>, EngineError> {
+        let ends: Vec<_> = parts.iter().map(|part| [part.saturating_sub(1)]).collect();
+        let mut batch = Vec::new();
+        for ((sequence, &part), end) in self.running.iter_mut().zip(parts).zip(&ends) {
+            if part == 0 {
+                continue;
+            }
+            // Nothing is wanted of a prefill that does not reach the log's end yet.
+            let wanted = (part == sequence.pending()).then(|| sequence.wanted());
+            let at = |what| if wanted == Some(what) { &end[..] } else { &[] };
+            let Conversation { log, cache } = &mut sequence.conversation;
+            let new = cache.len()..cache.len() + part;
+            batch.push(SequenceInput {
+                ids: &log.ids()[new.clone()],
+                kinds: &log.kinds()[new],
+                cache,
+                hidden_at: at(Wanted::QueryEmbedding),
+                logits_at: at(Wanted::Logits),
+            });
+        }
+        self.model
+            .forward(&mut batch)
+            .map_err(|error| EngineError::Forward(error.to_string()))
+    }
+
+    /// Takes in what the forward gave one sequence.
+    fn advance(&mut self, index: usize, mut output: SequenceOutput) -> Next {
+        let sequence = &mut self.running[index];
+        // **Invariant:** positions are counted where they are forwarded, and nowhere else.
+        sequence.count(output.forwarded);
+        self.counters.add_forwarded(output.forwarded);
+        if let Some(logits) = output.logits.pop() {
+            return sequence.on_logits(logits, &self.rules);
+        }
+        if let Some(state) = output.hidden.pop() {
+            let Some(workers) = &self.workers else {
+                return Next::Fail(EngineError::Retrieval("there is no retriever".into()));
+            };
+            // **Invariant:** a parked sequence holds no step back; the others go on without it.
+            sequence.park();
+            workers.search(Search {
+                sequence: sequence.id,
+                query_embedding: normalised(state),
+                k: sequence.k(),
+                asked: Instant::now(),
+            });
+        }
+        Next::GoOn
+    }
+
+    /// Ends a running sequence that is over.
+    ///
+    /// **Invariant:** every accepted request ends exactly once: a sequence is consumed by its end.
+    fn conclude(&mut self, index: usize, next: Next) {
+        match next {
+            Next::GoOn => {}
+            Next::Finish(reason) => {
+                let sequence = self.running.remove(index);
+                sequence.finish(reason, |name, conversation| {
+                    self.conversations.put_back(name, conversation);
+                    self.conversations
+                        .keep_at_most(self.options.max_conversations);
+                });
+            }
+            Next::Fail(error) => {
+                let sequence = self.running.remove(index);
+                self.abandon(sequence, Some(error));
+            }
+        }
+    }
+
+    /// **Invariant:** a cancelled or failed turn leaves its conversation as it was before the turn.
+    fn abandon(&mut self, sequence: Sequence, error: Option<EngineError>) {
+        sequence.abandon(error, |name, kept| match kept {
+            Some(conversation) => self.conversations.put_back(name, conversation),
+            None => self.conversations.remove(&name),
+        });
+    }
+
+    /// Lets others see how full the engine is.
+    fn publish(&self) {
+        self.counters.set_stats(EngineStats {
+            running: self.running.len() as u64,
+            waiting: self.waiting.len() as u64,
+            retrieving: self.running.iter().filter(|s| s.is_retrieving()).count() as u64,
+            conversations: self.conversations.len() as u64,
+            kv_bytes: self.kv_bytes() as u64,
+            kv_budget_bytes: self.options.kv_bytes as u64,
+            steps: self.steps,
+            kv_dropped: self.kv_dropped,
+        });
+    }
+}

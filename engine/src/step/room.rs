@@ -1,0 +1,84 @@
+//! Who forwards how much, and the memory for it.
+
+use super::StepLoop;
+use crate::scheduler::plan;
+use crate::sequence::Sequence;
+
+impl StepLoop {
+    /// How many tokens each running sequence forwards in this step.
+    ///
+    /// **Invariant:** KV-caches grow only as far as it was found here that they stay under the
+    /// budget.
+    pub(super) fn schedule(&mut self) -> Vec<usize> {
+        let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
+        let mut parts = plan(&pending, self.options.max_step_tokens);
+        let mut promised = 0;
+        for index in 0..parts.len() {
+            if parts[index] == 0 {
+                continue;
+            }
+            let cache = &self.running[index].conversation.cache;
+            let needed = cache.bytes_for(cache.len() + parts[index]);
+            let growth = needed.saturating_sub(cache.bytes());
+            if self.make_room(promised + growth, index, &mut parts) {
+                promised += growth;
+            } else {
+                parts[index] = 0;
+            }
+        }
+        parts
+    }
+
+    /// Drops KV-caches until `growth` more bytes fit: idle ones first, then those of sequences that
+    /// came after `index`, the last first. All are rebuilt from their logs when their turn comes.
+    /// False when that is not enough.
+    fn make_room(&mut self, growth: usize, index: usize, parts: &mut [usize]) -> bool {
+        while growth > 0 && self.kv_bytes() + growth > self.options.kv_bytes {
+            if !self.conversations.drop_least_recent_kv()
+                && !self.drop_waiting_kv()
+                && !self.drop_later_kv(index, parts)
+            {
+                return false;
+            }
+            self.kv_dropped += 1;
+        }
+        true
+    }
+
+    /// Drops the KV-cache of the last waiting sequence that brought one along.
+    fn drop_waiting_kv(&mut self) -> bool {
+        let mut caches = self.waiting.iter_mut().map(|s| &mut s.conversation.cache);
+        match caches.rfind(|cache| cache.bytes() > 0) {
+            Some(cache) => {
+                cache.clear();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Drops the KV-cache of the last running sequence after `index` that is not parked: a parked
+    /// one would have to forward its query again.
+    fn drop_later_kv(&mut self, index: usize, parts: &mut [usize]) -> bool {
+        let later = (index + 1..self.running.len()).rev().find(|&later| {
+            let sequence = &self.running[later];
+            sequence.conversation.cache.bytes() > 0 && !sequence.is_retrieving()
+        });
+        let Some(later) = later else { return false };
+        self.running[later].conversation.cache.clear();
+        parts[later] = 0;
+        true
+    }
+
+    /// Bytes held by all KV-caches.
+    pub(super) fn kv_bytes(&self) -> usize {
+        let held = |s: &Sequence| s.conversation.cache.bytes();
+        self.conversations.idle_kv_bytes()
+            + self
+                .running
+                .iter()
+                .chain(&self.waiting)
+                .map(held)
+                .sum::<usize>()
+    }
+}

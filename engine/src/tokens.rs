@@ -1,0 +1,368 @@
+//! Token ids: what the model reads and writes.
+//!
+//! **Invariant:** control tokens enter by id only. Text of users and passages is encoded as plain
+//! text, whatever it spells, and ids are never decoded and encoded again to continue.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::Tokenizer;
+
+use crate::chat_template::{ChatMessage, ChatTemplate, Role, TokenizerConfig};
+use crate::config::{ModelConfig, OneOrMany};
+use crate::control_tokens::ControlTokens;
+use crate::error::{LoadError, TokensError};
+use crate::files::read_json_if_there;
+use crate::onegen_config::OneGenConfig;
+use crate::retrieval::Passage;
+use crate::template::{Piece, fill};
+use crate::tokenizer_file::{plain_tokenizer, tokenizer};
+
+/// The ids that a passage adds to a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpliceIds {
+    /// The control token before the passage.
+    pub open: u32,
+    /// The passage as plain text.
+    pub passage: Vec<u32>,
+    /// The control token after it.
+    pub close: u32,
+}
+
+impl SpliceIds {
+    /// How many ids there are, markers included.
+    #[allow(clippy::len_without_is_empty)] // There are always two markers.
+    pub fn len(&self) -> usize {
+        self.passage.len() + 2
+    }
+
+    /// All ids in order.
+    pub fn ids(&self) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.len());
+        ids.push(self.open);
+        ids.extend_from_slice(&self.passage);
+        ids.push(self.close);
+        ids
+    }
+}
+
+/// A model's tokenizer with its control tokens and templates.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Knows the control tokens; decodes.
+    tokenizer: Tokenizer,
+    /// Takes every control token for plain text; encodes.
+    plain: Tokenizer,
+    control: ControlTokens,
+    onegen: OneGenConfig,
+    chat: Option<ChatTemplate>,
+    query: u32,
+    passage: u32,
+    open: u32,
+    close: u32,
+    bos: Option<u32>,
+    eos: BTreeSet<u32>,
+    fingerprint: String,
+}
+
+#[derive(Default, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: Option<OneOrMany>,
+}
+
+impl Tokens {
+    /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json`, `chat_template.jinja`,
+    /// `generation_config.json` and `onegen.json` where they are there.
+    ///
+    /// # Errors
+    /// A file is damaged, or the tokenizer lacks a control token that the others name.
+    pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self, LoadError> {
+        let path = dir.join("tokenizer.json");
+        let json = fs::read(&path).map_err(|source| LoadError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let tokenizer = tokenizer(&json, &path)?;
+        let control = ControlTokens::of(&tokenizer);
+        let plain = plain_tokenizer(&json, &path)?;
+        let onegen = OneGenConfig::load(dir)?;
+        let config = TokenizerConfig::load(dir)?;
+        let generation: GenerationConfig =
+            read_json_if_there(&dir.join("generation_config.json"))?.unwrap_or_default();
+
+        let find = |token: &str, role| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| LoadError::MissingToken {
+                    path: path.clone(),
+                    token: token.to_owned(),
+                    role,
+                })
+        };
+        let bos = match (config.bos_token(), model.bos_token_id) {
+            (Some(token), _) => Some(find(token, "beginning of a text")?),
+            (None, id) => id,
+        };
+        if onegen.add_bos && bos.is_none() {
+            return Err(LoadError::MissingToken {
+                path,
+                token: "bos_token".into(),
+                role: "beginning of a text",
+            });
+        }
+        let mut eos: BTreeSet<u32> = match generation.eos_token_id {
+            Some(ids) => ids.into_vec().into_iter().collect(),
+            None => model.eos_token_ids.iter().copied().collect(),
+        };
+        if let Some(token) = config.eos_token() {
+            eos.insert(find(token, "end of a turn")?);
+        }
+        if eos.is_empty() {
+            return Err(LoadError::MissingToken {
+                path,
+                token: "eos_token".into(),
+                role: "end of a turn",
+            });
+        }
+        Ok(Self {
+            query: find(&onegen.query_token, "query token")?,
+            passage: find(&onegen.passage_token, "passage token")?,
+            open: find(&onegen.passage_open, "opening of a passage")?,
+            close: find(&onegen.passage_close, "closing of a passage")?,
+            chat: ChatTemplate::load(dir, &config)?,
+            fingerprint: blake3::hash(&json).to_hex().to_string(),
+            tokenizer,
+            plain,
+            control,
+            onegen,
+            bos,
+            eos,
+        })
+    }
+
+    /// The id of `[RQ]`, whose hidden state is the query embedding.
+    pub fn query_id(&self) -> u32 {
+        self.query
+    }
+
+    /// The id of `[RD]`, whose hidden state is the passage embedding.
+    pub fn passage_id(&self) -> u32 {
+        self.passage
+    }
+
+    /// Whether `id` ends a turn.
+    pub fn is_eos(&self, id: u32) -> bool {
+        self.eos.contains(&id)
+    }
+
+    /// What `onegen.json` says.
+    pub fn onegen(&self) -> &OneGenConfig {
+        &self.onegen
+    }
+
+    /// How many ids the tokenizer knows, control tokens included.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The highest id that the tokenizer knows.
+    pub(crate) fn highest_id(&self) -> Option<u32> {
+        self.tokenizer.get_vocab(true).into_values().max()
+    }
+
+    /// The spelling of an id, or `None` for an id that is not in the vocabulary.
+    pub fn spelling(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// blake3 of `tokenizer.json`, hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// blake3 of how a passage is framed for embedding, hexadecimal.
+    pub fn template_fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.onegen.embed_template.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(self.onegen.passage_token.as_bytes());
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Which of the first `vocab_size` ids sampling never yields: every control token but `[RQ]`
+    /// and those that end a turn, and every id without a spelling.
+    pub(crate) fn never_sampled(&self, vocab_size: usize) -> Vec<bool> {
+        (0..vocab_size as u32)
+            .map(|id| {
+                let marker = id == self.passage || id == self.open || id == self.close;
+                let control = marker || self.control.is_special(id);
+                let allowed = id == self.query || self.is_eos(id);
+                (control && !allowed) || self.spelling(id).is_none()
+            })
+            .collect()
+    }
+
+    /// The ids of a text, none of which is a control token, whatever the text spells.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        let ids = self.encode_with_plain(text)?;
+        if !ids.iter().any(|&id| self.control.holds(id)) {
+            return Ok(ids);
+        }
+        // The vocabulary itself spells a control token. Cut apart, no piece spells it any more.
+        let mut ids = Vec::new();
+        for piece in self.control.cut_apart(text) {
+            ids.extend(self.encode_with_plain(piece)?);
+        }
+        ids.retain(|&id| !self.control.holds(id));
+        Ok(ids)
+    }
+
+    fn encode_with_plain(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        self.plain
+            .encode_fast(text, false)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| TokensError::Tokenizer(error.to_string()))
+    }
+
+    /// The text of `ids`, without control tokens.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokensError> {
+        self.tokenizer
+            .decode(ids, true)
+            .map_err(|error| TokensError::Tokenizer(error.to_string()))
+    }
+
+    /// The ids of a new conversation: all messages and the start of the assistant's turn.
+    ///
+    /// A model with a raw prompt template reads the last user message only.
+    ///
+    /// # Errors
+    /// There is no template, it refuses the messages, or the tokenizer failed.
+    pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, TokensError> {
+        let mut ids = match (&self.onegen.prompt_template, &self.chat) {
+            (Some(prompt), _) => self.encode_prompt(prompt, messages)?,
+            (None, Some(chat)) => self.encode_pieces(&chat.render(messages)?.pieces()?)?,
+            (None, None) => return Err(TokensError::NoChatTemplate),
+        };
+        if let Some(bos) = self.bos.filter(|_| self.onegen.add_bos)
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// The ids to append to a token log that ends with the assistant's turn
+    /// `messages[last_assistant]` and whose last id is `log_end`: the end of that turn, unless the
+    /// log has it already, the messages after it, and the start of the assistant's next turn.
+    ///
+    /// # Errors
+    /// There is no template, it refuses the messages or leaves out that turn, or the tokenizer
+    /// failed.
+    pub fn encode_turn(
+        &self,
+        messages: &[ChatMessage],
+        last_assistant: usize,
+        log_end: Option<u32>,
+    ) -> Result<Vec<u32>, TokensError> {
+        let ended = log_end.is_some_and(|id| self.is_eos(id));
+        let mut ids = match (&self.onegen.prompt_template, &self.chat) {
+            (Some(prompt), _) => {
+                let new = messages.get(last_assistant + 1..).unwrap_or_default();
+                let mut ids = self.encode_prompt(prompt, new)?;
+                ids.splice(..0, self.eos.first().copied());
+                ids
+            }
+            (None, Some(chat)) => {
+                self.encode_pieces(&chat.render(messages)?.pieces_after(last_assistant)?)?
+            }
+            (None, None) => return Err(TokensError::NoChatTemplate),
+        };
+        if ended && ids.first().is_some_and(|&id| self.is_eos(id)) {
+            ids.remove(0);
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a user's question and `[RQ]` after it, for embedding a question on its own.
+    ///
+    /// # Errors
+    /// As [`Tokens::encode_chat`].
+    pub fn encode_query(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        let mut ids = self.encode_chat(&[ChatMessage::new(Role::User, text)])?;
+        ids.push(self.query);
+        Ok(ids)
+    }
+
+    /// The ids that embed a passage; the last is `[RD]`.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn passage_ids(&self, title: &str, text: &str) -> Result<Vec<u32>, TokensError> {
+        let template = &self.onegen.embed_template;
+        let mut ids = self.encode_pieces(&fill_passage(template, title, text))?;
+        ids.push(self.passage);
+        Ok(ids)
+    }
+
+    /// The ids that a passage adds to a sequence after `[RQ]`.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn splice(&self, passage: &Passage) -> Result<SpliceIds, TokensError> {
+        let template = &self.onegen.splice_template;
+        let pieces = fill_passage(template, &passage.title, &passage.text);
+        Ok(SpliceIds {
+            open: self.open,
+            passage: self.encode_pieces(&pieces)?,
+            close: self.close,
+        })
+    }
+
+    fn encode_prompt(
+        &self,
+        template: &str,
+        messages: &[ChatMessage],
+    ) -> Result<Vec<u32>, TokensError> {
+        let question = messages
+            .iter()
+            .rfind(|message| message.role == Role::User)
+            .ok_or(TokensError::MissingMessage("user"))?;
+        self.encode_pieces(&fill(template, &[("{input}", &question.content)]))
+    }
+
+    fn encode_pieces(&self, pieces: &[Piece<'_>]) -> Result<Vec<u32>, TokensError> {
+        let mut ids = Vec::new();
+        let mut text = String::new();
+        for piece in pieces {
+            let mut rest = match *piece {
+                Piece::Content(content) => {
+                    text.push_str(content);
+                    continue;
+                }
+                Piece::Template(written) => written,
+            };
+            while let Some((before, id, after)) = self.control.split_first(rest) {
+                text.push_str(before);
+                ids.extend(self.encode_plain(&text)?);
+                text.clear();
+                ids.push(id);
+                rest = after;
+            }
+            text.push_str(rest);
+        }
+        ids.extend(self.encode_plain(&text)?);
+        Ok(ids)
+    }
+}
+
+fn fill_passage<'a>(template: &'a str, title: &'a str, text: &'a str) -> Vec<Piece<'a>> {
+    fill(template, &[("{title}", title), ("{text}", text)])
+}

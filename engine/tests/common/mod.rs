@@ -1,0 +1,389 @@
+//! Small random models, written to disk as a Hugging Face directory would be, and helpers to run them.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use candle_core::{Device, Tensor};
+use onegen_engine::{
+    ChatMessage, Completion, Engine, EngineOptions, LoadOptions, Model, Passage, Request,
+    RetrieveError, Retriever, Role, SamplingParams, SequenceInput, SpanKind,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+pub const CONTROL: [&str; 7] = [
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "[RQ]",
+    "[RD]",
+    "<paragraph>",
+    "</paragraph>",
+];
+
+const HIDDEN: usize = 32;
+const LAYERS: usize = 3;
+const HEADS: usize = 4;
+const VOCABULARY: usize = 384;
+pub const POSITIONS: usize = 512;
+
+/// The families and flags that the decoder knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Llama,
+    Llama31,
+    Mistral,
+    Qwen2,
+    Qwen3,
+}
+
+pub const FAMILIES: [Family; 5] = [
+    Family::Llama,
+    Family::Llama31,
+    Family::Mistral,
+    Family::Qwen2,
+    Family::Qwen3,
+];
+
+impl Family {
+    pub fn config(self) -> Value {
+        let mut config = json!({
+            "hidden_size": HIDDEN,
+            "intermediate_size": 48,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "num_key_value_heads": 2,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": POSITIONS,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": false,
+            "eos_token_id": null,
+        });
+        let own = match self {
+            Family::Llama => json!({
+                "architectures": ["LlamaForCausalLM"],
+                "num_key_value_heads": HEADS,
+            }),
+            Family::Llama31 => json!({
+                "architectures": ["LlamaForCausalLM"],
+                "rope_theta": 500000.0,
+                "rope_scaling": {
+                    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+                },
+            }),
+            Family::Mistral => json!({
+                "architectures": ["MistralForCausalLM"],
+                "sliding_window": 24,
+            }),
+            Family::Qwen2 => json!({
+                "architectures": ["Qwen2ForCausalLM"],
+                "tie_word_embeddings": true,
+                "use_sliding_window": false,
+                "sliding_window": 16,
+            }),
+            Family::Qwen3 => json!({
+                "architectures": ["Qwen3ForCausalLM"],
+                "tie_word_embeddings": true,
+                "head_dim": 16,
+            }),
+        };
+        for (key, value) in own.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    fn head_dim(self) -> usize {
+        if self == Family::Qwen3 {
+            16
+        } else {
+            HIDDEN / HEADS
+        }
+    }
+
+    fn tensors(self, seed: u64) -> HashMap<String, Tensor> {
+        let config = self.config();
+        let kv_heads = config["num_key_value_heads"].as_u64().unwrap() as usize;
+        let (q, kv) = (HEADS * self.head_dim(), kv_heads * self.head_dim());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut tensors = HashMap::new();
+        let mut put = |name: String, shape: &[usize], centre: f32, spread: f32| {
+            let values: Vec<f32> = (0..shape.iter().product())
+                .map(|_| centre + spread * (rng.random::<f32>() * 2.0 - 1.0))
+                .collect();
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+            tensors.insert(name, tensor);
+        };
+        put(
+            "model.embed_tokens.weight".into(),
+            &[VOCABULARY, HIDDEN],
+            0.0,
+            1.0,
+        );
+        for layer in 0..LAYERS {
+            let name = |rest: &str| format!("model.layers.{layer}.{rest}");
+            put(name("input_layernorm.weight"), &[HIDDEN], 1.0, 0.3);
+            put(name("post_attention_layernorm.weight"), &[HIDDEN], 1.0, 0.3);
+            for (projection, out) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
+                put(
+                    name(&format!("self_attn.{projection}.weight")),
+                    &[out, HIDDEN],
+                    0.0,
+                    0.4,
+                );
+                if self == Family::Qwen2 {
+                    put(
+                        name(&format!("self_attn.{projection}.bias")),
+                        &[out],
+                        0.0,
+                        0.5,
+                    );
+                }
+            }
+            put(name("self_attn.o_proj.weight"), &[HIDDEN, q], 0.0, 0.4);
+            if self == Family::Qwen3 {
+                put(
+                    name("self_attn.q_norm.weight"),
+                    &[self.head_dim()],
+                    1.0,
+                    0.3,
+                );
+                put(
+                    name("self_attn.k_norm.weight"),
+                    &[self.head_dim()],
+                    1.0,
+                    0.3,
+                );
+            }
+            put(name("mlp.gate_proj.weight"), &[48, HIDDEN], 0.0, 0.4);
+            put(name("mlp.up_proj.weight"), &[48, HIDDEN], 0.0, 0.4);
+            put(name("mlp.down_proj.weight"), &[HIDDEN, 48], 0.0, 0.4);
+        }
+        put("model.norm.weight".into(), &[HIDDEN], 1.0, 0.3);
+        if !config["tie_word_embeddings"].as_bool().unwrap() {
+            put("lm_head.weight".into(), &[VOCABULARY, HIDDEN], 0.0, 1.0);
+        }
+        tensors
+    }
+
+    /// Writes a random model of this family.
+    pub fn write(self, seed: u64) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        write_json(dir.path(), "config.json", &self.config());
+        let weights = dir.path().join("model.safetensors");
+        candle_core::safetensors::save(&self.tensors(seed), weights).unwrap();
+        write_tokenizer(dir.path());
+        dir
+    }
+
+    pub fn model(self) -> Arc<Model> {
+        load(self.write(7).path())
+    }
+}
+
+pub fn load(dir: &Path) -> Arc<Model> {
+    Arc::new(Model::load(dir, &LoadOptions::default()).unwrap())
+}
+
+/// Every random family, and the model that is shipped.
+pub fn models() -> Vec<(String, Arc<Model>)> {
+    let mut models: Vec<_> = FAMILIES
+        .iter()
+        .map(|family| (format!("{family:?}"), family.model()))
+        .collect();
+    models.push(("almanac".into(), load(&shipped())));
+    models
+}
+
+pub fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac")
+}
+
+pub fn write_json(dir: &Path, name: &str, value: &Value) {
+    std::fs::write(dir.join(name), value.to_string()).unwrap();
+}
+
+pub fn write_tokenizer(dir: &Path) {
+    let text = "What is the capital of Peru? Lima is the capital of Peru, a country on the coast.";
+    let mut tokenizer = TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(None::<tokenizers::NormalizerWrapper>)
+        .with_pre_tokenizer(Some(ByteLevel::new(true, true, true)))
+        .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
+        .with_decoder(Some(ByteLevel::default()))
+        .build()
+        .unwrap();
+    let mut trainer = BpeTrainerBuilder::new()
+        .show_progress(false)
+        .vocab_size(300)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    tokenizer
+        .train(&mut trainer, [text.to_owned()].into_iter())
+        .unwrap();
+    let control = CONTROL.map(|token| AddedToken::from(token, true));
+    tokenizer.add_special_tokens(&control);
+    tokenizer.save(dir.join("tokenizer.json"), false).unwrap();
+    write_json(
+        dir,
+        "tokenizer_config.json",
+        &json!({
+            "eos_token": { "content": "<|end|>" },
+            "chat_template": "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\
+                {% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}\
+                {% if add_generation_prompt %}<|assistant|>{% endif %}",
+        }),
+    );
+    write_json(
+        dir,
+        "onegen.json",
+        &json!({
+            "query_token": "[RQ]", "passage_token": "[RD]",
+            "passage_open": "<paragraph>", "passage_close": "</paragraph>",
+            "splice_template": "{title}: {text}", "embed_template": "{title}: {text}",
+            "prompt_template": null, "add_bos": false, "max_retrievals": 5,
+        }),
+    );
+}
+
+pub fn passage(title: &str, text: &str) -> Passage {
+    Passage {
+        id: title.to_lowercase(),
+        title: title.into(),
+        text: text.into(),
+        url: None,
+        score: 0.5,
+    }
+}
+
+pub fn peru() -> Passage {
+    passage(
+        "Peru",
+        "Peru is a country on the coast. Its capital is Lima.",
+    )
+}
+
+/// Answers every search with the same passages and remembers the query embeddings.
+#[derive(Default)]
+pub struct Shelf {
+    pub passages: Vec<Passage>,
+    pub queries: Mutex<Vec<Vec<f32>>>,
+}
+
+impl Shelf {
+    pub fn of(passages: Vec<Passage>) -> Arc<Self> {
+        Arc::new(Self {
+            passages,
+            ..Self::default()
+        })
+    }
+}
+
+impl Retriever for Shelf {
+    fn retrieve(&self, query: &[f32], k: usize) -> Result<Vec<Passage>, RetrieveError> {
+        self.queries.lock().unwrap().push(query.to_vec());
+        Ok(self.passages.iter().take(k).cloned().collect())
+    }
+}
+
+pub fn engine(model: &Arc<Model>, retriever: Option<Arc<dyn Retriever>>) -> Engine {
+    Engine::start(model.clone(), retriever, EngineOptions::default()).unwrap()
+}
+
+/// Ids of a fresh conversation that asks `text`.
+pub fn question(model: &Model, text: &str) -> Vec<u32> {
+    let messages = [ChatMessage::new(Role::User, text)];
+    model.tokens().encode_chat(&messages).unwrap()
+}
+
+/// A greedy request of `max_tokens` that does not end early.
+pub fn request(model: &Model, conversation: &str, text: &str, max_tokens: usize) -> Request {
+    let mut request = Request::new(conversation, question(model, text));
+    request.sampling = SamplingParams {
+        max_tokens: Some(max_tokens),
+        logit_bias: (0..model.config().vocab_size as u32)
+            .filter(|&id| model.tokens().is_eos(id))
+            .map(|id| (id, -100.0))
+            .collect(),
+        ..SamplingParams::default()
+    };
+    request
+}
+
+/// The same, but `[RQ]` wins wherever it is not masked, up to `searches` times.
+pub fn retrieving(
+    model: &Model,
+    conversation: &str,
+    max_tokens: usize,
+    searches: usize,
+) -> Request {
+    let mut request = request(
+        model,
+        conversation,
+        "What is the capital of Peru?",
+        max_tokens,
+    );
+    let query = model.tokens().query_id();
+    request.sampling.logit_bias.insert(query, 100.0);
+    request.retrieval.max_retrievals = Some(searches);
+    request
+}
+
+pub fn run(engine: &Engine, request: Request) -> Completion {
+    block_on(async {
+        engine
+            .submit(request)
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap()
+    })
+}
+
+pub fn log_ids(engine: &Engine, conversation: &str) -> Vec<u32> {
+    let info = block_on(engine.conversation(&conversation.into())).unwrap();
+    info.log.ids().to_vec()
+}
+
+pub use futures::executor::block_on;
+
+/// States and logits at every position of `ids`, from one forward with an empty cache.
+pub fn clean_forward(model: &Model, ids: &[u32]) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let mut cache = model.new_cache();
+    let all: Vec<usize> = (0..ids.len()).collect();
+    let mut outputs = model
+        .forward(&mut [SequenceInput {
+            ids,
+            kinds: &vec![SpanKind::Prompt; ids.len()],
+            cache: &mut cache,
+            hidden_at: &all,
+            logits_at: &all,
+        }])
+        .unwrap();
+    let output = outputs.remove(0);
+    (output.hidden, output.logits)
+}
+
+/// The largest difference of two vectors, relative to the largest component of the first.
+pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = a.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    let apart = a.iter().zip(b).fold(0f32, |m, (x, y)| m.max((x - y).abs()));
+    apart / scale
+}
+
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}

@@ -1,0 +1,42 @@
+//! Passages, their embeddings and an HNSW graph over them, in one directory that is verified before
+//! it is used.
+//!
+//! The library takes vectors and knows no model: whoever embeds the passages names the model by its
+//! [`Fingerprints`], and an index is only searched with queries of the same model
+//! ([`Index::check_fingerprints`]).
+//!
+//! - [`CorpusReader`] reads a JSONL corpus and reports bad lines as values.
+//! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
+//!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
+//! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
+//!
+//! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
+//! searched through a graph that `hnsw_rs` builds and that is kept as a flat file of links.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod builder;
+mod corpus;
+mod error;
+mod files;
+mod graph;
+mod index;
+mod ingest;
+mod links;
+mod manifest;
+mod passages;
+mod scan;
+mod staging;
+mod vectors;
+
+pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
+pub use corpus::{CorpusReader, LineError, LineReason};
+pub use error::IndexError;
+pub use index::{EF_SEARCH, GraphState, Hit, Index};
+pub use ingest::{
+    BuildEvent, BuildReport, Embedded, IngestError, IngestOptions, build_from_corpus,
+};
+pub use manifest::{
+    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
+};
+pub use passages::Passage;

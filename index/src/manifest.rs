@@ -1,0 +1,285 @@
+//! `manifest.json`: what an index is, what made it, and the checksum of every file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::IndexError;
+
+/// Name of the manifest in the directory of an index.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Version of the directory's format that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const FORMAT: &str = "onegen-index";
+
+// Stands for the manifest's own checksum while that is computed.
+const BLANK_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What an index is and what made it. Written last, read first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always `onegen-index`.
+    pub format: String,
+    /// Version of the directory's format.
+    pub format_version: u32,
+    /// When the index was built, in seconds since 1970.
+    pub created_unix_seconds: u64,
+    /// Width of every vector.
+    pub dimension: u32,
+    /// What scores mean.
+    pub metric: Metric,
+    /// Number of passages.
+    pub passages: u32,
+    /// Number of vectors; several may point at one passage.
+    pub vectors: u32,
+    /// The model, tokenizer and template that made the vectors.
+    pub fingerprints: Fingerprints,
+    /// The graph, or none when the collection is scanned exactly.
+    pub graph: Option<GraphParameters>,
+    /// Length and checksum of every other file.
+    pub files: BTreeMap<String, FileRecord>,
+    /// blake3 of this file with 64 zeros in this place, hexadecimal.
+    pub checksum: String,
+}
+
+/// How two vectors are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Cosine of the angle, in f32: 1 is the same direction.
+    Cosine,
+}
+
+/// What embedded the passages. Queries must come from the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprints {
+    /// Name of the model, for people; not compared.
+    pub name: String,
+    /// Fingerprint of the weights.
+    pub model: String,
+    /// Fingerprint of the tokenizer.
+    pub tokenizer: String,
+    /// Fingerprint of the template that a passage is embedded with.
+    pub template: String,
+}
+
+impl Fingerprints {
+    /// Which fingerprints of the two differ, by name.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("model", self.model != other.model),
+            ("tokenizer", self.tokenizer != other.tokenizer),
+            ("template", self.template != other.template),
+        ]
+        .into_iter()
+        .filter_map(|(what, differs)| differs.then_some(what))
+        .collect()
+    }
+}
+
+impl fmt::Display for Fingerprints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough digits to tell two apart; the whole stands in the manifest.
+        let short = |s: &str| s.chars().take(12).collect::<String>();
+        write!(
+            f,
+            "{:?} (model {}, tokenizer {}, template {})",
+            self.name,
+            short(&self.model),
+            short(&self.tokenizer),
+            short(&self.template)
+        )
+    }
+}
+
+/// Parameters of the HNSW graph, named as in the paper (Malkov and Yashunin, 2016).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphParameters {
+    /// Links of a vector in the upper layers; twice as many in the lowest.
+    pub m: usize,
+    /// Candidates considered when a vector is linked.
+    pub ef_construction: usize,
+}
+
+/// Length and checksum of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Length in bytes.
+    pub length: u64,
+    /// blake3, hexadecimal.
+    pub blake3: String,
+}
+
+/// The part of a manifest that every version has.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    format_version: u64,
+}
+
+impl Manifest {
+    /// A manifest with the format's constants filled in and no file yet.
+    pub(crate) fn new(
+        dimension: u32,
+        fingerprints: Fingerprints,
+        created_unix_seconds: u64,
+    ) -> Self {
+        Self {
+            format: FORMAT.into(),
+            format_version: FORMAT_VERSION,
+            created_unix_seconds,
+            dimension,
+            metric: Metric::Cosine,
+            passages: 0,
+            vectors: 0,
+            fingerprints,
+            graph: None,
+            files: BTreeMap::new(),
+            checksum: BLANK_CHECKSUM.into(),
+        }
+    }
+
+    /// Reads the manifest of the index in `dir` and verifies its version and its own checksum.
+    ///
+    /// # Errors
+    /// [`IndexError::NotAnIndex`] without a manifest, [`IndexError::Version`] for another format
+    /// version, [`IndexError::Damaged`] or [`IndexError::ChecksumMismatch`] for a manifest that was
+    /// changed.
+    pub fn read(dir: &Path) -> Result<Self, IndexError> {
+        let file = dir.join(MANIFEST_FILE);
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = if dir.is_dir() {
+                    "it has no manifest.json"
+                } else {
+                    "it does not exist"
+                };
+                return Err(IndexError::NotAnIndex {
+                    dir: dir.into(),
+                    reason: reason.into(),
+                });
+            }
+            Err(error) => return Err(IndexError::io("read", &file)(error)),
+        };
+        let damaged = |e: serde_json::Error| IndexError::damaged(&file, e.to_string());
+        let header: Header = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if header.format != FORMAT {
+            let reason = format!("its manifest.json is of the format {:?}", header.format);
+            return Err(IndexError::NotAnIndex {
+                dir: dir.into(),
+                reason,
+            });
+        }
+        if header.format_version != u64::from(FORMAT_VERSION) {
+            return Err(IndexError::Version {
+                file,
+                expected: FORMAT_VERSION,
+                got: header.format_version,
+            });
+        }
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let got = own_checksum(&bytes, &manifest.checksum);
+        if got != manifest.checksum {
+            return Err(IndexError::ChecksumMismatch {
+                file,
+                expected: manifest.checksum,
+                got,
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// Bytes of all files but this one.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|record| record.length).sum()
+    }
+
+    /// The manifest as it is written, with its own checksum in place.
+    pub(crate) fn seal(&mut self) -> Result<Vec<u8>, serde_json::Error> {
+        self.checksum = BLANK_CHECKSUM.into();
+        let mut blank = serde_json::to_vec_pretty(self)?;
+        blank.push(b'\n');
+        self.checksum = blake3::hash(&blank).to_hex().to_string();
+        let mut sealed = serde_json::to_vec_pretty(self)?;
+        sealed.push(b'\n');
+        Ok(sealed)
+    }
+
+    /// Whether `dir` holds an index of any version, damaged or not.
+    pub(crate) fn marks(dir: &Path) -> bool {
+        fs::read(dir.join(MANIFEST_FILE))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Header>(&bytes).ok())
+            .is_some_and(|header| header.format == FORMAT)
+    }
+}
+
+/// blake3 of a manifest with its `checksum` blanked.
+fn own_checksum(bytes: &[u8], checksum: &str) -> String {
+    let mut blank = bytes.to_vec();
+    let place = (!checksum.is_empty() && checksum.len() == BLANK_CHECKSUM.len())
+        .then(|| {
+            bytes
+                .windows(checksum.len())
+                .rposition(|w| w == checksum.as_bytes())
+        })
+        .flatten();
+    if let Some(at) = place {
+        blank[at..at + checksum.len()].copy_from_slice(BLANK_CHECKSUM.as_bytes());
+    }
+    blake3::hash(&blank).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprints(model: &str) -> Fingerprints {
+        Fingerprints {
+            name: "almanac".into(),
+            model: model.into(),
+            tokenizer: "t".into(),
+            template: "p".into(),
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_manifest_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::new(8, fingerprints("m"), 7);
+        let sealed = manifest.seal().unwrap();
+        let file = dir.path().join(MANIFEST_FILE);
+        fs::write(&file, &sealed).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
+        for at in 0..sealed.len() {
+            for bit in [0, 5] {
+                let mut changed = sealed.clone();
+                changed[at] ^= 1 << bit;
+                fs::write(&file, &changed).unwrap();
+                let error = Manifest::read(dir.path()).unwrap_err();
+                assert!(
+                    error.to_string().contains(MANIFEST_FILE),
+                    "byte {at}: {error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_model_is_not_compared() {
+        let mut other = fingerprints("m");
+        other.name = "renamed".into();
+        assert!(fingerprints("m").differences(&other).is_empty());
+        assert_eq!(fingerprints("m").differences(&fingerprints("n")), ["model"]);
+    }
+}

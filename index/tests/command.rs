@@ -1,0 +1,348 @@
+//! The command `onegen-index`, run as a user runs it, with a model of random weights.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "common/model.rs"]
+mod model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::names;
+use model::{CONTEXT, write_model};
+use onegen_engine::{LoadOptions, Model};
+use onegen_index::Index;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A directory with a model `tiny` and a corpus.
+struct Home(TempDir);
+
+impl Home {
+    fn new(corpus: &str) -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        write_model(&home.path("tiny"), 1);
+        fs::write(home.path("corpus.jsonl"), corpus).unwrap();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-index"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_clear();
+        command
+    }
+
+    /// Runs the command; its status, stdout and stderr.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(arguments).output().unwrap();
+        (
+            status.code().unwrap(),
+            String::from_utf8(stdout).unwrap(),
+            String::from_utf8(stderr).unwrap(),
+        )
+    }
+
+    /// Runs a command that must succeed; its JSON.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (status, stdout, stderr) = self.run(arguments);
+        assert_eq!(status, 0, "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn build(&self) -> Value {
+        self.json(&[
+            "build",
+            "corpus.jsonl",
+            "--model",
+            "tiny",
+            "--out",
+            "index",
+            "--json",
+        ])
+    }
+}
+
+const TOWNS: [(&str, &str); 4] = [
+    ("Lima", "The capital of Peru."),
+    ("Quito", "The capital of Ecuador, high in the Andes."),
+    ("La Paz", "Higher still. It spells [RD] and <|end|>."),
+    ("Sucre", "x"),
+];
+
+fn towns() -> String {
+    let line = |(title, text): &(&str, &str)| {
+        json!({"_id": title, "title": title, "text": text}).to_string()
+    };
+    TOWNS.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_is_built_is_found_by_the_models_own_embeddings() {
+    let home = Home::new(&towns());
+    // A batch of one token forwards each passage on its own, which must not change what it is.
+    for batch_tokens in ["1", "2048"] {
+        let report = home.json(&[
+            "build",
+            "corpus.jsonl",
+            "--model",
+            "tiny",
+            "--out",
+            "index",
+            "--json",
+            "--batch-tokens",
+            batch_tokens,
+        ]);
+        assert_eq!(
+            (
+                &report["passages"],
+                &report["vectors"],
+                &report["bad_lines"]
+            ),
+            (&json!(4), &json!(4), &json!(0))
+        );
+
+        let model = Model::load(home.path("tiny"), &LoadOptions::default()).unwrap();
+        let index = Index::open(home.path("index")).unwrap();
+        for (number, (title, text)) in TOWNS.iter().enumerate() {
+            let ids = model.tokens().passage_ids(title, text).unwrap();
+            let vector = model.embed_passages(&[ids]).unwrap().remove(0);
+            let hit = index.search(&vector, 1).unwrap().remove(0);
+            assert_eq!(hit.number as usize, number);
+            assert!(hit.score > 0.9999, "{title}: {}", hit.score);
+        }
+
+        let question = "What is the capital of Peru?";
+        let found = home.json(&[
+            "search", "index", question, "-k", "3", "--model", "tiny", "--json",
+        ]);
+        let wanted = index
+            .search(&model.embed_query(question).unwrap(), 3)
+            .unwrap();
+        let hits = found["hits"].as_array().unwrap();
+        assert_eq!(hits.len(), 3);
+        for (hit, wanted) in hits.iter().zip(&wanted) {
+            assert_eq!(
+                (&hit["id"], &hit["text"]),
+                (&json!(wanted.passage.id), &json!(wanted.passage.text))
+            );
+            assert!((hit["score"].as_f64().unwrap() - f64::from(wanted.score)).abs() < 1e-6);
+        }
+        let (status, stdout, _) =
+            home.run(&["search", "index", question, "-k", "1", "--model", "tiny"]);
+        assert_eq!(status, 0);
+        assert!(
+            stdout.starts_with("1. ") && stdout.contains(&wanted[0].passage.title),
+            "{stdout}"
+        );
+    }
+}
+
+#[test]
+fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
+    let long = json!({"id": "long", "text": "word ".repeat(CONTEXT)});
+    let home = Home::new(&format!(
+        "{}\n{{\"id\":7}}\n{long}\nnonsense\n{{\"id\":8,\"text\":\"fine\"}}\n",
+        towns()
+    ));
+    let (status, stdout, stderr) =
+        home.run(&["build", "corpus.jsonl", "--model", "tiny", "--out", "index"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert!(
+        stdout.contains("5 passages") && stdout.contains("3 bad lines skipped"),
+        "{stdout}"
+    );
+    for part in [
+        "line 5: has no \"text\"",
+        "line 6: cannot be embedded: it has",
+        "line 7: not a JSON object",
+    ] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    let stats = home.json(&["stats", "index", "--json"]);
+    assert_eq!(
+        (&stats["passages"], &stats["fingerprints"]["name"]),
+        (&json!(5), &json!("tiny"))
+    );
+    let (status, stdout, _) = home.run(&["stats", "index"]);
+    assert!(status == 0 && stdout.contains("exact scan"), "{stdout}");
+}
+
+#[test]
+fn strict_stops_at_the_first_bad_line_and_leaves_what_was_there() {
+    let home = Home::new(&towns());
+    home.build();
+    fs::write(
+        home.path("corpus.jsonl"),
+        format!("{}\nnonsense\n", towns()),
+    )
+    .unwrap();
+    let (status, stdout, stderr) = home.run(&[
+        "build",
+        "corpus.jsonl",
+        "--model",
+        "tiny",
+        "--out",
+        "index",
+        "--strict",
+    ]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("line 5: not a JSON object"), "{stderr}");
+    assert_eq!(home.json(&["stats", "index", "--json"])["passages"], 4);
+    assert_eq!(names(home.0.path()), ["corpus.jsonl", "index", "tiny"]);
+}
+
+#[test]
+fn an_index_is_not_searched_with_another_model() {
+    let home = Home::new(&towns());
+    home.build();
+    write_model(&home.path("other"), 2);
+    let (status, stdout, stderr) = home.run(&["search", "index", "x", "--model", "other"]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(
+        stderr.contains("\"tiny\"") && stderr.contains("\"other\""),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_status_1_and_the_name_of_the_file() {
+    let home = Home::new(&towns());
+    home.build();
+    let fails = |arguments: &[&str], part: &str| {
+        let (status, stdout, stderr) = home.run(arguments);
+        assert_eq!((status, stdout.as_str()), (1, ""), "{arguments:?}");
+        assert!(
+            stderr.contains(part) && !stderr.contains("panicked"),
+            "{part}: {stderr}"
+        );
+    };
+    fails(
+        &["build", "no.jsonl", "--model", "tiny", "--out", "index"],
+        "no.jsonl",
+    );
+    fails(
+        &["build", "corpus.jsonl", "--model", "none", "--out", "index"],
+        "none",
+    );
+    fails(
+        &["build", "corpus.jsonl", "--model", "tiny", "--out", "tiny"],
+        "not an onegen index",
+    );
+    fails(
+        &[
+            "build",
+            "tiny/config.json",
+            "--model",
+            "tiny",
+            "--out",
+            "index",
+        ],
+        "has no \"id\"",
+    );
+    fails(&["search", "tiny", "x", "--model", "tiny"], "not an index");
+    fails(&["stats", "nowhere"], "does not exist");
+    let damaged = Path::new("index").join("vectors.f32");
+    fs::write(home.path("index/vectors.f32"), "x").unwrap();
+    fails(&["stats", "index"], &damaged.display().to_string());
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let home = Home::new("");
+    let wrong: [&[&str]; 6] = [
+        &[],
+        &["burn"],
+        &["build", "corpus.jsonl"],
+        &[
+            "build",
+            "corpus.jsonl",
+            "--out",
+            "index",
+            "--batch-tokens",
+            "0",
+        ],
+        &["search", "index"],
+        &["stats", "index", "--loud"],
+    ];
+    for arguments in wrong {
+        assert_eq!(home.run(arguments).0, 2, "{arguments:?}");
+    }
+    assert_eq!(home.run(&["--help"]).0, 0);
+}
+
+#[test]
+fn flags_can_be_given_as_environment_variables() {
+    let home = Home::new(&towns());
+    let variables = [
+        ("ONEGEN_MODEL", "tiny"),
+        ("ONEGEN_OUT", "here"),
+        ("ONEGEN_JSON", "1"),
+        ("ONEGEN_STRICT", "true"),
+    ];
+    let output = home
+        .command(&["build", "corpus.jsonl"])
+        .envs(variables)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["passages"], &report["dir"]),
+        (&json!(4), &json!("here"))
+    );
+    fs::write(home.path("corpus.jsonl"), "nonsense").unwrap();
+    let output = home
+        .command(&["build", "corpus.jsonl"])
+        .envs(variables)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn questions_about_the_almanac_find_their_passage() {
+    let almanac = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+    let home = Home::new("");
+    let (model, corpus) = (almanac.display().to_string(), almanac.join("almanac.jsonl"));
+    let built = home.json(&[
+        "build",
+        &corpus.display().to_string(),
+        "--model",
+        &model,
+        "--out",
+        "index",
+        "--strict",
+        "--json",
+    ]);
+    let lines = fs::read_to_string(&corpus).unwrap().lines().count();
+    assert_eq!(
+        (&built["passages"], &built["vectors"]),
+        (&json!(lines), &json!(lines))
+    );
+
+    let countries = [
+        "Peru", "France", "Japan", "Kenya", "Norway", "Egypt", "Chile", "Nepal", "Cuba", "Ghana",
+    ];
+    let found = countries.iter().filter(|country| {
+        let question = format!("What is the capital of {country}?");
+        let answer = home.json(&[
+            "search", "index", &question, "-k", "1", "--model", &model, "--json",
+        ]);
+        answer["hits"][0]["title"] == **country
+    });
+    // The model's own figure is in its card; this is only far from chance.
+    let found = found.count();
+    assert!(found >= 8, "{found} of {}", countries.len());
+}

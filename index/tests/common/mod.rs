@@ -1,0 +1,88 @@
+//! What the tests share: passages and vectors out of a seed.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::Path;
+
+use onegen_index::{BuildOptions, Fingerprints, IndexBuilder, Manifest, Passage};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+pub(crate) fn fingerprints() -> Fingerprints {
+    Fingerprints {
+        name: "almanac".into(),
+        model: "m0de1".into(),
+        tokenizer: "t0ken".into(),
+        template: "temp1ate".into(),
+    }
+}
+
+pub(crate) fn options(dimension: usize) -> BuildOptions {
+    BuildOptions::new(dimension, fingerprints())
+}
+
+/// Options with which any collection gets a graph.
+pub(crate) fn graph_options(dimension: usize) -> BuildOptions {
+    BuildOptions {
+        exact_scan_limit: 0,
+        ..options(dimension)
+    }
+}
+
+pub(crate) fn passage(number: usize) -> Passage {
+    Passage {
+        id: format!("id-{number}"),
+        title: format!("Title {number}"),
+        text: format!("The text of number {number}."),
+        url: number
+            .is_multiple_of(2)
+            .then(|| format!("https://example.org/{number}")),
+        metadata: None,
+    }
+}
+
+/// Vectors around centres, as embeddings of topics are: (vectors, dimension).
+pub(crate) fn clustered(
+    seed: u64,
+    count: usize,
+    dimension: usize,
+    centres: usize,
+) -> Vec<Vec<f32>> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut point = |spread: f32| -> Vec<f32> {
+        (0..dimension)
+            .map(|_| rng.random_range(-spread..spread))
+            .collect()
+    };
+    let centres: Vec<Vec<f32>> = (0..centres).map(|_| point(1.0)).collect();
+    (0..count)
+        .map(|n| {
+            point(0.6)
+                .iter()
+                .zip(&centres[n % centres.len()])
+                .map(|(x, c)| x + c)
+                .collect()
+        })
+        .collect()
+}
+
+/// Builds an index of one passage a vector.
+pub(crate) fn build(dir: &Path, options: BuildOptions, vectors: &[Vec<f32>]) -> Manifest {
+    let mut builder = IndexBuilder::create(dir, options).unwrap();
+    for (number, vector) in vectors.iter().enumerate() {
+        builder
+            .add(&passage(number), std::slice::from_ref(vector))
+            .unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+/// Names of everything in a directory, hidden entries too.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

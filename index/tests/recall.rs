@@ -1,0 +1,68 @@
+//! The graph finds what an exact scan finds.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{build, clustered, graph_options};
+use onegen_index::{GraphState, Index};
+use rand::random;
+
+/// Share of the exact top `k` that a search through the graph returns.
+fn recall(index: &Index, queries: &[Vec<f32>], k: usize) -> f64 {
+    assert_eq!(index.graph_state(), &GraphState::Loaded);
+    let mut found = 0;
+    for query in queries {
+        let exact = index.search_exact(query, k).unwrap();
+        let hits = index.search(query, k).unwrap();
+        assert_eq!(hits.len(), k);
+        for hit in &hits {
+            // A score does not depend on the way that it was found.
+            found += usize::from(exact.contains(hit));
+        }
+        assert_eq!(hits, index.search(query, k).unwrap());
+    }
+    found as f64 / (queries.len() * k) as f64
+}
+
+#[test]
+fn recall_at_10_on_clustered_vectors_is_at_least_95_percent() {
+    let seed: u64 = random();
+    println!("seed {seed}");
+    let mut vectors = clustered(seed, 5_200, 64, 100);
+    let queries = vectors.split_off(5_000);
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    build(&dir, graph_options(64), &vectors);
+    let recall = recall(&Index::open(&dir).unwrap(), &queries, 10);
+    println!("recall@10 {recall}");
+    assert!(recall >= 0.95, "seed {seed}: recall@10 is {recall}");
+}
+
+/// Rows of a flat FAISS index: f32 from byte 45 on.
+fn e5_vectors() -> Option<Vec<Vec<f32>>> {
+    let file =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/e5_flat_sample.index");
+    let bytes = std::fs::read(file).ok()?;
+    let (numbers, _) = bytes[45..].as_chunks::<4>();
+    let numbers: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    Some(numbers.chunks_exact(768).map(<[f32]>::to_vec).collect())
+}
+
+#[test]
+fn recall_at_10_on_real_embeddings_is_at_least_95_percent() {
+    let Some(mut vectors) = e5_vectors() else {
+        println!("skipped: the sample of E5 embeddings is not here");
+        return;
+    };
+    assert_eq!(vectors.len(), 1_000);
+    let queries = vectors.split_off(900);
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    build(&dir, graph_options(768), &vectors);
+    let recall = recall(&Index::open(&dir).unwrap(), &queries, 10);
+    println!("recall@10 {recall}");
+    assert!(recall >= 0.95, "recall@10 is {recall}");
+}

@@ -1,0 +1,19 @@
+//! `POST /v1/chat/completions`.
+
+mod annotation;
+mod chunk;
+mod completion;
+mod request;
+
+pub use annotation::{Annotation, AnnotationType, UrlCitation};
+pub use chunk::{
+    ChatCompletionChunk, ChatCompletionChunkObject, ChunkChoice, ChunkExtension, Delta,
+};
+pub use completion::{
+    ChatCompletion, ChatCompletionObject, Choice, CompletionExtension, FinishReason,
+    ResponseMessage,
+};
+pub use request::{
+    ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
+    RetrievalOptions, Role, Stop, StreamOptions,
+};

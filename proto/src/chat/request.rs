@@ -1,0 +1,186 @@
+//! What a client asks.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A chat completion request. Fields that nobody knows are ignored; a field of OpenAI's or vLLM's
+/// that is not listed here is refused with an error that names it, unless its value asks for
+/// nothing (null, `n: 1`, an empty list of tools).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "model": "onegen", "stream": true,
+    "messages": [{"role": "user", "content": "What is the capital of Peru?"}]
+}))]
+pub struct ChatCompletionRequest {
+    /// The model's served name, or the name of its directory.
+    pub model: String,
+    /// The messages so far, the user's last. With `conversation` only the new ones.
+    #[schema(min_items = 1)]
+    pub messages: Vec<RequestMessage>,
+    /// The conversation to continue, from an earlier answer's `onegen.conversation`. Without it, a
+    /// conversation is recognised by its messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<ConversationReference>,
+    /// Whether and how the model may retrieve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<RetrievalOptions>,
+    /// Whether the answer comes as server-sent events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Only with `stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_options: Option<StreamOptions>,
+    /// How many tokens may be sampled. Default: as many as the context holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_completion_tokens: Option<usize>,
+    /// The older name of `max_completion_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the likeliest token. Default 0: answers come from passages, not from chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2)]
+    pub temperature: Option<f32>,
+    /// Keep the likeliest tokens whose probabilities reach this sum. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1)]
+    pub top_p: Option<f32>,
+    /// Keep this many of the likeliest tokens. 0 and -1 keep all, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -1)]
+    pub top_k: Option<i64>,
+    /// Drop tokens less likely than this share of the likeliest one. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1)]
+    pub min_p: Option<f32>,
+    /// The same seed, parameters and context give the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// Texts that end the answer; the first that appears is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// Added to the logits of these token ids, each in -100..=100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, f32>>)]
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RequestMessage {
+    /// Who said it.
+    pub role: Role,
+    /// What was said. Text that spells a control token stays text.
+    pub content: Content,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the model.
+    System,
+    /// OpenAI's newer name for `system`; the same here.
+    Developer,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A message's text, whole or in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a string or an array of objects with a type"
+)]
+pub enum Content {
+    /// The text.
+    Text(String),
+    /// Its parts, put together without anything between them.
+    Parts(Vec<ContentPart>),
+}
+
+/// A part of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContentPart {
+    /// `text`; nothing else is supported.
+    #[serde(rename = "type")]
+    #[schema(example = "text")]
+    pub kind: String,
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// The conversation to continue: its id, or an object with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a conversation's id, or an object with its id"
+)]
+pub enum ConversationReference {
+    /// The id.
+    Id(String),
+    /// An object with the id.
+    Object {
+        /// The id.
+        id: String,
+    },
+}
+
+impl ConversationReference {
+    /// The id, however it came.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Id(id) | Self::Object { id } => id,
+        }
+    }
+}
+
+/// Whether and how the model may retrieve.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrievalOptions {
+    /// False keeps the model from retrieving. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How many passages a retrieval returns; all are in the receipt, the first is read. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub k: Option<usize>,
+    /// How many retrievals one answer may do. Default: the model's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retrievals: Option<usize>,
+}
+
+/// What a stream holds beside the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamOptions {
+    /// A last chunk with the usage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_usage: Option<bool>,
+}
+
+/// One text that ends the answer, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+pub enum Stop {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Stop {
+    /// All of them, however they came.
+    pub fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}

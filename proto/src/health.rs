@@ -1,0 +1,32 @@
+//! Whether the server lives, and whether it may be asked.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The answer of `/healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// How it is.
+    pub status: HealthStatus,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether it takes requests.
+    pub status: HealthStatus,
+    /// The served model's name.
+    pub model: String,
+    /// Passages that can be retrieved.
+    pub passages: u64,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// It lives and takes requests.
+    Ok,
+    /// It finishes what it has begun and takes nothing new.
+    Draining,
+}

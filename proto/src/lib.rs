@@ -1,0 +1,27 @@
+//! The words that OneGen's server and its clients exchange: JSON shapes and nothing else.
+//!
+//! Names are OpenAI's where OpenAI has one and vLLM's for the rest. What is ours stands under
+//! `onegen` in answers ([`Receipt`]) and `retrieval` in requests ([`RetrievalOptions`]), so that a
+//! client that knows nothing of it loses nothing.
+//!
+//! Every type can be read and written, so that a server and a client share one definition. Nothing
+//! here is validated beyond its JSON type.
+
+mod chat;
+mod errors;
+mod health;
+mod models;
+mod receipts;
+mod usage;
+
+pub use chat::{
+    Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
+    ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,
+    CompletionExtension, Content, ContentPart, ConversationReference, Delta, FinishReason,
+    RequestMessage, ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, UrlCitation,
+};
+pub use errors::{ErrorBody, ErrorEnvelope};
+pub use health::{Health, HealthStatus, Readiness};
+pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
+pub use receipts::{Receipt, ReceiptPassage};
+pub use usage::{PromptTokensDetails, Usage};

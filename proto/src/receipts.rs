@@ -1,0 +1,41 @@
+//! What a retrieval found and what it cost.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One retrieval: where it happened, what it found, what it cost. Everything is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    /// Which retrieval of this answer, from 0.
+    pub index: usize,
+    /// Where the retrieval token stood among the answer's sampled tokens, from 0.
+    pub at_token: usize,
+    /// What was found, best first. The first was read.
+    pub passages: Vec<ReceiptPassage>,
+    /// Positions of the question that were forwarded once more for the search, as the engine counted
+    /// them.
+    #[schema(example = 0)]
+    pub query_tokens_reencoded: u64,
+    /// Milliseconds from the query embedding to the passages.
+    pub search_ms: f64,
+    /// Tokens appended to the KV-cache: the passage and its two markers.
+    pub splice_tokens: usize,
+    /// Milliseconds from the passages until the model could write on.
+    pub splice_ms: f64,
+}
+
+/// A passage that was found. Its text is not repeated here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptPassage {
+    /// Its id in the index.
+    #[schema(example = "country-peru")]
+    pub id: String,
+    /// Its title; may be empty.
+    #[schema(example = "Peru")]
+    pub title: String,
+    /// Where it comes from, if the corpus says.
+    pub url: Option<String>,
+    /// Cosine of its embedding and the query embedding.
+    #[schema(example = 0.87)]
+    pub score: f32,
+}

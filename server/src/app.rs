@@ -1,0 +1,150 @@
+//! What all requests share.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use onegen_engine::{Engine, LoadOptions, Model};
+use onegen_index::{Fingerprints, Index};
+
+use crate::config::{Config, ModelConfig};
+use crate::conversations::Conversations;
+use crate::errors::ApiError;
+use crate::indexing;
+use crate::metrics::Metrics;
+use crate::retriever::IndexRetriever;
+
+/// A loaded model over its index, ready to be served.
+pub struct App {
+    pub(crate) engine: Engine,
+    pub(crate) index: Arc<Index>,
+    pub(crate) model: ServedModel,
+    pub(crate) conversations: Conversations,
+    pub(crate) metrics: Arc<Metrics>,
+    draining: AtomicBool,
+}
+
+/// The model as requests name it.
+pub(crate) struct ServedModel {
+    pub(crate) name: String,
+    pub(crate) directory_name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub(crate) created: u64,
+}
+
+impl App {
+    /// Loads the model, opens its index or builds it, and starts the engine.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, or another model built the index; the error says which.
+    pub fn load(config: &Config) -> Result<Arc<Self>> {
+        let dir = config.model.dir();
+        let model = Model::load(&dir, &LoadOptions::default())
+            .with_context(|| format!("cannot load the model {}", dir.display()))?;
+        let directory_name = directory_name(&dir);
+        let index = Arc::new(open_index(&model, &directory_name, &config.model)?);
+        let engine = Engine::start(
+            Arc::new(model),
+            Some(Arc::new(IndexRetriever::new(index.clone()))),
+            config.limits.engine_options(),
+        )?;
+        Ok(Arc::new(Self {
+            engine,
+            index,
+            model: ServedModel {
+                name: config.model.served_model_name.clone(),
+                directory_name,
+                created: unix_seconds(),
+            },
+            conversations: Conversations::new(config.limits.max_conversations),
+            metrics: Arc::new(Metrics::new()?),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// The model's name in requests.
+    pub fn model_name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// Tokens that a conversation can hold.
+    pub fn context_tokens(&self) -> usize {
+        self.engine.model().max_positions()
+    }
+
+    /// Passages that can be retrieved.
+    pub fn passages(&self) -> u64 {
+        self.index.manifest().passages.into()
+    }
+
+    /// Where the index lies.
+    pub fn index_dir(&self) -> &Path {
+        self.index.dir()
+    }
+
+    /// From now on the server counts as not ready.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl ServedModel {
+    /// Fails for a name that is not this model's.
+    pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
+        if name == self.name || name == self.directory_name {
+            return Ok(());
+        }
+        Err(ApiError::ModelNotFound {
+            model: name.to_owned(),
+            served: self.name.clone(),
+        })
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn open_index(model: &Model, model_name: &str, config: &ModelConfig) -> Result<Index> {
+    let of_model = model.fingerprints();
+    let fingerprints = Fingerprints {
+        name: model_name.to_owned(),
+        model: of_model.model.clone(),
+        tokenizer: of_model.tokenizer.clone(),
+        template: of_model.template.clone(),
+    };
+    if let Some(dir) = &config.index {
+        return indexing::open(dir, &fingerprints);
+    }
+    let beside_model = config.dir().join("almanac.jsonl");
+    let corpus = match &config.corpus {
+        Some(corpus) => corpus,
+        None if beside_model.is_file() => &beside_model,
+        None => bail!(
+            "there is nothing to retrieve from: {} is not there; name an index with --index or a corpus with --corpus",
+            beside_model.display()
+        ),
+    };
+    indexing::open_or_build(model, &fingerprints, corpus, &config.data_dir)
+}
+
+/// A model is called like its directory, wherever the path to it starts.
+fn directory_name(dir: &Path) -> String {
+    let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+    whole
+        .file_name()
+        .unwrap_or(whole.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,145 @@
+//! Configuration: every flag has an `ONEGEN_…` variable.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser};
+use onegen_engine::EngineOptions;
+
+/// Serves a OneGen model: one pass that retrieves while it writes.
+///
+/// Without any flag it serves the model that comes with the source, over its almanac.
+#[derive(Debug, Clone, Parser)]
+#[command(version)]
+pub struct Config {
+    /// What is served.
+    #[command(flatten)]
+    pub model: ModelConfig,
+    /// Where it is served.
+    #[command(flatten)]
+    pub listen: ListenConfig,
+    /// How much memory it may take.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+    /// What is logged: a level (error, warn, info, debug, trace), or targets with levels
+    #[arg(long, env = "ONEGEN_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: String,
+}
+
+/// What is served.
+#[derive(Debug, Clone, Args)]
+pub struct ModelConfig {
+    /// Directory of the model [default: models/almanac, here or beside the source]
+    #[arg(long, env = "ONEGEN_MODEL", value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Directory of an index that this model has built
+    #[arg(
+        long,
+        env = "ONEGEN_INDEX",
+        value_name = "DIR",
+        conflicts_with = "corpus"
+    )]
+    pub index: Option<PathBuf>,
+    /// Passages to index once, one JSON object a line [default: almanac.jsonl in the model's directory]
+    #[arg(long, env = "ONEGEN_CORPUS", value_name = "FILE")]
+    pub corpus: Option<PathBuf>,
+    /// Where an index that is built from a corpus is kept
+    #[arg(
+        long,
+        env = "ONEGEN_DATA_DIR",
+        value_name = "DIR",
+        default_value = ".data"
+    )]
+    pub data_dir: PathBuf,
+    /// The model's name in requests; the name of its directory works too
+    #[arg(
+        long,
+        env = "ONEGEN_SERVED_MODEL_NAME",
+        value_name = "NAME",
+        default_value = "onegen"
+    )]
+    pub served_model_name: String,
+}
+
+/// Where it is served.
+#[derive(Debug, Clone, Args)]
+pub struct ListenConfig {
+    /// Address to listen on
+    #[arg(long, env = "ONEGEN_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, env = "ONEGEN_PORT", default_value_t = 8080)]
+    pub port: u16,
+}
+
+/// How much memory it may take.
+#[derive(Debug, Clone, Args)]
+pub struct LimitsConfig {
+    /// MiB that KV-caches may hold; beyond, idle ones are dropped and rebuilt when needed
+    #[arg(
+        long,
+        env = "ONEGEN_KV_BUDGET_MB",
+        value_name = "MB",
+        default_value_t = 1024
+    )]
+    pub kv_budget_mb: usize,
+    /// Conversations kept; beyond, the least recently used is forgotten
+    #[arg(
+        long,
+        env = "ONEGEN_MAX_CONVERSATIONS",
+        value_name = "N",
+        default_value_t = 4096
+    )]
+    pub max_conversations: usize,
+}
+
+impl ModelConfig {
+    /// The model's directory: the one named, else the shipped one in the current directory, else
+    /// the one in the source tree that this program was built from.
+    pub fn dir(&self) -> PathBuf {
+        const SHIPPED: &str = "models/almanac";
+        if let Some(named) = &self.model {
+            return named.clone();
+        }
+        let here = PathBuf::from(SHIPPED);
+        if here.is_dir() {
+            return here;
+        }
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(SHIPPED)
+    }
+}
+
+impl LimitsConfig {
+    /// The same for the engine.
+    pub(crate) fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),
+            max_conversations: self.max_conversations,
+            ..EngineOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_variable_of_its_name() {
+        let command = Config::command();
+        command.clone().debug_assert();
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap_or_default();
+            if ["help", "version"].contains(&flag) {
+                continue;
+            }
+            let variable = format!("ONEGEN_{}", flag.replace('-', "_").to_uppercase());
+            let of_flag = argument.get_env().map(|v| v.to_string_lossy().into_owned());
+            assert_eq!(of_flag, Some(variable), "--{flag}");
+        }
+    }
+}

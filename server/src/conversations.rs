@@ -1,0 +1,280 @@
+//! Which conversation a request continues.
+//!
+//! The engine keeps a conversation's tokens, passages and KV-cache under its id. Beside them stands
+//! here what its client has seen of it: the visible messages. A client either names the
+//! conversation, or sends back what it has seen; then the conversation whose *whole* visible
+//! transcript these messages begin with is continued. Messages that end before a conversation's
+//! head (an edited question, an answer asked for again) match nothing and begin a new one.
+//!
+//! A conversation that its client has named is not recognised by its messages any more: two clients
+//! may well have seen the same transcript, and the one that goes by names must not find the other's
+//! turns in its conversation.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use onegen_engine::{ChatMessage, ConversationId, Role};
+use uuid::Uuid;
+
+/// A chain over roles and contents: one digest stands for a message and all before it.
+type Digest = blake3::Hash;
+
+/// What is known of a conversation between its turns.
+#[derive(Debug, Clone)]
+pub(crate) struct Transcript {
+    /// The visible messages. The last is the assistant's.
+    pub(crate) messages: Vec<ChatMessage>,
+    /// How many tokens the engine's log held when that message ended.
+    pub(crate) log_len: usize,
+    /// Whether the client goes by the conversation's id.
+    pub(crate) named: bool,
+}
+
+/// A conversation that a request's messages begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recognised {
+    pub(crate) id: ConversationId,
+    /// How many of the request's messages are in it already.
+    pub(crate) known_messages: usize,
+    pub(crate) log_len: usize,
+}
+
+/// The visible side of all conversations; the one owner of it.
+pub(crate) struct Conversations {
+    /// So that digests tell nobody anything.
+    salt: [u8; 32],
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+/// **Invariant:** `by_head` holds exactly the ids of entries that are not named, under their heads.
+#[derive(Default)]
+struct State {
+    entries: HashMap<ConversationId, Entry>,
+    by_head: HashMap<Digest, Vec<ConversationId>>,
+    clock: u64,
+}
+
+struct Entry {
+    transcript: Transcript,
+    head: Digest,
+    /// Orders by last use.
+    used: u64,
+}
+
+impl Conversations {
+    /// Remembers at most `capacity` conversations, the least recently continued being forgotten
+    /// first. To be the engine's own limit: what one has forgotten is of no use to the other.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let mut salt = [0; 32];
+        salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+        salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+        Self {
+            salt,
+            capacity,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The transcript of a conversation by its id.
+    pub(crate) fn get(&self, id: &ConversationId) -> Option<Transcript> {
+        let state = self.lock();
+        state.entries.get(id).map(|entry| entry.transcript.clone())
+    }
+
+    /// The conversations whose whole transcript these messages begin with, the longest such
+    /// transcript, the most recently used first. They are equal in all that a client can see.
+    pub(crate) fn recognise(&self, messages: &[ChatMessage]) -> Vec<Recognised> {
+        let chain = self.chain(messages);
+        let state = self.lock();
+        let assistants = (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant);
+        let found = assistants.rev().find_map(|last| {
+            let ids = state.by_head.get(&chain[last])?;
+            Some((last + 1, ids))
+        });
+        let Some((known_messages, ids)) = found else {
+            return Vec::new();
+        };
+        let mut recognised: Vec<_> = ids
+            .iter()
+            .filter_map(|id| Some((id, state.entries.get(id)?)))
+            .collect();
+        recognised.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used));
+        recognised
+            .into_iter()
+            .map(|(id, entry)| Recognised {
+                id: id.clone(),
+                known_messages,
+                log_len: entry.transcript.log_len,
+            })
+            .collect()
+    }
+
+    /// Moves a conversation's head on, after a turn that its client has seen to the end.
+    pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
+        let Some(&head) = self.chain(&transcript.messages).last() else {
+            return;
+        };
+        let mut state = self.lock();
+        state.remove(&id);
+        state.clock += 1;
+        let used = state.clock;
+        if !transcript.named {
+            state.by_head.entry(head).or_default().push(id.clone());
+        }
+        let entry = Entry {
+            transcript,
+            head,
+            used,
+        };
+        state.entries.insert(id, entry);
+        if state.entries.len() > self.capacity {
+            let oldest = state.entries.iter().min_by_key(|(_, entry)| entry.used);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                state.remove(&oldest);
+            }
+        }
+    }
+
+    /// Forgets a conversation that the engine does not hold any more.
+    pub(crate) fn forget(&self, id: &ConversationId) {
+        self.lock().remove(id);
+    }
+
+    /// For each message the digest of it and all before it.
+    fn chain(&self, messages: &[ChatMessage]) -> Vec<Digest> {
+        messages
+            .iter()
+            .scan(Digest::from_bytes([0; 32]), |before, message| {
+                // Clients trim what they show and send back.
+                let content = message.content.trim();
+                let role: &[u8] = match message.role {
+                    Role::System => b"s",
+                    Role::User => b"u",
+                    Role::Assistant => b"a",
+                };
+                let mut hasher = blake3::Hasher::new_keyed(&self.salt);
+                hasher.update(before.as_bytes());
+                hasher.update(role);
+                hasher.update(content.as_bytes());
+                *before = hasher.finalize();
+                Some(*before)
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, id: &ConversationId) {
+        let Some(entry) = self.entries.remove(id) else {
+            return;
+        };
+        if let Some(ids) = self.by_head.get_mut(&entry.head) {
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.by_head.remove(&entry.head);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(texts: &[(Role, &str)]) -> Vec<ChatMessage> {
+        texts
+            .iter()
+            .map(|&(role, text)| ChatMessage::new(role, text))
+            .collect()
+    }
+
+    fn peru() -> Vec<ChatMessage> {
+        messages(&[
+            (Role::User, "What is the capital of Peru?"),
+            (Role::Assistant, "Lima. "),
+        ])
+    }
+
+    fn transcript(messages: Vec<ChatMessage>, log_len: usize) -> Transcript {
+        Transcript {
+            messages,
+            log_len,
+            named: false,
+        }
+    }
+
+    fn follow_up(mut before: Vec<ChatMessage>) -> Vec<ChatMessage> {
+        before.push(ChatMessage::new(Role::User, "And its currency?"));
+        before
+    }
+
+    #[test]
+    fn a_transcript_is_recognised_whatever_its_outer_white_space() {
+        let conversations = Conversations::new(8);
+        conversations.remember("a".into(), transcript(peru(), 40));
+        let mut sent = follow_up(peru());
+        sent[1].content = "Lima.".into();
+        let recognised = conversations.recognise(&sent);
+        let expected = Recognised {
+            id: "a".into(),
+            known_messages: 2,
+            log_len: 40,
+        };
+        assert_eq!(recognised, [expected]);
+        sent[1].content = "Lima!".into();
+        assert!(conversations.recognise(&sent).is_empty());
+        assert!(conversations.recognise(&peru()[..1]).is_empty());
+    }
+
+    #[test]
+    fn messages_that_end_before_the_head_match_nothing() {
+        let conversations = Conversations::new(8);
+        conversations.remember("a".into(), transcript(peru(), 40));
+        let mut longer = follow_up(peru());
+        longer.push(ChatMessage::new(Role::Assistant, "Sol."));
+        conversations.remember("a".into(), transcript(longer.clone(), 80));
+        assert!(conversations.recognise(&follow_up(peru())).is_empty());
+        assert_eq!(conversations.recognise(&follow_up(longer))[0].log_len, 80);
+    }
+
+    #[test]
+    fn a_named_conversation_is_found_by_its_name_only() {
+        let conversations = Conversations::new(8);
+        let named = Transcript {
+            named: true,
+            ..transcript(peru(), 40)
+        };
+        conversations.remember("a".into(), named);
+        assert!(conversations.recognise(&follow_up(peru())).is_empty());
+        assert!(conversations.get(&"a".into()).is_some());
+    }
+
+    #[test]
+    fn equal_transcripts_are_all_recognised_the_latest_first() {
+        let conversations = Conversations::new(8);
+        for name in ["a", "b", "c"] {
+            conversations.remember(name.into(), transcript(peru(), 40));
+        }
+        conversations.forget(&"b".into());
+        let recognised = conversations.recognise(&follow_up(peru()));
+        let ids: Vec<_> = recognised.iter().map(|r| r.id.as_str()).collect();
+        assert_eq!(ids, ["c", "a"]);
+    }
+
+    #[test]
+    fn beyond_its_capacity_the_least_recently_continued_is_forgotten() {
+        let conversations = Conversations::new(2);
+        for name in ["a", "b", "a", "c"] {
+            conversations.remember(name.into(), transcript(peru(), 40));
+        }
+        assert!(conversations.get(&"b".into()).is_none());
+        assert_eq!(conversations.recognise(&follow_up(peru())).len(), 2);
+        assert_eq!(conversations.lock().by_head.len(), 1);
+    }
+}

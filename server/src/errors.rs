@@ -1,0 +1,207 @@
+//! Every way in which the server says no, and what the client sees of it.
+//!
+//! * A 4xx says what was found and what would help, and names the field at fault.
+//! * A 5xx says only that; the detail goes to the log line, since it is the operator's.
+//! * Before the headers an error is a response; after them it is an event of the stream. Both hold
+//!   the same envelope.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use onegen_engine::{EngineError, SubmitError, TokensError};
+use onegen_proto::{ErrorBody, ErrorEnvelope};
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The body does not parse. serde_json's message ends with line and column.
+    #[error("the body is not valid JSON: {0}")]
+    MalformedJson(serde_json::Error),
+    #[error("the body is {0:?}; send application/json")]
+    NotJson(String),
+    #[error("the body could not be read: {0}")]
+    UnreadableBody(String),
+    #[error("the body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    /// A field is missing, of the wrong type, or has a value that makes no sense.
+    #[error("{param}: {message}")]
+    Invalid { param: String, message: String },
+    /// The messages cannot be put into the model's chat template.
+    #[error("messages: {0}")]
+    Messages(TokensError),
+    /// A field of OpenAI's or vLLM's that asks for something that is not done here.
+    #[error("{param} is not supported by this server; leave it out")]
+    Unsupported { param: String },
+    #[error("there is no model {model:?}; this server serves {served:?}")]
+    ModelNotFound { model: String, served: String },
+    #[error("there is no conversation {0:?}; begin a new one by leaving out the field")]
+    ConversationNotFound(String),
+    #[error("conversation {0:?} is busy with another turn; wait for its end")]
+    ConversationBusy(String),
+    #[error(
+        "the conversation and its new messages need {needed} tokens, but the model's context holds {available}"
+    )]
+    ContextLength { needed: usize, available: usize },
+    #[error("there is no {method} {path}")]
+    RouteNotFound { method: String, path: String },
+    #[error("{path} does not take {method}")]
+    MethodNotAllowed { method: String, path: String },
+    #[error("too many requests are waiting; try again in a moment")]
+    Overloaded,
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// Not the client's fault; the detail is for the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What a client is told beside the message.
+struct Told<'a> {
+    status: StatusCode,
+    code: &'static str,
+    param: Option<&'a str>,
+}
+
+impl ApiError {
+    /// A field's value makes no sense.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            param: param.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The one place where an error gets its status.
+    fn told(&self) -> Told<'_> {
+        let told = |status, code| Told {
+            status,
+            code,
+            param: None,
+        };
+        match self {
+            Self::MalformedJson(_) => told(StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::NotJson(_) => told(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_content_type"),
+            Self::UnreadableBody(_) => told(StatusCode::BAD_REQUEST, "unreadable_body"),
+            Self::BodyTooLarge { .. } => told(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Invalid { param, .. } => Told {
+                param: Some(param),
+                ..told(StatusCode::BAD_REQUEST, "invalid_value")
+            },
+            Self::Messages(_) => Told {
+                param: Some("messages"),
+                ..told(StatusCode::BAD_REQUEST, "invalid_value")
+            },
+            Self::Unsupported { param } => Told {
+                param: Some(param),
+                ..told(StatusCode::BAD_REQUEST, "unsupported_parameter")
+            },
+            Self::ModelNotFound { .. } => Told {
+                param: Some("model"),
+                ..told(StatusCode::NOT_FOUND, "model_not_found")
+            },
+            Self::ConversationNotFound(_) => Told {
+                param: Some("conversation"),
+                ..told(StatusCode::NOT_FOUND, "conversation_not_found")
+            },
+            Self::ConversationBusy(_) => Told {
+                param: Some("conversation"),
+                ..told(StatusCode::CONFLICT, "conversation_busy")
+            },
+            Self::ContextLength { .. } => Told {
+                param: Some("messages"),
+                ..told(StatusCode::BAD_REQUEST, "context_length_exceeded")
+            },
+            Self::RouteNotFound { .. } => told(StatusCode::NOT_FOUND, "route_not_found"),
+            Self::MethodNotAllowed { .. } => {
+                told(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            }
+            Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            Self::ShuttingDown => told(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::Internal(_) => told(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        }
+    }
+
+    /// What the client reads. Writes the log line of an error that is the server's.
+    pub(crate) fn envelope(&self) -> ErrorEnvelope {
+        let Told {
+            status,
+            code,
+            param,
+        } = self.told();
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let message = match self {
+            Self::Internal(detail) => {
+                tracing::error!(detail, "a request failed");
+                "the server failed to answer".to_owned()
+            }
+            other => other.to_string(),
+        };
+        ErrorEnvelope {
+            error: ErrorBody {
+                message,
+                kind: kind.to_owned(),
+                param: param.map(str::to_owned),
+                code: Some(code.to_owned()),
+            },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.told().status;
+        let mut response = (status, Json(self.envelope())).into_response();
+        if matches!(self, Self::Overloaded) {
+            let seconds = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::UnknownConversation(id) => Self::ConversationNotFound(id.to_string()),
+            // Somebody has just continued it: for the client the same as still continuing it.
+            SubmitError::Busy(conversation) | SubmitError::LogLength { conversation, .. } => {
+                Self::ConversationBusy(conversation.to_string())
+            }
+            SubmitError::ContextLength { needed, available } => {
+                Self::ContextLength { needed, available }
+            }
+            SubmitError::OutOfRange {
+                field,
+                value,
+                range,
+            } => Self::invalid(field, format!("is {value}, but must be {range}")),
+            SubmitError::Overloaded { .. } => Self::Overloaded,
+            SubmitError::Stopped => Self::ShuttingDown,
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<TokensError> for ApiError {
+    fn from(error: TokensError) -> Self {
+        match error {
+            TokensError::Template(_)
+            | TokensError::MissingMessage(_)
+            | TokensError::MessageLeftOut(_) => Self::Messages(error),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Stopped => Self::ShuttingDown,
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}

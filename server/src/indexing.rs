@@ -1,0 +1,116 @@
+//! The index that is served: the one named, or one built once from a corpus.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use onegen_engine::{ForwardError, Model};
+use onegen_index::{
+    BuildEvent, BuildOptions, CorpusReader, Embedded, Fingerprints, Index, IndexError,
+    IngestOptions, Passage, build_from_corpus,
+};
+
+/// Opens an index that somebody built.
+///
+/// # Errors
+/// It is no index, it is damaged, or another model built it; the error names both models.
+pub(crate) fn open(dir: &Path, fingerprints: &Fingerprints) -> Result<Index> {
+    let opened = Index::open(dir).and_then(|index| {
+        index.check_fingerprints(fingerprints)?;
+        Ok(index)
+    });
+    opened.with_context(|| format!("cannot serve the index {}", dir.display()))
+}
+
+/// Opens the index of a corpus, after building it if it is not there yet.
+///
+/// Its directory's name is made from the fingerprints of the model and of the corpus, so another
+/// model or a changed corpus gets another index, and nothing that is there is ever wrong.
+///
+/// # Errors
+/// The corpus cannot be read or embedded, or the index cannot be written.
+pub(crate) fn open_or_build(
+    model: &Model,
+    fingerprints: &Fingerprints,
+    corpus: &Path,
+    data_dir: &Path,
+) -> Result<Index> {
+    let dir = data_dir.join(directory_name(fingerprints, corpus)?);
+    match Index::open(&dir) {
+        Ok(index) => return Ok(index),
+        Err(IndexError::NotAnIndex { .. }) => {}
+        Err(error) => tracing::warn!(%error, "the index is built again"),
+    }
+    build(model, fingerprints, corpus, &dir)
+        .with_context(|| format!("cannot index {}", corpus.display()))?;
+    Ok(Index::open(&dir)?)
+}
+
+fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf> {
+    let mut hasher = blake3::Hasher::new();
+    for part in [
+        &fingerprints.model,
+        &fingerprints.tokenizer,
+        &fingerprints.template,
+    ] {
+        hasher.update(part.as_bytes());
+    }
+    File::open(corpus)
+        .and_then(|file| hasher.update_reader(file).map(|_| ()))
+        .with_context(|| format!("cannot read the corpus {}", corpus.display()))?;
+    let mut name = corpus.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{}", &hasher.finalize().to_hex()[..16]));
+    Ok(name.into())
+}
+
+fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) -> Result<()> {
+    tracing::info!(corpus = %corpus.display(), index = %dir.display(), "indexing, this once");
+    let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
+    let progress = progress_bar(corpus.metadata()?.len());
+    let report = build_from_corpus(
+        CorpusReader::open(corpus)?,
+        dir,
+        IngestOptions::new(options),
+        |passages| embed(model, passages),
+        |event| match event {
+            BuildEvent::BadLine(error) => {
+                progress.suspend(|| tracing::warn!(%error, "a passage is left out"));
+            }
+            BuildEvent::Embedded {
+                passages,
+                bytes_read,
+            } => {
+                progress.set_message(format!("{passages} passages"));
+                progress.set_position(bytes_read);
+            }
+            BuildEvent::Linked { vectors, total } => {
+                progress.set_message(format!("{vectors} of {total} vectors linked"));
+            }
+        },
+    );
+    progress.finish_and_clear();
+    report?;
+    Ok(())
+}
+
+/// Embeds passages; one that is longer than the model's context gets its reason instead.
+fn embed(model: &Model, passages: &[Passage]) -> Result<Vec<Embedded>, ForwardError> {
+    let texts: Vec<_> = passages
+        .iter()
+        .map(|passage| (passage.title.as_str(), passage.text.as_str()))
+        .collect();
+    let embedded = model.embed_texts(&texts)?.into_iter();
+    Ok(embedded
+        .map(|vector| vector.map(|v| vec![v]).map_err(|e| e.to_string()))
+        .collect())
+}
+
+/// Shown only where somebody can see it.
+fn progress_bar(corpus_bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(corpus_bytes);
+    match ProgressStyle::with_template("indexing {bar:30} {percent:>3}%  {msg}  {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

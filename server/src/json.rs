@@ -1,0 +1,103 @@
+//! Reading a JSON body, with errors that say where.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::errors::ApiError;
+
+/// Bytes that a body may hold.
+pub(crate) const BODY_LIMIT_BYTES: usize = 4 << 20;
+
+/// A body that is JSON of any shape.
+pub(crate) struct JsonBody(pub(crate) Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if let Some(content_type) = request.headers().get(header::CONTENT_TYPE) {
+            let content_type = String::from_utf8_lossy(content_type.as_bytes());
+            let essence = content_type.split(';').next().unwrap_or_default().trim();
+            if !essence.eq_ignore_ascii_case("application/json") {
+                return Err(ApiError::NotJson(essence.to_owned()));
+            }
+        }
+        let body =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
+                        limit_bytes: BODY_LIMIT_BYTES,
+                    },
+                    _ => ApiError::UnreadableBody(rejection.body_text()),
+                })?;
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(ApiError::MalformedJson)
+    }
+}
+
+/// Gives a JSON value its type.
+///
+/// # Errors
+/// [`ApiError::Invalid`] names the field, as `messages[0].content`.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let message = error.inner().to_string();
+        let mut param = match error.path().to_string().as_str() {
+            "." => String::new(),
+            // A key of a map that is not what it should be has no name in the path.
+            path => path.trim_end_matches(".?").to_owned(),
+        };
+        // serde puts a missing field's name into the message and its parent into the path.
+        let missing = message
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        if let Some(field) = missing {
+            if !param.is_empty() {
+                param.push('.');
+            }
+            param.push_str(field);
+        }
+        if param.is_empty() {
+            param.push_str("body");
+        }
+        ApiError::invalid(param, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use onegen_proto::ChatCompletionRequest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fault(body: Value) -> (String, String) {
+        match typed::<ChatCompletionRequest>(body) {
+            Err(ApiError::Invalid { param, message }) => (param, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_path() {
+        let (param, _) = fault(json!({"model": "m", "messages": [{"role": "user", "content": 7}]}));
+        assert_eq!(param, "messages[0].content");
+        let (param, message) = fault(json!({"model": "m", "messages": [], "top_p": "much"}));
+        assert_eq!(param, "top_p");
+        assert!(message.contains("much"), "{message}");
+        let (param, _) = fault(json!([]));
+        assert_eq!(param, "body");
+    }
+
+    #[test]
+    fn a_missing_field_is_named_by_its_own_path() {
+        assert_eq!(fault(json!({"messages": []})).0, "model");
+        let (param, _) = fault(json!({"model": "m", "messages": [{"role": "user"}]}));
+        assert_eq!(param, "messages[0].content");
+    }
+}

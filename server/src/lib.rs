@@ -1,0 +1,28 @@
+//! OneGen's server: OpenAI's chat API over the engine and an index, with the retrievals shown.
+//!
+//! [`App::load`] reads a [`Config`] and puts model, index and engine together; [`serve`] answers
+//! until it is told to stop. The life of a request: `json` reads the body, `routes::chat`
+//! validates it into a typed request once, `turn` finds the conversation that it continues and hands
+//! it to the engine, and what the engine tells becomes one JSON answer or a stream of events.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod app;
+mod citations;
+mod config;
+mod conversations;
+mod errors;
+mod indexing;
+mod json;
+mod metrics;
+mod openapi;
+mod retriever;
+mod router;
+mod routes;
+mod serve;
+mod turn;
+
+pub use app::App;
+pub use config::{Config, LimitsConfig, ListenConfig, ModelConfig};
+pub use openapi::openapi;
+pub use serve::serve;

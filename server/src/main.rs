@@ -1,0 +1,107 @@
+//! `onegen-server`: loads a model and its index, and serves them.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use onegen_server::{App, Config, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Wrong usage ends here, with status 2.
+    match run(Config::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", told(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes, but for those that it quotes itself.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        match told.as_str() {
+            "" => cause,
+            said if said.contains(&cause) => told,
+            said => format!("{said}: {cause}"),
+        }
+    })
+}
+
+async fn run(config: Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .with_context(|| format!("--log {:?} is no level", config.log))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+
+    // A port that is taken should not come as a surprise after the model is loaded.
+    let address = SocketAddr::new(config.listen.host, config.listen.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
+    let address = listener.local_addr()?;
+
+    let started = Instant::now();
+    println!("loading the model {}", shown(&config.model.dir()));
+    let app = tokio::task::spawn_blocking(move || App::load(&config)).await??;
+    println!(
+        "{} passages in the index {}, {} tokens of context, ready after {:.1} s",
+        app.passages(),
+        app.index_dir().display(),
+        app.context_tokens(),
+        started.elapsed().as_secs_f64(),
+    );
+    println!(
+        "serving on http://{address}; try\n\n{}\n",
+        example(address, app.model_name())
+    );
+    serve(listener, app, stop_signal()?).await?;
+    println!("stopped");
+    Ok(())
+}
+
+/// A path as a person would write it.
+fn shown(path: &Path) -> String {
+    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let here = std::env::current_dir().unwrap_or_default();
+    whole
+        .strip_prefix(here)
+        .unwrap_or(&whole)
+        .display()
+        .to_string()
+}
+
+fn example(address: SocketAddr, model: &str) -> String {
+    let body = serde_json::json!({
+        "model": model, "stream": true,
+        "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
+    });
+    format!(
+        "curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{body}'"
+    )
+}
+
+/// Over at the first SIGTERM or ctrl-c.
+fn stop_signal() -> Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        println!("stopping: answers under way are finished");
+    })
+}

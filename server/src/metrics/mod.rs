@@ -1,0 +1,214 @@
+//! What `/metrics` shows: vLLM's names and buckets where it has one, under `onegen_`.
+//!
+//! A metric's doc comment is its help text, and its field's name is its name.
+
+mod observation;
+
+use onegen_engine::Engine;
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+pub(crate) use observation::Observation;
+
+const FIRST_TOKEN_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+];
+const NEXT_TOKEN_SECONDS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+];
+const REQUEST_SECONDS: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+/// Searches and splices: from tens of microseconds to a long passage on a large model.
+const RETRIEVAL_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0,
+];
+
+/// A kind of metric, and what it needs beside name and help.
+trait Metric: Collector + Clone + 'static {
+    type Shape;
+    fn make(opts: Opts, shape: Self::Shape) -> prometheus::Result<Self>;
+}
+
+impl Metric for IntCounter {
+    type Shape = ();
+    fn make(opts: Opts, (): ()) -> prometheus::Result<Self> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for IntGauge {
+    type Shape = ();
+    fn make(opts: Opts, (): ()) -> prometheus::Result<Self> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for Gauge {
+    type Shape = ();
+    fn make(opts: Opts, (): ()) -> prometheus::Result<Self> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for IntCounterVec {
+    /// The label.
+    type Shape = &'static str;
+    fn make(opts: Opts, label: &'static str) -> prometheus::Result<Self> {
+        Self::new(opts, &[label])
+    }
+}
+
+impl Metric for Histogram {
+    /// Upper bounds of the buckets.
+    type Shape = &'static [f64];
+    fn make(opts: Opts, buckets: &'static [f64]) -> prometheus::Result<Self> {
+        Self::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()))
+    }
+}
+
+fn register<M: Metric>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    shape: M::Shape,
+) -> prometheus::Result<M> {
+    let metric = M::make(Opts::new(name, help.trim()).namespace("onegen"), shape)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+macro_rules! metrics {
+    (
+        $(#[$about:meta])*
+        struct $name:ident {
+            $(#[doc = $help:literal] $field:ident: $kind:ty = $shape:expr,)*
+        }
+    ) => {
+        $(#[$about])*
+        struct $name {
+            $(#[doc = $help] $field: $kind,)*
+        }
+
+        impl $name {
+            fn register(registry: &Registry) -> prometheus::Result<Self> {
+                Ok(Self {
+                    $($field: register(registry, stringify!($field), $help, $shape)?,)*
+                })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What the server observes of turns, at their ends.
+    struct TurnMetrics {
+        /// Turns that ended, by reason: stop, length, abort (the client went away) or error.
+        request_success_total: IntCounterVec = "finished_reason",
+        /// Tokens of prompts, those of the conversation so far included, passages of the turn not.
+        prompt_tokens_total: IntCounter = (),
+        /// Tokens sampled, those of retrievals included.
+        generation_tokens_total: IntCounter = (),
+        /// Prompt tokens that were looked up in the conversation's KV-cache.
+        prefix_cache_queries_total: IntCounter = (),
+        /// Prompt tokens that were found there and not forwarded again.
+        prefix_cache_hits_total: IntCounter = (),
+        /// Seconds from the request to its first text.
+        time_to_first_token_seconds: Histogram = FIRST_TOKEN_SECONDS,
+        /// Seconds from one piece of text to the next, retrievals between them included.
+        inter_token_latency_seconds: Histogram = NEXT_TOKEN_SECONDS,
+        /// Seconds from the request to the end of its answer.
+        e2e_request_latency_seconds: Histogram = REQUEST_SECONDS,
+        /// Seconds from the request's acceptance to its first forward.
+        request_queue_time_seconds: Histogram = REQUEST_SECONDS,
+        /// Retrievals whose passage was spliced in.
+        retrievals_total: IntCounter = (),
+        /// Seconds from a query embedding to its passages.
+        retrieval_seconds: Histogram = RETRIEVAL_SECONDS,
+        /// Tokens spliced in, markers included.
+        splice_tokens_total: IntCounter = (),
+        /// Seconds from the passages to the splice's first logits.
+        splice_seconds: Histogram = RETRIEVAL_SECONDS,
+        /// Query tokens that were forwarded once more for a retrieval.
+        query_tokens_reencoded_total: IntCounter = (),
+    }
+}
+
+metrics! {
+    /// What the engine counts itself, read when somebody asks.
+    struct EngineMetrics {
+        /// Positions forwarded, by the kind of token that stood there.
+        forwarded_tokens_total: IntCounterVec = "kind",
+        /// Turns that hold a place in the batch.
+        num_requests_running: IntGauge = (),
+        /// Turns that wait for a place.
+        num_requests_waiting: IntGauge = (),
+        /// Turns parked until their passage comes.
+        num_requests_retrieving: IntGauge = (),
+        /// Share of the KV budget in use, 0 to 1.
+        kv_cache_usage_perc: Gauge = (),
+        /// KV-caches dropped to stay under the budget.
+        kv_cache_dropped_total: IntCounter = (),
+        /// Conversations held.
+        conversations: IntGauge = (),
+        /// Steps done.
+        engine_steps_total: IntCounter = (),
+    }
+}
+
+impl EngineMetrics {
+    fn read(engine: &Engine) -> prometheus::Result<Registry> {
+        let registry = Registry::new();
+        let metrics = Self::register(&registry)?;
+        for (kind, count) in engine.counters().forwarded().iter() {
+            metrics
+                .forwarded_tokens_total
+                .with_label_values(&[kind.as_str()])
+                .inc_by(count);
+        }
+        let stats = engine.counters().stats();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.num_requests_running.set(gauge(stats.running));
+        metrics.num_requests_waiting.set(gauge(stats.waiting));
+        metrics.num_requests_retrieving.set(gauge(stats.retrieving));
+        metrics.conversations.set(gauge(stats.conversations));
+        let budget_bytes = stats.kv_budget_bytes.max(1) as f64;
+        let share = stats.kv_bytes as f64 / budget_bytes;
+        metrics.kv_cache_usage_perc.set(share);
+        metrics.kv_cache_dropped_total.inc_by(stats.kv_dropped);
+        metrics.engine_steps_total.inc_by(stats.steps);
+        Ok(registry)
+    }
+}
+
+/// All metrics of the server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    turns: TurnMetrics,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let turns = TurnMetrics::register(&registry)?;
+        // So that every reason is there from the start, at 0.
+        for reason in ["stop", "length", "abort", "error"] {
+            turns.request_success_total.with_label_values(&[reason]);
+        }
+        Ok(Self { registry, turns })
+    }
+
+    /// Everything in Prometheus' text format.
+    pub(crate) fn render(&self, engine: &Engine) -> prometheus::Result<String> {
+        let mut families = self.registry.gather();
+        families.extend(EngineMetrics::read(engine)?.gather());
+        TextEncoder::new().encode_to_string(&families)
+    }
+}

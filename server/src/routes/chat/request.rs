@@ -1,0 +1,286 @@
+//! From JSON to a typed request, once.
+//!
+//! Ranges of sampling parameters are the engine's to check: it refuses them by the same names.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use onegen_engine::{ChatMessage, RetrievalParams, Role as EngineRole, SamplingParams};
+use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, RetrievalOptions, Role, Stop};
+use serde_json::Value;
+
+use crate::app::ServedModel;
+use crate::errors::ApiError;
+use crate::json::typed;
+use crate::turn::TurnRequest;
+
+use super::unsupported::refuse_unsupported;
+
+/// Passages that one retrieval may return: a receipt should stay readable.
+const MAX_K: usize = 100;
+
+/// How the answer goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// At once.
+    Whole,
+    /// As server-sent events.
+    Stream(StreamDelivery),
+}
+
+/// What a stream holds beside the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StreamDelivery {
+    pub(super) include_usage: bool,
+}
+
+/// Validates a request for a chat completion.
+///
+/// # Errors
+/// Each names the field at fault.
+pub(super) fn validate(
+    body: Value,
+    model: &ServedModel,
+    received: Instant,
+) -> Result<(TurnRequest, Delivery), ApiError> {
+    refuse_unsupported(&body)?;
+    let request: ChatCompletionRequest = typed(body)?;
+    model.check(&request.model)?;
+    let delivery = delivery(&request)?;
+    let sampling = sampling(&request)?;
+    let conversation = request.conversation.as_ref().map(|c| c.id().into());
+    let turn = TurnRequest {
+        conversation,
+        messages: messages(request.messages)?,
+        sampling,
+        retrieval: retrieval(request.retrieval.unwrap_or_default())?,
+        received,
+    };
+    Ok((turn, delivery))
+}
+
+fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
+    let options = request.stream_options.as_ref();
+    match (request.stream.unwrap_or(false), options) {
+        (false, Some(_)) => Err(ApiError::invalid(
+            "stream_options",
+            "is allowed only with stream",
+        )),
+        (false, None) => Ok(Delivery::Whole),
+        (true, options) => Ok(Delivery::Stream(StreamDelivery {
+            include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
+        })),
+    }
+}
+
+fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError> {
+    let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
+        (Some(new), Some(old)) if new != old => {
+            return Err(ApiError::invalid(
+                "max_tokens",
+                "differs from max_completion_tokens; send one of them",
+            ));
+        }
+        (new, old) => new.or(old),
+    };
+    let top_k = match request.top_k {
+        None | Some(0 | -1) => None,
+        Some(top_k) => Some(usize::try_from(top_k).map_err(|_| {
+            ApiError::invalid("top_k", format!("is {top_k}, but must be at least -1"))
+        })?),
+    };
+    let default = SamplingParams::default();
+    Ok(SamplingParams {
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        top_k,
+        min_p: request.min_p.unwrap_or(default.min_p),
+        // Any integer names a sequence of draws.
+        seed: request.seed.map(i64::cast_unsigned),
+        max_tokens,
+        stop: request.stop.clone().map(Stop::into_vec).unwrap_or_default(),
+        logit_bias: HashMap::from_iter(request.logit_bias.clone().unwrap_or_default()),
+    })
+}
+
+fn retrieval(options: RetrievalOptions) -> Result<RetrievalParams, ApiError> {
+    let default = RetrievalParams::default();
+    let k = options.k.unwrap_or(default.k);
+    if !(1..=MAX_K).contains(&k) {
+        return Err(ApiError::invalid(
+            "retrieval.k",
+            format!("is {k}, but must be between 1 and {MAX_K}"),
+        ));
+    }
+    Ok(RetrievalParams {
+        enabled: options.enabled.unwrap_or(default.enabled),
+        k,
+        max_retrievals: options.max_retrievals,
+    })
+}
+
+fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError> {
+    match messages.last() {
+        None => {
+            return Err(ApiError::invalid(
+                "messages",
+                "must hold at least one message",
+            ));
+        }
+        Some(last) if last.role != Role::User => {
+            let at = messages.len() - 1;
+            return Err(ApiError::invalid(
+                format!("messages[{at}].role"),
+                "the last message must be the user's",
+            ));
+        }
+        Some(_) => {}
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(at, message)| {
+            let role = match message.role {
+                Role::System | Role::Developer => EngineRole::System,
+                Role::User => EngineRole::User,
+                Role::Assistant => EngineRole::Assistant,
+            };
+            Ok(ChatMessage::new(role, text(message.content, at)?))
+        })
+        .collect()
+}
+
+fn text(content: Content, message: usize) -> Result<String, ApiError> {
+    let parts = match content {
+        Content::Text(text) => return Ok(text),
+        Content::Parts(parts) => parts,
+    };
+    parts
+        .into_iter()
+        .enumerate()
+        .map(|(at, part)| {
+            let param = format!("messages[{message}].content[{at}]");
+            if part.kind != "text" {
+                let kind = part.kind;
+                return Err(ApiError::Unsupported {
+                    param: format!("{param}.type {kind:?}"),
+                });
+            }
+            let missing = || ApiError::invalid(format!("{param}.text"), "is missing");
+            part.text.ok_or_else(missing)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn model() -> ServedModel {
+        ServedModel {
+            name: "onegen".to_owned(),
+            directory_name: "almanac".to_owned(),
+            created: 0,
+        }
+    }
+
+    fn validated(fields: Value) -> Result<(TurnRequest, Delivery), ApiError> {
+        let mut body =
+            json!({"model": "onegen", "messages": [{"role": "user", "content": "Hello!"}]});
+        let (Some(body_fields), Some(fields)) = (body.as_object_mut(), fields.as_object()) else {
+            panic!("not an object: {fields}");
+        };
+        body_fields.extend(fields.clone());
+        validate(body, &model(), Instant::now())
+    }
+
+    fn fault(fields: Value) -> String {
+        match validated(fields) {
+            Err(ApiError::Invalid { param, .. } | ApiError::Unsupported { param }) => param,
+            Err(other) => panic!("{other}"),
+            Ok(accepted) => panic!("accepted: {accepted:?}"),
+        }
+    }
+
+    #[test]
+    fn parts_of_a_message_are_put_together() {
+        let parts = json!([{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]);
+        let (turn, _) =
+            validated(json!({"messages": [{"role": "user", "content": parts}]})).unwrap();
+        assert_eq!(turn.messages[0].content, "Hello!");
+        let image = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]);
+        assert_eq!(
+            fault(json!({"messages": [{"role": "user", "content": image}]})),
+            "messages[0].content[1].type \"image_url\""
+        );
+    }
+
+    #[test]
+    fn a_conversation_is_named_in_both_of_openais_ways() {
+        for conversation in [json!("conv_1"), json!({"id": "conv_1"})] {
+            let (turn, _) = validated(json!({"conversation": conversation})).unwrap();
+            assert_eq!(turn.conversation, Some("conv_1".into()));
+        }
+        assert_eq!(fault(json!({"conversation": 7})), "conversation");
+    }
+
+    #[test]
+    fn sampling_fields_arrive_at_the_engine() {
+        let (turn, _) = validated(json!({
+            "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1,
+            "max_completion_tokens": 7, "max_tokens": 7, "stop": "\n", "logit_bias": {"3": -100},
+        }))
+        .unwrap();
+        let expected = SamplingParams {
+            temperature: 0.5,
+            top_p: 0.9,
+            top_k: Some(40),
+            min_p: 0.1,
+            seed: Some(u64::MAX),
+            max_tokens: Some(7),
+            stop: vec!["\n".to_owned()],
+            logit_bias: HashMap::from([(3, -100.0)]),
+        };
+        assert_eq!(turn.sampling, expected);
+        assert_eq!(
+            validated(json!({"top_k": -1})).unwrap().0.sampling.top_k,
+            None
+        );
+        assert_eq!(fault(json!({"top_k": -2})), "top_k");
+        assert_eq!(
+            fault(json!({"max_completion_tokens": 7, "max_tokens": 8})),
+            "max_tokens"
+        );
+        assert_eq!(fault(json!({"logit_bias": {"word": 1}})), "logit_bias");
+    }
+
+    #[test]
+    fn retrieval_options_arrive_at_the_engine_and_unknown_ones_are_refused() {
+        let options = json!({"enabled": false, "k": 3, "max_retrievals": 0});
+        let (turn, _) = validated(json!({"retrieval": options})).unwrap();
+        let expected = RetrievalParams {
+            enabled: false,
+            k: 3,
+            max_retrievals: Some(0),
+        };
+        assert_eq!(turn.retrieval, expected);
+        assert_eq!(fault(json!({"retrieval": {"k": 0}})), "retrieval.k");
+        assert_eq!(
+            fault(json!({"retrieval": {"filter": {}}})),
+            "retrieval.filter"
+        );
+    }
+
+    #[test]
+    fn stream_options_need_a_stream() {
+        let options = json!({"include_usage": true});
+        assert_eq!(fault(json!({"stream_options": options})), "stream_options");
+        let (_, delivery) = validated(json!({"stream": true, "stream_options": options})).unwrap();
+        let with_usage = StreamDelivery {
+            include_usage: true,
+        };
+        assert_eq!(delivery, Delivery::Stream(with_usage));
+    }
+}

@@ -1,0 +1,117 @@
+//! An answer as server-sent events.
+
+use std::time::Duration;
+
+use axum::http::HeaderName;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, Stream, StreamExt};
+use onegen_proto::ChatCompletionChunk;
+use serde::Serialize;
+
+use crate::citations::annotations;
+use crate::turn::{LiveTurn, TurnEvent};
+
+use super::answer::Answer;
+use super::request::StreamDelivery;
+
+/// A comment this often keeps proxies from closing a stream that waits.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Streams a turn. A client that goes away drops the body, and with it the turn.
+pub(super) fn response(turn: LiveTurn, answer: Answer, delivery: StreamDelivery) -> Response {
+    // Without this nginx collects the events before it passes them on.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    let heartbeat = KeepAlive::new().interval(HEARTBEAT);
+    let events = events(turn, answer, delivery);
+    (unbuffered, Sse::new(events).keep_alive(heartbeat)).into_response()
+}
+
+fn events(
+    turn: LiveTurn,
+    answer: Answer,
+    delivery: StreamDelivery,
+) -> impl Stream<Item = Result<Event, axum::Error>> {
+    let writer = Writer { answer, delivery };
+    let first = writer.chunk(writer.answer.role());
+    let rest = stream::unfold((turn, writer), |(mut turn, writer)| async move {
+        let events = writer.on(turn.next().await?);
+        Some((stream::iter(events), (turn, writer)))
+    });
+    stream::once(async { first }).chain(rest.flatten())
+}
+
+/// Turns what happens into events.
+struct Writer {
+    answer: Answer,
+    delivery: StreamDelivery,
+}
+
+impl Writer {
+    fn on(&self, event: TurnEvent) -> Vec<Result<Event, axum::Error>> {
+        let done = Ok(Event::default().data("[DONE]"));
+        match event {
+            TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
+            TurnEvent::Retrieval(receipt) => vec![self.chunk(self.answer.retrieval(&receipt))],
+            TurnEvent::Finished(completion) => {
+                let summary = &completion.summary;
+                let mut events = Vec::new();
+                let annotations = annotations(&completion.text, &summary.retrievals);
+                if !annotations.is_empty() {
+                    events.push(self.chunk(self.answer.annotations(annotations)));
+                }
+                events.push(self.chunk(self.answer.finish(summary)));
+                if self.delivery.include_usage {
+                    events.push(self.chunk(self.answer.usage(summary)));
+                }
+                events.push(done);
+                events
+            }
+            // The headers are gone, so the status cannot tell.
+            TurnEvent::Failed(error) => vec![data(&error.envelope()), done],
+        }
+    }
+
+    fn chunk(&self, mut chunk: ChatCompletionChunk) -> Result<Event, axum::Error> {
+        if self.delivery.include_usage {
+            chunk.usage.get_or_insert(None);
+        }
+        data(&chunk)
+    }
+}
+
+fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
+    Event::default().json_data(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::errors::ApiError;
+
+    #[tokio::test]
+    async fn an_error_after_the_headers_is_an_event_and_the_stream_ends_as_ever() {
+        let writer = Writer {
+            answer: Answer::new("onegen".to_owned()),
+            delivery: StreamDelivery {
+                include_usage: true,
+            },
+        };
+        let secret = ApiError::Internal("the disk /dev/sdx is on fire".to_owned());
+        let events = writer.on(TurnEvent::Failed(secret));
+        let body = Sse::new(stream::iter(events)).into_response().into_body();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let (error, end) = text.split_once("\n\n").unwrap();
+        let error: Value = serde_json::from_str(error.strip_prefix("data: ").unwrap()).unwrap();
+        let told = json!({"error": {
+            "message": "the server failed to answer", "type": "server_error", "param": null,
+            "code": "internal_error",
+        }});
+        assert_eq!(error, told);
+        assert_eq!(end, "data: [DONE]\n\n");
+    }
+}

@@ -1,0 +1,179 @@
+//! Fields that clients know from OpenAI or vLLM and that ask for something not done here.
+//!
+//! Ignoring one would answer another question than the one asked, so it is refused by name, unless
+//! its value asks for nothing. Fields that only accompany a request (`user`, `metadata`,
+//! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
+//! nobody knows.
+
+use serde_json::Value;
+
+use crate::errors::ApiError;
+
+/// Which values of a field ask for nothing. Null always does.
+enum Neutral {
+    Nothing,
+    Number(f64),
+    Flag(bool),
+    Any,
+    Word(&'static [&'static str]),
+    /// An empty array or object.
+    Empty,
+    /// `["text"]`.
+    TextOnly,
+    /// `{"type": "text"}`.
+    TextFormat,
+}
+
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextFormat, TextOnly, Word};
+
+const OF_REQUESTS: &[(&str, Neutral)] = &[
+    // OpenAI
+    ("audio", Nothing),
+    ("frequency_penalty", Number(0.0)),
+    ("function_call", Word(&["none", "auto"])),
+    ("functions", Empty),
+    ("logprobs", Flag(false)),
+    ("modalities", TextOnly),
+    ("n", Number(1.0)),
+    ("parallel_tool_calls", Any),
+    ("prediction", Nothing),
+    ("presence_penalty", Number(0.0)),
+    ("reasoning_effort", Word(&["none"])),
+    ("response_format", TextFormat),
+    ("store", Flag(false)),
+    ("tool_choice", Word(&["none", "auto"])),
+    ("tools", Empty),
+    ("top_logprobs", Number(0.0)),
+    ("verbosity", Word(&["medium"])),
+    ("web_search_options", Nothing),
+    // vLLM
+    ("allowed_token_ids", Nothing),
+    ("bad_words", Empty),
+    ("best_of", Number(1.0)),
+    ("chat_template", Nothing),
+    ("chat_template_kwargs", Empty),
+    ("continue_final_message", Flag(false)),
+    ("documents", Empty),
+    ("echo", Flag(false)),
+    ("guided_choice", Nothing),
+    ("guided_grammar", Nothing),
+    ("guided_json", Nothing),
+    ("guided_regex", Nothing),
+    ("ignore_eos", Flag(false)),
+    ("include_stop_str_in_output", Flag(false)),
+    ("length_penalty", Number(1.0)),
+    ("min_tokens", Number(0.0)),
+    ("prompt_logprobs", Nothing),
+    ("repetition_penalty", Number(1.0)),
+    ("return_token_ids", Flag(false)),
+    ("skip_special_tokens", Flag(true)),
+    ("stop_token_ids", Empty),
+    ("structured_outputs", Nothing),
+    ("truncate_prompt_tokens", Nothing),
+    ("use_beam_search", Flag(false)),
+    // SGLang
+    ("return_hidden_states", Flag(false)),
+];
+
+const OF_MESSAGES: &[(&str, Neutral)] = &[
+    ("audio", Nothing),
+    ("function_call", Nothing),
+    ("name", Nothing),
+    ("tool_call_id", Nothing),
+    ("tool_calls", Empty),
+];
+
+/// Refuses a request that asks for something that is not done here.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(super) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_REQUESTS, "")?;
+    let messages = body.get("messages").and_then(Value::as_array);
+    for (at, message) in messages.into_iter().flatten().enumerate() {
+        refuse(message, OF_MESSAGES, &format!("messages[{at}]."))?;
+    }
+    Ok(())
+}
+
+fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
+    let asking = fields.iter().find(|(field, neutral)| {
+        let value = object.get(field);
+        value.is_some_and(|value| !neutral.holds(value))
+    });
+    match asking {
+        None => Ok(()),
+        Some((field, _)) => Err(ApiError::Unsupported {
+            param: format!("{path}{field}"),
+        }),
+    }
+}
+
+impl Neutral {
+    fn holds(&self, value: &Value) -> bool {
+        if value.is_null() {
+            return true;
+        }
+        match self {
+            Self::Nothing => false,
+            Self::Any => true,
+            Self::Number(number) => value.as_f64() == Some(*number),
+            Self::Flag(flag) => value.as_bool() == Some(*flag),
+            Self::Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+            Self::Empty => match value {
+                Value::Array(items) => items.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                _ => false,
+            },
+            Self::TextOnly => value
+                .as_array()
+                .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
+            Self::TextFormat => value.get("type").is_some_and(|kind| kind == "text"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(body: Value) -> Option<String> {
+        match refuse_unsupported(&body) {
+            Ok(()) => None,
+            Err(ApiError::Unsupported { param }) => Some(param),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_field_that_asks_for_what_is_not_done_is_named() {
+        for (field, value) in [
+            ("n", json!(2)),
+            ("tools", json!([{"type": "function"}])),
+            ("tool_choice", json!("required")),
+            ("logprobs", json!(true)),
+            ("response_format", json!({"type": "json_object"})),
+            ("presence_penalty", json!(0.5)),
+            ("modalities", json!(["text", "audio"])),
+        ] {
+            let mut body = json!({});
+            body[field] = value;
+            assert_eq!(refused(body), Some(field.to_owned()));
+        }
+        let called = json!({"messages": [{}, {"role": "assistant", "tool_calls": [{}]}]});
+        assert_eq!(refused(called), Some("messages[1].tool_calls".to_owned()));
+    }
+
+    #[test]
+    fn what_ordinary_clients_send_asks_for_nothing() {
+        let body = json!({
+            "n": 1, "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "logprobs": false,
+            "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
+            "modalities": ["text"], "store": false, "user": "someone", "metadata": {}, "never_heard_of": 1,
+            "messages": [{"role": "assistant", "content": "x", "refusal": null, "annotations": [], "tool_calls": null}],
+        });
+        assert_eq!(refused(body), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! The routes, one file a noun.
+
+pub(crate) mod chat;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod models;

@@ -1,0 +1,256 @@
+//! From a validated request to a turn of the engine, and what happens when that ends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onegen_engine::{
+    ChatMessage, Completion, ConversationId, Event, Request, RetrievalParams, RetrievalReceipt,
+    Role, SamplingParams, Tokens, TokensError, Turn,
+};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::conversations::{Recognised, Transcript};
+use crate::errors::ApiError;
+use crate::metrics::Observation;
+
+/// What a client asks, validated.
+#[derive(Debug, Clone)]
+pub(crate) struct TurnRequest {
+    /// The conversation that the client names.
+    pub(crate) conversation: Option<ConversationId>,
+    /// With a named conversation the new messages, else all. The last is the user's.
+    pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) retrieval: RetrievalParams,
+    /// When the request came.
+    pub(crate) received: Instant,
+}
+
+/// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
+pub(crate) struct LiveTurn {
+    app: Arc<App>,
+    turn: Turn,
+    observation: Observation,
+    /// The whole transcript up to the answer.
+    messages: Vec<ChatMessage>,
+    named: bool,
+    text: String,
+}
+
+/// What happens during a turn, in order. The last is `Finished` or `Failed`.
+pub(crate) enum TurnEvent {
+    Text(String),
+    Retrieval(RetrievalReceipt),
+    Finished(Completion),
+    Failed(ApiError),
+}
+
+/// Where a turn's tokens go.
+struct Place {
+    conversation: ConversationId,
+    /// The whole visible transcript, new messages included.
+    messages: Vec<ChatMessage>,
+    named: bool,
+}
+
+/// What the engine has of a conversation that goes on.
+#[derive(Clone, Copy)]
+struct Known {
+    /// How many of the messages are in its log.
+    messages: usize,
+    /// How long the log was when the last of them ended.
+    log_len: usize,
+}
+
+impl TurnRequest {
+    /// Finds the conversation that the request continues and hands it to the engine.
+    ///
+    /// # Errors
+    /// The request names a conversation that is not there or busy, does not fit the context, or is
+    /// one too many.
+    pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        match self.conversation.clone() {
+            Some(id) => self.continue_named(app, id).await,
+            None => self.continue_recognised_or_begin(app).await,
+        }
+    }
+
+    async fn continue_named(
+        self,
+        app: &Arc<App>,
+        id: ConversationId,
+    ) -> Result<LiveTurn, ApiError> {
+        let Some(transcript) = app.conversations.get(&id) else {
+            return Err(ApiError::ConversationNotFound(id.to_string()));
+        };
+        let known = Known {
+            messages: transcript.messages.len(),
+            log_len: transcript.log_len,
+        };
+        let mut messages = transcript.messages;
+        messages.extend(self.messages.iter().cloned());
+        let place = Place {
+            conversation: id.clone(),
+            messages,
+            named: true,
+        };
+        match app.engine.conversation(&id).await {
+            Some(info) if info.busy => Err(ApiError::ConversationBusy(id.to_string())),
+            Some(info) if info.log.len() == known.log_len => {
+                let log_end = info.log.last().map(|(id, _)| id);
+                self.append(app, place, known, log_end).await
+            }
+            // The engine has forgotten the log, or it holds the end of a turn whose client went
+            // away before it came. What the client has seen is the truth: begin again from that.
+            stale => {
+                if stale.is_some() {
+                    // Fails only when another request got here first, which submitting notices.
+                    let _ = app.engine.delete(&id).await;
+                }
+                self.begin(app, place).await
+            }
+        }
+    }
+
+    async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        for recognised in app.conversations.recognise(&self.messages) {
+            match self.continue_recognised(app, recognised).await {
+                // Nobody has asked for this very conversation: another or a new one does as well,
+                // and without its earlier passages a new one is shorter.
+                Err(
+                    ApiError::ConversationBusy(_)
+                    | ApiError::ConversationNotFound(_)
+                    | ApiError::ContextLength { .. },
+                ) => {}
+                other => return other,
+            }
+        }
+        let place = Place {
+            conversation: format!("conv_{}", Uuid::new_v4().simple()).into(),
+            messages: self.messages.clone(),
+            named: false,
+        };
+        self.begin(app, place).await
+    }
+
+    async fn continue_recognised(
+        &self,
+        app: &Arc<App>,
+        recognised: Recognised,
+    ) -> Result<LiveTurn, ApiError> {
+        let id = recognised.id;
+        let Some(info) = app.engine.conversation(&id).await else {
+            app.conversations.forget(&id);
+            return Err(ApiError::ConversationNotFound(id.to_string()));
+        };
+        let place = Place {
+            conversation: id,
+            messages: self.messages.clone(),
+            named: false,
+        };
+        let known = Known {
+            messages: recognised.known_messages,
+            log_len: recognised.log_len,
+        };
+        let log_end = info.log.last().map(|(id, _)| id);
+        self.append(app, place, known, log_end).await
+    }
+
+    /// Begins a log with all messages of the transcript.
+    async fn begin(&self, app: &Arc<App>, place: Place) -> Result<LiveTurn, ApiError> {
+        let messages = place.messages.clone();
+        let prompt = encode(app, move |tokens| tokens.encode_chat(&messages)).await?;
+        self.submit(app, place, prompt, 0).await
+    }
+
+    /// Appends the messages that the log does not hold yet.
+    async fn append(
+        &self,
+        app: &Arc<App>,
+        place: Place,
+        known: Known,
+        log_end: Option<u32>,
+    ) -> Result<LiveTurn, ApiError> {
+        let messages = place.messages.clone();
+        let last_assistant = known.messages.saturating_sub(1);
+        let prompt = encode(app, move |tokens| {
+            tokens.encode_turn(&messages, last_assistant, log_end)
+        })
+        .await?;
+        self.submit(app, place, prompt, known.log_len).await
+    }
+
+    async fn submit(
+        &self,
+        app: &Arc<App>,
+        place: Place,
+        prompt: Vec<u32>,
+        log_len: usize,
+    ) -> Result<LiveTurn, ApiError> {
+        let request = Request {
+            conversation: place.conversation,
+            prompt,
+            // **Invariant:** nothing is appended to a log that somebody else has continued.
+            expected_log_len: Some(log_len),
+            sampling: self.sampling.clone(),
+            retrieval: self.retrieval.clone(),
+        };
+        let turn = app.engine.submit(request).await?;
+        Ok(LiveTurn {
+            app: app.clone(),
+            turn,
+            observation: Observation::new(app.metrics.clone(), self.received),
+            messages: place.messages,
+            named: place.named,
+            text: String::new(),
+        })
+    }
+}
+
+/// Encodes off the async threads: a long prompt takes its time.
+async fn encode(
+    app: &Arc<App>,
+    encode: impl FnOnce(&Tokens) -> Result<Vec<u32>, TokensError> + Send + 'static,
+) -> Result<Vec<u32>, ApiError> {
+    let tokens = app.engine.model().tokens().clone();
+    match tokio::task::spawn_blocking(move || encode(&tokens)).await {
+        Ok(encoded) => Ok(encoded?),
+        Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
+    }
+}
+
+impl LiveTurn {
+    /// The next event, or `None` after the last.
+    pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
+        Some(match self.turn.next().await? {
+            Event::Text(text) => {
+                self.observation.text();
+                self.text.push_str(&text);
+                TurnEvent::Text(text)
+            }
+            Event::Retrieval(receipt) => {
+                self.observation.retrieval(&receipt);
+                TurnEvent::Retrieval(receipt)
+            }
+            Event::Finished(summary) => {
+                self.observation.finished(&summary);
+                let text = std::mem::take(&mut self.text);
+                let mut messages = std::mem::take(&mut self.messages);
+                messages.push(ChatMessage::new(Role::Assistant, text.clone()));
+                let transcript = Transcript {
+                    messages,
+                    log_len: summary.log_len,
+                    named: self.named,
+                };
+                let id = summary.conversation.clone();
+                self.app.conversations.remember(id, transcript);
+                TurnEvent::Finished(Completion { text, summary })
+            }
+            Event::Failed(error) => {
+                self.observation.failed();
+                TurnEvent::Failed(error.into())
+            }
+        })
+    }
+}

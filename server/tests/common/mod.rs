@@ -1,0 +1,249 @@
+//! A server over real HTTP on a free port, driven the way a client would.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+#[path = "../../../engine/tests/common/mod.rs"]
+pub mod models;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use onegen_engine::{LoadOptions, Model};
+use onegen_server::{App, Config, serve};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Positions of the random model: enough for a turn that is still under way when a test looks.
+pub const CONTEXT: usize = 4096;
+
+const CORPUS: &str = r#"{"id":"country-peru","title":"Peru","text":"Peru is a country. Its capital is Lima.","url":"https://example.org/peru"}
+{"id":"country/chile","title":"Chile","text":"Chile is a country. Its capital is Santiago."}
+{"id":"element-gold","title":"Gold","text":"Gold is an element. Its symbol is Au."}
+"#;
+
+/// A running server and where its files lie. Dropped, it stops.
+pub struct Server {
+    pub url: String,
+    pub http: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// A random model and a small corpus, in a directory that goes away with the test.
+pub struct Files {
+    pub dir: TempDir,
+    model: TempDir,
+}
+
+impl Files {
+    pub fn new() -> Self {
+        Self::with_seed(7)
+    }
+
+    pub fn with_seed(seed: u64) -> Self {
+        let model = models::Family::Qwen3.write(seed);
+        let config = model.path().join("config.json");
+        let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        value["max_position_embeddings"] = CONTEXT.into();
+        fs::write(config, value.to_string()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("corpus.jsonl"), CORPUS).unwrap();
+        Self { dir, model }
+    }
+
+    pub fn model(&self) -> &Path {
+        self.model.path()
+    }
+
+    pub fn corpus(&self) -> PathBuf {
+        self.dir.path().join("corpus.jsonl")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The configuration that serves these files, with more arguments.
+    pub fn config(&self, more: &[&str]) -> Config {
+        let (model, corpus, data_dir) = (self.model(), self.corpus(), self.data_dir());
+        let mut arguments: Vec<&str> = vec!["onegen-server"];
+        arguments.extend(["--model", model.to_str().unwrap()]);
+        arguments.extend(["--data-dir", data_dir.to_str().unwrap()]);
+        if !more.contains(&"--index") {
+            arguments.extend(["--corpus", corpus.to_str().unwrap()]);
+        }
+        arguments.extend(more);
+        Config::try_parse_from(arguments).unwrap()
+    }
+
+    pub async fn serve(&self) -> Server {
+        Server::start(&self.config(&[])).await
+    }
+
+    /// Biases under which a turn neither ends early nor retrieves, or retrieves at its start.
+    pub fn bias(&self, retrieve: bool) -> Value {
+        let model = Model::load(self.model(), &LoadOptions::default()).unwrap();
+        let tokens = model.tokens();
+        let mut bias = json!({});
+        for id in (0..model.config().vocab_size as u32).filter(|&id| tokens.is_eos(id)) {
+            bias[id.to_string()] = (-100).into();
+        }
+        bias[tokens.query_id().to_string()] = if retrieve { 100.into() } else { (-100).into() };
+        bias
+    }
+}
+
+impl Server {
+    pub async fn start(config: &Config) -> Self {
+        let app = App::load(config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(serve(listener, app, async move {
+            let _ = stopped.await;
+        }));
+        Self {
+            url,
+            http: reqwest::Client::new(),
+            stop: Some(stop),
+            serving,
+        }
+    }
+
+    /// Tells the server to stop.
+    pub fn stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+
+    /// Waits until it has.
+    pub async fn stopped(self) {
+        self.serving.await.unwrap().unwrap();
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.http
+            .get(format!("{}{path}", self.url))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
+    }
+
+    /// Posts a chat completion and gives the response as it is.
+    pub async fn send(&self, body: &Value) -> Response {
+        let url = format!("{}/v1/chat/completions", self.url);
+        self.http.post(url).json(body).send().await.unwrap()
+    }
+
+    /// Posts a chat completion that is answered whole.
+    pub async fn complete(&self, body: &Value) -> Value {
+        let response = self.send(body).await;
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{body} got {answer}");
+        answer
+    }
+
+    /// Posts a chat completion that is refused.
+    pub async fn refused(&self, body: &Value) -> (StatusCode, Value) {
+        let response = self.send(body).await;
+        let status = response.status();
+        assert!(!status.is_success(), "{body} was accepted");
+        (status, envelope(response.json().await.unwrap()))
+    }
+
+    /// Posts a chat completion and reads its stream to the end.
+    pub async fn stream(&self, body: &Value) -> Vec<Value> {
+        let mut body = body.clone();
+        body["stream"] = true.into();
+        let response = self.send(&body).await;
+        assert_eq!(response.status(), StatusCode::OK, "{body}");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
+        chunks(&response.text().await.unwrap())
+    }
+
+    /// The value of a metric, as `onegen_x_total{kind="y"}`.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text().await.unwrap();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Positions forwarded so far, by kind: prompt, generated, retrieval, passage.
+    pub async fn forwarded(&self) -> [f64; 4] {
+        let mut forwarded = [0.0; 4];
+        for (count, kind) in
+            forwarded
+                .iter_mut()
+                .zip(["prompt", "generated", "retrieval", "passage"])
+        {
+            let name = format!("onegen_forwarded_tokens_total{{kind=\"{kind}\"}}");
+            *count = self.metric(&name).await;
+        }
+        forwarded
+    }
+}
+
+/// The events of a stream, without the `[DONE]` that must end it.
+pub fn chunks(stream: &str) -> Vec<Value> {
+    let mut data: Vec<&str> = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .collect();
+    assert_eq!(data.pop(), Some("[DONE]"), "{stream}");
+    data.into_iter()
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+/// The error in an envelope that holds nothing else, all of whose four keys are there.
+pub fn envelope(body: Value) -> Value {
+    let keys = |value: &Value| -> Vec<String> {
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&body), ["error"], "{body}");
+    assert_eq!(keys(&body["error"]), ["code", "message", "param", "type"]);
+    body["error"].clone()
+}
+
+/// A request of one user message.
+pub fn question(text: &str) -> Value {
+    json!({"model": "onegen", "messages": [{"role": "user", "content": text}]})
+}
+
+/// A request with more fields.
+pub fn with(mut body: Value, fields: Value) -> Value {
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    body
+}
+
+pub fn content(answer: &Value) -> &str {
+    answer["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+pub fn conversation(answer: &Value) -> &str {
+    answer["onegen"]["conversation"].as_str().unwrap()
+}
+
+pub fn count(value: &Value) -> usize {
+    value.as_u64().unwrap() as usize
+}

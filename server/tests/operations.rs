@@ -1,0 +1,158 @@
+//! Starting, stopping, and what the server says of itself.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+/// Keys are sorted: another crate of the build decides whether serde_json keeps their order.
+macro_rules! assert_snapshot {
+    ($name:literal, $value:expr) => {
+        insta::with_settings!({sort_maps => true}, {
+            insta::assert_json_snapshot!($name, $value);
+        });
+    };
+}
+
+use std::fs;
+
+use common::{Files, Server, chunks, question, with};
+use onegen_server::{App, openapi};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn the_openapi_document_is_the_one_that_was_reviewed() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let document = server.get_json("/openapi.json").await;
+    assert_eq!(document, serde_json::to_value(openapi()).unwrap());
+    assert_snapshot!("openapi", document);
+}
+
+#[tokio::test]
+async fn the_server_says_what_it_serves_and_that_it_is_ready() {
+    let files = Files::new();
+    let server = files.serve().await;
+    assert_eq!(server.get_json("/healthz").await, json!({"status": "ok"}));
+    let ready = json!({"status": "ok", "model": "onegen", "passages": 3});
+    assert_eq!(server.get_json("/readyz").await, ready);
+    let models = server.get_json("/v1/models").await;
+    assert_eq!(models["object"], "list");
+    assert_eq!(models["data"][0]["id"], "onegen");
+    assert_eq!(models["data"][0]["max_model_len"], common::CONTEXT);
+}
+
+#[tokio::test]
+async fn metrics_have_vllms_names_from_the_start() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let text = server.get("/metrics").await.text().await.unwrap();
+    let mut names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
+    names.sort_unstable();
+    assert_snapshot!("metrics", names);
+}
+
+#[tokio::test]
+async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
+    let files = Files::new();
+    let config = files.config(&[]);
+    let built = |dir: &std::path::Path| {
+        fs::metadata(dir.join("manifest.json"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let first = App::load(&config).unwrap();
+    let when = built(first.index_dir());
+    let second = App::load(&config).unwrap();
+    assert_eq!(second.index_dir(), first.index_dir());
+    assert_eq!(built(second.index_dir()), when);
+
+    let mut corpus = fs::read_to_string(files.corpus()).unwrap();
+    corpus.push_str(
+        "{\"id\":\"x\",\"title\":\"Lima\",\"text\":\"Lima is a city.\"}\nnot a passage\n",
+    );
+    fs::write(files.corpus(), corpus).unwrap();
+    let changed = App::load(&config).unwrap();
+    assert_ne!(changed.index_dir(), first.index_dir());
+    assert_eq!(changed.passages(), 4);
+
+    // A damaged index is noticed and built again.
+    let vectors = changed.index_dir().join("manifest.json");
+    fs::write(
+        &vectors,
+        fs::read_to_string(&vectors)
+            .unwrap()
+            .replace("\"passages\": 4", "\"passages\": 5"),
+    )
+    .unwrap();
+    assert_eq!(App::load(&config).unwrap().passages(), 4);
+}
+
+#[tokio::test]
+async fn an_index_of_another_model_is_refused_and_both_are_named() {
+    let files = Files::new();
+    let built = App::load(&files.config(&[])).unwrap();
+    let index = built.index_dir().to_str().unwrap().to_owned();
+    assert!(App::load(&files.config(&["--index", &index])).is_ok());
+
+    let other = Files::with_seed(8);
+    let error = App::load(&other.config(&["--index", &index]))
+        .err()
+        .unwrap();
+    let message = format!("{error:#}");
+    for model in [&files, &other] {
+        let name = model.model().file_name().unwrap().to_str().unwrap();
+        assert!(message.contains(name), "{message}");
+    }
+    assert!(message.contains("model differ"), "{message}");
+}
+
+#[tokio::test]
+async fn a_start_without_anything_to_retrieve_from_says_what_to_do() {
+    let files = Files::new();
+    let mut config = files.config(&[]);
+    config.model.corpus = None;
+    let error = App::load(&config).err().unwrap().to_string();
+    assert!(
+        error.contains("--index") && error.contains("--corpus"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn answers_under_way_are_finished_before_the_server_stops() {
+    let files = Files::new();
+    let mut server: Server = files.serve().await;
+    let long = json!({"stream": true, "logit_bias": files.bias(false), "max_tokens": 400});
+    let mut response = server.send(&with(question("Hello!"), long)).await;
+    let mut text = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    server.stop();
+    text.push_str(&response.text().await.unwrap());
+    let last: Value = chunks(&text).pop().unwrap();
+    assert_eq!(last["choices"][0]["finish_reason"], "length");
+    let (http, url) = (server.http.clone(), server.url.clone());
+    server.stopped().await;
+    assert!(http.get(url).send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_browser_of_another_origin_may_ask() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let preflight = server
+        .http
+        .request(
+            reqwest::Method::OPTIONS,
+            format!("{}/v1/chat/completions", server.url),
+        )
+        .header("origin", "https://example.org")
+        .header("access-control-request-method", "POST")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(preflight.status(), StatusCode::OK);
+    assert_eq!(preflight.headers()["access-control-allow-origin"], "*");
+}

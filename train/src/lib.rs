@@ -1,0 +1,22 @@
+//! The trainer of OneGen models, and of the one that is shipped.
+//!
+//! A model learns to write and to retrieve in one forward pass: cross-entropy where it writes,
+//! contrastive loss where it retrieves ([`loss`]). The shipped model learns from an invented world
+//! ([`world`], [`dialogue`], [`phrases`]) in a fixed order of [`lessons`]; [`trainer`] is the loop, and
+//! [`mod@evaluate`] measures what came of it by generating through the engine that serves it.
+
+pub mod almanac;
+pub mod batch;
+pub mod dialogue;
+pub mod evaluate;
+pub mod export;
+pub mod lessons;
+pub mod loss;
+pub mod measure;
+pub mod model;
+pub mod ops;
+pub mod optimiser;
+pub mod phrases;
+pub mod tokenizer;
+pub mod trainer;
+pub mod world;

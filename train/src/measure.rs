@@ -1,0 +1,88 @@
+//! What the trainer looks at while it runs: held-out names, the right passage shown, one forward pass.
+//! The figures of the model card come from `evaluate`, which generates through the engine.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::dialogue::Lesson;
+use crate::lessons::{Stage, Teacher};
+use crate::loss::losses;
+use crate::model::Model;
+
+/// Right and asked, for one lesson.
+#[derive(Clone, Copy, Default)]
+struct Score {
+    decided: usize,
+    answered: usize,
+    turns: usize,
+    found: usize,
+    queries: usize,
+}
+
+/// Teacher-forced figures by lesson.
+pub struct TeacherForced(BTreeMap<Lesson, Score>);
+
+/// Draws eight batches from `examiner` and scores every turn: was the retrieval decided rightly, was
+/// every token of the text right, was the passage the nearest of its batch.
+pub fn teacher_forced(
+    model: &Model,
+    examiner: &Teacher<'_>,
+    temperature: f64,
+) -> Result<TeacherForced> {
+    let mut scores = BTreeMap::<Lesson, Score>::new();
+    for seed in 0..8 {
+        let lessons = examiner.draw(Stage::Target, 8000, seed)?;
+        let losses = losses(model, &lessons.batch, temperature, None)?;
+        let right = |group: &u32| losses.groups[*group as usize];
+        for ((dialogue, groups), first_query) in lessons
+            .dialogues
+            .iter()
+            .zip(&lessons.groups)
+            .zip(&lessons.queries_before)
+        {
+            let mut query = *first_query;
+            for (turn, groups) in dialogue.iter().zip(groups) {
+                let score = scores.entry(turn.lesson).or_default();
+                score.turns += 1;
+                // Decision, text, decision, text, …, end; small talk has only text and end.
+                let texts: Vec<&u32> = if turn.hops.is_empty() {
+                    groups[..1].iter().collect()
+                } else {
+                    groups[..groups.len() - 1]
+                        .iter()
+                        .skip(1)
+                        .step_by(2)
+                        .collect()
+                };
+                score.answered += usize::from(texts.into_iter().all(right));
+                score.decided += usize::from(groups.first().is_some_and(right));
+                for _ in turn.hops.iter().filter(|hop| hop.gold) {
+                    score.queries += 1;
+                    score.found += usize::from(losses.found.get(query).copied().unwrap_or(false));
+                    query += 1;
+                }
+            }
+        }
+    }
+    Ok(TeacherForced(scores))
+}
+
+impl fmt::Display for TeacherForced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
+        write!(f, "held out:")?;
+        for (lesson, score) in &self.0 {
+            write!(
+                f,
+                " {lesson:?}({}) {:.2}/{:.2}/{:.2}",
+                score.turns,
+                share(score.decided, score.turns),
+                share(score.found, score.queries),
+                share(score.answered, score.turns)
+            )?;
+        }
+        Ok(())
+    }
+}
