@@ -92,62 +92,57 @@ fn towns() -> String {
 #[test]
 fn what_is_built_is_found_by_the_models_own_embeddings() {
     let home = Home::new(&towns());
-    // A batch of one token forwards each passage on its own, which must not change what it is.
-    for batch_tokens in ["1", "2048"] {
-        let report = home.json(&[
-            "build",
-            "corpus.jsonl",
-            "--model",
-            "tiny",
-            "--out",
-            "index",
-            "--json",
-            "--batch-tokens",
-            batch_tokens,
-        ]);
-        assert_eq!(
-            (
-                &report["passages"],
-                &report["vectors"],
-                &report["bad_lines"]
-            ),
-            (&json!(4), &json!(4), &json!(0))
-        );
+    let report = home.json(&[
+        "build",
+        "corpus.jsonl",
+        "--model",
+        "tiny",
+        "--out",
+        "index",
+        "--json",
+    ]);
+    assert_eq!(
+        (
+            &report["passages"],
+            &report["vectors"],
+            &report["bad_lines"]
+        ),
+        (&json!(4), &json!(4), &json!(0))
+    );
 
-        let model = Model::load(home.path("tiny"), &LoadOptions::default()).unwrap();
-        let index = Index::open(home.path("index")).unwrap();
-        for (number, (title, text)) in TOWNS.iter().enumerate() {
-            let ids = model.tokens().passage_ids(title, text).unwrap();
-            let vector = model.embed_passages(&[ids]).unwrap().remove(0);
-            let hit = index.search(&vector, 1).unwrap().remove(0);
-            assert_eq!(hit.number as usize, number);
-            assert!(hit.score > 0.9999, "{title}: {}", hit.score);
-        }
-
-        let question = "What is the capital of Peru?";
-        let found = home.json(&[
-            "search", "index", question, "-k", "3", "--model", "tiny", "--json",
-        ]);
-        let wanted = index
-            .search(&model.embed_query(question).unwrap(), 3)
-            .unwrap();
-        let hits = found["hits"].as_array().unwrap();
-        assert_eq!(hits.len(), 3);
-        for (hit, wanted) in hits.iter().zip(&wanted) {
-            assert_eq!(
-                (&hit["id"], &hit["text"]),
-                (&json!(wanted.passage.id), &json!(wanted.passage.text))
-            );
-            assert!((hit["score"].as_f64().unwrap() - f64::from(wanted.score)).abs() < 1e-6);
-        }
-        let (status, stdout, _) =
-            home.run(&["search", "index", question, "-k", "1", "--model", "tiny"]);
-        assert_eq!(status, 0);
-        assert!(
-            stdout.starts_with("1. ") && stdout.contains(&wanted[0].passage.title),
-            "{stdout}"
-        );
+    let model = Model::load(home.path("tiny"), &LoadOptions::default()).unwrap();
+    let index = Index::open(home.path("index")).unwrap();
+    for (number, (title, text)) in TOWNS.iter().enumerate() {
+        let ids = model.tokens().passage_ids(title, text).unwrap();
+        let vector = model.embed_passages(&[ids]).unwrap().remove(0);
+        let hit = index.search(&vector, 1).unwrap().remove(0);
+        assert_eq!(hit.number as usize, number);
+        assert!(hit.score > 0.9999, "{title}: {}", hit.score);
     }
+
+    let question = "What is the capital of Peru?";
+    let found = home.json(&[
+        "search", "index", question, "-k", "3", "--model", "tiny", "--json",
+    ]);
+    let wanted = index
+        .search(&model.embed_query(question).unwrap(), 3)
+        .unwrap();
+    let hits = found["hits"].as_array().unwrap();
+    assert_eq!(hits.len(), 3);
+    for (hit, wanted) in hits.iter().zip(&wanted) {
+        assert_eq!(
+            (&hit["id"], &hit["text"]),
+            (&json!(wanted.passage.id), &json!(wanted.passage.text))
+        );
+        assert!((hit["score"].as_f64().unwrap() - f64::from(wanted.score)).abs() < 1e-6);
+    }
+    let (status, stdout, _) =
+        home.run(&["search", "index", question, "-k", "1", "--model", "tiny"]);
+    assert_eq!(status, 0);
+    assert!(
+        stdout.starts_with("1. ") && stdout.contains(&wanted[0].passage.title),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -266,14 +261,7 @@ fn wrong_usage_ends_with_status_2() {
         &[],
         &["burn"],
         &["build", "corpus.jsonl"],
-        &[
-            "build",
-            "corpus.jsonl",
-            "--out",
-            "index",
-            "--batch-tokens",
-            "0",
-        ],
+        &["build", "corpus.jsonl", "--out", "index", "--batch", "0"],
         &["search", "index"],
         &["stats", "index", "--loud"],
     ];

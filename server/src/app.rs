@@ -1,6 +1,5 @@
 //! What all requests share.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +29,7 @@ pub struct App {
 /// The model as requests name it.
 pub(crate) struct ServedModel {
     pub(crate) name: String,
+    /// As its directory is called; requests may use it too.
     pub(crate) directory_name: String,
     /// When it was loaded, in seconds since 1970.
     pub(crate) created: u64,
@@ -44,8 +44,8 @@ impl App {
         let dir = config.model.dir();
         let model = Model::load(&dir, &LoadOptions::default())
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
-        let directory_name = directory_name(&dir);
-        let index = Arc::new(open_index(&model, &directory_name, &config.model)?);
+        let index = Arc::new(open_index(&model, &config.model)?);
+        let directory_name = model.name().to_owned();
         let engine = Engine::start(
             Arc::new(model),
             Some(Arc::new(IndexRetriever::new(index.clone()))),
@@ -116,10 +116,10 @@ pub(crate) fn unix_seconds() -> u64 {
         .as_secs()
 }
 
-fn open_index(model: &Model, model_name: &str, config: &ModelConfig) -> Result<Index> {
+fn open_index(model: &Model, config: &ModelConfig) -> Result<Index> {
     let of_model = model.fingerprints();
     let fingerprints = Fingerprints {
-        name: model_name.to_owned(),
+        name: model.name().to_owned(),
         model: of_model.model.clone(),
         tokenizer: of_model.tokenizer.clone(),
         template: of_model.template.clone(),
@@ -137,14 +137,4 @@ fn open_index(model: &Model, model_name: &str, config: &ModelConfig) -> Result<I
         ),
     };
     indexing::open_or_build(model, &fingerprints, corpus, &config.data_dir)
-}
-
-/// A model is called like its directory, wherever the path to it starts.
-fn directory_name(dir: &Path) -> String {
-    let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
-    whole
-        .file_name()
-        .unwrap_or(whole.as_os_str())
-        .to_string_lossy()
-        .into_owned()
 }

@@ -67,6 +67,18 @@ pub type Dialogue = Vec<Turn>;
 struct Focus {
     entity: usize,
     attribute: usize,
+    /// Whether that attribute alone was asked: after several, "And Torva?" would not say which
+    alone: bool,
+}
+
+impl Focus {
+    fn on(entity: usize, attribute: usize) -> Self {
+        Self {
+            entity,
+            attribute,
+            alone: true,
+        }
+    }
 }
 
 /// How often each lesson comes; the weights of those that can follow are scaled to one.
@@ -97,26 +109,26 @@ pub const READING: Mix = Mix {
 /// What the model is for.
 pub const TARGET: Mix = Mix {
     opening: &[
-        (Lesson::Single, 50),
-        (Lesson::Several, 14),
+        (Lesson::Single, 46),
+        (Lesson::Several, 12),
         (Lesson::TwoHop, 14),
         (Lesson::SmallTalk, 10),
-        (Lesson::Describe, 4),
-        (Lesson::Untold, 4),
-        (Lesson::Stranger, 4),
+        (Lesson::Describe, 6),
+        (Lesson::Untold, 6),
+        (Lesson::Stranger, 6),
     ],
     // A follow-up about the answer comes only where the answer names an entity.
     later: &[
         (Lesson::FollowUp, 30),
         (Lesson::FollowAnswer, 60),
-        (Lesson::SameAgain, 20),
+        (Lesson::SameAgain, 28),
         (Lesson::Single, 12),
         (Lesson::TwoHop, 6),
         (Lesson::SmallTalk, 8),
         (Lesson::Several, 4),
         (Lesson::Untold, 4),
-        (Lesson::Describe, 3),
-        (Lesson::Stranger, 2),
+        (Lesson::Describe, 4),
+        (Lesson::Stranger, 3),
     ],
     turns: 4,
 };
@@ -195,7 +207,7 @@ fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
         world,
         Lesson::Single,
         &question,
-        Focus { entity, attribute },
+        Focus::on(entity, attribute),
     ))
 }
 
@@ -218,8 +230,8 @@ fn several<R: Rng>(world: &mut World<'_, R>) -> Next {
         .map(|(noun, at)| format!("{noun}: {}", value(at)));
     let then = format!("{}.", answers.collect::<Vec<_>>().join("; "));
     let focus = attributes.last().map(|at| Focus {
-        entity,
-        attribute: *at,
+        alone: false,
+        ..Focus::on(entity, *at)
     });
     (
         found(
@@ -254,8 +266,8 @@ fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
     (
         turn,
         Some(Focus {
-            entity,
-            attribute: 0,
+            alone: false,
+            ..Focus::on(entity, 0)
         }),
     )
 }
@@ -265,12 +277,15 @@ fn follow_up<R: Rng>(world: &mut World<'_, R>, entity: usize, wording: Wording) 
     Some(ask_on(
         world,
         Lesson::FollowUp,
-        Focus { entity, attribute },
+        Focus::on(entity, attribute),
         wording,
     ))
 }
 
 fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+    if !focus.alone {
+        return None;
+    }
     let entity = linked(world, focus)?;
     let attribute = told(world, entity)?;
     let key = world.entities[entity].kind.attributes[attribute].key;
@@ -286,12 +301,15 @@ fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wordin
     Some(ask_on(
         world,
         Lesson::FollowAnswer,
-        Focus { entity, attribute },
+        Focus::on(entity, attribute),
         wording,
     ))
 }
 
 fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+    if !focus.alone {
+        return None;
+    }
     let kind = world.entities[focus.entity].kind;
     let entity = add(world, kind);
     world.entities[entity].values[focus.attribute].as_ref()?;
@@ -307,13 +325,7 @@ fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) 
 fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     let (kind, link, to) = *links().choose(world.rng)?;
     let first = add(world, kind);
-    let second = linked(
-        world,
-        Focus {
-            entity: first,
-            attribute: link,
-        },
-    )?;
+    let second = linked(world, Focus::on(first, link))?;
     let attribute = told(world, second)?;
     let noun = kind.attributes[link].nouns.choose(world.rng).copied()?;
     let name = format!("the {noun} of {}", world.entities[first].name);
@@ -322,10 +334,7 @@ fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
         world,
         Lesson::TwoHop,
         &question,
-        Focus {
-            entity: second,
-            attribute,
-        },
+        Focus::on(second, attribute),
     );
     let then = format!("{}.", world.entities[second].name);
     turn.hops.insert(
@@ -352,13 +361,19 @@ fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
         world,
         Lesson::Untold,
         &question,
-        Focus { entity, attribute },
+        Focus::on(entity, attribute),
     ))
 }
 
 fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     let kind = any_kind(world.rng);
-    let (asked, shown) = (world.add(kind), add(world, kind));
+    let asked = world.add(kind);
+    // What a search finds instead often has a name much like it.
+    let shown = if world.rng.random_bool(0.4) {
+        world.add_confusable(asked)
+    } else {
+        add(world, kind)
+    };
     let attribute = told(world, asked)?;
     let name = world.entities[asked].name.clone();
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);
@@ -417,7 +432,7 @@ fn ask_on<R: Rng>(
 /// Adds an entity, often beside one whose name is easily taken for it.
 fn add<R: Rng>(world: &mut World<'_, R>, kind: &'static Kind) -> usize {
     let entity = world.add(kind);
-    if world.rng.random_bool(0.35) {
+    if world.rng.random_bool(0.4) {
         world.add_confusable(entity);
     }
     entity

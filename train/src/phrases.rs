@@ -47,6 +47,17 @@ const FRAMES: &[&str] = &[
     "And what is the {a} of {n}?",
     "So what is {n}'s {a}?",
     "Does {n} have a {a}?",
+    "Give me {n}'s {a}.",
+    "Let me know the {a} of {n}.",
+    "Search for the {a} of {n}.",
+    "I wonder what the {a} of {n} is.",
+    "Quick question: what is the {a} of {n}?",
+    "Please find {n}'s {a}.",
+    "Tell me what the {a} of {n} is.",
+    "I am curious about the {a} of {n}.",
+    "Could you find {n}'s {a}?",
+    "Would you tell me the {a} of {n}?",
+    "What might be the {a} of {n}?",
 ];
 const UNKNOWN_FRAMES: &[&str] = &[
     "Could you give me the {a} of {n}?",
@@ -81,6 +92,21 @@ const FOLLOW_UPS: &[&str] = &[
     "And what is the {a}?",
     "The {a}?",
     "What was its {a}?",
+    "Then its {a}?",
+    "And what about its {a}?",
+    "Please give me its {a}.",
+    "Also the {a}.",
+    "And then the {a}?",
+    "Let me know its {a}.",
+    "I forgot its {a}.",
+    "So what is its {a}?",
+    "Name its {a}.",
+    "Next, its {a}.",
+    "Show me its {a}.",
+    "And do you know its {a}?",
+    "Would you tell me its {a}?",
+    "Now the {a}, please.",
+    "I wonder about its {a}.",
 ];
 const UNKNOWN_FOLLOW_UPS: &[&str] = &[
     "How about its {a}?",
@@ -105,6 +131,17 @@ const SAME_AGAIN: &[&str] = &[
     "And now {n}?",
     "Then {n}?",
     "{n}?",
+    "And with {n}?",
+    "Or {n}?",
+    "The same question for {n}.",
+    "And that of {n}, please.",
+    "{n} too?",
+    "And in {n}?",
+    "Same for {n}",
+    "Now {n}.",
+    "What is it for {n}?",
+    "Tell me that of {n} too.",
+    "Then what about {n}?",
 ];
 const UNKNOWN_SAME_AGAIN: &[&str] = &["How about {n}?", "Now for {n}.", "And in the case of {n}?"];
 const DESCRIBE: &[&str] = &[
@@ -113,6 +150,21 @@ const DESCRIBE: &[&str] = &[
     "What do you know about {n}?",
     "Who or what is {n}?",
     "Say something about {n}.",
+    "Who is {n}?",
+    "Who was {n}?",
+    "What's {n}?",
+    "Tell me something about {n}.",
+    "What can you tell me about {n}?",
+    "I want to know about {n}.",
+    "Give me a short note on {n}.",
+    "What do we know about {n}?",
+    "Explain {n}.",
+    "About {n}",
+    "Information on {n}, please.",
+    "Do you know {n}?",
+    "Have you heard of {n}?",
+    "I would like to read about {n}.",
+    "Can you tell me about {n}?",
     "{n}",
 ];
 const UNKNOWN_DESCRIBE: &[&str] = &["Describe {n}.", "Can you tell me something about {n}?"];
@@ -403,4 +455,29 @@ pub fn as_typed(rng: &mut impl Rng, question: &str) -> String {
         text.truncate(text.trim_end_matches(['?', '.', '!']).len());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_held_out_wording_is_ever_taught() {
+        let small_talk: Vec<&str> = SMALL_TALK
+            .iter()
+            .flat_map(|(said, _)| *said)
+            .copied()
+            .collect();
+        for (known, held_out) in [
+            (FRAMES, UNKNOWN_FRAMES),
+            (FOLLOW_UPS, UNKNOWN_FOLLOW_UPS),
+            (SAME_AGAIN, UNKNOWN_SAME_AGAIN),
+            (DESCRIBE, UNKNOWN_DESCRIBE),
+            (small_talk.as_slice(), UNKNOWN_SMALL_TALK),
+        ] {
+            for wording in held_out {
+                assert!(!known.contains(wording), "{wording} is taught");
+            }
+        }
+    }
 }

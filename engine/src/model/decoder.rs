@@ -9,6 +9,7 @@ use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder}
 
 use super::attention::{Attention, Masks, SequenceSpan};
 use super::rotary::Rotary;
+use super::weights;
 use crate::config::ModelConfig;
 
 /// Embedding, layers, final norm and head.
@@ -33,7 +34,12 @@ impl Decoder {
         let comm = Arc::new(Comm::from_device(Id::new(), vb.device(), 0, 1)?);
         let model = vb.pp("model");
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let embedding = embedding(vocab, hidden, model.pp("embed_tokens"), &None)?;
+        let stored = if vb.contains_tensor(weights::EMBEDDING) {
+            model.pp("embed_tokens")
+        } else {
+            vb.pp("lm_head")
+        };
+        let embedding = embedding(vocab, hidden, stored, &None)?;
         let layers = (0..config.num_hidden_layers)
             .map(|layer| Layer::new(config, layer, &comm, model.pp("layers").pp(layer)))
             .collect::<Result<_>>()?;

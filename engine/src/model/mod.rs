@@ -80,6 +80,7 @@ pub struct SequenceOutput {
 /// A loaded model. It is never changed, so any number of threads may forward through it.
 #[derive(Debug)]
 pub struct Model {
+    name: String,
     config: ModelConfig,
     tokens: Arc<Tokens>,
     fingerprints: Fingerprints,
@@ -110,12 +111,18 @@ impl Model {
         };
         check_vocabulary(dir, &tokens, &config)?;
         Ok(Self {
+            name: directory_name(dir),
             config,
             tokens: Arc::new(tokens),
             fingerprints,
             decoder,
             options: options.clone(),
         })
+    }
+
+    /// What the model is called: as its directory is, wherever the path to it starts.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The model's shape.
@@ -270,6 +277,15 @@ impl Model {
         }
         Ok(())
     }
+}
+
+fn directory_name(dir: &Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    whole
+        .file_name()
+        .unwrap_or(whole.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// `(rows, width)` in any float type as f32 rows.

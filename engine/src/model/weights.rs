@@ -13,6 +13,10 @@ use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::read_json_if_there;
 
+/// The names of embedding and head in every family.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: BTreeMap<String, String>,
@@ -73,10 +77,10 @@ pub(crate) fn open(
         dir: dir.to_owned(),
         source,
     })?;
-    match names(config)
-        .into_iter()
-        .find(|n| !weights.contains_tensor(n))
-    {
+    let held = |name: &str| weights.contains_tensor(name);
+    // A tied embedding may be stored as the head alone.
+    let tied = |name: &str| config.tie_word_embeddings && name == EMBEDDING && held(HEAD);
+    match names(config).into_iter().find(|n| !held(n) && !tied(n)) {
         Some(name) => Err(LoadError::MissingTensor {
             dir: dir.to_owned(),
             name,
@@ -120,11 +124,11 @@ fn names(config: &ModelConfig) -> Vec<String> {
     if config.qk_norm {
         in_layer.extend(["q_norm", "k_norm"].map(|norm| format!("self_attn.{norm}.weight")));
     }
-    let mut names = vec!["model.embed_tokens.weight".to_owned()];
+    let mut names = vec![EMBEDDING.to_owned()];
     for layer in 0..config.num_hidden_layers {
         names.extend(in_layer.iter().map(|n| format!("model.layers.{layer}.{n}")));
     }
     names.push("model.norm.weight".to_owned());
-    names.extend((!config.tie_word_embeddings).then(|| "lm_head.weight".to_owned()));
+    names.extend((!config.tie_word_embeddings).then(|| HEAD.to_owned()));
     names
 }

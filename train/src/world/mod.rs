@@ -205,7 +205,7 @@ impl<'a, R: Rng> World<'a, R> {
                     )
                 }
                 Naming::Word => {
-                    let ending = ["ium", "ine", "on", "", "", "", ""]
+                    let ending = ["ium", "ium", "ium", "um", "ine", "on", "", "", "", "", ""]
                         .choose(self.rng)
                         .copied()
                         .unwrap_or_default();
@@ -310,20 +310,54 @@ impl<'a, R: Rng> World<'a, R> {
     }
 }
 
-/// A name between two: one word of `name` replaced by `other`'s, or its ending.
+/// A name easily taken for `name`: a word more or less, another word, or one of its words written
+/// almost alike.
 fn mix(rng: &mut impl Rng, name: &str, other: &str) -> String {
-    let mut words: Vec<&str> = name.split(' ').collect();
-    if words.len() > 1 {
-        let at = rng.random_range(0..words.len());
-        words[at] = other.split(' ').next_back().unwrap_or(other);
-        return words.join(" ");
+    let mut words: Vec<String> = name.split(' ').map(str::to_owned).collect();
+    let other = other.split(' ').next_back().unwrap_or(other);
+    let at = rng.random_range(0..words.len());
+    match rng.random_range(0..10) {
+        0 if words.len() < 4 => words.insert(at, other.to_owned()),
+        1 if words.len() > 1 => {
+            words.remove(at);
+        }
+        2..6 if words.len() > 1 => words[at] = other.to_owned(),
+        _ => words[at] = almost(rng, &words[at], other),
     }
-    let keep: String = name
-        .chars()
-        .take(name.chars().count().div_ceil(2))
-        .collect();
-    let ending: String = other.chars().skip(other.chars().count() / 2).collect();
-    keep + &ending.to_lowercase()
+    words.join(" ")
+}
+
+/// `word` with `other`'s ending, `other`'s beginning or a letter of it: Austria and Australia, thallium
+/// and hafnium, Iran and Iraq.
+fn almost(rng: &mut impl Rng, word: &str, other: &str) -> String {
+    let halves = |word: &str| -> (String, String) {
+        let half = word.chars().count().div_ceil(2);
+        (
+            word.chars().take(half).collect(),
+            word.chars().skip(half).collect(),
+        )
+    };
+    let (other_lower, capital) = (other.to_lowercase(), word.starts_with(char::is_uppercase));
+    match rng.random_range(0..10) {
+        0..4 => halves(word).0 + &halves(&other_lower).1,
+        4..8 => {
+            let name = halves(&other_lower).0 + &halves(word).1;
+            if capital {
+                names::capitalised(&name)
+            } else {
+                name
+            }
+        }
+        _ => {
+            let mut letters: Vec<char> = word.chars().collect();
+            let others: Vec<char> = other_lower.chars().filter(|c| c.is_alphabetic()).collect();
+            if let (2.., Some(letter)) = (letters.len(), others.choose(rng)) {
+                let at = rng.random_range(1..letters.len());
+                letters[at] = *letter;
+            }
+            letters.into_iter().collect()
+        }
+    }
 }
 
 #[cfg(test)]

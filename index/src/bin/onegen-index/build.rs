@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Write, stdout};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -33,15 +32,6 @@ pub(crate) struct Arguments {
     #[arg(long, env = "ONEGEN_STRICT", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     strict: bool,
 
-    /// Tokens that the model embeds at once, at most
-    #[arg(
-        long,
-        env = "ONEGEN_BATCH_TOKENS",
-        value_name = "N",
-        default_value = "2048"
-    )]
-    batch_tokens: NonZeroUsize,
-
     #[command(flatten)]
     format: Format,
 }
@@ -62,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
 
     let mut progress = Progress::new(corpus_bytes);
-    let embed = |passages: &[_]| embedder.passages(passages, arguments.batch_tokens.get());
+    let embed = |passages: &[_]| embedder.passages(passages);
     let built = build_from_corpus(corpus, &arguments.out, options, embed, |event| {
         progress.on(&event)
     });

@@ -1,0 +1,161 @@
+//! The forward against Hugging Face transformers: golden files that `parity/make.py` wrote.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use common::*;
+use onegen_engine::{Model, SequenceInput, SpanKind};
+use serde_json::json;
+use tempfile::TempDir;
+
+const FAMILIES: [&str; 5] = ["llama2", "llama3.1", "mistral", "qwen2", "qwen3"];
+
+fn golden_dir(family: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.join("tests/parity").join(family)
+}
+
+/// The checkpoint with a tokenizer beside it, which transformers' weights need none of.
+fn checkpoint(family: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden_dir(family).join(name), dir.path().join(name)).unwrap();
+    }
+    write_tokenizer(dir.path());
+    dir
+}
+
+struct Golden {
+    ids: Vec<u32>,
+    positions: Vec<usize>,
+    logits: Vec<Vec<f32>>,
+    hidden: Vec<Vec<f32>>,
+}
+
+impl Golden {
+    fn load(family: &str) -> Self {
+        let file = golden_dir(family).join("golden.safetensors");
+        let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+        let integers = |name: &str| tensors[name].to_vec1::<i64>().unwrap();
+        Self {
+            ids: integers("ids").into_iter().map(|id| id as u32).collect(),
+            positions: integers("positions")
+                .iter()
+                .map(|&at| at as usize)
+                .collect(),
+            logits: tensors["logits"].to_vec2().unwrap(),
+            hidden: tensors["hidden"].to_vec2().unwrap(),
+        }
+    }
+
+    fn check(&self, what: &str, hidden: &[Vec<f32>], logits: &[Vec<f32>]) {
+        for (row, at) in self.positions.iter().enumerate() {
+            let apart = difference(&self.logits[row], &logits[*at]);
+            assert!(apart < 1e-4, "{what}: logits at {at} are {apart} apart");
+            let cosine = cosine(&self.hidden[row], &hidden[*at]);
+            assert!(cosine > 0.999999, "{what}: cosine {cosine} at {at}");
+        }
+    }
+}
+
+#[test]
+fn states_and_logits_are_those_of_transformers() {
+    for family in FAMILIES {
+        let golden = Golden::load(family);
+        let model = load(checkpoint(family).path());
+        let (hidden, logits) = clean_forward(&model, &golden.ids);
+        golden.check(family, &hidden, &logits);
+    }
+}
+
+#[test]
+fn so_are_those_of_a_prompt_forwarded_in_chunks_beside_another() {
+    for family in FAMILIES {
+        let golden = Golden::load(family);
+        let model = load(checkpoint(family).path());
+        for chunk in [1, 7, 64] {
+            let (hidden, logits) = in_chunks(&model, &golden.ids, chunk);
+            golden.check(&format!("{family} by {chunk}"), &hidden, &logits);
+        }
+    }
+}
+
+/// States and logits at every position, forwarded `chunk` ids at a time beside a second sequence.
+fn in_chunks(model: &Arc<Model>, ids: &[u32], chunk: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let (mut cache, mut other) = (model.new_cache(), model.new_cache());
+    let (mut hidden, mut logits) = (vec![], vec![]);
+    for part in ids.chunks(chunk) {
+        let all: Vec<usize> = (0..part.len()).collect();
+        let kinds = vec![SpanKind::Prompt; part.len()];
+        let mut outputs = model
+            .forward(&mut [
+                SequenceInput {
+                    ids: &[5],
+                    kinds: &[SpanKind::Prompt],
+                    cache: &mut other,
+                    hidden_at: &[],
+                    logits_at: &[0],
+                },
+                SequenceInput {
+                    ids: part,
+                    kinds: &kinds,
+                    cache: &mut cache,
+                    hidden_at: &all,
+                    logits_at: &all,
+                },
+            ])
+            .unwrap();
+        let own = outputs.remove(1);
+        hidden.extend(own.hidden);
+        logits.extend(own.logits);
+    }
+    (hidden, logits)
+}
+
+#[test]
+fn a_checkpoint_in_shards_is_the_same_model() {
+    let golden = Golden::load("llama2");
+    let dir = checkpoint("llama2");
+    let whole = dir.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&whole, &Device::Cpu).unwrap();
+    fs::remove_file(whole).unwrap();
+    let mut names: Vec<_> = tensors.keys().cloned().collect();
+    names.sort();
+    let mut weight_map = HashMap::new();
+    for (number, shard) in names.chunks(names.len().div_ceil(3)).enumerate() {
+        let file = format!("model-{:05}-of-00003.safetensors", number + 1);
+        let held: HashMap<_, _> = shard
+            .iter()
+            .map(|n| (n.clone(), tensors[n].clone()))
+            .collect();
+        candle_core::safetensors::save(&held, dir.path().join(&file)).unwrap();
+        weight_map.extend(shard.iter().map(|name| (name.clone(), file.clone())));
+    }
+    write_json(
+        dir.path(),
+        "model.safetensors.index.json",
+        &json!({ "weight_map": weight_map }),
+    );
+    let (hidden, logits) = clean_forward(&load(dir.path()), &golden.ids);
+    golden.check("llama2 in shards", &hidden, &logits);
+}
+
+#[test]
+fn a_tied_embedding_may_be_stored_as_the_head_alone() {
+    let golden = Golden::load("qwen2");
+    let dir = checkpoint("qwen2");
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let embedding: Tensor = tensors.remove("model.embed_tokens.weight").unwrap();
+    assert_eq!(embedding.dtype(), DType::BF16);
+    tensors.insert("lm_head.weight".into(), embedding);
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let (hidden, logits) = clean_forward(&load(dir.path()), &golden.ids);
+    golden.check("qwen2, head alone", &hidden, &logits);
+}
