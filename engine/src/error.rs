@@ -86,6 +86,14 @@ pub enum LoadError {
         name: String,
     },
     /// A weight file is damaged, or a tensor has another shape than the configuration says.
+    #[error("{}: {reason}", path.display())]
+    DamagedWeights {
+        /// The weight file.
+        path: PathBuf,
+        /// Which tensor, and why.
+        reason: String,
+    },
+    /// The tensor library could not take the weights in.
     #[error("cannot load the weights in {}: {source}", dir.display())]
     Weights {
         /// The model directory.

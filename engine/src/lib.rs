@@ -47,7 +47,9 @@ pub use error::{
     ConversationError, EngineError, ForwardError, LoadError, RetrieveError, StartError,
     SubmitError, TokensError,
 };
-pub use model::{Fingerprints, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput};
+pub use model::{
+    Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
+};
 pub use onegen_config::OneGenConfig;
 pub use request::{Request, RetrievalParams};
 pub use retrieval::{Passage, Retriever};

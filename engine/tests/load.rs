@@ -46,7 +46,10 @@ fn truncated_weights_are_an_error() {
     for len in [0, 5, 100, whole.len() / 2] {
         fs::write(&path, &whole[..len]).unwrap();
         let error = error(dir.path());
-        assert!(matches!(error, LoadError::Weights { .. }), "{len}: {error}");
+        assert!(
+            matches!(error, LoadError::DamagedWeights { .. }),
+            "{len}: {error}"
+        );
         assert!(
             error.to_string().contains("model.safetensors"),
             "{len}: {error}"

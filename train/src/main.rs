@@ -34,10 +34,10 @@ enum Command {
         #[arg(long)]
         work: PathBuf,
         /// Optimiser steps
-        #[arg(long, default_value_t = 7000)]
+        #[arg(long, default_value_t = 10000)]
         steps: usize,
         /// Width
-        #[arg(long, default_value_t = 160)]
+        #[arg(long, default_value_t = 192)]
         width: usize,
         /// Layers
         #[arg(long, default_value_t = 5)]
@@ -58,7 +58,7 @@ enum Command {
         #[arg(long)]
         work: PathBuf,
         /// Width
-        #[arg(long, default_value_t = 160)]
+        #[arg(long, default_value_t = 192)]
         width: usize,
         /// Layers
         #[arg(long, default_value_t = 5)]

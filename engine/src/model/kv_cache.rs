@@ -1,50 +1,40 @@
 //! The KV-cache of one sequence: keys and values of every layer for the positions forwarded.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device};
 
+use super::candle::KvTensors;
+use super::cpu::{BlockShape, KvBlocks};
 use crate::config::ModelConfig;
 
-/// Positions are allocated in blocks of this many, so that a decoding sequence rarely moves.
-const BLOCK: usize = 128;
+/// Positions are allocated in blocks of this many.
+pub(crate) const BLOCK: usize = 128;
 
 /// Keys and values of one sequence. Rebuildable from the token log by forwarding it again.
 #[derive(Debug)]
 pub struct KvCache {
-    /// None until the first positions are reserved.
-    layers: Vec<Option<LayerKv>>,
+    pub(crate) store: Store,
     len: usize,
-    capacity: usize,
-    shape: KvShape,
 }
 
-/// One layer's keys and values, each `(kv_heads, capacity, head_dim)` and contiguous.
+/// Where they are kept: with whoever forwards.
 #[derive(Debug)]
-struct LayerKv {
-    keys: Tensor,
-    values: Tensor,
-}
-
-/// What all layers have in common.
-#[derive(Debug, Clone)]
-struct KvShape {
-    kv_heads: usize,
-    head_dim: usize,
-    dtype: DType,
-    device: Device,
+pub(crate) enum Store {
+    Cpu(KvBlocks),
+    Candle(KvTensors),
 }
 
 impl KvCache {
-    pub(crate) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
+    pub(crate) fn on_cpu(config: &ModelConfig) -> Self {
         Self {
-            layers: (0..config.num_hidden_layers).map(|_| None).collect(),
+            store: Store::Cpu(KvBlocks::new(BlockShape::of(config))),
             len: 0,
-            capacity: 0,
-            shape: KvShape {
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-                dtype,
-                device: device.clone(),
-            },
+        }
+    }
+
+    pub(crate) fn in_tensors(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
+        Self {
+            store: Store::Candle(KvTensors::new(config, dtype, device)),
+            len: 0,
         }
     }
 
@@ -60,18 +50,17 @@ impl KvCache {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.bytes_for(self.capacity)
+        self.block_bytes() * self.blocks()
     }
 
     /// Bytes allocated once `positions` are held, rounded up to whole blocks.
     pub fn bytes_for(&self, positions: usize) -> usize {
-        let row = self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.size_in_bytes();
-        2 * self.layers.len() * row * positions.next_multiple_of(BLOCK)
+        self.block_bytes() * positions.div_ceil(BLOCK)
     }
 
     /// How many positions `bytes` are enough for, in whole blocks.
     pub(crate) fn positions_in(&self, bytes: usize) -> usize {
-        bytes / self.bytes_for(BLOCK) * BLOCK
+        bytes / self.block_bytes() * BLOCK
     }
 
     /// Forgets all positions from `len` on; their memory stays for what comes instead.
@@ -81,47 +70,24 @@ impl KvCache {
 
     /// Forgets all positions and gives the memory back.
     pub fn clear(&mut self) {
-        self.layers.fill_with(|| None);
+        match &mut self.store {
+            Store::Cpu(blocks) => blocks.resize(0),
+            Store::Candle(tensors) => tensors.clear(),
+        }
         self.len = 0;
-        self.capacity = 0;
     }
 
     /// Makes room for `positions` in all.
-    pub(crate) fn reserve(&mut self, positions: usize) -> Result<()> {
-        if positions <= self.capacity {
+    pub(crate) fn reserve(&mut self, positions: usize) -> candle_core::Result<()> {
+        let blocks = positions.div_ceil(BLOCK);
+        if blocks <= self.blocks() {
             return Ok(());
         }
-        let capacity = positions.next_multiple_of(BLOCK);
-        // All layers first, then the swap: after an error the cache is as it was.
-        let grown = self
-            .layers
-            .iter()
-            .map(|layer| {
-                self.shape
-                    .grown(layer.as_ref(), self.len, capacity)
-                    .map(Some)
-            })
-            .collect::<Result<_>>()?;
-        self.layers = grown;
-        self.capacity = capacity;
+        match &mut self.store {
+            Store::Cpu(held) => held.resize(blocks),
+            Store::Candle(tensors) => tensors.grow(blocks, self.len)?,
+        }
         Ok(())
-    }
-
-    /// Writes the new positions' keys and values `(kv_heads, new, head_dim)` behind those held,
-    /// and gives all: `(kv_heads, len + new, head_dim)` each. They count as held after [`Self::grow`].
-    pub(crate) fn write(
-        &self,
-        layer: usize,
-        keys: &Tensor,
-        values: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
-        let Some(Some(kv)) = self.layers.get(layer) else {
-            candle_core::bail!("layer {layer} has no room reserved in the KV-cache");
-        };
-        let len = self.len + keys.dim(1)?;
-        kv.keys.slice_set(keys, 1, self.len)?;
-        kv.values.slice_set(values, 1, self.len)?;
-        Ok((kv.keys.narrow(1, 0, len)?, kv.values.narrow(1, 0, len)?))
     }
 
     /// Counts `new` more positions as held, once every layer has written them.
@@ -131,29 +97,23 @@ impl KvCache {
 
     /// Whether this cache was made for such a model.
     pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
-        self.layers.len() == config.num_hidden_layers
-            && self.shape.kv_heads == config.num_key_value_heads
-            && self.shape.head_dim == config.head_dim
+        match &self.store {
+            Store::Cpu(blocks) => blocks.shape() == BlockShape::of(config),
+            Store::Candle(tensors) => tensors.fits(config),
+        }
     }
-}
 
-impl KvShape {
-    /// Room for `capacity` positions, the first `len` copied from `old`.
-    fn grown(&self, old: Option<&LayerKv>, len: usize, capacity: usize) -> Result<LayerKv> {
-        let room = |old: Option<&Tensor>| -> Result<Tensor> {
-            let new = Tensor::zeros(
-                (self.kv_heads, capacity, self.head_dim),
-                self.dtype,
-                &self.device,
-            )?;
-            if let Some(old) = old.filter(|_| len > 0) {
-                new.slice_set(&old.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
-            }
-            Ok(new)
-        };
-        Ok(LayerKv {
-            keys: room(old.map(|kv| &kv.keys))?,
-            values: room(old.map(|kv| &kv.values))?,
-        })
+    fn blocks(&self) -> usize {
+        match &self.store {
+            Store::Cpu(blocks) => blocks.len(),
+            Store::Candle(tensors) => tensors.len(),
+        }
+    }
+
+    fn block_bytes(&self) -> usize {
+        match &self.store {
+            Store::Cpu(blocks) => blocks.shape().block_len() * size_of::<f32>(),
+            Store::Candle(tensors) => tensors.block_bytes(),
+        }
     }
 }

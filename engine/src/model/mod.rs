@@ -1,15 +1,16 @@
 //! The model: loading a directory, and one forward over a ragged batch.
 
-mod attention;
-mod decoder;
+mod candle;
+mod checkpoint;
+mod cpu;
 mod kv_cache;
-mod rotary;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use mistralrs_core::layers::Activation;
 
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
@@ -17,27 +18,78 @@ use crate::error::{ForwardError, LoadError};
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 
-use attention::SequenceSpan;
-use decoder::Decoder;
+use candle::{CandleDecoder, SequenceSpan};
+use checkpoint::Checkpoint;
+use cpu::{CpuDecoder, CpuSpan};
 pub use kv_cache::KvCache;
+use kv_cache::Store;
 
-/// Where and in which type a model's weights are kept.
+/// Where and in which type a model's weights are kept, and by what they are multiplied.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The device of weights and KV-caches. Default: CPU.
     pub device: Device,
-    /// The type of weights, activations and KV-caches, whatever the files hold. Default: f32,
-    /// which is the type that the CPU multiplies matrices in.
-    pub dtype: DType,
+    /// The type that matrices are kept in. `None`, the default, keeps on the CPU what the files hold,
+    /// and bf16 elsewhere.
+    pub weights: Option<WeightType>,
+    /// Whose kernels run on the CPU. Default: our own.
+    pub kernels: Kernels,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             device: Device::Cpu,
-            dtype: DType::F32,
+            weights: None,
+            kernels: Kernels::Own,
         }
     }
+}
+
+/// The type of a matrix's numbers. Vectors (norms and biases) are kept in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightType {
+    /// 32 bits
+    F32,
+    /// 16 bits, IEEE
+    F16,
+    /// 16 bits, the upper half of an f32
+    Bf16,
+    /// 8 bits and a scale for each 32 columns (ggml's `Q8_0`): activations are quantised alike
+    Q8_0,
+}
+
+impl WeightType {
+    /// All types, by falling size.
+    pub const ALL: [WeightType; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+
+    /// The type's name: `f32`, `f16`, `bf16` or `q8_0`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+}
+
+/// By what matrices are multiplied on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kernels {
+    /// Our own: results do not depend on the batch, and any [`WeightType`] will do.
+    Own,
+    /// candle's and mistral.rs's, in f32: the reference that the others are tested against.
+    Candle,
+}
+
+/// Who forwards.
+enum Decoder {
+    Cpu(CpuDecoder),
+    Candle {
+        decoder: CandleDecoder,
+        dtype: DType,
+    },
 }
 
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
@@ -78,7 +130,6 @@ pub struct SequenceOutput {
 }
 
 /// A loaded model. It is never changed, so any number of threads may forward through it.
-#[derive(Debug)]
 pub struct Model {
     name: String,
     config: ModelConfig,
@@ -99,11 +150,7 @@ impl Model {
         let config = ModelConfig::load(dir)?;
         let tokens = Tokens::load(dir, &config)?;
         let files = weights::files(dir)?;
-        let weights = weights::open(dir, &files, &config, options)?;
-        let decoder = Decoder::new(&config, weights).map_err(|source| LoadError::Weights {
-            dir: dir.to_owned(),
-            source,
-        })?;
+        let decoder = Decoder::load(dir, &files, &config, options)?;
         let fingerprints = Fingerprints {
             model: weights::fingerprint(dir, &files)?,
             tokenizer: tokens.fingerprint().to_owned(),
@@ -152,7 +199,12 @@ impl Model {
 
     /// An empty KV-cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config, self.options.dtype, &self.options.device)
+        match &self.decoder {
+            Decoder::Cpu(_) => KvCache::on_cpu(&self.config),
+            Decoder::Candle { dtype, .. } => {
+                KvCache::in_tensors(&self.config, *dtype, &self.options.device)
+            }
+        }
     }
 
     /// Forwards new tokens of several sequences at once: the linear layers see all of them as one
@@ -174,59 +226,15 @@ impl Model {
         for input in batch.iter() {
             self.check(input)?;
         }
-        let device = &self.options.device;
-        let ids: Vec<u32> = batch.iter().flat_map(|input| input.ids).copied().collect();
-        let positions: Vec<u32> = batch
-            .iter()
-            .flat_map(|input| (input.cache.len()..).take(input.ids.len()))
-            .map(|position| position as u32)
-            .collect();
-
-        // Rows of the batch where something is wanted: states first, then logits.
-        let starts: Vec<usize> = batch
-            .iter()
-            .scan(0, |next, input| {
-                let start = *next;
-                *next += input.ids.len();
-                Some(start)
-            })
-            .collect();
-        let rows_of = |wanted: fn(&SequenceInput<'_>) -> Vec<usize>| -> Vec<u32> {
-            batch
-                .iter()
-                .zip(&starts)
-                .flat_map(|(input, start)| {
-                    wanted(input).into_iter().map(move |at| (start + at) as u32)
-                })
-                .collect()
-        };
-        let hidden_rows = rows_of(|input| input.hidden_at.to_vec());
-        let logits_rows = rows_of(|input| input.logits_at.to_vec());
-
-        let total = ids.len();
-        let ids = Tensor::from_vec(ids, total, device)?; // (tokens)
-        let positions = Tensor::from_vec(positions, total, device)?; // (tokens)
-        let mut spans: Vec<SequenceSpan<'_>> = batch
-            .iter_mut()
-            .zip(&starts)
-            .map(|(input, &start)| SequenceSpan {
-                start,
-                len: input.ids.len(),
-                cache: input.cache,
-            })
-            .collect();
-        for span in &mut spans {
-            span.cache.reserve(span.cache.len() + span.len)?;
+        for input in batch.iter_mut() {
+            input.cache.reserve(input.cache.len() + input.ids.len())?;
         }
-        let states = self.decoder.states(&ids, &positions, &mut spans)?; // (tokens, hidden)
-        let hidden = self.decoder.finish(&states, &hidden_rows)?;
-        let logits = match self.decoder.finish(&states, &logits_rows)? {
-            Some(rows) => Some(self.decoder.logits(&rows)?),
-            None => None,
+        let wanted = Wanted::of(batch);
+        let (hidden, logits) = match &self.decoder {
+            Decoder::Cpu(decoder) => Self::forward_on_cpu(decoder, batch, &wanted)?,
+            Decoder::Candle { decoder, .. } => self.forward_in_candle(decoder, batch, &wanted)?,
         };
-        let mut hidden = rows_to_vecs(hidden)?.into_iter();
-        let mut logits = rows_to_vecs(logits)?.into_iter();
-
+        let (mut hidden, mut logits) = (hidden.into_iter(), logits.into_iter());
         Ok(batch
             .iter_mut()
             .map(|input| {
@@ -239,6 +247,66 @@ impl Model {
                 }
             })
             .collect())
+    }
+
+    fn forward_on_cpu(
+        decoder: &CpuDecoder,
+        batch: &mut [SequenceInput<'_>],
+        wanted: &Wanted,
+    ) -> Result<(RowVecs, RowVecs), ForwardError> {
+        let mut spans = Vec::with_capacity(batch.len());
+        for input in batch {
+            let past = input.cache.len();
+            let Store::Cpu(kv) = &mut input.cache.store else {
+                return Err(ForwardError::Input("a KV-cache in tensors".into()));
+            };
+            spans.push(CpuSpan {
+                ids: input.ids,
+                kv,
+                past,
+            });
+        }
+        Ok(decoder.forward(&mut spans, wanted.hidden_rows(), wanted.logits_rows()))
+    }
+
+    fn forward_in_candle(
+        &self,
+        decoder: &CandleDecoder,
+        batch: &mut [SequenceInput<'_>],
+        wanted: &Wanted,
+    ) -> Result<(RowVecs, RowVecs), ForwardError> {
+        let device = &self.options.device;
+        let ids: Vec<u32> = batch.iter().flat_map(|input| input.ids).copied().collect();
+        let positions: Vec<u32> = batch
+            .iter()
+            .flat_map(|input| (input.cache.len()..).take(input.ids.len()))
+            .map(|position| position as u32)
+            .collect();
+        let total = ids.len();
+        let ids = Tensor::from_vec(ids, total, device)?; // (tokens)
+        let positions = Tensor::from_vec(positions, total, device)?; // (tokens)
+        let mut spans = Vec::with_capacity(batch.len());
+        let mut start = 0;
+        for input in batch {
+            let (past, len) = (input.cache.len(), input.ids.len());
+            let Store::Candle(cache) = &mut input.cache.store else {
+                return Err(ForwardError::Input("a KV-cache in blocks".into()));
+            };
+            spans.push(SequenceSpan {
+                start,
+                len,
+                cache,
+                past,
+            });
+            start += len;
+        }
+        let states = decoder.states(&ids, &positions, &mut spans)?; // (tokens, hidden)
+        let hidden = decoder.finish(&states, wanted.hidden_rows())?;
+        let logits = match decoder.finish(&states, wanted.logits_rows())? {
+            Some(rows) => Some(decoder.logits(&rows)?),
+            None => None,
+        };
+        Ok((rows_to_vecs(hidden)?, rows_to_vecs(logits)?))
     }
 
     fn check(&self, input: &SequenceInput<'_>) -> Result<(), ForwardError> {
@@ -276,6 +344,86 @@ impl Model {
             return Err(ForwardError::Input("the KV-cache of another model".into()));
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    fn load(
+        dir: &Path,
+        files: &[PathBuf],
+        config: &ModelConfig,
+        options: &LoadOptions,
+    ) -> Result<Self, LoadError> {
+        let on_cpu = options.device.is_cpu();
+        // Our own kernels know one activation, which is that of all families.
+        let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
+        if on_cpu && own {
+            let checkpoint = Checkpoint::open(dir, files)?;
+            return CpuDecoder::load(config, &checkpoint, options.weights).map(Self::Cpu);
+        }
+        let dtype = match options.weights {
+            Some(WeightType::F32) => DType::F32,
+            None if on_cpu => DType::F32,
+            Some(WeightType::F16) => DType::F16,
+            Some(WeightType::Bf16) | None => DType::BF16,
+            Some(WeightType::Q8_0) => {
+                return Err(LoadError::Unsupported {
+                    path: dir.to_owned(),
+                    what: "q8_0 without our own kernels".into(),
+                    remedy: "take f32, f16 or bf16".into(),
+                });
+            }
+        };
+        let weights = weights::open(dir, files, config, dtype, &options.device)?;
+        let decoder = CandleDecoder::new(config, weights).map_err(|source| LoadError::Weights {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self::Candle { decoder, dtype })
+    }
+}
+
+/// Rows of numbers.
+type RowVecs = Vec<Vec<f32>>;
+
+/// Rows of a batch where something is wanted.
+struct Wanted {
+    /// States first, then logits.
+    rows: Vec<u32>,
+    states: usize,
+}
+
+impl Wanted {
+    fn of(batch: &[SequenceInput<'_>]) -> Self {
+        let mut rows = Vec::new();
+        let add = |rows: &mut Vec<u32>, wanted: fn(&SequenceInput<'_>) -> Vec<usize>| {
+            let mut start = 0;
+            for input in batch {
+                rows.extend(wanted(input).into_iter().map(|at| (start + at) as u32));
+                start += input.ids.len();
+            }
+        };
+        add(&mut rows, |input| input.hidden_at.to_vec());
+        let states = rows.len();
+        add(&mut rows, |input| input.logits_at.to_vec());
+        Self { rows, states }
+    }
+
+    fn hidden_rows(&self) -> &[u32] {
+        &self.rows[..self.states]
+    }
+
+    fn logits_rows(&self) -> &[u32] {
+        &self.rows[self.states..]
     }
 }
 

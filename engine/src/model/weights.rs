@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::{DType, Device};
 use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use serde::Deserialize;
 
-use super::LoadOptions;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::read_json_if_there;
@@ -60,23 +60,17 @@ pub(crate) fn open(
     dir: &Path,
     files: &[PathBuf],
     config: &ModelConfig,
-    options: &LoadOptions,
+    dtype: DType,
+    device: &Device,
 ) -> Result<ShardedVarBuilder, LoadError> {
     // SAFETY: the files are mapped only while the tensors are copied out of them; nobody may
     // shorten them meanwhile, as with every program that maps its weights.
-    let weights = unsafe {
-        ShardedSafeTensors::sharded(
-            files,
-            options.dtype,
-            &options.device,
-            None,
-            Arc::new(|_| true),
-        )
-    }
-    .map_err(|source| LoadError::Weights {
-        dir: dir.to_owned(),
-        source,
-    })?;
+    let weights =
+        unsafe { ShardedSafeTensors::sharded(files, dtype, device, None, Arc::new(|_| true)) }
+            .map_err(|source| LoadError::Weights {
+                dir: dir.to_owned(),
+                source,
+            })?;
     let held = |name: &str| weights.contains_tensor(name);
     // A tied embedding may be stored as the head alone.
     let tied = |name: &str| config.tie_word_embeddings && name == EMBEDDING && held(HEAD);

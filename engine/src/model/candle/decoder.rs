@@ -9,11 +9,11 @@ use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder}
 
 use super::attention::{Attention, Masks, SequenceSpan};
 use super::rotary::Rotary;
-use super::weights;
 use crate::config::ModelConfig;
+use crate::model::weights;
 
 /// Embedding, layers, final norm and head.
-pub(crate) struct Decoder {
+pub(crate) struct CandleDecoder {
     config: ModelConfig,
     embedding: Embedding,
     rotary: Rotary,
@@ -29,7 +29,7 @@ struct Layer {
     mlp: Mlp,
 }
 
-impl Decoder {
+impl CandleDecoder {
     pub(crate) fn new(config: &ModelConfig, vb: ShardedVarBuilder) -> Result<Self> {
         let comm = Arc::new(Comm::from_device(Id::new(), vb.device(), 0, 1)?);
         let model = vb.pp("model");
@@ -98,9 +98,9 @@ impl Decoder {
     }
 }
 
-impl std::fmt::Debug for Decoder {
+impl std::fmt::Debug for CandleDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decoder")
+        f.debug_struct("CandleDecoder")
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

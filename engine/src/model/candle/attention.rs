@@ -9,7 +9,7 @@ use mistralrs_quant::{
     ColumnParallelLayer, Comm, QuantMethod, RowParallelLayer, ShardedVarBuilder,
 };
 
-use super::kv_cache::KvCache;
+use super::kv_tensors::KvTensors;
 use super::rotary::Angles;
 use crate::config::ModelConfig;
 
@@ -19,8 +19,10 @@ pub(crate) struct SequenceSpan<'a> {
     pub(crate) start: usize,
     /// How many rows.
     pub(crate) len: usize,
-    /// The sequence's KV-cache.
-    pub(crate) cache: &'a mut KvCache,
+    /// The sequence's KV-cache, with room for them.
+    pub(crate) cache: &'a mut KvTensors,
+    /// Positions held before.
+    pub(crate) past: usize,
 }
 
 /// One layer's attention.
@@ -115,7 +117,8 @@ impl Attention {
                     .transpose(0, 1)?
                     .contiguous()
             };
-            let (keys, values) = span.cache.write(self.layer, &own(&keys)?, &own(&values)?)?;
+            let (keys, values) = (own(&keys)?, own(&values)?);
+            let (keys, values) = span.cache.write(self.layer, span.past, &keys, &values)?;
             let mask = masks.of(at, self.window.is_some());
             attended.push(self.attend(&own(&queries)?, &keys, &values, mask)?);
         }
@@ -170,7 +173,7 @@ impl Masks {
         let masks = |window: Option<usize>| {
             spans
                 .iter()
-                .map(|span| mask(span.cache.len(), span.len, window, like))
+                .map(|span| mask(span.past, span.len, window, like))
                 .collect::<Result<Vec<_>>>()
         };
         let window = config.sliding_window.map(|window| window.positions);

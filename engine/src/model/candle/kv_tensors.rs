@@ -1,0 +1,126 @@
+//! Keys and values of one sequence as tensors, one pair a layer.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::config::ModelConfig;
+use crate::model::kv_cache::BLOCK;
+
+/// Each layer's keys and values with room for `capacity` positions.
+#[derive(Debug)]
+pub(crate) struct KvTensors {
+    /// None until the first positions are reserved.
+    layers: Vec<Option<LayerKv>>,
+    blocks: usize,
+    shape: KvShape,
+}
+
+/// One layer's keys and values, each `(kv_heads, capacity, head_dim)` and contiguous.
+#[derive(Debug)]
+struct LayerKv {
+    keys: Tensor,
+    values: Tensor,
+}
+
+/// What all layers have in common.
+#[derive(Debug, Clone)]
+struct KvShape {
+    kv_heads: usize,
+    head_dim: usize,
+    dtype: DType,
+    device: Device,
+}
+
+impl KvTensors {
+    pub(crate) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
+        Self {
+            layers: (0..config.num_hidden_layers).map(|_| None).collect(),
+            blocks: 0,
+            shape: KvShape {
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+                dtype,
+                device: device.clone(),
+            },
+        }
+    }
+
+    /// How many blocks there is room for.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks
+    }
+
+    /// Bytes of one block of positions.
+    pub(crate) fn block_bytes(&self) -> usize {
+        let row = self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.size_in_bytes();
+        2 * self.layers.len() * row * BLOCK
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn clear(&mut self) {
+        self.layers.fill_with(|| None);
+        self.blocks = 0;
+    }
+
+    /// Makes room for `blocks` in all; the first `len` positions are kept.
+    pub(crate) fn grow(&mut self, blocks: usize, len: usize) -> Result<()> {
+        // All layers first, then the swap: after an error everything is as it was.
+        let grown = self
+            .layers
+            .iter()
+            .map(|layer| {
+                self.shape
+                    .grown(layer.as_ref(), len, blocks * BLOCK)
+                    .map(Some)
+            })
+            .collect::<Result<_>>()?;
+        self.layers = grown;
+        self.blocks = blocks;
+        Ok(())
+    }
+
+    /// Writes new positions' keys and values `(kv_heads, new, head_dim)` behind the first `past`, and
+    /// gives all: `(kv_heads, past + new, head_dim)` each.
+    pub(crate) fn write(
+        &self,
+        layer: usize,
+        past: usize,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let Some(Some(kv)) = self.layers.get(layer) else {
+            candle_core::bail!("layer {layer} has no room reserved in the KV-cache");
+        };
+        let len = past + keys.dim(1)?;
+        kv.keys.slice_set(keys, 1, past)?;
+        kv.values.slice_set(values, 1, past)?;
+        Ok((kv.keys.narrow(1, 0, len)?, kv.values.narrow(1, 0, len)?))
+    }
+
+    /// Whether this was made for such a model.
+    pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
+        self.layers.len() == config.num_hidden_layers
+            && self.shape.kv_heads == config.num_key_value_heads
+            && self.shape.head_dim == config.head_dim
+    }
+}
+
+impl KvShape {
+    /// Room for `capacity` positions, the first `len` copied from `old`.
+    fn grown(&self, old: Option<&LayerKv>, len: usize, capacity: usize) -> Result<LayerKv> {
+        let room = |old: Option<&Tensor>| -> Result<Tensor> {
+            let new = Tensor::zeros(
+                (self.kv_heads, capacity, self.head_dim),
+                self.dtype,
+                &self.device,
+            )?;
+            if let Some(old) = old.filter(|_| len > 0) {
+                new.slice_set(&old.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+            }
+            Ok(new)
+        };
+        Ok(LayerKv {
+            keys: room(old.map(|kv| &kv.keys))?,
+            values: room(old.map(|kv| &kv.values))?,
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Attention of a few queries that share a key head, over the blocks of one sequence.
+//!
+//! Softmax is taken block by block (Milakov & Gimelshein 2018). Blocks lie at fixed positions and what
+//! a query may not see is added as an exact zero.
+//!
+//! **Invariant:** a query's result is the same bits whichever queries stand beside it.
+
+use super::kernels::{LANES, Lanes};
+use super::kv_blocks::KvBlocks;
+use super::ops::exp;
+use crate::model::kv_cache::BLOCK;
+
+/// Queries that are answered together at most.
+pub(super) const TILE: usize = 8;
+
+/// One query: where it stands and what it may see.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Query<'a> {
+    /// `head_dim` numbers, scaled.
+    pub(super) query: &'a [f32],
+    /// The first position that it sees.
+    pub(super) from: usize,
+    /// Where the positions that it sees end.
+    pub(super) to: usize,
+}
+
+/// Buffers of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    scores: Vec<[Lanes; BLOCK / LANES]>,
+    sums: Vec<Vec<Lanes>>,
+}
+
+/// Answers up to [`TILE`] queries of `head` in `layer`; `each(i, answer)` gets `value_width` numbers.
+pub(super) fn attend(
+    kv: &KvBlocks,
+    (layer, head): (usize, usize),
+    queries: &[Query<'_>],
+    scratch: &mut Scratch,
+    mut each: impl FnMut(usize, &[Lanes], f32),
+) {
+    let mut at = 0;
+    while at < queries.len() {
+        let left = &queries[at..];
+        let each = |i: usize, sums: &[Lanes], total: f32| each(at + i, sums, total);
+        at += match left.len() {
+            8.. => tile::<8>(kv, (layer, head), left, scratch, each),
+            4.. => tile::<4>(kv, (layer, head), left, scratch, each),
+            2.. => tile::<2>(kv, (layer, head), left, scratch, each),
+            _ => tile::<1>(kv, (layer, head), left, scratch, each),
+        };
+    }
+}
+
+fn tile<const N: usize>(
+    kv: &KvBlocks,
+    (layer, head): (usize, usize),
+    queries: &[Query<'_>],
+    scratch: &mut Scratch,
+    mut each: impl FnMut(usize, &[Lanes], f32),
+) -> usize {
+    let width = kv.shape().value_width() / LANES;
+    let queries: [Query<'_>; N] = std::array::from_fn(|i| queries[i]);
+    let from = queries.iter().map(|q| q.from).min().unwrap_or(0);
+    let to = queries.iter().map(|q| q.to).max().unwrap_or(0);
+    let mut most = [f32::NEG_INFINITY; N];
+    let mut totals = [[0f32; LANES]; N];
+    scratch
+        .scores
+        .resize(N.max(scratch.scores.len()), [[0.0; LANES]; BLOCK / LANES]);
+    scratch
+        .sums
+        .resize_with(N.max(scratch.sums.len()), Vec::new);
+    for sums in &mut scratch.sums {
+        sums.clear();
+        sums.resize(width, [0.0; LANES]);
+    }
+    for block in from / BLOCK..to.div_ceil(BLOCK) {
+        let (keys, values) = kv.head(block, layer, head);
+        let first = block * BLOCK;
+        let sixteens = (to - first).min(BLOCK).div_ceil(LANES);
+        let scores = &mut scratch.scores[..N];
+        score::<N>(keys, &queries, sixteens, scores);
+        for (i, query) in queries.iter().enumerate() {
+            let scores = &mut scores[i][..sixteens];
+            let rescale = weigh(scores, first, query, &mut most[i], &mut totals[i]);
+            if rescale != 1.0 {
+                for sums in &mut scratch.sums[i] {
+                    sums.iter_mut().for_each(|sum| *sum *= rescale);
+                }
+            }
+        }
+        add_values::<N>(values, scores, (to - first).min(BLOCK), &mut scratch.sums);
+    }
+    for i in 0..N {
+        each(i, &scratch.sums[i], totals[i].iter().sum());
+    }
+    N
+}
+
+/// Scores of the first `sixteens * 16` positions of a block.
+fn score<const N: usize>(
+    keys: &[f32],
+    queries: &[Query<'_>; N],
+    sixteens: usize,
+    scores: &mut [[Lanes; BLOCK / LANES]],
+) {
+    let head_dim = queries[0].query.len();
+    for at in 0..sixteens {
+        let keys = &keys[at * head_dim * LANES..][..head_dim * LANES];
+        let mut sums = [[0f32; LANES]; N];
+        for (d, key) in keys.chunks_exact(LANES).enumerate() {
+            for i in 0..N {
+                let part = queries[i].query[d];
+                for (sum, key) in sums[i].iter_mut().zip(key) {
+                    *sum = key.mul_add(part, *sum);
+                }
+            }
+        }
+        for i in 0..N {
+            scores[i][at] = sums[i];
+        }
+    }
+}
+
+/// Makes weights of scores; gives what earlier blocks' sums are to be multiplied with.
+fn weigh(
+    scores: &mut [Lanes],
+    first: usize,
+    query: &Query<'_>,
+    most: &mut f32,
+    totals: &mut Lanes,
+) -> f32 {
+    let end = first + scores.len() * LANES;
+    if query.from > first || query.to < end {
+        for (position, score) in (first..).zip(scores.iter_mut().flatten()) {
+            if position < query.from || position >= query.to {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+    }
+    let mut lanes = [*most; LANES];
+    for score in scores.iter() {
+        for (most, score) in lanes.iter_mut().zip(score) {
+            *most = most.max(*score);
+        }
+    }
+    let larger = lanes.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    if larger == f32::NEG_INFINITY {
+        scores.fill([0.0; LANES]);
+        return 1.0;
+    }
+    // Where nothing came before there is nothing to rescale.
+    let rescale = if *most == f32::NEG_INFINITY || *most == larger {
+        1.0
+    } else {
+        exp(*most - larger)
+    };
+    *most = larger;
+    totals.iter_mut().for_each(|total| *total *= rescale);
+    for score in scores {
+        for (score, total) in score.iter_mut().zip(totals.iter_mut()) {
+            let weight = exp(*score - larger);
+            *score = if *score == f32::NEG_INFINITY {
+                0.0
+            } else {
+                weight
+            };
+            *total += *score;
+        }
+    }
+    rescale
+}
+
+/// Adds the values of a block's first positions, each times its weight.
+fn add_values<const N: usize>(
+    values: &[f32],
+    weights: &[[Lanes; BLOCK / LANES]],
+    positions: usize,
+    sums: &mut [Vec<Lanes>],
+) {
+    let width = sums[0].len();
+    for part in 0..width {
+        let mut added: [Lanes; N] = std::array::from_fn(|i| sums[i][part]);
+        for (position, values) in values
+            .chunks_exact(width * LANES)
+            .take(positions)
+            .enumerate()
+        {
+            let values = &values[part * LANES..][..LANES];
+            for i in 0..N {
+                let weight = weights[i][position / LANES][position % LANES];
+                for (sum, value) in added[i].iter_mut().zip(values) {
+                    *sum = value.mul_add(weight, *sum);
+                }
+            }
+        }
+        for i in 0..N {
+            sums[i][part] = added[i];
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Inner products of 16 rows of a matrix (a *panel*) with a few rows of activations.
+//!
+//! One plain version that says what is computed, and versions for AVX2 and AVX-512 that give the same
+//! bits; which one runs is decided once, from what the CPU can do.
+//!
+//! **Invariant:** every number is summed in one order that depends on nothing but its own row and
+//! activations. So a token's states are the same bits whatever else is in the batch and however its
+//! text was cut into steps.
+
+mod plain;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+use half::{bf16, f16};
+
+/// Rows of a panel. Within a panel the 16 rows' weights of one column stand side by side.
+pub(super) const LANES: usize = 16;
+/// Columns that share a scale in a quantised row.
+pub(super) const BLOCK: usize = 32;
+/// Rows of activations that one call takes at most.
+pub(super) const MOST_ROWS: usize = 8;
+
+/// One number for each row of a panel.
+pub(super) type Lanes = [f32; LANES];
+
+/// What the CPU can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isa {
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The best that this CPU can do.
+    pub(super) fn detected() -> Self {
+        static DETECTED: OnceLock<Isa> = OnceLock::new();
+        *DETECTED.get_or_init(|| Self::all().last().copied().unwrap_or(Isa::Plain))
+    }
+
+    /// Everything that this CPU can do, the best last.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Isa::Plain];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            all.extend(avx2.then_some(Isa::Avx2));
+            all.extend((avx2 && avx512).then_some(Isa::Avx512));
+        }
+        all
+    }
+}
+
+/// A weight as it is stored.
+pub(super) trait Weight: Copy + Default + Send + Sync + 'static {
+    /// Exactly the same number.
+    fn widen(self) -> f32;
+    /// The nearest number of this type.
+    fn narrow(value: f32) -> Self;
+    /// The panels' products with rows of activations; see [`float_products`].
+    ///
+    /// # Safety
+    /// The CPU can do `isa`.
+    #[doc(hidden)]
+    unsafe fn products(
+        isa: Isa,
+        panels: &[&[Self]],
+        xs: &[&[f32]],
+        each: &mut impl FnMut(usize, usize, &Lanes),
+    );
+}
+
+macro_rules! weight {
+    ($type:ty, $widen:expr, $narrow:expr, $avx512:ident) => {
+        impl Weight for $type {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                $widen(self)
+            }
+            fn narrow(value: f32) -> Self {
+                $narrow(value)
+            }
+            unsafe fn products(
+                isa: Isa,
+                panels: &[&[Self]],
+                xs: &[&[f32]],
+                each: &mut impl FnMut(usize, usize, &Lanes),
+            ) {
+                match isa {
+                    Isa::Plain => plain::float_products(panels, xs, each),
+                    // SAFETY: the caller knows that the CPU can do it.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => unsafe { x86::float_products_avx2(panels, xs, each) },
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => unsafe { x86::$avx512(panels, xs, each) },
+                }
+            }
+        }
+    };
+}
+
+weight!(f32, |value| value, |value| value, f32_products);
+weight!(f16, f16::to_f32, f16::from_f32, f16_products);
+weight!(bf16, bf16::to_f32, bf16::from_f32, bf16_products);
+
+/// For each panel `p` and each row `m` of `xs` (at most [`MOST_ROWS`]) calls `each(p, m, sums)` with the
+/// 16 inner products of the panel's rows and that row, summed column by column with fused
+/// multiply-adds. A panel is `columns` times 16 weights.
+pub(super) fn float_products<W: Weight>(
+    isa: Isa,
+    panels: &[&[W]],
+    xs: &[&[f32]],
+    mut each: impl FnMut(usize, usize, &Lanes),
+) {
+    for panel in panels {
+        for x in xs {
+            assert_eq!(panel.len(), x.len() * LANES);
+        }
+    }
+    // SAFETY: an `Isa` other than `Plain` only comes from what was detected.
+    unsafe { W::products(isa, panels, xs, &mut each) }
+}
+
+/// A panel of 8-bit weights: for each block of 32 columns 16 scales, and the weights in groups of four
+/// columns, 16 rows side by side, four bytes each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Q8Panel<'a> {
+    /// 512 a block
+    pub(super) weights: &'a [i8],
+    /// 16 a block, one a row
+    pub(super) scales: &'a [f16],
+}
+
+/// A row of activations in 8 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Q8Row<'a> {
+    /// The quantised value plus 128, 32 a block
+    pub(super) values: &'a [u8],
+    /// One a block
+    pub(super) scales: &'a [f32],
+}
+
+/// As [`float_products`]: within a block of 32 columns the sum is exact, in integers; blocks are added
+/// in f32, each times the product of its two scales.
+pub(super) fn q8_products(
+    isa: Isa,
+    panel: Q8Panel<'_>,
+    xs: &[Q8Row<'_>],
+    mut each: impl FnMut(usize, &Lanes),
+) {
+    let blocks = panel.weights.len() / (BLOCK * LANES);
+    assert_eq!(panel.weights.len(), blocks * BLOCK * LANES);
+    assert_eq!(panel.scales.len(), blocks * LANES);
+    for x in xs {
+        assert!(x.values.len() == blocks * BLOCK && x.scales.len() == blocks);
+    }
+    match isa {
+        Isa::Plain => plain::q8_products(panel, xs, &mut each),
+        // SAFETY: an `Isa` other than `Plain` only comes from what was detected.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::q8_products_avx2(panel, xs, &mut each) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::q8_products(panel, xs, &mut each) },
+    }
+}
+
+/// Quantises a row: in each block of 32 the largest magnitude becomes 127 (Q8_0 of ggml).
+pub(super) fn quantise(row: &[f32], values: &mut [u8], scales: &mut [f32]) {
+    let blocks = row.chunks_exact(BLOCK).zip(values.chunks_exact_mut(BLOCK));
+    for ((block, values), scale) in blocks.zip(scales) {
+        let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
+        *scale = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        for (value, x) in values.iter_mut().zip(block) {
+            *value = ((x * inverse).round_ties_even() as i32 + 128) as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    fn floats(rng: &mut StdRng, count: usize) -> Vec<f32> {
+        (0..count)
+            .map(|_| rng.random::<f32>() * 2.0 - 1.0)
+            .collect()
+    }
+
+    fn check<W: Weight>() {
+        let mut rng = StdRng::seed_from_u64(3);
+        for (columns, panels, rows) in [(1, 1, 1), (33, 5, 7), (160, 9, 8), (64, 4, 3)] {
+            let panels: Vec<Vec<W>> = (0..panels)
+                .map(|_| {
+                    floats(&mut rng, columns * LANES)
+                        .into_iter()
+                        .map(W::narrow)
+                        .collect()
+                })
+                .collect();
+            let panels: Vec<&[W]> = panels.iter().map(Vec::as_slice).collect();
+            let xs: Vec<Vec<f32>> = (0..rows).map(|_| floats(&mut rng, columns)).collect();
+            let xs: Vec<&[f32]> = xs.iter().map(Vec::as_slice).collect();
+            let results = |isa, panels: &[&[W]], xs: &[&[f32]]| {
+                let mut sums = vec![[0f32; LANES]; panels.len() * xs.len()];
+                float_products(isa, panels, xs, |p, m, lanes| {
+                    sums[p * xs.len() + m] = *lanes
+                });
+                sums
+            };
+            let wanted = results(Isa::Plain, &panels, &xs);
+            for isa in Isa::all() {
+                assert_eq!(results(isa, &panels, &xs), wanted, "{isa:?}");
+                // One row and one panel alone give the same bits.
+                let alone = results(isa, &panels[panels.len() - 1..], &xs[rows - 1..]);
+                assert_eq!(alone.last(), wanted.last(), "{isa:?}");
+            }
+            let exact: f64 = (0..columns)
+                .map(|k| f64::from(panels[0][k * LANES].widen()) * f64::from(xs[0][k]))
+                .sum();
+            assert!((f64::from(wanted[0][0]) - exact).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn all_versions_of_the_float_products_give_the_same_bits() {
+        check::<f32>();
+        check::<f16>();
+        check::<bf16>();
+    }
+
+    #[test]
+    fn all_versions_of_the_8_bit_products_give_the_same_bits() {
+        let mut rng = StdRng::seed_from_u64(4);
+        for (blocks, rows) in [(1, 1), (5, 8), (28, 3), (7, 6)] {
+            let weights: Vec<i8> = (0..blocks * BLOCK * LANES)
+                .map(|_| rng.random_range(-127..=127))
+                .collect();
+            let scales: Vec<f16> = floats(&mut rng, blocks * LANES)
+                .into_iter()
+                .map(f16::from_f32)
+                .collect();
+            let panel = Q8Panel {
+                weights: &weights,
+                scales: &scales,
+            };
+            let rows: Vec<_> = (0..rows)
+                .map(|_| {
+                    let row = floats(&mut rng, blocks * BLOCK);
+                    let (mut values, mut scales) = (vec![0; row.len()], vec![0.0; blocks]);
+                    quantise(&row, &mut values, &mut scales);
+                    (values, scales)
+                })
+                .collect();
+            let xs: Vec<_> = rows
+                .iter()
+                .map(|(values, scales)| Q8Row { values, scales })
+                .collect();
+            let results = |isa, xs: &[Q8Row<'_>]| {
+                let mut sums = vec![[0f32; LANES]; xs.len()];
+                q8_products(isa, panel, xs, |m, lanes| sums[m] = *lanes);
+                sums
+            };
+            let wanted = results(Isa::Plain, &xs);
+            for isa in Isa::all() {
+                assert_eq!(results(isa, &xs), wanted, "{isa:?}");
+                assert_eq!(
+                    results(isa, &xs[xs.len() - 1..]).last(),
+                    wanted.last(),
+                    "{isa:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn quantising_keeps_the_largest_magnitude_and_rounds_the_rest() {
+        let mut row = vec![0.0f32; BLOCK];
+        (row[0], row[1], row[2]) = (-2.0, 1.0, 0.004);
+        let (mut values, mut scales) = (vec![0; BLOCK], vec![0.0]);
+        quantise(&row, &mut values, &mut scales);
+        assert_eq!(
+            (values[0], values[1], values[2], values[3]),
+            (1, 192, 128, 128)
+        );
+        assert!((scales[0] - 2.0 / 127.0).abs() < 1e-9);
+    }
+}

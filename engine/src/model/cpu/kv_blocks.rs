@@ -1,0 +1,100 @@
+//! Keys and values of one sequence in blocks of positions.
+//!
+//! A block holds every layer: for each layer and head the keys of 16 positions side by side, so that 16
+//! scores are summed at once, then the values of one position after another.
+
+use super::kernels::LANES;
+use crate::config::ModelConfig;
+use crate::model::kv_cache::BLOCK;
+
+/// What all blocks have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockShape {
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+impl BlockShape {
+    pub(crate) fn of(config: &ModelConfig) -> Self {
+        Self {
+            layers: config.num_hidden_layers,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        }
+    }
+
+    /// Values are kept in whole lanes.
+    pub(super) fn value_width(self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    fn head_len(self) -> usize {
+        BLOCK * (self.head_dim + self.value_width())
+    }
+
+    /// Numbers in a block.
+    pub(crate) fn block_len(self) -> usize {
+        self.layers * self.kv_heads * self.head_len()
+    }
+}
+
+/// The blocks of one sequence.
+#[derive(Debug)]
+pub(crate) struct KvBlocks {
+    shape: BlockShape,
+    blocks: Vec<Box<[f32]>>,
+}
+
+impl KvBlocks {
+    pub(crate) fn new(shape: BlockShape) -> Self {
+        Self {
+            shape,
+            blocks: Vec::new(),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> BlockShape {
+        self.shape
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Makes room, or gives room back.
+    pub(crate) fn resize(&mut self, blocks: usize) {
+        let len = self.shape.block_len();
+        self.blocks
+            .resize_with(blocks, || vec![0.0; len].into_boxed_slice());
+    }
+
+    /// Writes a position's key and value, `head_dim` numbers each.
+    pub(super) fn write(
+        &mut self,
+        layer: usize,
+        head: usize,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let (shape, within) = (self.shape, position % BLOCK);
+        let start = shape.head_len() * (layer * shape.kv_heads + head);
+        let head = &mut self.blocks[position / BLOCK][start..start + shape.head_len()];
+        let (keys, values) = head.split_at_mut(BLOCK * shape.head_dim);
+        let sixteen = &mut keys[within / LANES * LANES * shape.head_dim..];
+        let places = sixteen.iter_mut().skip(within % LANES).step_by(LANES);
+        for (place, key) in places.zip(key) {
+            *place = *key;
+        }
+        values[within * shape.value_width()..][..value.len()].copy_from_slice(value);
+    }
+
+    /// Keys and values of one block of one head: `(BLOCK / 16, head_dim, 16)` and `(BLOCK, value_width)`.
+    pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> (&[f32], &[f32]) {
+        let start = self.shape.head_len() * (layer * self.shape.kv_heads + head);
+        self.blocks[block][start..start + self.shape.head_len()]
+            .split_at(BLOCK * self.shape.head_dim)
+    }
+}
