@@ -128,14 +128,16 @@ impl Sequence {
         let limit = request.retrieval.max_retrievals;
         let limit = limit.unwrap_or(rules.tokens.onegen().max_retrievals);
         let may_retrieve = retriever && request.retrieval.enabled;
+        let text = VisibleText::new(rules.tokens.clone(), request.sampling.stop.clone());
+        let sampler = Sampler::new(request.sampling, &conversation.log);
         Self {
             id,
             name: request.conversation,
             conversation,
             start,
             phase: Phase::Waiting,
-            text: VisibleText::new(rules.tokens.clone(), request.sampling.stop.clone()),
-            sampler: Sampler::new(request.sampling),
+            text,
+            sampler,
             searches_left: if may_retrieve { limit } else { 0 },
             retrieval: request.retrieval,
             usage,
@@ -259,8 +261,13 @@ impl Sequence {
         let tokens_left = max_tokens - self.usage.completion_tokens;
         let may_search = may_search && self.searches_left > 0 && tokens_left > 1;
         let query_id = rules.tokens.query_id();
+        let stop_ids = self.sampler.params().stop_token_ids.clone();
+        let ends = |id: u32| rules.tokens.is_eos(id) || stop_ids.contains(&id);
+        let too_early = self.usage.completion_tokens < self.sampler.params().min_tokens;
         let masked = |id: u32| {
-            rules.never_sampled.get(id as usize) != Some(&false) || (id == query_id && !may_search)
+            rules.never_sampled.get(id as usize) != Some(&false)
+                || (id == query_id && !may_search)
+                || (too_early && ends(id))
         };
         let Some(id) = self.sampler.sample(&logits, masked) else {
             let position = self.conversation.log.len().saturating_sub(1);
@@ -279,7 +286,8 @@ impl Sequence {
             return Next::GoOn;
         }
         self.conversation.log.push(id, SpanKind::Generated);
-        if rules.tokens.is_eos(id) {
+        self.sampler.generated(id);
+        if ends(id) {
             return self.end(FinishReason::Stop);
         }
         match self.text.push(id) {

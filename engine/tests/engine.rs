@@ -447,6 +447,34 @@ fn a_stop_string_ends_the_turn_and_is_not_shown() {
 }
 
 #[test]
+fn a_stop_id_ends_the_turn_but_not_before_min_tokens() {
+    let model = Family::Llama.model();
+    let engine = engine(&model, None);
+    let prompt = question(&model, "Lima").len();
+    run(&engine, request(&model, "a", "Lima", 12));
+    let generated = log_ids(&engine, "a").split_off(prompt);
+    let stop = generated[5];
+    let first = generated.iter().position(|&id| id == stop).unwrap();
+    let mut stopped = request(&model, "b", "Lima", 12);
+    stopped.sampling.stop_token_ids = vec![stop];
+    let done = run(&engine, stopped);
+    assert_eq!(done.summary.finish_reason, FinishReason::Stop);
+    assert_eq!(log_ids(&engine, "b")[prompt..], generated[..=first]);
+
+    // The end wins wherever it is not masked.
+    let vocabulary = model.config().vocab_size as u32;
+    let end = (0..vocabulary)
+        .find(|&id| model.tokens().is_eos(id))
+        .unwrap();
+    let mut eager = request(&model, "c", "Lima", 12);
+    eager.sampling.logit_bias = [(end, 100.0)].into();
+    eager.sampling.min_tokens = 4;
+    let done = run(&engine, eager);
+    assert_eq!(done.summary.usage.completion_tokens, 5);
+    assert_eq!(log_ids(&engine, "c")[prompt..prompt + 4], generated[..4]);
+}
+
+#[test]
 fn the_streamed_text_is_the_decoding_of_the_generated_ids() {
     // Random models write bytes at random, so characters are often spread over tokens.
     for (name, model) in models() {
@@ -498,6 +526,15 @@ fn what_is_out_of_range_is_refused_by_name() {
         refused(&engine, hot),
         SubmitError::OutOfRange {
             field: "temperature",
+            ..
+        }
+    ));
+    let mut late = request(&model, "c", "Lima", 4);
+    late.sampling.min_tokens = 5;
+    assert!(matches!(
+        refused(&engine, late),
+        SubmitError::OutOfRange {
+            field: "min_tokens",
             ..
         }
     ));

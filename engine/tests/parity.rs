@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::*;
-use onegen_engine::{Model, SequenceInput, SpanKind};
+use onegen_engine::{Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -29,6 +29,14 @@ fn checkpoint(family: &str) -> TempDir {
     }
     write_tokenizer(dir.path());
     dir
+}
+
+fn with_kernels(dir: &TempDir, kernels: Kernels) -> Arc<Model> {
+    let options = LoadOptions {
+        kernels,
+        ..LoadOptions::default()
+    };
+    Arc::new(Model::load(dir.path(), &options).unwrap())
 }
 
 struct Golden {
@@ -68,21 +76,51 @@ impl Golden {
 fn states_and_logits_are_those_of_transformers() {
     for family in FAMILIES {
         let golden = Golden::load(family);
-        let model = load(checkpoint(family).path());
-        let (hidden, logits) = clean_forward(&model, &golden.ids);
-        golden.check(family, &hidden, &logits);
+        for kernels in [Kernels::Own, Kernels::Candle] {
+            let model = with_kernels(&checkpoint(family), kernels);
+            let (hidden, logits) = clean_forward(&model, &golden.ids);
+            golden.check(&format!("{family}, {kernels:?}"), &hidden, &logits);
+        }
     }
 }
 
 #[test]
-fn so_are_those_of_a_prompt_forwarded_in_chunks_beside_another() {
+fn a_prompt_forwarded_in_chunks_beside_another_gives_the_same_bits() {
     for family in FAMILIES {
         let golden = Golden::load(family);
-        let model = load(checkpoint(family).path());
+        let dir = checkpoint(family);
+        let whole = clean_forward(&with_kernels(&dir, Kernels::Own), &golden.ids);
         for chunk in [1, 7, 64] {
-            let (hidden, logits) = in_chunks(&model, &golden.ids, chunk);
+            let own = in_chunks(&with_kernels(&dir, Kernels::Own), &golden.ids, chunk);
+            assert!(own == whole, "{family} by {chunk}");
+            // candle's products depend on the batch, but not by much.
+            let (hidden, logits) =
+                in_chunks(&with_kernels(&dir, Kernels::Candle), &golden.ids, chunk);
             golden.check(&format!("{family} by {chunk}"), &hidden, &logits);
         }
+    }
+}
+
+#[test]
+fn quantised_weights_give_nearly_the_same_states() {
+    for (family, weights, least) in [
+        ("qwen2", WeightType::Q8_0, 0.999),
+        ("qwen3", WeightType::Q8_0, 0.999),
+        ("llama2", WeightType::F16, 0.99999),
+    ] {
+        let golden = Golden::load(family);
+        let options = LoadOptions {
+            weights: Some(weights),
+            ..LoadOptions::default()
+        };
+        let model = Arc::new(Model::load(checkpoint(family).path(), &options).unwrap());
+        let (hidden, _) = clean_forward(&model, &golden.ids);
+        for (row, at) in golden.positions.iter().enumerate() {
+            let cosine = cosine(&golden.hidden[row], &hidden[*at]);
+            assert!(cosine > least, "{family} in {weights:?}: {cosine} at {at}");
+        }
+        let by_seven = in_chunks(&model, &golden.ids, 7);
+        assert!(by_seven == clean_forward(&model, &golden.ids), "{family}");
     }
 }
 

@@ -42,7 +42,11 @@ impl App {
     /// A file is missing or damaged, or another model built the index; the error says which.
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         let dir = config.model.dir();
-        let model = Model::load(&dir, &LoadOptions::default())
+        let options = LoadOptions {
+            weights: config.model.weights,
+            ..LoadOptions::default()
+        };
+        let model = Model::load(&dir, &options)
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
         let index = Arc::new(open_index(&model, &config.model)?);
         let directory_name = model.name().to_owned();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
-use onegen_engine::EngineOptions;
+use onegen_engine::{EngineOptions, WeightType};
 
 /// Serves a OneGen model: one pass that retrieves while it writes.
 ///
@@ -32,6 +32,9 @@ pub struct ModelConfig {
     /// Directory of the model [default: models/almanac, here or beside the source]
     #[arg(long, env = "ONEGEN_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// How the model's matrices are kept: f32, f16, bf16 or q8_0 [default: as they are stored]
+    #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
+    pub weights: Option<WeightType>,
     /// Directory of an index that this model has built
     #[arg(
         long,

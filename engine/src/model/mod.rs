@@ -74,6 +74,18 @@ impl WeightType {
     }
 }
 
+impl std::str::FromStr for WeightType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|one| one.as_str() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("{name:?} is none of {names}")
+        })
+    }
+}
+
 /// By what matrices are multiplied on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kernels {
@@ -85,11 +97,8 @@ pub enum Kernels {
 
 /// Who forwards.
 enum Decoder {
-    Cpu(CpuDecoder),
-    Candle {
-        decoder: CandleDecoder,
-        dtype: DType,
-    },
+    Cpu(Box<CpuDecoder>),
+    Candle(Box<CandleDecoder>),
 }
 
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
@@ -201,8 +210,8 @@ impl Model {
     pub fn new_cache(&self) -> KvCache {
         match &self.decoder {
             Decoder::Cpu(_) => KvCache::on_cpu(&self.config),
-            Decoder::Candle { dtype, .. } => {
-                KvCache::in_tensors(&self.config, *dtype, &self.options.device)
+            Decoder::Candle(decoder) => {
+                KvCache::in_tensors(&self.config, decoder.dtype(), &self.options.device)
             }
         }
     }
@@ -232,7 +241,7 @@ impl Model {
         let wanted = Wanted::of(batch);
         let (hidden, logits) = match &self.decoder {
             Decoder::Cpu(decoder) => Self::forward_on_cpu(decoder, batch, &wanted)?,
-            Decoder::Candle { decoder, .. } => self.forward_in_candle(decoder, batch, &wanted)?,
+            Decoder::Candle(decoder) => self.forward_in_candle(decoder, batch, &wanted)?,
         };
         let (mut hidden, mut logits) = (hidden.into_iter(), logits.into_iter());
         Ok(batch
@@ -368,7 +377,8 @@ impl Decoder {
         let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
         if on_cpu && own {
             let checkpoint = Checkpoint::open(dir, files)?;
-            return CpuDecoder::load(config, &checkpoint, options.weights).map(Self::Cpu);
+            let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
+            return Ok(Self::Cpu(Box::new(decoder)));
         }
         let dtype = match options.weights {
             Some(WeightType::F32) => DType::F32,
@@ -388,7 +398,7 @@ impl Decoder {
             dir: dir.to_owned(),
             source,
         })?;
-        Ok(Self::Candle { decoder, dtype })
+        Ok(Self::Candle(Box::new(decoder)))
     }
 }
 

@@ -112,7 +112,11 @@ impl StepLoop {
             Some(_) => {}
         }
         let vocabulary = self.rules.never_sampled.len();
-        match request.prompt.iter().find(|&&id| id as usize >= vocabulary) {
+        let mut named = request
+            .prompt
+            .iter()
+            .chain(&request.sampling.stop_token_ids);
+        match named.find(|&&id| id as usize >= vocabulary) {
             Some(&id) => Err(SubmitError::UnknownId { id, vocabulary }),
             None => Ok(log_len),
         }

@@ -56,9 +56,28 @@ pub struct ChatCompletionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f32>,
+    /// Makes tokens that the conversation holds less likely when above 1; passages are not counted.
+    /// Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(exclusive_minimum = 0)]
+    pub repetition_penalty: Option<f32>,
+    /// Taken off the logits of tokens that the answer holds already. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -2, maximum = 2)]
+    pub presence_penalty: Option<f32>,
+    /// The same, once for each time that the answer holds the token. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -2, maximum = 2)]
+    pub frequency_penalty: Option<f32>,
     /// The same seed, parameters and context give the same answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
+    /// How many tokens must be sampled before one may end the answer. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<usize>,
+    /// Token ids that end the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_token_ids: Option<Vec<u32>>,
     /// Texts that end the answer; the first that appears is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Embedding, Linear};
 use mistralrs_core::layers::{Mlp, RmsNorm, embedding};
 use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder};
@@ -15,6 +15,7 @@ use crate::model::weights;
 /// Embedding, layers, final norm and head.
 pub(crate) struct CandleDecoder {
     config: ModelConfig,
+    dtype: DType,
     embedding: Embedding,
     rotary: Rotary,
     layers: Vec<Layer>,
@@ -50,12 +51,18 @@ impl CandleDecoder {
         };
         Ok(Self {
             rotary: Rotary::new(config, vb.dtype(), vb.device())?,
+            dtype: vb.dtype(),
             norm: RmsNorm::new(hidden, config.rms_norm_eps, model.pp("norm"))?,
             config: config.clone(),
             embedding,
             layers,
             head,
         })
+    }
+
+    /// The type of activations and KV-caches.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The last layer's states before the final norm, `(tokens, hidden)`, of new tokens `ids` at

@@ -92,8 +92,8 @@ fn tile<const N: usize>(
         }
         add_values::<N>(values, scores, (to - first).min(BLOCK), &mut scratch.sums);
     }
-    for i in 0..N {
-        each(i, &scratch.sums[i], totals[i].iter().sum());
+    for (i, (sums, total)) in scratch.sums.iter().zip(&totals).enumerate() {
+        each(i, sums, total.iter().sum());
     }
     N
 }

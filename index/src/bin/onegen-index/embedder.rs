@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use onegen_engine::{LoadOptions, Model};
+use onegen_engine::{LoadOptions, Model, WeightType};
 use onegen_index::{Embedded, Fingerprints, Passage};
 
 /// Which model embeds.
@@ -17,6 +17,10 @@ pub(crate) struct ModelArguments {
         default_value = "models/almanac"
     )]
     model: PathBuf,
+
+    /// How the model's matrices are kept: f32, f16, bf16 or q8_0 [default: as they are stored]
+    #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
+    weights: Option<WeightType>,
 }
 
 pub(crate) struct Embedder {
@@ -27,7 +31,11 @@ pub(crate) struct Embedder {
 impl Embedder {
     pub(crate) fn load(arguments: &ModelArguments) -> Result<Self> {
         let dir = &arguments.model;
-        let model = Model::load(dir, &LoadOptions::default())
+        let options = LoadOptions {
+            weights: arguments.weights,
+            ..LoadOptions::default()
+        };
+        let model = Model::load(dir, &options)
             .with_context(|| format!("cannot load the model {} (--model)", dir.display()))?;
         let of_model = model.fingerprints();
         let fingerprints = Fingerprints {

@@ -95,9 +95,18 @@ fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError>
         top_p: request.top_p.unwrap_or(default.top_p),
         top_k,
         min_p: request.min_p.unwrap_or(default.min_p),
+        repetition_penalty: request
+            .repetition_penalty
+            .unwrap_or(default.repetition_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
+        frequency_penalty: request
+            .frequency_penalty
+            .unwrap_or(default.frequency_penalty),
         // Any integer names a sequence of draws.
         seed: request.seed.map(i64::cast_unsigned),
         max_tokens,
+        min_tokens: request.min_tokens.unwrap_or(default.min_tokens),
+        stop_token_ids: request.stop_token_ids.clone().unwrap_or_default(),
         stop: request.stop.clone().map(Stop::into_vec).unwrap_or_default(),
         logit_bias: HashMap::from_iter(request.logit_bias.clone().unwrap_or_default()),
     })
@@ -231,6 +240,8 @@ mod tests {
         let (turn, _) = validated(json!({
             "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1,
             "max_completion_tokens": 7, "max_tokens": 7, "stop": "\n", "logit_bias": {"3": -100},
+            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": -0.5,
+            "min_tokens": 2, "stop_token_ids": [9],
         }))
         .unwrap();
         let expected = SamplingParams {
@@ -238,8 +249,13 @@ mod tests {
             top_p: 0.9,
             top_k: Some(40),
             min_p: 0.1,
+            repetition_penalty: 1.5,
+            presence_penalty: 0.5,
+            frequency_penalty: -0.5,
             seed: Some(u64::MAX),
             max_tokens: Some(7),
+            min_tokens: 2,
+            stop_token_ids: vec![9],
             stop: vec!["\n".to_owned()],
             logit_bias: HashMap::from([(3, -100.0)]),
         };

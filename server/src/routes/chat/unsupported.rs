@@ -29,7 +29,6 @@ use Neutral::{Any, Empty, Flag, Nothing, Number, TextFormat, TextOnly, Word};
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
     ("audio", Nothing),
-    ("frequency_penalty", Number(0.0)),
     ("function_call", Word(&["none", "auto"])),
     ("functions", Empty),
     ("logprobs", Flag(false)),
@@ -37,7 +36,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("n", Number(1.0)),
     ("parallel_tool_calls", Any),
     ("prediction", Nothing),
-    ("presence_penalty", Number(0.0)),
     ("reasoning_effort", Word(&["none"])),
     ("response_format", TextFormat),
     ("store", Flag(false)),
@@ -62,12 +60,9 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("ignore_eos", Flag(false)),
     ("include_stop_str_in_output", Flag(false)),
     ("length_penalty", Number(1.0)),
-    ("min_tokens", Number(0.0)),
     ("prompt_logprobs", Nothing),
-    ("repetition_penalty", Number(1.0)),
     ("return_token_ids", Flag(false)),
     ("skip_special_tokens", Flag(true)),
-    ("stop_token_ids", Empty),
     ("structured_outputs", Nothing),
     ("truncate_prompt_tokens", Nothing),
     ("use_beam_search", Flag(false)),
@@ -155,7 +150,6 @@ mod tests {
             ("tool_choice", json!("required")),
             ("logprobs", json!(true)),
             ("response_format", json!({"type": "json_object"})),
-            ("presence_penalty", json!(0.5)),
             ("modalities", json!(["text", "audio"])),
         ] {
             let mut body = json!({});

@@ -1,5 +1,10 @@
 //! The products for AVX-512 (with VNNI) and AVX2.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows and panels of a tile are registers, named by their numbers"
+)]
+
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
