@@ -150,6 +150,21 @@ impl Conversations {
         self.places.insert(id, place);
     }
 
+    /// Cuts an idle conversation back; its KV-cache stays allocated.
+    pub(crate) fn rewind(&mut self, id: &ConversationId, len: usize) {
+        if let Some(Place::Idle { conversation, .. }) = self.places.get_mut(id) {
+            conversation.truncate(len);
+        }
+    }
+
+    /// Every idle conversation.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = &Conversation> {
+        self.places.values().filter_map(|place| match place {
+            Place::Idle { conversation, .. } => Some(conversation),
+            Place::Busy(_) => None,
+        })
+    }
+
     /// Forgets a conversation.
     pub(crate) fn remove(&mut self, id: &ConversationId) {
         if let Some(Place::Idle { conversation, .. }) = self.places.remove(id) {

@@ -66,6 +66,17 @@ pub(crate) enum Command {
         id: ConversationId,
         reply: oneshot::Sender<Result<(), ConversationError>>,
     },
+    Fork {
+        from: ConversationId,
+        to: ConversationId,
+        len: Option<usize>,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
+    Rewind {
+        id: ConversationId,
+        len: usize,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
     Shutdown,
 }
 
@@ -163,6 +174,43 @@ impl Engine {
     pub async fn delete(&self, id: &ConversationId) -> Result<(), ConversationError> {
         let id = id.clone();
         self.ask(|reply| Command::Delete { id, reply })
+            .await
+            .unwrap_or(Err(ConversationError::Stopped))
+    }
+
+    /// Starts the conversation `to` as a copy of `from`'s first `len` tokens, all of them by default.
+    /// KV is shared as far as both agree.
+    ///
+    /// # Errors
+    /// There is no `from`, a turn of it is under way, there is a `to` already, or `len` is not a place
+    /// where a log can be cut.
+    pub async fn fork(
+        &self,
+        from: &ConversationId,
+        to: &ConversationId,
+        len: Option<usize>,
+    ) -> Result<(), ConversationError> {
+        let (from, to) = (from.clone(), to.clone());
+        let ask = |reply| Command::Fork {
+            from,
+            to,
+            len,
+            reply,
+        };
+        self.ask(ask)
+            .await
+            .unwrap_or(Err(ConversationError::Stopped))
+    }
+
+    /// Cuts a conversation back to its first `len` tokens: [`crate::TurnSummary::log_len`] of an
+    /// earlier turn takes back all later ones.
+    ///
+    /// # Errors
+    /// There is none of that name, a turn of it is under way, or `len` is not a place where a log can
+    /// be cut.
+    pub async fn rewind(&self, id: &ConversationId, len: usize) -> Result<(), ConversationError> {
+        let id = id.clone();
+        self.ask(|reply| Command::Rewind { id, len, reply })
             .await
             .unwrap_or(Err(ConversationError::Stopped))
     }

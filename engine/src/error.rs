@@ -255,7 +255,7 @@ impl RetrieveError {
     }
 }
 
-/// Why a conversation could not be deleted.
+/// Why a conversation could not be forked, rewound or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConversationError {
@@ -265,6 +265,20 @@ pub enum ConversationError {
     /// A turn of it is under way.
     #[error("conversation {0} is busy with a turn; wait for its end or cancel it")]
     Busy(ConversationId),
+    /// A fork's name is taken.
+    #[error("there is a conversation {0} already")]
+    Exists(ConversationId),
+    /// A log cannot be cut there: it is shorter, or a retrieval and its passage belong together.
+    #[error("the log of {log_len} tokens cannot be cut after {len}")]
+    Cut {
+        /// The tokens to be kept.
+        len: usize,
+        /// The tokens that there are.
+        log_len: usize,
+    },
+    /// The KV-cache could not be copied.
+    #[error("cannot copy the KV-cache: {0}")]
+    Copy(String),
     /// The engine has shut down.
     #[error("the engine has stopped")]
     Stopped,

@@ -95,6 +95,30 @@ impl TokenLog {
             .collect()
     }
 
+    /// Whether the log can be cut back to its first `len` tokens: `[RQ]` and its splice stay together.
+    pub(crate) fn can_be_cut(&self, len: usize) -> bool {
+        let before = len.checked_sub(1).and_then(|at| self.kinds.get(at));
+        match (before, self.kinds.get(len)) {
+            (_, None) => len == self.len(),
+            (Some(SpanKind::Retrieval | SpanKind::Passage), Some(SpanKind::Passage)) => false,
+            _ => true,
+        }
+    }
+
+    /// The first `len` tokens.
+    pub(crate) fn prefix(&self, len: usize) -> Self {
+        Self {
+            ids: self.ids[..len].to_vec(),
+            kinds: self.kinds[..len].to_vec(),
+        }
+    }
+
+    /// How many of the first tokens are those of `ids`.
+    pub(crate) fn common_prefix(&self, ids: &[u32]) -> usize {
+        let pairs = self.ids.iter().zip(ids);
+        pairs.take_while(|(a, b)| a == b).count()
+    }
+
     pub(crate) fn push(&mut self, id: u32, kind: SpanKind) {
         self.extend(&[id], kind);
     }
@@ -133,6 +157,17 @@ mod tests {
                 (SpanKind::Passage, 4, 2)
             ]
         );
+    }
+
+    #[test]
+    fn a_log_is_not_cut_between_a_retrieval_and_the_end_of_its_splice() {
+        let mut log = TokenLog::default();
+        log.extend(&[5, 6], SpanKind::Prompt);
+        log.push(1, SpanKind::Retrieval);
+        log.extend(&[8, 9], SpanKind::Passage);
+        log.push(7, SpanKind::Generated);
+        let places: Vec<_> = (0..8).filter(|len| log.can_be_cut(*len)).collect();
+        assert_eq!(places, [0, 1, 2, 5, 6]);
     }
 
     #[test]

@@ -90,6 +90,21 @@ impl KvCache {
         Ok(())
     }
 
+    /// Another sequence's cache that holds this one's first `len` positions. On the CPU whole blocks
+    /// are shared until one of both writes to them; each counts them as its own.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub(crate) fn fork(&self, len: usize) -> candle_core::Result<Self> {
+        let len = len.min(self.len);
+        let blocks = len.div_ceil(BLOCK);
+        let store = match &self.store {
+            Store::Cpu(held) => Store::Cpu(held.fork(blocks)),
+            Store::Candle(tensors) => Store::Candle(tensors.fork(blocks, len)?),
+        };
+        Ok(Self { store, len })
+    }
+
     /// Counts `new` more positions as held, once every layer has written them.
     pub(crate) fn grow(&mut self, new: usize) {
         self.len += new;

@@ -21,6 +21,7 @@ use crate::tokens::Tokens;
 use candle::{CandleDecoder, SequenceSpan};
 use checkpoint::Checkpoint;
 use cpu::{CpuDecoder, CpuSpan};
+pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
 use kv_cache::Store;
 

@@ -6,6 +6,7 @@ use super::StepLoop;
 use crate::conversation::{Conversation, ConversationId, ConversationInfo, Found as Place};
 use crate::engine::Command;
 use crate::error::{ConversationError, SubmitError};
+use crate::model::BLOCK;
 use crate::request::Request;
 use crate::retrieval::Found;
 use crate::sequence::{Sequence, SequenceId};
@@ -40,6 +41,17 @@ impl StepLoop {
                 Command::Delete { id, reply } => {
                     let _ = reply.send(self.delete(&id));
                 }
+                Command::Fork {
+                    from,
+                    to,
+                    len,
+                    reply,
+                } => {
+                    let _ = reply.send(self.fork(&from, to, len));
+                }
+                Command::Rewind { id, len, reply } => {
+                    let _ = reply.send(self.rewind(&id, len));
+                }
                 Command::Shutdown => return Heard::Shutdown,
             }
             next = self.inbox.try_recv().ok();
@@ -69,15 +81,33 @@ impl StepLoop {
         let conversation = self
             .conversations
             .take(&name, id)
-            .unwrap_or_else(|| Conversation {
-                log: TokenLog::default(),
-                cache: self.model.new_cache(),
-            });
+            .unwrap_or_else(|| self.new_conversation(&request.prompt));
         let (events, stream) = unbounded_channel();
         let retriever = self.workers.is_some();
         let sequence = Sequence::new(id, request, conversation, retriever, &self.rules, events);
         self.waiting.push_back(sequence);
         Ok(Turn::new(id, name, stream, self.commands.clone()))
+    }
+
+    /// A conversation without a log. Its KV-cache starts with what another one holds of the same
+    /// prompt, in whole blocks: a system prompt is neither forwarded nor held twice.
+    fn new_conversation(&self, prompt: &[u32]) -> Conversation {
+        let running = self.running.iter().map(|sequence| &sequence.conversation);
+        let shared = |other: &Conversation| {
+            // The last token is forwarded in any case: its logits are wanted.
+            let most = other.cache.len().min(prompt.len().saturating_sub(1));
+            other.log.common_prefix(prompt).min(most) / BLOCK * BLOCK
+        };
+        let candidates = running.chain(self.conversations.idle());
+        let best = candidates
+            .map(|other| (shared(other), other))
+            .max_by_key(|(len, _)| *len)
+            .filter(|(len, other)| *len > 0 && self.has_room(other.cache.bytes_for(*len)));
+        let cache = best.and_then(|(len, other)| other.cache.fork(len).ok());
+        Conversation {
+            log: TokenLog::default(),
+            cache: cache.unwrap_or_else(|| self.model.new_cache()),
+        }
     }
 
     /// Checks a request against its conversation; gives the length of that one's log.
@@ -156,13 +186,60 @@ impl StepLoop {
     }
 
     fn delete(&mut self, id: &ConversationId) -> Result<(), ConversationError> {
+        self.idle(id)?;
+        self.conversations.remove(id);
+        Ok(())
+    }
+
+    fn fork(
+        &mut self,
+        from: &ConversationId,
+        to: ConversationId,
+        len: Option<usize>,
+    ) -> Result<(), ConversationError> {
+        let source = self.idle(from)?;
+        if self.conversations.find(&to).is_some() {
+            return Err(ConversationError::Exists(to));
+        }
+        let len = cut(source, len.unwrap_or(source.log.len()))?;
+        // Without room the fork's KV-cache is rebuilt when it is needed.
+        let cached = match self.has_room(source.cache.bytes_for(len)) {
+            true => source.cache.fork(len),
+            false => Ok(self.model.new_cache()),
+        };
+        let fork = Conversation {
+            log: source.log.prefix(len),
+            cache: cached.map_err(|error| ConversationError::Copy(error.to_string()))?,
+        };
+        self.conversations.put_back(to, fork);
+        self.conversations
+            .keep_at_most(self.options.max_conversations);
+        Ok(())
+    }
+
+    fn rewind(&mut self, id: &ConversationId, len: usize) -> Result<(), ConversationError> {
+        let len = cut(self.idle(id)?, len)?;
+        self.conversations.rewind(id, len);
+        Ok(())
+    }
+
+    fn idle(&self, id: &ConversationId) -> Result<&Conversation, ConversationError> {
         match self.conversations.find(id) {
             None => Err(ConversationError::Unknown(id.clone())),
             Some(Place::Busy(_)) => Err(ConversationError::Busy(id.clone())),
-            Some(Place::Idle(_)) => {
-                self.conversations.remove(id);
-                Ok(())
-            }
+            Some(Place::Idle(conversation)) => Ok(conversation),
         }
     }
+}
+
+/// Where a log can be cut.
+fn cut(conversation: &Conversation, len: usize) -> Result<usize, ConversationError> {
+    let log = &conversation.log;
+    if log.can_be_cut(len) {
+        return Ok(len);
+    }
+    Err(ConversationError::Cut {
+        len,
+        log_len: log.len(),
+    })
 }

@@ -70,7 +70,12 @@ impl StepLoop {
         true
     }
 
-    /// Bytes held by all KV-caches.
+    /// Whether so many bytes fit as it is.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.kv_bytes() + bytes <= self.options.kv_bytes
+    }
+
+    /// Bytes held by all KV-caches; a block that several share counts for each.
     pub(super) fn kv_bytes(&self) -> usize {
         let held = |s: &Sequence| s.conversation.cache.bytes();
         self.conversations.idle_kv_bytes()

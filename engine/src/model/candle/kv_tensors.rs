@@ -15,7 +15,7 @@ pub(crate) struct KvTensors {
 }
 
 /// One layer's keys and values, each `(kv_heads, capacity, head_dim)` and contiguous.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct LayerKv {
     keys: Tensor,
     values: Tensor,
@@ -53,6 +53,18 @@ impl KvTensors {
     pub(crate) fn block_bytes(&self) -> usize {
         let row = self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.size_in_bytes();
         2 * self.layers.len() * row * BLOCK
+    }
+
+    /// Another sequence that starts with this one's first `len` positions.
+    pub(crate) fn fork(&self, blocks: usize, len: usize) -> Result<Self> {
+        let mut fork = Self {
+            layers: self.layers.clone(),
+            blocks,
+            shape: self.shape.clone(),
+        };
+        // Growing copies, so that no tensor is shared.
+        fork.grow(blocks, len)?;
+        Ok(fork)
     }
 
     /// Gives the memory back.

@@ -3,6 +3,8 @@
 //! A block holds every layer: for each layer and head the keys of 16 positions side by side, so that 16
 //! scores are summed at once, then the values of one position after another.
 
+use std::sync::Arc;
+
 use super::kernels::LANES;
 use crate::config::ModelConfig;
 use crate::model::kv_cache::BLOCK;
@@ -43,7 +45,8 @@ impl BlockShape {
 #[derive(Debug)]
 pub(crate) struct KvBlocks {
     shape: BlockShape,
-    blocks: Vec<Box<[f32]>>,
+    /// A block that forks share is copied when one of them writes to it.
+    blocks: Vec<Arc<Vec<f32>>>,
 }
 
 impl KvBlocks {
@@ -66,8 +69,15 @@ impl KvBlocks {
     /// Makes room, or gives room back.
     pub(crate) fn resize(&mut self, blocks: usize) {
         let len = self.shape.block_len();
-        self.blocks
-            .resize_with(blocks, || vec![0.0; len].into_boxed_slice());
+        self.blocks.resize_with(blocks, || Arc::new(vec![0.0; len]));
+    }
+
+    /// Another sequence that starts with this one's first `blocks` blocks.
+    pub(crate) fn fork(&self, blocks: usize) -> Self {
+        Self {
+            shape: self.shape,
+            blocks: self.blocks[..blocks].to_vec(),
+        }
     }
 
     /// Writes a position's key and value, `head_dim` numbers each.
@@ -81,7 +91,8 @@ impl KvBlocks {
     ) {
         let (shape, within) = (self.shape, position % BLOCK);
         let start = shape.head_len() * (layer * shape.kv_heads + head);
-        let head = &mut self.blocks[position / BLOCK][start..start + shape.head_len()];
+        let block = Arc::make_mut(&mut self.blocks[position / BLOCK]);
+        let head = &mut block[start..start + shape.head_len()];
         let (keys, values) = head.split_at_mut(BLOCK * shape.head_dim);
         let sixteen = &mut keys[within / LANES * LANES * shape.head_dim..];
         let places = sixteen.iter_mut().skip(within % LANES).step_by(LANES);

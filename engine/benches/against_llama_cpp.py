@@ -1,0 +1,140 @@
+"""Measures the engine and llama.cpp by turns, on the same weights, and prints the ratios.
+
+    pip install numpy safetensors gguf llama-cpp-python
+    # llama-bench and llama-batched-bench are built from the sdist's vendor/llama.cpp
+    python engine/benches/against_llama_cpp.py --llama-cpp BUILD/bin [--rounds 3]
+
+The weights are random, in the shape of Qwen2-0.5B and in Q8_0; what they are changes no speed. Both
+sides run on two threads. Every round runs both; the medians are compared.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import gguf
+import numpy as np
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).parents[2]
+HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, VOCAB, POSITIONS = 896, 4864, 24, 14, 2, 151936, 4096
+KV = HIDDEN // HEADS * KV_HEADS
+
+
+def tensors():
+    """Each tensor with its name in both files."""
+    random = np.random.default_rng(1)
+
+    def draw(*shape, centre=0.0):
+        return (centre + 0.02 * random.standard_normal(shape)).astype(np.float16)
+
+    yield "model.embed_tokens.weight", "token_embd.weight", draw(VOCAB, HIDDEN)
+    for i in range(LAYERS):
+        ours, theirs = f"model.layers.{i}.", f"blk.{i}."
+        yield ours + "input_layernorm.weight", theirs + "attn_norm.weight", draw(HIDDEN, centre=1)
+        yield ours + "post_attention_layernorm.weight", theirs + "ffn_norm.weight", draw(HIDDEN, centre=1)
+        for name, rows in (("q", HIDDEN), ("k", KV), ("v", KV)):
+            yield f"{ours}self_attn.{name}_proj.weight", f"{theirs}attn_{name}.weight", draw(rows, HIDDEN)
+            yield f"{ours}self_attn.{name}_proj.bias", f"{theirs}attn_{name}.bias", draw(rows)
+        yield ours + "self_attn.o_proj.weight", theirs + "attn_output.weight", draw(HIDDEN, HIDDEN)
+        for name, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
+            yield f"{ours}mlp.{name}_proj.weight", f"{theirs}ffn_{name}.weight", draw(*shape)
+    yield "model.norm.weight", "output_norm.weight", draw(HIDDEN, centre=1)
+
+
+def make(work):
+    model = work / "qwen2-0.5b-random"
+    model.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "onegen.json"):
+        shutil.copy(ROOT / "models/almanac" / name, model / name)
+    config = dict(
+        architectures=["Qwen2ForCausalLM"], hidden_size=HIDDEN, intermediate_size=INNER,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
+        vocab_size=VOCAB, max_position_embeddings=POSITIONS, rms_norm_eps=1e-6,
+        rope_theta=1e6, hidden_act="silu", tie_word_embeddings=True,
+    )
+    (model / "config.json").write_text(json.dumps(config))
+    theirs = work / "qwen2-0.5b-random.q8_0.gguf"
+    writer = gguf.GGUFWriter(theirs, "qwen2")
+    writer.add_context_length(POSITIONS)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_freq_base(1e6)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(VOCAB)
+    writer.add_tokenizer_model("none")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    held = {}
+    for name, their_name, values in tensors():
+        held[name] = values
+        if values.ndim == 1:
+            writer.add_tensor(their_name, values.astype(np.float32))
+        else:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(their_name, gguf.quants.quantize(values.astype(np.float32), kind), raw_dtype=kind)
+    save_file(held, model / "model.safetensors")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model, theirs
+
+
+def ours(model):
+    env = os.environ | {"ONEGEN_BENCH_MODEL": str(model), "ONEGEN_BENCH_WEIGHTS": "q8_0"}
+    command = ["cargo", "bench", "-p", "onegen-engine", "--bench", "speed", "--", "(prefill|decode)"]
+    subprocess.run(command, check=True, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+    def rate(group, size):
+        estimates = target / "criterion" / group / str(size) / "new" / "estimates.json"
+        return size / json.loads(estimates.read_text())["median"]["point_estimate"] * 1e9
+
+    return {
+        "prefill of 128": rate("prefill", 128),
+        "prefill of 512": rate("prefill", 512),
+        "decode of 1": rate("decode", 1),
+        "decode of 8": rate("decode", 8),
+    }
+
+
+def theirs(bin, model):
+    bench = [bin / "llama-bench", "-m", model, "-t", "2", "-p", "128,512", "-n", "32", "-r", "3", "-o", "json"]
+    rows = json.loads(subprocess.run(bench, check=True, capture_output=True, text=True).stdout)
+    rate = {(row["n_prompt"], row["n_gen"]): row["avg_ts"] for row in rows}
+    batched = [bin / "llama-batched-bench", "-m", model, "-t", "2", "-tb", "2", "-c", "2048",
+               "-npp", "32", "-ntg", "32", "-npl", "8", "--output-format", "jsonl"]
+    lines = subprocess.run(batched, check=True, capture_output=True, text=True).stdout.splitlines()
+    row = next(json.loads(line) for line in lines if line.startswith("{"))
+    return {
+        "prefill of 128": rate[128, 0],
+        "prefill of 512": rate[512, 0],
+        "decode of 1": rate[0, 32],
+        "decode of 8": row["speed_tg"],
+    }
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--llama-cpp", type=Path, required=True, help="folder of llama-bench")
+    arguments.add_argument("--work", type=Path, default=Path("/tmp/onegen-bench"))
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments = arguments.parse_args()
+    our_model, their_model = make(arguments.work)
+    rounds = []
+    for _ in range(arguments.rounds):
+        rounds.append((ours(our_model), theirs(arguments.llama_cpp, their_model)))
+    print("| | onegen, tokens/s | llama.cpp, tokens/s | ratio |\n|---|---|---|---|")
+    for what in rounds[0][0]:
+        mine, peer = (statistics.median(r[side][what] for r in rounds) for side in (0, 1))
+        print(f"| {what} | {mine:.1f} | {peer:.1f} | {mine / peer:.2f} |")
+
+
+main()

@@ -1,0 +1,132 @@
+//! How fast tokens are forwarded: the model alone, and the engine with several conversations.
+//!
+//! `ONEGEN_BENCH_MODEL` names a model directory (the shipped model otherwise) and
+//! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use futures::executor::block_on;
+use onegen_engine::{
+    Engine, EngineOptions, KvCache, LoadOptions, Model, Request, SequenceInput, SpanKind,
+};
+
+/// Positions that a sequence holds before it decodes.
+const PAST: usize = 32;
+/// Tokens that a conversation generates.
+const TURN: usize = 64;
+
+fn model() -> Arc<Model> {
+    let dir = std::env::var_os("ONEGEN_BENCH_MODEL").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/almanac")),
+        PathBuf::from,
+    );
+    let weights = std::env::var("ONEGEN_BENCH_WEIGHTS").ok();
+    let options = LoadOptions {
+        weights: weights.map(|name| name.parse().unwrap()),
+        ..LoadOptions::default()
+    };
+    Arc::new(Model::load(dir, &options).unwrap())
+}
+
+fn ids(count: usize, seed: usize) -> Vec<u32> {
+    (0..count)
+        .map(|i| ((i * 37 + seed * 101) % 1900 + 50) as u32)
+        .collect()
+}
+
+/// Forwards some ids of each sequence, with logits at the end.
+fn forward(model: &Model, caches: &mut [KvCache], ids: &[u32]) {
+    let kinds = vec![SpanKind::Prompt; ids.len()];
+    let end = [ids.len() - 1];
+    let mut batch: Vec<_> = caches
+        .iter_mut()
+        .map(|cache| SequenceInput {
+            ids,
+            kinds: &kinds,
+            cache,
+            hidden_at: &[],
+            logits_at: &end,
+        })
+        .collect();
+    black_box(model.forward(&mut batch).unwrap());
+}
+
+fn of_the_model(c: &mut Criterion) {
+    let model = model();
+    let mut group = c.benchmark_group("prefill");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    for tokens in [128, 512] {
+        let ids = ids(tokens, 0);
+        let mut caches = [model.new_cache()];
+        group.throughput(Throughput::Elements(tokens as u64));
+        group.bench_function(BenchmarkId::from_parameter(tokens), |b| {
+            b.iter(|| {
+                caches[0].truncate(0);
+                forward(&model, &mut caches, &ids);
+            });
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("decode");
+    group.sample_size(20).sampling_mode(SamplingMode::Flat);
+    for sequences in [1, 8, 32] {
+        let mut caches: Vec<_> = (0..sequences).map(|_| model.new_cache()).collect();
+        forward(&model, &mut caches, &ids(PAST, 1));
+        group.throughput(Throughput::Elements(sequences as u64));
+        group.bench_function(BenchmarkId::from_parameter(sequences), |b| {
+            b.iter(|| {
+                caches.iter_mut().for_each(|cache| cache.truncate(PAST));
+                forward(&model, &mut caches, &[60]);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn of_the_engine(c: &mut Criterion) {
+    let model = model();
+    let engine = Engine::start(model.clone(), None, EngineOptions::default()).unwrap();
+    let vocabulary = model.config().vocab_size as u32;
+    let ends: Vec<u32> = (0..vocabulary)
+        .filter(|id| model.tokens().is_eos(*id))
+        .collect();
+    let mut group = c.benchmark_group("conversations");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    for conversations in [1, 8, 32] {
+        group.throughput(Throughput::Elements((conversations * TURN) as u64));
+        group.bench_function(BenchmarkId::from_parameter(conversations), |b| {
+            b.iter(|| {
+                let turns: Vec<_> = (0..conversations)
+                    .map(|number| {
+                        let mut request = Request::new(format!("{number}"), ids(PAST, number));
+                        request.sampling.max_tokens = Some(TURN);
+                        request.sampling.logit_bias = ends.iter().map(|id| (*id, -100.0)).collect();
+                        block_on(engine.submit(request)).unwrap()
+                    })
+                    .collect();
+                for turn in turns {
+                    let name = turn.conversation().clone();
+                    assert_eq!(
+                        block_on(turn.collect())
+                            .unwrap()
+                            .summary
+                            .usage
+                            .completion_tokens,
+                        TURN
+                    );
+                    block_on(engine.delete(&name)).unwrap();
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(speed, of_the_model, of_the_engine);
+criterion_main!(speed);

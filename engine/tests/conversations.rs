@@ -1,0 +1,125 @@
+//! Conversations between their turns: forked, rewound, and started from what others hold.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use onegen_engine::{ChatMessage, Completion, ConversationError, Engine, Model, Request, Role};
+
+/// Asks on in a conversation whose last message answered.
+fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
+    let model = engine.model();
+    let held = block_on(engine.conversation(&conversation.into())).unwrap();
+    let messages = [
+        ChatMessage::new(Role::User, "What is the capital of Peru?"),
+        ChatMessage::new(Role::Assistant, "Lima."),
+        ChatMessage::new(Role::User, text),
+    ];
+    let end = held.log.last().map(|(id, _)| id);
+    let prompt = model.tokens().encode_turn(&messages, 1, end).unwrap();
+    let mut next = request(model, conversation, text, 12);
+    next.prompt = prompt;
+    run(engine, next)
+}
+
+#[test]
+fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {
+    for (name, model) in models() {
+        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let first = run(&engine, retrieving(&model, "a", 12, 1));
+        let (from, to) = ("a".into(), "b".into());
+        block_on(engine.fork(&from, &to, None)).unwrap();
+        assert_eq!(log_ids(&engine, "b"), log_ids(&engine, "a"), "{name}");
+
+        let of_fork = ask_on(&engine, "b", "And its currency?");
+        let untouched = block_on(engine.conversation(&from)).unwrap();
+        assert_eq!(untouched.log.len(), first.summary.log_len, "{name}");
+        let of_source = ask_on(&engine, "a", "And its currency?");
+        assert_eq!(of_fork.text, of_source.text, "{name}");
+        assert_eq!(log_ids(&engine, "b"), log_ids(&engine, "a"), "{name}");
+        // All but the last generated token of the first turn was in the KV-cache.
+        assert_eq!(
+            of_fork.summary.usage.cached_tokens,
+            first.summary.log_len - 1,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_rewound_conversation_gives_the_same_answer_again() {
+    for (name, model) in models() {
+        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let first = run(&engine, retrieving(&model, "a", 12, 1));
+        let second = ask_on(&engine, "a", "And its currency?");
+        let log = log_ids(&engine, "a");
+        block_on(engine.rewind(&"a".into(), first.summary.log_len)).unwrap();
+        assert_eq!(
+            log_ids(&engine, "a"),
+            log[..first.summary.log_len],
+            "{name}"
+        );
+        let again = ask_on(&engine, "a", "And its currency?");
+        assert_eq!(again.text, second.text, "{name}");
+        assert_eq!(log_ids(&engine, "a"), log, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_forked_or_rewound_is_said() {
+    let model = Family::Llama.model();
+    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let done = run(&engine, retrieving(&model, "a", 12, 1));
+    let (a, b) = ("a".into(), "b".into());
+    let fork = |from, to, len| block_on(engine.fork(from, to, len)).unwrap_err();
+    assert_eq!(fork(&b, &a, None), ConversationError::Unknown(b.clone()));
+    assert_eq!(fork(&a, &a, None), ConversationError::Exists(a.clone()));
+    let log_len = done.summary.log_len;
+    let beyond = ConversationError::Cut {
+        len: log_len + 1,
+        log_len,
+    };
+    assert_eq!(fork(&a, &b, Some(log_len + 1)), beyond);
+    // Right behind [RQ], whose passage would be missing.
+    let asked = question(&model, "What is the capital of Peru?").len();
+    let len = asked + done.summary.retrievals[0].at_token + 1;
+    let torn = ConversationError::Cut { len, log_len };
+    assert_eq!(block_on(engine.rewind(&a, len)).unwrap_err(), torn);
+    assert!(block_on(engine.conversation(&b)).is_none());
+}
+
+/// A long system prompt and a short question.
+fn instructed(model: &Model, conversation: &str, text: &str) -> Request {
+    let instructions = "Lima is the capital of Peru, a country on the coast. ".repeat(40);
+    let mut prompt = model.tokens().encode_plain(&instructions).unwrap();
+    prompt.truncate(300);
+    prompt.extend(question(model, text));
+    let mut instructed = request(model, conversation, text, 12);
+    instructed.prompt = prompt;
+    instructed
+}
+
+#[test]
+fn a_prompt_that_starts_like_another_is_not_forwarded_again() {
+    for (name, model) in models() {
+        let shared = engine(&model, None);
+        run(
+            &shared,
+            instructed(&model, "a", "What is the capital of Peru?"),
+        );
+        let second = instructed(&model, "b", "Lima?");
+        let fresh = run(&engine(&model, None), second.clone());
+        let reused = run(&shared, second);
+        assert_eq!(reused.text, fresh.text, "{name}");
+        let saved = fresh.summary.forwarded.total() - reused.summary.forwarded.total();
+        assert_eq!(
+            (reused.summary.usage.cached_tokens, saved),
+            (256, 256),
+            "{name}"
+        );
+        // Whoever goes on writes to blocks of its own.
+        let before = log_ids(&shared, "a");
+        run(&shared, instructed(&model, "c", "Lima?"));
+        assert_eq!(log_ids(&shared, "a"), before, "{name}");
+    }
+}
