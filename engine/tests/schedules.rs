@@ -1,0 +1,210 @@
+//! Whatever is scheduled beside a turn, and however little memory there is, its tokens are those of one
+//! plain greedy run. Schedules are drawn at random; a failure names its seed, and
+//! `ONEGEN_SEED=<seed> cargo test --release -p onegen-engine --test schedules` draws that one alone.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::*;
+use onegen_engine::{
+    Engine, EngineOptions, EngineStats, Model, Passage, Request, RetrieveError, Retriever,
+};
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+
+const WORDS: &[&str] = &[
+    "Lima",
+    "Peru",
+    "coast",
+    "capital",
+    "country",
+    "What",
+    "is",
+    "the",
+    "of",
+    "a",
+    "?",
+    "na\u{ef}ve",
+];
+
+/// Finds a passage by the query embedding's bits, so that the same state finds the same passage.
+struct ByBits(Vec<Passage>);
+
+impl Retriever for ByBits {
+    fn retrieve(&self, query: &[f32], _: usize) -> Result<Vec<Passage>, RetrieveError> {
+        let bits = query
+            .iter()
+            .fold(0u32, |bits, x| bits.rotate_left(5) ^ x.to_bits());
+        // Now and then nothing is found.
+        Ok(self
+            .0
+            .get(bits as usize % (self.0.len() + 1))
+            .cloned()
+            .into_iter()
+            .collect())
+    }
+}
+
+fn shelf() -> Arc<ByBits> {
+    let passages = (1..5).map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
+    Arc::new(ByBits(passages.collect()))
+}
+
+/// What one conversation asks, turn by turn.
+struct Script {
+    name: String,
+    turns: Vec<Request>,
+}
+
+fn script(model: &Model, name: String, rng: &mut StdRng) -> Script {
+    let turns = (0..rng.random_range(1..=3)).map(|_| {
+        let words: Vec<&str> = (0..rng.random_range(1..16))
+            .map(|_| *WORDS.choose(rng).unwrap())
+            .collect();
+        let mut turn = request(model, &name, &words.join(" "), rng.random_range(2..16));
+        let searches = rng.random_range(0..3);
+        turn.retrieval.max_retrievals = Some(searches);
+        if rng.random_bool(0.5) {
+            turn.sampling
+                .logit_bias
+                .insert(model.tokens().query_id(), 100.0);
+        }
+        turn.sampling.min_tokens = rng.random_range(0..2);
+        turn
+    });
+    let turns = turns.collect();
+    Script { name, turns }
+}
+
+/// The logs that the conversations have after one turn at a time with room for everything.
+fn plain(model: &Arc<Model>, scripts: &[Script]) -> Vec<Vec<u32>> {
+    scripts
+        .iter()
+        .map(|script| {
+            let engine = engine(model, Some(shelf()));
+            for turn in &script.turns {
+                run(&engine, turn.clone());
+            }
+            log_ids(&engine, &script.name)
+        })
+        .collect()
+}
+
+/// Reads so many events, then goes away. Whether the turn was over by then.
+fn leave_early(engine: &Engine, request: &Request, events: usize) -> bool {
+    let len = || {
+        let info = block_on(engine.conversation(&request.conversation));
+        info.map_or(0, |info| info.log.len())
+    };
+    let before = len();
+    let mut turn = block_on(engine.submit(request.clone())).unwrap();
+    block_on(async {
+        for _ in 0..events {
+            turn.next().await;
+        }
+    });
+    drop(turn);
+    len() > before
+}
+
+fn check(model: &Arc<Model>, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let scripts: Vec<_> = (0..rng.random_range(2..7))
+        .map(|number| script(model, format!("c{number}"), &mut rng))
+        .collect();
+    let wanted = plain(model, &scripts);
+    let block = model.new_cache().bytes_for(1);
+    let options = EngineOptions {
+        max_step_tokens: rng.random_range(1..80),
+        max_sequences: rng.random_range(1..5),
+        // At least the longest conversation fits, and hardly more.
+        kv_bytes: block * rng.random_range(4..9),
+        retrieval_workers: rng.random_range(1..3),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(model.clone(), Some(shelf()), options.clone()).unwrap();
+    // Rounds: every conversation's next turn, in any order, all at once; some are cancelled first.
+    for round in 0..3 {
+        let mut due: Vec<_> = scripts
+            .iter()
+            .filter(|script| script.turns.len() > round)
+            .collect();
+        due.shuffle(&mut rng);
+        due.retain(|script| {
+            let leaves = rng.random_bool(0.3);
+            !(leaves && leave_early(&engine, &script.turns[round], rng.random_range(0..4)))
+        });
+        let submit = |turn: &Request| block_on(engine.submit(turn.clone())).unwrap();
+        let turns: Vec<_> = due
+            .iter()
+            .map(|script| submit(&script.turns[round]))
+            .collect();
+        for turn in turns {
+            block_on(turn.collect()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+        let stats = engine.counters().stats();
+        assert!(stats.kv_bytes <= stats.kv_budget_bytes, "seed {seed}");
+    }
+    let mut held = 0;
+    for (script, wanted) in scripts.iter().zip(&wanted) {
+        let info = block_on(engine.conversation(&script.name.as_str().into())).unwrap();
+        assert_eq!(
+            info.log.ids(),
+            wanted,
+            "seed {seed}: {}, {options:?}",
+            script.name
+        );
+        held += info.kv_bytes as u64;
+    }
+    let idle = |stats: &EngineStats| stats.running + stats.waiting + stats.retrieving == 0;
+    let stats = when(&engine, idle, seed);
+    assert_eq!(
+        stats.kv_bytes, held,
+        "seed {seed}: memory is held by nobody"
+    );
+    for script in &scripts {
+        block_on(engine.delete(&script.name.as_str().into())).unwrap();
+    }
+    when(
+        &engine,
+        |stats| stats.conversations == 0 && stats.kv_bytes == 0,
+        seed,
+    );
+}
+
+/// What the engine publishes once it is so; it does after each step.
+fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> EngineStats {
+    for _ in 0..2000 {
+        let stats = engine.counters().stats();
+        if so(&stats) {
+            return stats;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("seed {seed}: {:?}", engine.counters().stats());
+}
+
+#[test]
+fn every_schedule_gives_the_tokens_of_one_plain_run() {
+    let families = FAMILIES.map(Family::model);
+    let seeds: Vec<u64> = match std::env::var("ONEGEN_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => {
+            let fresh = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_nanos() as u64;
+            (0..40)
+                .map(|seed| if seed < 20 { seed } else { fresh + seed })
+                .collect()
+        }
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        check(&families[(seed % 5) as usize], seed);
+    }
+}
