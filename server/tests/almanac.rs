@@ -189,10 +189,9 @@ async fn nine_of_ten_languages_are_right_and_cited() {
 }
 
 #[tokio::test]
-async fn most_symbols_of_elements_are_right_and_cited() {
+async fn nine_of_ten_symbols_of_elements_are_right_and_cited() {
     let right = share_right("elements", "symbol", |name| {
         format!("What is the symbol of {name}?")
     });
-    // Names in -ium are taken for one another: 103 of 118 were right when this was written.
-    assert!(right.await >= 0.85);
+    assert!(right.await >= 0.9);
 }
