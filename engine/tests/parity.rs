@@ -104,8 +104,8 @@ fn a_prompt_forwarded_in_chunks_beside_another_gives_the_same_bits() {
 #[test]
 fn quantised_weights_give_nearly_the_same_states() {
     for (family, weights, least) in [
-        ("qwen2", WeightType::Q8_0, 0.999),
-        ("qwen3", WeightType::Q8_0, 0.999),
+        ("qwen2", WeightType::Q8_0, 0.99),
+        ("qwen3", WeightType::Q8_0, 0.99),
         ("llama2", WeightType::F16, 0.99999),
     ] {
         let golden = Golden::load(family);
