@@ -92,15 +92,7 @@ fn towns() -> String {
 #[test]
 fn what_is_built_is_found_by_the_models_own_embeddings() {
     let home = Home::new(&towns());
-    let report = home.json(&[
-        "build",
-        "corpus.jsonl",
-        "--model",
-        "tiny",
-        "--out",
-        "index",
-        "--json",
-    ]);
+    let report = home.build();
     assert_eq!(
         (
             &report["passages"],

@@ -10,9 +10,6 @@ use super::kv_blocks::KvBlocks;
 use super::ops::exp;
 use crate::model::kv_cache::BLOCK;
 
-/// Queries that are answered together at most.
-pub(super) const TILE: usize = 8;
-
 /// One query: where it stands and what it may see.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query<'a> {
@@ -31,7 +28,8 @@ pub(super) struct Scratch {
     sums: Vec<Vec<Lanes>>,
 }
 
-/// Answers up to [`TILE`] queries of `head` in `layer`; `each(i, answer)` gets `value_width` numbers.
+/// Answers queries of `head` in `layer`, up to eight together. `each(i, sums, total)` gets the values
+/// that query `i` sees, each times its weight, `value_width` numbers in all, and the weights' sum.
 pub(super) fn attend(
     kv: &KvBlocks,
     (layer, head): (usize, usize),

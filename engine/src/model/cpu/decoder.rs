@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::attention::{self, Query, TILE, attend};
+use super::attention::{self, Query, attend};
 use super::disjoint::Disjoint;
-use super::kernels::LANES;
+use super::kernels::Lanes;
 use super::kv_blocks::KvBlocks;
 use super::matrix::{Matrix, Quantised};
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
@@ -14,11 +14,12 @@ use crate::config::{ModelConfig, RopeScaling};
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.
 const ROWS: usize = 16;
 /// Query rows of one sequence and head that one thread takes at a time.
-const QUERIES: usize = 8 * TILE;
+const QUERIES: usize = 64;
 /// Numbers below which rows are not shared out among threads.
 const WORTH_A_THREAD: usize = 1 << 15;
 
@@ -87,7 +88,7 @@ impl CpuDecoder {
         let head = if config.tie_word_embeddings {
             embedding
         } else {
-            "lm_head.weight"
+            HEAD
         };
         let layers = (0..config.num_hidden_layers)
             .into_par_iter()
@@ -298,38 +299,26 @@ impl CpuDecoder {
                 (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head))
             });
             let places: Vec<_> = places.collect();
-            for places in places.chunks(TILE) {
-                let queries: Vec<_> = places
-                    .iter()
-                    .map(|(token, head)| {
-                        let to = span.past + token + 1;
-                        Query {
-                            query: &qkv[(first_row + token) * row_len + head * head_dim..]
-                                [..head_dim],
-                            from: to.saturating_sub(window),
-                            to,
-                        }
-                    })
-                    .collect();
-                attend(
-                    span.kv,
-                    (layer, *kv_head),
-                    &queries,
-                    scratch,
-                    |i, sums, total| {
-                        let (token, head) = places[i];
-                        let start = ((first_row + token) * heads + head) * head_dim;
-                        // SAFETY: each head of each token is in one piece only.
-                        let out = unsafe { attended.slice(start, head_dim) };
-                        let scale = 1.0 / total;
-                        for (out, sums) in out.chunks_mut(LANES).zip(sums) {
-                            for (out, sum) in out.iter_mut().zip(sums) {
-                                *out = sum * scale;
-                            }
-                        }
-                    },
-                );
-            }
+            let queries = places.iter().map(|(token, head)| {
+                let to = span.past + token + 1;
+                Query {
+                    query: &qkv[(first_row + token) * row_len + head * head_dim..][..head_dim],
+                    from: to.saturating_sub(window),
+                    to,
+                }
+            });
+            let queries: Vec<_> = queries.collect();
+            let write = |i: usize, sums: &[Lanes], total: f32| {
+                let (token, head) = places[i];
+                let start = ((first_row + token) * heads + head) * head_dim;
+                // SAFETY: each head of each token is in one piece only.
+                let out = unsafe { attended.slice(start, head_dim) };
+                let scale = 1.0 / total;
+                for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+                    *out = sum * scale;
+                }
+            };
+            attend(span.kv, (layer, *kv_head), &queries, scratch, write);
         };
         let seen: usize = spans
             .iter()

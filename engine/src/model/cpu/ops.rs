@@ -21,7 +21,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `x / sqrt(mean(x²) + eps) * weight`
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (square_sum(x) / x.len() as f32 + eps).sqrt();
+    let scale = norm_scale(x, eps);
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
     }
@@ -29,13 +29,14 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 
 /// [`rms_norm`] in place.
 pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
-    let scale = 1.0 / (square_sum(x) / x.len() as f32 + eps).sqrt();
+    let scale = norm_scale(x, eps);
     for (x, weight) in x.iter_mut().zip(weight) {
         *x = *x * scale * weight;
     }
 }
 
-fn square_sum(x: &[f32]) -> f32 {
+/// `1 / sqrt(mean(x²) + eps)`
+fn norm_scale(x: &[f32], eps: f32) -> f32 {
     let mut sums: Lanes = [0.0; LANES];
     let chunks = x.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -44,7 +45,8 @@ fn square_sum(x: &[f32]) -> f32 {
             *sum = x.mul_add(*x, *sum);
         }
     }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
+    let squares = sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    1.0 / (squares / x.len() as f32 + eps).sqrt()
 }
 
 /// `silu(gate) * up`, where a row is `gate` followed by `up`.

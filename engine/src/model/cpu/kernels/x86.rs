@@ -60,6 +60,22 @@ macro_rules! in_tiles {
     }};
 }
 
+/// Cuts rows into tiles of the given heights, what is left into single ones, and runs `tile` on each.
+macro_rules! in_row_tiles {
+    ($tile:ident, $panel:expr, $xs:expr, $each:expr; $($rows:literal)*) => {{
+        let mut m = 0;
+        while m < $xs.len() {
+            // SAFETY: the caller has checked the lengths.
+            m += unsafe {
+                match $xs.len() - m {
+                    $($rows.. => $tile::<$rows>($panel, $xs, m, $each),)*
+                    _ => $tile::<1>($panel, $xs, m, $each),
+                }
+            };
+        }
+    }};
+}
+
 macro_rules! float_products {
     ($products:ident, $tile:ident, $weight:ty, $load:expr) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -131,18 +147,7 @@ pub(super) unsafe fn q8_products(
     xs: &[Q8Row<'_>],
     each: &mut impl FnMut(usize, &Lanes),
 ) {
-    let mut m = 0;
-    while m < xs.len() {
-        // SAFETY: the caller has checked the lengths.
-        m += unsafe {
-            match xs.len() - m {
-                8.. => q8_tile::<8>(panel, xs, m, each),
-                4.. => q8_tile::<4>(panel, xs, m, each),
-                2.. => q8_tile::<2>(panel, xs, m, each),
-                _ => q8_tile::<1>(panel, xs, m, each),
-            }
-        };
-    }
+    in_row_tiles!(q8_tile, panel, xs, each; 8 4 2);
 }
 
 /// `vpdpbusd` multiplies unsigned by signed: the activations are 128 too large, so 128 times the sum of
@@ -195,17 +200,7 @@ pub(super) unsafe fn q8_products_avx2(
     xs: &[Q8Row<'_>],
     each: &mut impl FnMut(usize, &Lanes),
 ) {
-    let mut m = 0;
-    while m < xs.len() {
-        // SAFETY: the caller has checked the lengths.
-        m += unsafe {
-            match xs.len() - m {
-                4.. => q8_tile_avx2::<4>(panel, xs, m, each),
-                2.. => q8_tile_avx2::<2>(panel, xs, m, each),
-                _ => q8_tile_avx2::<1>(panel, xs, m, each),
-            }
-        };
-    }
+    in_row_tiles!(q8_tile_avx2, panel, xs, each; 4 2);
 }
 
 /// `vpmaddubsw` multiplies unsigned by signed and saturates at 16 bits: with magnitudes up to 127 on
