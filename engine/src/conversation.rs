@@ -58,13 +58,25 @@ pub struct ConversationInfo {
 pub(crate) struct Conversation {
     pub(crate) log: TokenLog,
     pub(crate) cache: KvCache,
+    /// Of how many of the log's first tokens the store holds the KV.
+    pub(crate) stored: usize,
 }
 
 impl Conversation {
-    /// Cuts both back to the log's first `len` tokens.
+    /// A conversation that the store knows nothing of.
+    pub(crate) fn new(log: TokenLog, cache: KvCache) -> Self {
+        Self {
+            log,
+            cache,
+            stored: 0,
+        }
+    }
+
+    /// Cuts all back to the log's first `len` tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.log.truncate(len);
         self.cache.truncate(len);
+        self.stored = self.stored.min(len);
     }
 
     pub(crate) fn info(&self, busy: bool) -> ConversationInfo {
@@ -150,10 +162,11 @@ impl Conversations {
         self.places.insert(id, place);
     }
 
-    /// Cuts an idle conversation back; its KV-cache stays allocated.
-    pub(crate) fn rewind(&mut self, id: &ConversationId, len: usize) {
-        if let Some(Place::Idle { conversation, .. }) = self.places.get_mut(id) {
-            conversation.truncate(len);
+    /// An idle conversation, to be changed but for the memory of its KV-cache.
+    pub(crate) fn idle_mut(&mut self, id: &ConversationId) -> Option<&mut Conversation> {
+        match self.places.get_mut(id) {
+            Some(Place::Idle { conversation, .. }) => Some(conversation),
+            _ => None,
         }
     }
 
@@ -172,14 +185,15 @@ impl Conversations {
         }
     }
 
-    /// Forgets the least recently used idle conversations until at most `limit` are left.
-    pub(crate) fn keep_at_most(&mut self, limit: usize) {
-        while self.places.len() > limit {
-            let Some(id) = self.least_recent(|_| true) else {
-                return;
-            };
-            self.remove(&id);
+    /// Forgets the least recently used idle conversation when there are more than `limit`; to be
+    /// called until it gives none.
+    pub(crate) fn forget_beyond(&mut self, limit: usize) -> Option<ConversationId> {
+        if self.places.len() <= limit {
+            return None;
         }
+        let id = self.least_recent(|_| true)?;
+        self.remove(&id);
+        Some(id)
     }
 
     /// Drops the KV-cache of the least recently used idle conversation that has one; its log stays.

@@ -75,8 +75,14 @@ pub struct EngineStats {
     pub kv_budget_bytes: u64,
     /// Steps done since the start.
     pub steps: u64,
-    /// KV-caches dropped to stay under the budget, to be rebuilt from their token logs.
+    /// KV-caches dropped to stay under the budget, to be read back or rebuilt from their token logs.
     pub kv_dropped: u64,
+    /// KV-caches read back from the store.
+    pub kv_restored: u64,
+    /// Bytes that keys and values take in the store.
+    pub kv_store_bytes: u64,
+    /// How often the store could not write, read or delete something.
+    pub store_failures: u64,
 }
 
 macro_rules! counters {
@@ -109,7 +115,10 @@ counters!(
     kv_bytes,
     kv_budget_bytes,
     steps,
-    kv_dropped
+    kv_dropped,
+    kv_restored,
+    kv_store_bytes,
+    store_failures
 );
 
 impl Counters {

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use crate::conversation::{ConversationId, ConversationInfo};
 use crate::counters::Counters;
 use crate::error::{ConversationError, StartError, SubmitError};
-use crate::model::Model;
+use crate::model::{KvCache, Model};
 use crate::request::Request;
 use crate::retrieval::{Found, RetrievalWorkers, Retriever};
 use crate::sequence::SequenceId;
 use crate::step::StepLoop;
+use crate::store::{Store, StoreOptions};
 use crate::turn::Turn;
 
 /// The engine's limits.
@@ -33,6 +34,8 @@ pub struct EngineOptions {
     pub kv_bytes: usize,
     /// Threads that call the retriever, at least 1. Default 2.
     pub retrieval_workers: usize,
+    /// Where conversations outlive the process. `None`, the default, keeps them in memory only.
+    pub store: Option<StoreOptions>,
 }
 
 impl Default for EngineOptions {
@@ -44,6 +47,7 @@ impl Default for EngineOptions {
             max_conversations: 4096,
             kv_bytes: 1 << 30,
             retrieval_workers: 2,
+            store: None,
         }
     }
 }
@@ -58,6 +62,11 @@ pub(crate) enum Command {
     },
     Cancel(SequenceId),
     Retrieved(Found),
+    /// What the store has read for a sequence.
+    Restored {
+        sequence: SequenceId,
+        cache: KvCache,
+    },
     Look {
         id: ConversationId,
         reply: oneshot::Sender<Option<ConversationInfo>>,
@@ -100,7 +109,8 @@ impl Engine {
     /// the model never emits `[RQ]`.
     ///
     /// # Errors
-    /// An option is 0, the KV budget holds no block of positions, or a thread could not be started.
+    /// An option is 0, the KV budget holds no block of positions, the store's directory cannot be used,
+    /// or a thread could not be started.
     pub fn start(
         model: Arc<Model>,
         retriever: Option<Arc<dyn Retriever>>,
@@ -115,9 +125,15 @@ impl Engine {
             })
             .transpose()
             .map_err(StartError::Thread)?;
+        let store = options
+            .store
+            .as_ref()
+            .map(|store| Store::open(store, &model, commands.clone()))
+            .transpose()?;
         let step_loop = StepLoop::new(
             model.clone(),
             workers,
+            store,
             options,
             counters.clone(),
             inbox,

@@ -71,6 +71,14 @@ pub enum LoadError {
         /// Line and reason.
         reason: String,
     },
+    /// The device cannot be used.
+    #[error("cannot run on {device}: {reason}")]
+    Device {
+        /// As it was named.
+        device: String,
+        /// Why.
+        reason: String,
+    },
     /// There is no weight file in the directory.
     #[error("{} holds no *.safetensors file", dir.display())]
     NoWeights {
@@ -301,6 +309,20 @@ pub enum StartError {
         bytes: usize,
         /// The least that works.
         least: usize,
+    },
+    /// The directory of conversations cannot be made or read.
+    #[error("cannot keep conversations in {}: {source}", dir.display())]
+    Store {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another engine keeps its conversations there.
+    #[error("{} is in use by another process", dir.display())]
+    StoreInUse {
+        /// The directory.
+        dir: PathBuf,
     },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]

@@ -1,6 +1,7 @@
 //! A sequence: one turn of a conversation, from its acceptance to its end.
 //!
-//! Its life: *waiting* for a place in the batch, *prefill* of what the KV-cache lacks, *decode*
+//! Its life: *waiting* for a place in the batch, *restoring* where the store has its KV-cache, *prefill* of
+//! what the KV-cache lacks, *decode*
 //! token by token. When `[RQ]` is sampled its forward yields the query embedding (*query*), the
 //! sequence is parked (*retrieving*), and the passage that comes back is spliced in by another
 //! *prefill*. It ends by being consumed: finished, failed or cancelled.
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
 enum Phase {
     /// Accepted, without a place in the batch yet.
     Waiting,
+    /// It has its place; the store is reading its KV-cache.
+    Restoring,
     /// Several tokens lack their KV; after a retrieval they are the splice.
     Prefill { splice: Option<Splice> },
     /// The last sampled token lacks its KV.
@@ -149,7 +152,12 @@ impl Sequence {
         }
     }
 
-    /// Gives the sequence its place in the batch.
+    /// Parks the sequence until the store has read its KV-cache.
+    pub(crate) fn restore(&mut self) {
+        self.phase = Phase::Restoring;
+    }
+
+    /// Lets the sequence go on from what its KV-cache holds.
     pub(crate) fn admit(&mut self) {
         self.usage.cached_tokens = self.conversation.cache.len();
         self.phase = Phase::Prefill { splice: None };
@@ -166,7 +174,7 @@ impl Sequence {
 
     /// How many tokens wait for their forward; none while parked.
     pub(crate) fn pending(&self) -> usize {
-        if self.is_retrieving() {
+        if matches!(self.phase, Phase::Retrieving(_) | Phase::Restoring) {
             return 0;
         }
         self.conversation.log.len() - self.conversation.cache.len()
@@ -352,13 +360,9 @@ impl Sequence {
         let _ = self.events.send(event);
     }
 
-    /// Ends the turn as part of its conversation. `put_back` takes the conversation before the
-    /// client hears of the end, so that it can go on at once.
-    pub(crate) fn finish(
-        mut self,
-        reason: FinishReason,
-        put_back: impl FnOnce(ConversationId, Conversation),
-    ) {
+    /// Ends the turn as part of its conversation, which comes back; so does what the client is to hear
+    /// when the conversation is safe.
+    pub(crate) fn finish(mut self, reason: FinishReason) -> (ConversationId, Conversation, Ended) {
         let summary = TurnSummary {
             conversation: self.name.clone(),
             finish_reason: reason,
@@ -368,8 +372,11 @@ impl Sequence {
             log_len: self.conversation.log.len(),
             queue_seconds: self.queue_seconds.unwrap_or_default(),
         };
-        put_back(self.name, self.conversation);
-        let _ = self.events.send(Event::Finished(summary));
+        let ended = Ended {
+            summary,
+            events: self.events,
+        };
+        (self.name, self.conversation, ended)
     }
 
     /// Ends the turn as if it had never been. The conversation, cut back to what it was, goes to
@@ -385,5 +392,18 @@ impl Sequence {
         if let Some(error) = error {
             let _ = self.events.send(Event::Failed(error));
         }
+    }
+}
+
+/// The end of a turn that its client has not heard of yet.
+pub(crate) struct Ended {
+    summary: TurnSummary,
+    events: UnboundedSender<Event>,
+}
+
+impl Ended {
+    pub(crate) fn tell(self) {
+        // A client that went away will not hear.
+        let _ = self.events.send(Event::Finished(self.summary));
     }
 }

@@ -4,23 +4,7 @@
 mod common;
 
 use common::*;
-use onegen_engine::{ChatMessage, Completion, ConversationError, Engine, Model, Request, Role};
-
-/// Asks on in a conversation whose last message answered.
-fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
-    let model = engine.model();
-    let held = block_on(engine.conversation(&conversation.into())).unwrap();
-    let messages = [
-        ChatMessage::new(Role::User, "What is the capital of Peru?"),
-        ChatMessage::new(Role::Assistant, "Lima."),
-        ChatMessage::new(Role::User, text),
-    ];
-    let end = held.log.last().map(|(id, _)| id);
-    let prompt = model.tokens().encode_turn(&messages, 1, end).unwrap();
-    let mut next = request(model, conversation, text, 12);
-    next.prompt = prompt;
-    run(engine, next)
-}
+use onegen_engine::{ConversationError, Model, Request};
 
 #[test]
 fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {

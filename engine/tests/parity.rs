@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::*;
-use onegen_engine::{Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
+use onegen_engine::{DeviceName, Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -36,7 +36,11 @@ fn with_kernels(dir: &TempDir, kernels: Kernels) -> Arc<Model> {
         kernels,
         ..LoadOptions::default()
     };
-    Arc::new(Model::load(dir.path(), &options).unwrap())
+    load_with(dir, &options)
+}
+
+fn load_with(dir: &TempDir, options: &LoadOptions) -> Arc<Model> {
+    Arc::new(Model::load(dir.path(), options).unwrap())
 }
 
 struct Golden {
@@ -81,6 +85,27 @@ fn states_and_logits_are_those_of_transformers() {
             let (hidden, logits) = clean_forward(&model, &golden.ids);
             golden.check(&format!("{family}, {kernels:?}"), &hidden, &logits);
         }
+    }
+}
+
+/// `ONEGEN_DEVICE=cuda cargo test --release --features cuda -p onegen-engine --test parity` on a machine
+/// with a GPU.
+#[test]
+fn states_and_logits_on_the_device_are_those_of_transformers() {
+    let device: DeviceName = match std::env::var("ONEGEN_DEVICE") {
+        Ok(name) => name.parse().unwrap(),
+        Err(_) => return,
+    };
+    for family in FAMILIES {
+        let golden = Golden::load(family);
+        let options = LoadOptions {
+            device: device.open().unwrap(),
+            weights: Some(WeightType::F32),
+            ..LoadOptions::default()
+        };
+        let model = load_with(&checkpoint(family), &options);
+        let (hidden, logits) = clean_forward(&model, &golden.ids);
+        golden.check(&format!("{family}, {device}"), &hidden, &logits);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whatever is scheduled beside a turn, and however little memory there is, its tokens are those of one
-//! plain greedy run. Schedules are drawn at random; a failure names its seed, and
+//! Whatever is scheduled beside a turn, however little memory there is, and wherever the engine is started
+//! again, its tokens are those of one plain greedy run. Schedules are drawn at random; a failure names its seed, and
 //! `ONEGEN_SEED=<seed> cargo test --release -p onegen-engine --test schedules` draws that one alone.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::*;
 use onegen_engine::{
     Engine, EngineOptions, EngineStats, Model, Passage, Request, RetrieveError, Retriever,
+    StoreOptions,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -118,15 +119,23 @@ fn check(model: &Arc<Model>, seed: u64) {
         .collect();
     let wanted = plain(model, &scripts);
     let block = model.new_cache().bytes_for(1);
+    let dir = tempfile::tempdir().unwrap();
+    let store = rng.random_bool(0.6).then(|| StoreOptions {
+        dir: dir.path().to_owned(),
+        // Room for all KV, or for that of a conversation or two.
+        kv_bytes: (block * rng.random_range(1..20)) as u64,
+    });
     let options = EngineOptions {
         max_step_tokens: rng.random_range(1..80),
         max_sequences: rng.random_range(1..5),
         // At least the longest conversation fits, and hardly more.
         kv_bytes: block * rng.random_range(4..9),
         retrieval_workers: rng.random_range(1..3),
+        store,
         ..EngineOptions::default()
     };
-    let engine = Engine::start(model.clone(), Some(shelf()), options.clone()).unwrap();
+    let start = || Engine::start(model.clone(), Some(shelf()), options.clone()).unwrap();
+    let mut engine = start();
     // Rounds: every conversation's next turn, in any order, all at once; some are cancelled first.
     for round in 0..3 {
         let mut due: Vec<_> = scripts
@@ -148,6 +157,11 @@ fn check(model: &Arc<Model>, seed: u64) {
         }
         let stats = engine.counters().stats();
         assert!(stats.kv_bytes <= stats.kv_budget_bytes, "seed {seed}");
+        assert_eq!(stats.store_failures, 0, "seed {seed}");
+        if options.store.is_some() && rng.random_bool(0.4) {
+            drop(engine);
+            engine = start();
+        }
     }
     let mut held = 0;
     for (script, wanted) in scripts.iter().zip(&wanted) {

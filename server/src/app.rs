@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
-use onegen_engine::{Engine, LoadOptions, Model};
+use anyhow::{Context, Result, anyhow, bail};
+use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_index::{Fingerprints, Index};
 
 use crate::config::{Config, ModelConfig};
@@ -43,6 +43,7 @@ impl App {
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         let dir = config.model.dir();
         let options = LoadOptions {
+            device: config.model.device.open()?,
             weights: config.model.weights,
             ..LoadOptions::default()
         };
@@ -50,11 +51,21 @@ impl App {
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
         let index = Arc::new(open_index(&model, &config.model)?);
         let directory_name = model.name().to_owned();
+        // Conversations in another model's tokens stay beside, untouched.
+        let tokenizer = &model.fingerprints().tokenizer[..16];
+        let conversations_dir = config.model.data_dir.join("conversations").join(tokenizer);
         let engine = Engine::start(
             Arc::new(model),
             Some(Arc::new(IndexRetriever::new(index.clone()))),
-            config.limits.engine_options(),
-        )?;
+            config.limits.engine_options(conversations_dir.clone()),
+        )
+        .map_err(|error| match error {
+            StartError::StoreInUse { .. } => anyhow!("{error}; choose another with --data-dir"),
+            other => other.into(),
+        })?;
+        let transcripts = conversations_dir.join("transcripts");
+        let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
+            .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         Ok(Arc::new(Self {
             engine,
             index,
@@ -63,7 +74,7 @@ impl App {
                 directory_name,
                 created: unix_seconds(),
             },
-            conversations: Conversations::new(config.limits.max_conversations),
+            conversations,
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
         }))

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
-use onegen_engine::{EngineOptions, WeightType};
+use onegen_engine::{DeviceName, EngineOptions, StoreOptions, WeightType};
 
 /// Serves a OneGen model: one pass that retrieves while it writes.
 ///
@@ -35,6 +35,14 @@ pub struct ModelConfig {
     /// How the model's matrices are kept: f32, f16, bf16 or q8_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     pub weights: Option<WeightType>,
+    /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1
+    #[arg(
+        long,
+        env = "ONEGEN_DEVICE",
+        value_name = "DEVICE",
+        default_value = "cpu"
+    )]
+    pub device: DeviceName,
     /// Directory of an index that this model has built
     #[arg(
         long,
@@ -46,7 +54,7 @@ pub struct ModelConfig {
     /// Passages to index once, one JSON object a line [default: almanac.jsonl in the model's directory]
     #[arg(long, env = "ONEGEN_CORPUS", value_name = "FILE")]
     pub corpus: Option<PathBuf>,
-    /// Where an index that is built from a corpus is kept
+    /// Where conversations are kept, and an index that is built from a corpus
     #[arg(
         long,
         env = "ONEGEN_DATA_DIR",
@@ -78,7 +86,8 @@ pub struct ListenConfig {
 /// How much memory it may take.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsConfig {
-    /// MiB that KV-caches may hold; beyond, idle ones are dropped and rebuilt when needed
+    /// MiB that KV-caches may hold; beyond, idle ones are dropped, and read back from the disk or
+    /// rebuilt when needed
     #[arg(
         long,
         env = "ONEGEN_KV_BUDGET_MB",
@@ -86,6 +95,15 @@ pub struct LimitsConfig {
         default_value_t = 1024
     )]
     pub kv_budget_mb: usize,
+    /// MiB that KV-caches may take on the disk, in the data directory; beyond, those of conversations
+    /// that nobody has continued for longest are deleted
+    #[arg(
+        long,
+        env = "ONEGEN_KV_DISK_BUDGET_MB",
+        value_name = "MB",
+        default_value_t = 4096
+    )]
+    pub kv_disk_budget_mb: u64,
     /// Conversations kept; beyond, the least recently used is forgotten
     #[arg(
         long,
@@ -116,10 +134,14 @@ impl ModelConfig {
 
 impl LimitsConfig {
     /// The same for the engine.
-    pub(crate) fn engine_options(&self) -> EngineOptions {
+    pub(crate) fn engine_options(&self, conversations_dir: PathBuf) -> EngineOptions {
         EngineOptions {
             kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),
             max_conversations: self.max_conversations,
+            store: Some(StoreOptions {
+                dir: conversations_dir,
+                kv_bytes: self.kv_disk_budget_mb.saturating_mul(1 << 20),
+            }),
             ..EngineOptions::default()
         }
     }

@@ -11,16 +11,20 @@
 //! turns in its conversation.
 
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use uuid::Uuid;
 
+use crate::transcript_files::TranscriptFiles;
+
 /// A chain over roles and contents: one digest stands for a message and all before it.
 type Digest = blake3::Hash;
 
 /// What is known of a conversation between its turns.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {
     /// The visible messages. The last is the assistant's.
     pub(crate) messages: Vec<ChatMessage>,
@@ -44,6 +48,7 @@ pub(crate) struct Conversations {
     /// So that digests tell nobody anything.
     salt: [u8; 32],
     capacity: usize,
+    files: TranscriptFiles,
     state: Mutex<State>,
 }
 
@@ -63,17 +68,27 @@ struct Entry {
 }
 
 impl Conversations {
-    /// Remembers at most `capacity` conversations, the least recently continued being forgotten
-    /// first. To be the engine's own limit: what one has forgotten is of no use to the other.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Remembers what stands in a directory, which is made where it is not there, and at most
+    /// `capacity` conversations: the least recently continued is forgotten first. That is to be the
+    /// engine's own limit, since what one has forgotten is of no use to the other.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(crate) fn open(dir: &Path, capacity: usize) -> io::Result<Self> {
         let mut salt = [0; 32];
         salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
         salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-        Self {
+        let (files, found) = TranscriptFiles::open(dir)?;
+        let conversations = Self {
             salt,
             capacity,
+            files,
             state: Mutex::default(),
+        };
+        for (id, transcript) in found {
+            conversations.insert(id, transcript);
         }
+        Ok(conversations)
     }
 
     /// The transcript of a conversation by its id.
@@ -110,8 +125,22 @@ impl Conversations {
             .collect()
     }
 
-    /// Moves a conversation's head on, after a turn that its client has seen to the end.
+    /// Moves a conversation's head on, after a turn that its client is about to have seen to the end.
+    /// Writes a file.
     pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
+        if let Err(error) = self.files.write(&id, &transcript) {
+            tracing::warn!(%error, conversation = %id, "a restart will not know this conversation's last turn");
+        }
+        self.insert(id, transcript);
+    }
+
+    /// Forgets a conversation that the engine does not hold any more.
+    pub(crate) fn forget(&self, id: &ConversationId) {
+        self.lock().remove(id);
+        self.delete_file(id);
+    }
+
+    fn insert(&self, id: ConversationId, transcript: Transcript) {
         let Some(&head) = self.chain(&transcript.messages).last() else {
             return;
         };
@@ -132,13 +161,15 @@ impl Conversations {
             let oldest = state.entries.iter().min_by_key(|(_, entry)| entry.used);
             if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
                 state.remove(&oldest);
+                self.delete_file(&oldest);
             }
         }
     }
 
-    /// Forgets a conversation that the engine does not hold any more.
-    pub(crate) fn forget(&self, id: &ConversationId) {
-        self.lock().remove(id);
+    fn delete_file(&self, id: &ConversationId) {
+        if let Err(error) = self.files.remove(id) {
+            tracing::warn!(%error, conversation = %id, "a transcript could not be deleted");
+        }
     }
 
     /// For each message the digest of it and all before it.
@@ -184,6 +215,7 @@ impl State {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -201,6 +233,12 @@ mod tests {
         ])
     }
 
+    fn opened(capacity: usize) -> (tempfile::TempDir, Conversations) {
+        let dir = tempfile::tempdir().unwrap();
+        let conversations = Conversations::open(dir.path(), capacity).unwrap();
+        (dir, conversations)
+    }
+
     fn transcript(messages: Vec<ChatMessage>, log_len: usize) -> Transcript {
         Transcript {
             messages,
@@ -216,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_transcript_is_recognised_whatever_its_outer_white_space() {
-        let conversations = Conversations::new(8);
+        let (_dir, conversations) = opened(8);
         conversations.remember("a".into(), transcript(peru(), 40));
         let mut sent = follow_up(peru());
         sent[1].content = "Lima.".into();
@@ -234,7 +272,7 @@ mod tests {
 
     #[test]
     fn messages_that_end_before_the_head_match_nothing() {
-        let conversations = Conversations::new(8);
+        let (_dir, conversations) = opened(8);
         conversations.remember("a".into(), transcript(peru(), 40));
         let mut longer = follow_up(peru());
         longer.push(ChatMessage::new(Role::Assistant, "Sol."));
@@ -245,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_named_conversation_is_found_by_its_name_only() {
-        let conversations = Conversations::new(8);
+        let (_dir, conversations) = opened(8);
         let named = Transcript {
             named: true,
             ..transcript(peru(), 40)
@@ -257,7 +295,7 @@ mod tests {
 
     #[test]
     fn equal_transcripts_are_all_recognised_the_latest_first() {
-        let conversations = Conversations::new(8);
+        let (_dir, conversations) = opened(8);
         for name in ["a", "b", "c"] {
             conversations.remember(name.into(), transcript(peru(), 40));
         }
@@ -269,12 +307,35 @@ mod tests {
 
     #[test]
     fn beyond_its_capacity_the_least_recently_continued_is_forgotten() {
-        let conversations = Conversations::new(2);
+        let (_dir, conversations) = opened(2);
         for name in ["a", "b", "a", "c"] {
             conversations.remember(name.into(), transcript(peru(), 40));
         }
         assert!(conversations.get(&"b".into()).is_none());
         assert_eq!(conversations.recognise(&follow_up(peru())).len(), 2);
         assert_eq!(conversations.lock().by_head.len(), 1);
+    }
+
+    #[test]
+    fn transcripts_outlive_the_process() {
+        let (dir, conversations) = opened(2);
+        for name in ["a", "b", "a", "c"] {
+            conversations.remember(name.into(), transcript(peru(), 40));
+        }
+        drop(conversations);
+        std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
+        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        let ids: Vec<_> = conversations
+            .recognise(&follow_up(peru()))
+            .iter()
+            .map(|recognised| recognised.id.to_string())
+            .collect();
+        assert_eq!(ids, ["c", "a"]);
+        let kept = conversations.get(&"a".into());
+        assert_eq!(kept, Some(transcript(peru(), 40)));
+        conversations.forget(&"a".into());
+        drop(conversations);
+        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        assert_eq!(conversations.get(&"a".into()), None);
     }
 }

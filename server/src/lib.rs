@@ -20,6 +20,7 @@ mod retriever;
 mod router;
 mod routes;
 mod serve;
+mod transcript_files;
 mod turn;
 
 pub use app::App;

@@ -1,6 +1,7 @@
 //! `onegen-server`: loads a model and its index, and serves them.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{IsTerminal, Write, stdout};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,22 +55,30 @@ async fn run(config: Config) -> Result<()> {
     let address = listener.local_addr()?;
 
     let started = Instant::now();
-    println!("loading the model {}", shown(&config.model.dir()));
+    say(format_args!(
+        "loading the model {}",
+        shown(&config.model.dir())
+    ));
     let app = tokio::task::spawn_blocking(move || App::load(&config)).await??;
-    println!(
+    say(format_args!(
         "{} passages in the index {}, {} tokens of context, ready after {:.1} s",
         app.passages(),
         app.index_dir().display(),
         app.context_tokens(),
         started.elapsed().as_secs_f64(),
-    );
-    println!(
+    ));
+    say(format_args!(
         "serving on http://{address}; try\n\n{}\n",
         example(address, app.model_name())
-    );
+    ));
     serve(listener, app, stop_signal()?).await?;
-    println!("stopped");
+    say(format_args!("stopped"));
     Ok(())
+}
+
+/// Prints a line for who watches; a server goes on when nobody does any more.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(stdout(), "{line}");
 }
 
 /// A path as a person would write it.
@@ -102,6 +111,6 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        println!("stopping: answers under way are finished");
+        say(format_args!("stopping: answers under way are finished"));
     })
 }

@@ -101,8 +101,16 @@ impl TurnRequest {
                 let log_end = info.log.last().map(|(id, _)| id);
                 self.append(app, place, known, log_end).await
             }
-            // The engine has forgotten the log, or it holds the end of a turn whose client went
-            // away before it came. What the client has seen is the truth: begin again from that.
+            // It holds the end of a turn whose client went away before it came, or whose server was
+            // killed. What the client has seen is the truth.
+            Some(info) if info.log.len() > known.log_len => {
+                if app.engine.rewind(&id, known.log_len).await.is_err() {
+                    return Err(ApiError::ConversationBusy(id.to_string()));
+                }
+                let log_end = info.log.ids()[..known.log_len].last().copied();
+                self.append(app, place, known, log_end).await
+            }
+            // The engine has forgotten the log: begin again from what the client has seen.
             stale => {
                 if stale.is_some() {
                     // Fails only when another request got here first, which submitting notices.
@@ -243,8 +251,8 @@ impl LiveTurn {
                     log_len: summary.log_len,
                     named: self.named,
                 };
-                let id = summary.conversation.clone();
-                self.app.conversations.remember(id, transcript);
+                self.remember(summary.conversation.clone(), transcript)
+                    .await;
                 TurnEvent::Finished(Completion { text, summary })
             }
             Event::Failed(error) => {
@@ -252,5 +260,14 @@ impl LiveTurn {
                 TurnEvent::Failed(error.into())
             }
         })
+    }
+
+    /// Before the client hears of the end: what it has seen, a restart must know.
+    async fn remember(&self, id: ConversationId, transcript: Transcript) {
+        let app = self.app.clone();
+        let write = move || app.conversations.remember(id, transcript);
+        if let Err(panicked) = tokio::task::spawn_blocking(write).await {
+            tracing::error!(%panicked, "a transcript was not remembered");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The KV-cache of one sequence: keys and values of every layer for the positions forwarded.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device};
 
 use super::candle::KvTensors;
@@ -103,6 +105,62 @@ impl KvCache {
             Store::Candle(tensors) => Store::Candle(tensors.fork(blocks, len)?),
         };
         Ok(Self { store, len })
+    }
+
+    /// Layers whose keys and values are held.
+    pub(crate) fn layers(&self) -> usize {
+        match &self.store {
+            Store::Cpu(blocks) => blocks.shape().layers,
+            Store::Candle(tensors) => tensors.layers(),
+        }
+    }
+
+    /// Numbers of one position in one layer: a key and a value for each head.
+    pub(crate) fn layer_width(&self) -> usize {
+        match &self.store {
+            Store::Cpu(blocks) => 2 * blocks.shape().kv_heads * blocks.shape().head_dim,
+            Store::Candle(tensors) => tensors.layer_width(),
+        }
+    }
+
+    /// Bytes of one position outside of the cache, where every number is an f32.
+    pub(crate) fn file_bytes_per_position(&self) -> u64 {
+        (self.layers() * self.layer_width() * size_of::<f32>()) as u64
+    }
+
+    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub(crate) fn layer_rows(
+        &self,
+        layer: usize,
+        positions: Range<usize>,
+    ) -> candle_core::Result<Vec<f32>> {
+        match &self.store {
+            Store::Cpu(blocks) => Ok(blocks.layer_rows(layer, positions)),
+            Store::Candle(tensors) => tensors.layer_rows(layer, positions),
+        }
+    }
+
+    /// Puts back what [`Self::layer_rows`] gave, where there is room already. The positions are held
+    /// once all layers are there and [`Self::grow`] has counted them.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub(crate) fn set_layer_rows(
+        &mut self,
+        layer: usize,
+        positions: Range<usize>,
+        rows: &[f32],
+    ) -> candle_core::Result<()> {
+        match &mut self.store {
+            Store::Cpu(blocks) => {
+                blocks.set_layer_rows(layer, positions, rows);
+                Ok(())
+            }
+            Store::Candle(tensors) => tensors.set_layer_rows(layer, positions, rows),
+        }
     }
 
     /// Counts `new` more positions as held, once every layer has written them.

@@ -197,6 +197,21 @@ impl Model {
         &self.fingerprints
     }
 
+    /// Keys and values of another fingerprint are not what this model would compute.
+    pub(crate) fn kv_fingerprint(&self) -> String {
+        let LoadOptions {
+            device,
+            weights,
+            kernels,
+        } = &self.options;
+        let parts = format!(
+            "{} {weights:?} {kernels:?} {:?}",
+            self.fingerprints.model,
+            device.location()
+        );
+        blake3::hash(parts.as_bytes()).to_hex().to_string()
+    }
+
     /// Components of an embedding.
     pub fn hidden_size(&self) -> usize {
         self.config.hidden_size

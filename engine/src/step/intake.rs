@@ -6,7 +6,7 @@ use super::StepLoop;
 use crate::conversation::{Conversation, ConversationId, ConversationInfo, Found as Place};
 use crate::engine::Command;
 use crate::error::{ConversationError, SubmitError};
-use crate::model::BLOCK;
+use crate::model::{BLOCK, KvCache};
 use crate::request::Request;
 use crate::retrieval::Found;
 use crate::sequence::{Sequence, SequenceId};
@@ -35,6 +35,7 @@ impl StepLoop {
                 }
                 Command::Cancel(id) => self.cancel(id),
                 Command::Retrieved(found) => self.on_found(found),
+                Command::Restored { sequence, cache } => self.on_restored(sequence, cache),
                 Command::Look { id, reply } => {
                     let _ = reply.send(self.look(&id));
                 }
@@ -104,10 +105,8 @@ impl StepLoop {
             .max_by_key(|(len, _)| *len)
             .filter(|(len, other)| *len > 0 && self.has_room(other.cache.bytes_for(*len)));
         let cache = best.and_then(|(len, other)| other.cache.fork(len).ok());
-        Conversation {
-            log: TokenLog::default(),
-            cache: cache.unwrap_or_else(|| self.model.new_cache()),
-        }
+        let cache = cache.unwrap_or_else(|| self.model.new_cache());
+        Conversation::new(TokenLog::default(), cache)
     }
 
     /// Checks a request against its conversation; gives the length of that one's log.
@@ -173,6 +172,18 @@ impl StepLoop {
         }
     }
 
+    /// Gives a sequence the KV-cache that the store has read for it.
+    fn on_restored(&mut self, id: SequenceId, cache: KvCache) {
+        self.kv_restoring_bytes -= cache.bytes();
+        let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) else {
+            return;
+        };
+        self.kv_restored += u64::from(!cache.is_empty());
+        sequence.conversation.stored = cache.len();
+        sequence.conversation.cache = cache;
+        sequence.admit();
+    }
+
     fn look(&self, id: &ConversationId) -> Option<ConversationInfo> {
         match self.conversations.find(id)? {
             Place::Idle(conversation) => Some(conversation.info(false)),
@@ -188,6 +199,7 @@ impl StepLoop {
     fn delete(&mut self, id: &ConversationId) -> Result<(), ConversationError> {
         self.idle(id)?;
         self.conversations.remove(id);
+        self.unstore(id.clone());
         Ok(())
     }
 
@@ -207,19 +219,20 @@ impl StepLoop {
             true => source.cache.fork(len),
             false => Ok(self.model.new_cache()),
         };
-        let fork = Conversation {
-            log: source.log.prefix(len),
-            cache: cached.map_err(|error| ConversationError::Copy(error.to_string()))?,
-        };
-        self.conversations.put_back(to, fork);
-        self.conversations
-            .keep_at_most(self.options.max_conversations);
+        let cache = cached.map_err(|error| ConversationError::Copy(error.to_string()))?;
+        let fork = Conversation::new(source.log.prefix(len), cache);
+        self.keep(to, fork, || ());
         Ok(())
     }
 
     fn rewind(&mut self, id: &ConversationId, len: usize) -> Result<(), ConversationError> {
         let len = cut(self.idle(id)?, len)?;
-        self.conversations.rewind(id, len);
+        if let Some(conversation) = self.conversations.idle_mut(id) {
+            conversation.truncate(len);
+            if let Some(store) = &self.store {
+                store.save(id, conversation, || ());
+            }
+        }
         Ok(())
     }
 

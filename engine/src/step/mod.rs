@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use crate::conversation::{Conversation, Conversations};
+use crate::conversation::{Conversation, ConversationId, Conversations};
 use crate::counters::{Counters, EngineStats};
 use crate::embed::normalised;
 use crate::engine::{Command, EngineOptions};
@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::model::{Model, SequenceInput, SequenceOutput};
 use crate::retrieval::{RetrievalWorkers, Search};
 use crate::sequence::{Next, Rules, Sequence, Wanted};
+use crate::store::{Store, Stored};
 
 use intake::Heard;
 
@@ -23,6 +24,7 @@ use intake::Heard;
 pub(crate) struct StepLoop {
     model: Arc<Model>,
     workers: Option<RetrievalWorkers>,
+    store: Option<Store>,
     options: EngineOptions,
     rules: Rules,
     counters: Arc<Counters>,
@@ -36,12 +38,16 @@ pub(crate) struct StepLoop {
     sequences_so_far: u64,
     steps: u64,
     kv_dropped: u64,
+    kv_restored: u64,
+    /// Bytes of the KV-caches that the store is reading.
+    kv_restoring_bytes: usize,
 }
 
 impl StepLoop {
     pub(crate) fn new(
         model: Arc<Model>,
         workers: Option<RetrievalWorkers>,
+        store: Option<(Store, Vec<Stored>)>,
         options: EngineOptions,
         counters: Arc<Counters>,
         inbox: Receiver<Command>,
@@ -54,25 +60,41 @@ impl StepLoop {
             // **Invariant:** one sequence alone always fits the KV budget, so somebody always goes on.
             context: model.max_positions().min(budget_positions),
         };
+        let (store, stored) = store.unzip();
+        let mut conversations = Conversations::default();
+        for Stored {
+            id,
+            log,
+            kv_positions,
+        } in stored.unwrap_or_default()
+        {
+            let mut conversation = Conversation::new(log, model.new_cache());
+            conversation.stored = kv_positions;
+            conversations.put_back(id, conversation);
+        }
         Self {
             model,
             workers,
+            store,
             options,
             rules,
             counters,
             inbox,
             commands,
-            conversations: Conversations::default(),
+            conversations,
             running: Vec::new(),
             waiting: VecDeque::new(),
             sequences_so_far: 0,
             steps: 0,
             kv_dropped: 0,
+            kv_restored: 0,
+            kv_restoring_bytes: 0,
         }
     }
 
     /// Runs until the last handle is dropped; turns under way then fail.
     pub(crate) fn run(mut self) {
+        self.forget_beyond_limit();
         self.publish();
         let mut forwarded = false;
         // Only commands change what can be forwarded: after a step without any, wait for one.
@@ -91,8 +113,11 @@ impl StepLoop {
     fn admit(&mut self) {
         let free = self.options.max_sequences - self.running.len();
         let admitted = free.min(self.waiting.len());
-        for mut sequence in self.waiting.drain(..admitted) {
-            sequence.admit();
+        let admitted: Vec<_> = self.waiting.drain(..admitted).collect();
+        for mut sequence in admitted {
+            if !self.restore(&mut sequence) {
+                sequence.admit();
+            }
             self.running.push(sequence);
         }
     }
@@ -133,7 +158,7 @@ impl StepLoop {
             // Nothing is wanted of a prefill that does not reach the log's end yet.
             let wanted = (part == sequence.pending()).then(|| sequence.wanted());
             let at = |what| if wanted == Some(what) { &end[..] } else { &[] };
-            let Conversation { log, cache } = &mut sequence.conversation;
+            let Conversation { log, cache, .. } = &mut sequence.conversation;
             let new = cache.len()..cache.len() + part;
             batch.push(SequenceInput {
                 ids: &log.ids()[new.clone()],
@@ -181,16 +206,42 @@ impl StepLoop {
             Next::GoOn => {}
             Next::Finish(reason) => {
                 let sequence = self.running.remove(index);
-                sequence.finish(reason, |name, conversation| {
-                    self.conversations.put_back(name, conversation);
-                    self.conversations
-                        .keep_at_most(self.options.max_conversations);
-                });
+                let (name, conversation, ended) = sequence.finish(reason);
+                self.keep(name, conversation, || ended.tell());
             }
             Next::Fail(error) => {
                 let sequence = self.running.remove(index);
                 self.abandon(sequence, Some(error));
             }
+        }
+    }
+
+    /// Takes a conversation in, and calls `then` when it is safe.
+    fn keep(
+        &mut self,
+        name: ConversationId,
+        mut conversation: Conversation,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        match &self.store {
+            Some(store) => store.save(&name, &mut conversation, then),
+            None => then(),
+        }
+        self.conversations.put_back(name, conversation);
+        self.forget_beyond_limit();
+    }
+
+    fn forget_beyond_limit(&mut self) {
+        let limit = self.options.max_conversations;
+        while let Some(id) = self.conversations.forget_beyond(limit) {
+            self.unstore(id);
+        }
+    }
+
+    /// Deletes what the store has of a conversation.
+    fn unstore(&self, id: ConversationId) {
+        if let Some(store) = &self.store {
+            store.remove(id);
         }
     }
 
@@ -213,6 +264,9 @@ impl StepLoop {
             kv_budget_bytes: self.options.kv_bytes as u64,
             steps: self.steps,
             kv_dropped: self.kv_dropped,
+            kv_restored: self.kv_restored,
+            kv_store_bytes: self.store.as_ref().map_or(0, Store::kv_bytes),
+            store_failures: self.store.as_ref().map_or(0, Store::failures),
         });
     }
 }

@@ -29,8 +29,37 @@ impl StepLoop {
         parts
     }
 
+    /// Has the store read what it holds of the sequence's KV-cache and memory does not; false where
+    /// there is nothing to read or no room for it.
+    pub(super) fn restore(&mut self, sequence: &mut Sequence) -> bool {
+        let conversation = &mut sequence.conversation;
+        let positions = conversation.stored;
+        if positions <= conversation.cache.len() {
+            return false;
+        }
+        conversation.cache.clear();
+        let needed = conversation.cache.bytes_for(positions);
+        while !self.has_room(needed) {
+            if !self.conversations.drop_least_recent_kv() {
+                return false;
+            }
+            self.kv_dropped += 1;
+        }
+        let mut cache = self.model.new_cache();
+        let Some(store) = &self.store else {
+            return false;
+        };
+        if cache.reserve(positions).is_err() {
+            return false;
+        }
+        self.kv_restoring_bytes += cache.bytes();
+        store.load(&sequence.name, sequence.id, positions, cache);
+        sequence.restore();
+        true
+    }
+
     /// Drops KV-caches until `growth` more bytes fit: idle ones first, then those of sequences that
-    /// came after `index`, the last first. All are rebuilt from their logs when their turn comes.
+    /// came after `index`, the last first. All are read back or rebuilt from their logs when their turn comes.
     /// False when that is not enough.
     fn make_room(&mut self, growth: usize, index: usize, parts: &mut [usize]) -> bool {
         while growth > 0 && self.kv_bytes() + growth > self.options.kv_bytes {
@@ -78,7 +107,8 @@ impl StepLoop {
     /// Bytes held by all KV-caches; a block that several share counts for each.
     pub(super) fn kv_bytes(&self) -> usize {
         let held = |s: &Sequence| s.conversation.cache.bytes();
-        self.conversations.idle_kv_bytes()
+        self.kv_restoring_bytes
+            + self.conversations.idle_kv_bytes()
             + self
                 .running
                 .iter()

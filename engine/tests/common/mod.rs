@@ -351,6 +351,22 @@ pub fn run(engine: &Engine, request: Request) -> Completion {
     })
 }
 
+/// Asks on in a conversation whose last message answered.
+pub fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
+    let model = engine.model();
+    let held = block_on(engine.conversation(&conversation.into())).unwrap();
+    let messages = [
+        ChatMessage::new(Role::User, "What is the capital of Peru?"),
+        ChatMessage::new(Role::Assistant, "Lima."),
+        ChatMessage::new(Role::User, text),
+    ];
+    let end = held.log.last().map(|(id, _)| id);
+    let prompt = model.tokens().encode_turn(&messages, 1, end).unwrap();
+    let mut next = request(model, conversation, text, 12);
+    next.prompt = prompt;
+    run(engine, next)
+}
+
 pub fn log_ids(engine: &Engine, conversation: &str) -> Vec<u32> {
     let info = block_on(engine.conversation(&conversation.into())).unwrap();
     info.log.ids().to_vec()

@@ -156,6 +156,12 @@ metrics! {
         kv_cache_usage_perc: Gauge = (),
         /// KV-caches dropped to stay under the budget.
         kv_cache_dropped_total: IntCounter = (),
+        /// KV-caches read back from the disk.
+        kv_cache_restored_total: IntCounter = (),
+        /// Bytes that KV-caches take on the disk.
+        kv_cache_disk_bytes: IntGauge = (),
+        /// Conversations that could not be written to the disk, read from it or deleted there.
+        conversation_store_failures_total: IntCounter = (),
         /// Conversations held.
         conversations: IntGauge = (),
         /// Steps done.
@@ -183,6 +189,11 @@ impl EngineMetrics {
         let share = stats.kv_bytes as f64 / budget_bytes;
         metrics.kv_cache_usage_perc.set(share);
         metrics.kv_cache_dropped_total.inc_by(stats.kv_dropped);
+        metrics.kv_cache_restored_total.inc_by(stats.kv_restored);
+        metrics.kv_cache_disk_bytes.set(gauge(stats.kv_store_bytes));
+        metrics
+            .conversation_store_failures_total
+            .inc_by(stats.store_failures);
         metrics.engine_steps_total.inc_by(stats.steps);
         Ok(registry)
     }

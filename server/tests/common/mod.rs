@@ -25,10 +25,15 @@ const CORPUS: &str = r#"{"id":"country-peru","title":"Peru","text":"Peru is a co
 {"id":"element-gold","title":"Gold","text":"Gold is an element. Its symbol is Au."}
 "#;
 
-/// A running server and where its files lie. Dropped, it stops.
-pub struct Server {
+/// Who asks a server.
+pub struct Client {
     pub url: String,
     pub http: reqwest::Client,
+}
+
+/// A server in this process, and who asks it. Dropped, it stops.
+pub struct Server {
+    client: Client,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -107,8 +112,7 @@ impl Server {
             let _ = stopped.await;
         }));
         Self {
-            url,
-            http: reqwest::Client::new(),
+            client: Client::new(url),
             stop: Some(stop),
             serving,
         }
@@ -122,6 +126,21 @@ impl Server {
     /// Waits until it has.
     pub async fn stopped(self) {
         self.serving.await.unwrap().unwrap();
+    }
+}
+
+impl std::ops::Deref for Server {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Client {
+    pub fn new(url: String) -> Self {
+        let http = reqwest::Client::new();
+        Self { url, http }
     }
 
     pub async fn get(&self, path: &str) -> Response {

@@ -1,5 +1,7 @@
 //! Keys and values of one sequence as tensors, one pair a layer.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::config::ModelConfig;
@@ -99,13 +101,63 @@ impl KvTensors {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let Some(Some(kv)) = self.layers.get(layer) else {
-            candle_core::bail!("layer {layer} has no room reserved in the KV-cache");
-        };
+        let kv = self.layer(layer)?;
         let len = past + keys.dim(1)?;
         kv.keys.slice_set(keys, 1, past)?;
         kv.values.slice_set(values, 1, past)?;
         Ok((kv.keys.narrow(1, 0, len)?, kv.values.narrow(1, 0, len)?))
+    }
+
+    /// How many layers there are.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Numbers of one position in one layer.
+    pub(crate) fn layer_width(&self) -> usize {
+        2 * self.shape.kv_heads * self.shape.head_dim
+    }
+
+    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`, in f32.
+    pub(crate) fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>> {
+        let kv = self.layer(layer)?;
+        let rows = |all: &Tensor| {
+            all.narrow(1, positions.start, positions.len())?
+                .to_dtype(DType::F32)?
+                .flatten_all()?
+                .to_vec1::<f32>()
+        };
+        Ok([rows(&kv.keys)?, rows(&kv.values)?].concat())
+    }
+
+    /// Puts back what [`Self::layer_rows`] gave; the narrower types lose nothing on that way.
+    pub(crate) fn set_layer_rows(
+        &mut self,
+        layer: usize,
+        positions: Range<usize>,
+        rows: &[f32],
+    ) -> Result<()> {
+        let kv = self.layer(layer)?;
+        let KvShape {
+            kv_heads,
+            head_dim,
+            dtype,
+            device,
+        } = &self.shape;
+        let (keys, values) = rows.split_at(rows.len() / 2);
+        for (all, rows) in [(&kv.keys, keys), (&kv.values, values)] {
+            let shape = (*kv_heads, positions.len(), *head_dim);
+            let rows = Tensor::from_slice(rows, shape, device)?.to_dtype(*dtype)?;
+            all.slice_set(&rows, 1, positions.start)?;
+        }
+        Ok(())
+    }
+
+    fn layer(&self, layer: usize) -> Result<&LayerKv> {
+        match self.layers.get(layer) {
+            Some(Some(kv)) => Ok(kv),
+            _ => candle_core::bail!("layer {layer} has no room reserved in the KV-cache"),
+        }
     }
 
     /// Whether this was made for such a model.

@@ -3,6 +3,7 @@
 //! A block holds every layer: for each layer and head the keys of 16 positions side by side, so that 16
 //! scores are summed at once, then the values of one position after another.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::kernels::LANES;
@@ -107,5 +108,43 @@ impl KvBlocks {
         let start = self.shape.head_len() * (layer * self.shape.kv_heads + head);
         self.blocks[block][start..start + self.shape.head_len()]
             .split_at(BLOCK * self.shape.head_dim)
+    }
+
+    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`.
+    pub(crate) fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Vec<f32> {
+        let BlockShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
+        let mut rows = Vec::with_capacity(2 * kv_heads * positions.len() * head_dim);
+        for head in 0..kv_heads {
+            for position in positions.clone() {
+                let (keys, _) = self.head(position / BLOCK, layer, head);
+                let within = position % BLOCK;
+                let sixteen = &keys[within / LANES * LANES * head_dim..][..LANES * head_dim];
+                rows.extend(sixteen.iter().skip(within % LANES).step_by(LANES));
+            }
+        }
+        for head in 0..kv_heads {
+            for position in positions.clone() {
+                let (_, values) = self.head(position / BLOCK, layer, head);
+                let start = position % BLOCK * self.shape.value_width();
+                rows.extend_from_slice(&values[start..start + head_dim]);
+            }
+        }
+        rows
+    }
+
+    /// Puts back what [`Self::layer_rows`] gave.
+    pub(crate) fn set_layer_rows(&mut self, layer: usize, positions: Range<usize>, rows: &[f32]) {
+        let head_dim = self.shape.head_dim;
+        let (keys, values) = rows.split_at(rows.len() / 2);
+        let mut rows = keys
+            .chunks_exact(head_dim)
+            .zip(values.chunks_exact(head_dim));
+        for head in 0..self.shape.kv_heads {
+            for (position, (key, value)) in positions.clone().zip(&mut rows) {
+                self.write(layer, head, position, key, value);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use onegen_engine::{LoadOptions, Model, WeightType};
+use onegen_engine::{DeviceName, LoadOptions, Model, WeightType};
 use onegen_index::{Embedded, Fingerprints, Passage};
 
 /// Which model embeds.
@@ -21,6 +21,15 @@ pub(crate) struct ModelArguments {
     /// How the model's matrices are kept: f32, f16, bf16 or q8_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     weights: Option<WeightType>,
+
+    /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1
+    #[arg(
+        long,
+        env = "ONEGEN_DEVICE",
+        value_name = "DEVICE",
+        default_value = "cpu"
+    )]
+    device: DeviceName,
 }
 
 pub(crate) struct Embedder {
@@ -32,6 +41,7 @@ impl Embedder {
     pub(crate) fn load(arguments: &ModelArguments) -> Result<Self> {
         let dir = &arguments.model;
         let options = LoadOptions {
+            device: arguments.device.open()?,
             weights: arguments.weights,
             ..LoadOptions::default()
         };

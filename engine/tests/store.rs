@@ -1,0 +1,237 @@
+//! Conversations outlive the engine, and KV-caches come back from the disk instead of being computed again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::*;
+use onegen_engine::{Completion, Engine, EngineOptions, Model, StartError, StoreOptions};
+
+const KV_LIMIT: u64 = 1 << 30;
+
+fn options(dir: &Path) -> EngineOptions {
+    EngineOptions {
+        store: Some(StoreOptions {
+            dir: dir.to_owned(),
+            kv_bytes: KV_LIMIT,
+        }),
+        ..EngineOptions::default()
+    }
+}
+
+fn start(model: &Arc<Model>, options: &EngineOptions) -> Engine {
+    let retriever = Shelf::of(vec![peru()]);
+    Engine::start(model.clone(), Some(retriever), options.clone()).unwrap()
+}
+
+/// A turn with a retrieval, then one more; both in an engine that nothing befalls.
+fn undisturbed(model: &Arc<Model>) -> (Completion, Completion) {
+    let engine = engine(model, Some(Shelf::of(vec![peru()])));
+    let first = run(&engine, retrieving(model, "a", 12, 1));
+    (first, ask_on(&engine, "a", "And its currency?"))
+}
+
+fn file(dir: &Path, extension: &str) -> PathBuf {
+    let mut paths = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .find(|path| path.extension().is_some_and(|one| one == extension))
+        .unwrap()
+}
+
+#[test]
+fn after_a_restart_a_conversation_goes_on_as_if_nothing_had_been() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, wanted) = undisturbed(&model);
+        run(
+            &start(&model, &options(dir.path())),
+            retrieving(&model, "a", 12, 1),
+        );
+
+        let engine = start(&model, &options(dir.path()));
+        let next = ask_on(&engine, "a", "And its currency?");
+        assert_eq!(next.text, wanted.text, "{name}");
+        // Its own tokens and the last one of the turn before, as without a restart.
+        assert_eq!(next.summary.forwarded, wanted.summary.forwarded, "{name}");
+        assert_eq!(next.summary.usage, wanted.summary.usage, "{name}");
+        assert_eq!(engine.counters().stats().kv_restored, 1, "{name}");
+        // And once more, from what two turns have written.
+        let third = ask_on(&engine, "a", "Lima?");
+        drop(engine);
+        let engine = start(&model, &options(dir.path()));
+        block_on(engine.rewind(&"a".into(), next.summary.log_len)).unwrap();
+        drop(engine);
+        let again = ask_on(&start(&model, &options(dir.path())), "a", "Lima?");
+        assert_eq!(again.text, third.text, "{name}");
+    }
+}
+
+#[test]
+fn kv_that_memory_has_no_room_for_comes_back_from_the_disk() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, wanted) = undisturbed(&model);
+        let one = model.new_cache().bytes_for(wanted.summary.log_len);
+        let options = EngineOptions {
+            kv_bytes: one,
+            ..options(dir.path())
+        };
+        let engine = start(&model, &options);
+        for conversation in ["a", "b", "c"] {
+            run(&engine, retrieving(&model, conversation, 12, 1));
+        }
+        for conversation in ["b", "a", "c"] {
+            let next = ask_on(&engine, conversation, "And its currency?");
+            assert_eq!(next.text, wanted.text, "{name}");
+            // The last of the three was still in memory; prompts that start alike shared nothing here.
+            let cached = next.summary.usage.cached_tokens;
+            assert_eq!(cached, first.summary.log_len - 1, "{name}");
+        }
+        let stats = engine.counters().stats();
+        assert!(stats.kv_restored >= 2, "{name}: {stats:?}");
+        assert!(stats.kv_bytes <= one as u64, "{name}");
+    }
+}
+
+#[test]
+fn kv_of_another_model_is_computed_again_from_the_log() {
+    let (one, other) = (Family::Qwen3.write(7), Family::Qwen3.write(8));
+    // Trained anew for each, but from the same text.
+    let tokenizer = one.path().join("tokenizer.json");
+    fs::copy(tokenizer, other.path().join("tokenizer.json")).unwrap();
+    let (one, other) = (load(one.path()), load(other.path()));
+    let dir = tempfile::tempdir().unwrap();
+    let first = run(
+        &start(&one, &options(dir.path())),
+        retrieving(&one, "a", 12, 1),
+    );
+
+    // The same log without any KV.
+    let bare = tempfile::tempdir().unwrap();
+    let record = file(dir.path(), "conversation");
+    fs::copy(&record, bare.path().join(record.file_name().unwrap())).unwrap();
+    let goes_on = |dir: &Path| ask_on(&start(&other, &options(dir)), "a", "And its currency?");
+    let wanted = goes_on(bare.path());
+    let next = goes_on(dir.path());
+    assert_eq!(next.text, wanted.text);
+    assert_eq!(next.summary.usage.cached_tokens, 0);
+    assert!(next.summary.forwarded.total() > first.summary.log_len as u64);
+}
+
+#[test]
+fn a_damaged_kv_file_costs_a_forward_and_nothing_else() {
+    let model = Family::Llama.model();
+    let (_, wanted) = undisturbed(&model);
+    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+        ("flipped", |bytes| bytes[100] ^= 1),
+        ("cut short", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("emptied", Vec::clear),
+    ];
+    for (what, damage) in damages {
+        let dir = tempfile::tempdir().unwrap();
+        run(
+            &start(&model, &options(dir.path())),
+            retrieving(&model, "a", 12, 1),
+        );
+        let path = file(dir.path(), "kv");
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+
+        let engine = start(&model, &options(dir.path()));
+        let next = ask_on(&engine, "a", "And its currency?");
+        assert_eq!(next.text, wanted.text, "{what}");
+        assert_eq!(next.summary.usage.cached_tokens, 0, "{what}");
+        drop(engine);
+        // It was mended.
+        let engine = start(&model, &options(dir.path()));
+        let third = ask_on(&engine, "a", "Lima?");
+        assert!(third.summary.usage.cached_tokens > 0, "{what}");
+        assert_eq!(engine.counters().stats().store_failures, 0, "{what}");
+    }
+}
+
+#[test]
+fn a_damaged_record_leaves_out_its_conversation_alone() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    run(&engine, retrieving(&model, "a", 12, 1));
+    drop(engine);
+    let path = file(dir.path(), "conversation");
+    let bytes = fs::read(&path).unwrap();
+    let engine = start(&model, &options(dir.path()));
+    run(&engine, retrieving(&model, "b", 12, 1));
+    drop(engine);
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(dir.path().join("left.tmp"), "behind").unwrap();
+
+    let engine = start(&model, &options(dir.path()));
+    assert!(block_on(engine.conversation(&"a".into())).is_none());
+    assert!(block_on(engine.conversation(&"b".into())).is_some());
+    assert!(!dir.path().join("left.tmp").exists());
+}
+
+#[test]
+fn without_room_for_kv_on_the_disk_the_logs_are_kept() {
+    let model = Family::Llama.model();
+    let (first, wanted) = undisturbed(&model);
+    let dir = tempfile::tempdir().unwrap();
+    let unlimited = options(dir.path());
+    run(&start(&model, &unlimited), retrieving(&model, "a", 12, 1));
+    let kv_bytes = fs::metadata(file(dir.path(), "kv")).unwrap().len();
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    // Room for one conversation's, which may grow a little.
+    options.store.as_mut().unwrap().kv_bytes = kv_bytes * 3 / 2;
+    let engine = start(&model, &options);
+    for conversation in ["a", "b"] {
+        run(&engine, retrieving(&model, conversation, 12, 1));
+    }
+    drop(engine);
+    let engine = start(&model, &options);
+    let cached = ["a", "b"].map(|conversation| {
+        let next = ask_on(&engine, conversation, "And its currency?");
+        assert_eq!(next.text, wanted.text);
+        next.summary.usage.cached_tokens
+    });
+    assert_eq!(cached, [0, first.summary.log_len - 1]);
+}
+
+#[test]
+fn what_is_forked_rewound_or_deleted_is_so_after_a_restart() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    let first = run(&engine, retrieving(&model, "a", 12, 1));
+    ask_on(&engine, "a", "And its currency?");
+    block_on(engine.fork(&"a".into(), &"b".into(), None)).unwrap();
+    block_on(engine.fork(&"a".into(), &"c".into(), None)).unwrap();
+    block_on(engine.rewind(&"a".into(), first.summary.log_len)).unwrap();
+    block_on(engine.delete(&"c".into())).unwrap();
+    let logs = ["a", "b"].map(|name| log_ids(&engine, name));
+    drop(engine);
+
+    let engine = start(&model, &options(dir.path()));
+    assert_eq!(["a", "b"].map(|name| log_ids(&engine, name)), logs);
+    assert!(block_on(engine.conversation(&"c".into())).is_none());
+    let third = ask_on(&engine, "b", "Lima?");
+    assert_eq!(third.summary.usage.cached_tokens, logs[1].len() - 1);
+}
+
+#[test]
+fn two_engines_do_not_share_a_directory() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let first = start(&model, &options(dir.path()));
+    let second = Engine::start(model.clone(), None, options(dir.path()));
+    assert!(matches!(second, Err(StartError::StoreInUse { .. })));
+    drop(first);
+    start(&model, &options(dir.path()));
+}

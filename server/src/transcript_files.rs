@@ -1,0 +1,137 @@
+//! Transcripts on the disk, a JSON file for each conversation, replaced whole after each turn.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use onegen_engine::{ChatMessage, ConversationId, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::conversations::Transcript;
+
+const FINISHED: &str = "json";
+const UNFINISHED: &str = "tmp";
+
+/// A directory of transcripts.
+pub(crate) struct TranscriptFiles {
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    conversation: String,
+    named: bool,
+    log_len: usize,
+    messages: Vec<Message>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Message {
+    role: WireRole,
+    content: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireRole {
+    System,
+    User,
+    Assistant,
+}
+
+impl TranscriptFiles {
+    /// Opens a directory, or makes it, and reads what stands there, the least recently written first.
+    /// A damaged file is told of and left out.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<(ConversationId, Transcript)>)> {
+        fs::create_dir_all(dir)?;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|one| one == FINISHED) {
+                paths.push((fs::metadata(&path)?.modified()?, path));
+            }
+        }
+        paths.sort();
+        let read = paths.into_iter().filter_map(|(_, path)| match read(&path) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                let file = path.display();
+                tracing::warn!(%file, %error, "a transcript cannot be read and is left out");
+                None
+            }
+        });
+        let found = read.collect();
+        let dir = dir.to_owned();
+        Ok((Self { dir }, found))
+    }
+
+    /// Writes a transcript in place of the one before.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub(crate) fn write(&self, id: &ConversationId, transcript: &Transcript) -> io::Result<()> {
+        let record = Record {
+            conversation: id.to_string(),
+            named: transcript.named,
+            log_len: transcript.log_len,
+            messages: transcript.messages.iter().map(Message::of).collect(),
+        };
+        let unfinished = self.path(id, UNFINISHED);
+        fs::write(&unfinished, serde_json::to_vec(&record)?)?;
+        fs::rename(&unfinished, self.path(id, FINISHED))
+    }
+
+    /// Deletes a transcript, if there is one.
+    ///
+    /// # Errors
+    /// It could not be deleted.
+    pub(crate) fn remove(&self, id: &ConversationId) -> io::Result<()> {
+        match fs::remove_file(self.path(id, FINISHED)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// A conversation's name may be any text, so files are called by its digest.
+    fn path(&self, id: &ConversationId, extension: &str) -> PathBuf {
+        let digest = blake3::hash(id.as_str().as_bytes()).to_hex();
+        let name = &digest.as_str()[..32];
+        self.dir.join(name).with_extension(extension)
+    }
+}
+
+fn read(path: &Path) -> io::Result<(ConversationId, Transcript)> {
+    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+    let messages = record.messages.into_iter();
+    let transcript = Transcript {
+        messages: messages.map(Message::into_chat).collect(),
+        log_len: record.log_len,
+        named: record.named,
+    };
+    Ok((record.conversation.into(), transcript))
+}
+
+impl Message {
+    fn of(message: &ChatMessage) -> Self {
+        Self {
+            role: match message.role {
+                Role::System => WireRole::System,
+                Role::User => WireRole::User,
+                Role::Assistant => WireRole::Assistant,
+            },
+            content: message.content.clone(),
+        }
+    }
+
+    fn into_chat(self) -> ChatMessage {
+        let role = match self.role {
+            WireRole::System => Role::System,
+            WireRole::User => Role::User,
+            WireRole::Assistant => Role::Assistant,
+        };
+        ChatMessage::new(role, self.content)
+    }
+}

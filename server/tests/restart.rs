@@ -1,0 +1,151 @@
+//! Conversations outlive the process, however it ends.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{Client, Files, content, conversation, question, with};
+use serde_json::{Value, json};
+
+/// The program itself, as a user starts it.
+struct Process {
+    child: Child,
+    client: Client,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// kill -9
+    Killed,
+    /// SIGTERM
+    Told,
+}
+
+fn command(files: &Files, data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
+    command.arg("--model").arg(files.model());
+    command.arg("--corpus").arg(files.corpus());
+    command.arg("--data-dir").arg(data_dir);
+    command.args(["--port", "0", "--log", "error"]);
+    command
+}
+
+impl Process {
+    fn start(files: &Files, data_dir: &Path) -> Self {
+        let mut child = command(files, data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = lines.find_map(|line| {
+            let line = line.unwrap();
+            let url = line.strip_prefix("serving on ")?.split(';').next()?;
+            Some(url.to_owned())
+        });
+        let client = Client::new(url.unwrap_or_default());
+        let process = Self { child, client };
+        assert!(!process.client.url.is_empty(), "the server did not start");
+        process
+    }
+
+    fn end(mut self, how: End) {
+        match how {
+            End::Killed => self.child.kill().unwrap(),
+            End::Told => {
+                let pid = self.child.id().to_string();
+                let told = Command::new("kill").args(["-TERM", &pid]).status();
+                assert!(told.unwrap().success());
+            }
+        }
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, where the test got so far.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is the same whatever the process went through: the text, and the tokens that it took.
+fn essence(answer: &Value) -> Value {
+    json!([
+        content(answer),
+        answer["usage"],
+        answer["choices"][0]["finish_reason"]
+    ])
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_after_kill_and_after_sigterm() {
+    let files = Files::new();
+    let fields = json!({"max_tokens": 12, "logit_bias": files.bias(true)});
+    let plain = json!({"max_tokens": 12, "logit_bias": files.bias(false)});
+    let first = with(question("What is the capital of Peru?"), fields);
+    // With the conversation's id, and with what the client has seen.
+    let by_id = |answer: &Value| {
+        let next = with(question("And its currency?"), plain.clone());
+        with(next, json!({"conversation": conversation(answer)}))
+    };
+    let by_messages = |answer: &Value| {
+        let messages = json!([
+            first["messages"][0],
+            {"role": "assistant", "content": content(answer)},
+            {"role": "user", "content": "And its currency?"},
+        ]);
+        with(
+            json!({"model": "onegen", "messages": messages}),
+            plain.clone(),
+        )
+    };
+    let next_by: [&dyn Fn(&Value) -> Value; 2] = [&by_id, &by_messages];
+    for how in [End::Killed, End::Told] {
+        for next in next_by {
+            let undisturbed = Process::start(&files, &files.dir.path().join("undisturbed"));
+            let answer = undisturbed.client.complete(&first).await;
+            let before = undisturbed.client.forwarded().await;
+            let wanted = undisturbed.client.complete(&next(&answer)).await;
+            let after = undisturbed.client.forwarded().await;
+            undisturbed.end(End::Killed);
+
+            let data_dir = files.dir.path().join("restarted");
+            let process = Process::start(&files, &data_dir);
+            let answer = process.client.complete(&first).await;
+            process.end(how);
+            let process = Process::start(&files, &data_dir);
+            let got = process.client.complete(&next(&answer)).await;
+            assert_eq!(essence(&got), essence(&wanted), "{how:?}");
+            assert_eq!(conversation(&got), conversation(&answer), "{how:?}");
+            // Forwarded since the start: what the other one forwarded for the second turn.
+            let forwarded = process.client.forwarded().await;
+            let of_turn: Vec<f64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            assert_eq!(forwarded, of_turn[..], "{how:?}");
+            assert_eq!(
+                process
+                    .client
+                    .metric("onegen_kv_cache_restored_total")
+                    .await,
+                1.0
+            );
+            process.end(how);
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_servers_do_not_share_their_conversations() {
+    let files = Files::new();
+    let first = Process::start(&files, &files.data_dir());
+    let second = command(&files, &files.data_dir()).output().unwrap();
+    assert!(!second.status.success());
+    let told = String::from_utf8(second.stderr).unwrap();
+    assert!(told.contains("in use by another process"), "{told}");
+    assert!(told.contains("--data-dir"), "{told}");
+    first.end(End::Told);
+}
