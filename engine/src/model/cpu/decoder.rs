@@ -422,7 +422,7 @@ fn pack(
     match weight_type.unwrap_or(stored) {
         WeightType::Q4_K if q4_k::fits(columns) => {
             let mut row = vec![0.0; columns];
-            Matrix::pack_q4_k((rows, columns), |_, blocks| {
+            Matrix::pack_q4_blocks((rows, columns), |blocks| {
                 next_row(&mut row)?;
                 q4_k::quantise(&row, blocks).map_err(|source| weights.not_taken_in(source))
             })

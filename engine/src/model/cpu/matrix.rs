@@ -46,7 +46,7 @@ enum Packed {
 impl Matrix {
     /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised
     /// types need columns in whole blocks of 32; other matrices are kept in bf16 then. `Q4_K` is made of
-    /// blocks ([`Matrix::pack_q4_k`]); here it is 8 bits, for what shall not or cannot be 4.
+    /// blocks ([`Matrix::pack_q4_blocks`]); here it is 8 bits, for what shall not or cannot be 4.
     ///
     /// # Errors
     /// Those of `read`.
@@ -79,15 +79,15 @@ impl Matrix {
     ///
     /// # Errors
     /// Those of `read`.
-    pub(crate) fn pack_q4_k<E>(
+    pub(crate) fn pack_q4_blocks<E>(
         (rows, columns): (usize, usize),
-        mut read: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
         debug_assert!(q4_k::fits(columns));
         let mut packed = Q4Panels::zeros(rows, columns);
         let mut blocks = vec![0; q4_k::row_bytes(columns)];
         for at in 0..rows {
-            read(at, &mut blocks)?;
+            read(&mut blocks)?;
             packed.set_row(at, &blocks);
         }
         Ok(Self {
@@ -339,7 +339,7 @@ mod tests {
 
     fn four_bits(shape: (usize, usize), mut read: impl FnMut(&mut [f32])) -> Matrix {
         let mut row = vec![0.0; shape.1];
-        Matrix::pack_q4_k(shape, |_, blocks| {
+        Matrix::pack_q4_blocks(shape, |blocks| {
             read(&mut row);
             q4_k::quantise(&row, blocks)
         })
