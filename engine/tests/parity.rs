@@ -137,7 +137,6 @@ fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
             cosines.fold(1f32, f32::min)
         };
         // What is left are activations, embedding and head in 8 bits.
-        println!("{family:?}: {} {}", least(&rounded), least(&exact));
         assert!(least(&rounded) > 0.998, "{family:?}: {}", least(&rounded));
         assert!(least(&exact) > 0.9, "{family:?}: {}", least(&exact));
     }

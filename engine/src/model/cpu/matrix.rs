@@ -83,7 +83,7 @@ impl Matrix {
         (rows, columns): (usize, usize),
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        debug_assert!(q4_k::fits(columns));
+        assert!(q4_k::fits(columns));
         let mut packed = Q4Panels::zeros(rows, columns);
         let mut blocks = vec![0; q4_k::row_bytes(columns)];
         for at in 0..rows {
@@ -337,25 +337,30 @@ mod tests {
         }
     }
 
-    fn four_bits(shape: (usize, usize), mut read: impl FnMut(&mut [f32])) -> Matrix {
-        let mut row = vec![0.0; shape.1];
-        Matrix::pack_q4_blocks(shape, |blocks| {
-            read(&mut row);
-            q4_k::quantise(&row, blocks)
-        })
-        .unwrap()
+    fn random(rows: usize, columns: usize, weight_type: WeightType, rng: &mut StdRng) -> Matrix {
+        let mut draw = |row: &mut [f32]| row.fill_with(|| rng.random::<f32>() - 0.5);
+        if weight_type == WeightType::Q4_K {
+            let mut row = vec![0.0; columns];
+            let quantised = Matrix::pack_q4_blocks((rows, columns), |blocks| {
+                draw(&mut row);
+                q4_k::quantise(&row, blocks)
+            });
+            return quantised.unwrap();
+        }
+        let read = |_: usize, row: &mut [f32]| {
+            draw(row);
+            Ok::<_, ()>(())
+        };
+        Matrix::pack((rows, columns), weight_type, read).unwrap()
     }
 
     #[test]
     fn a_product_with_4_bits_is_that_with_what_its_rows_read_as() {
         let mut rng = StdRng::seed_from_u64(3);
         let (rows, columns, batch) = (50, 512, 11);
-        let draw = |rng: &mut StdRng, to: &mut [f32]| to.fill_with(|| rng.random::<f32>() - 0.5);
-        let matrix = four_bits((rows, columns), |row| draw(&mut rng, row));
-        let mut xs = vec![0.0; batch * columns];
-        draw(&mut rng, &mut xs);
+        let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
         let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
-        let matrix = matrix.with_bias(bias.clone());
+        let matrix = random(rows, columns, WeightType::Q4_K, &mut rng).with_bias(bias.clone());
         let mut out = vec![0.0; batch * rows];
         matrix.product(&xs, &mut out, &mut Quantised::default());
         let mut row = vec![0.0; columns];
@@ -374,15 +379,8 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(2);
         let (rows, columns, batch) = (300, 512, 13);
         let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
-        let mut row = |row: &mut [f32]| row.fill_with(|| rng.random::<f32>() - 0.5);
-        let mut matrices: Vec<_> = [WeightType::F32, WeightType::Bf16, WeightType::Q8_0]
-            .map(|weight_type| {
-                Matrix::pack((rows, columns), weight_type, |_, to| Ok::<_, ()>(row(to)))
-            })
-            .map(Result::unwrap)
-            .into();
-        matrices.push(four_bits((rows, columns), row));
-        for matrix in matrices {
+        for weight_type in WeightType::ALL {
+            let matrix = random(rows, columns, weight_type, &mut rng);
             let mut scratch = Quantised::default();
             let mut all = vec![0.0; batch * rows];
             matrix.product(&xs, &mut all, &mut scratch);
