@@ -6,9 +6,9 @@ use half::f16;
 use super::{BLOCK, Isa, LANES, Lanes, quantise};
 
 /// Columns that share `d` and `dmin`.
-pub(in super::super) const SUPER_BLOCK: usize = 256;
+pub(crate) const SUPER_BLOCK: usize = 256;
 /// Parts of a super-block that have a scale and a minimum each.
-pub(in super::super) const SUB_BLOCKS: usize = SUPER_BLOCK / BLOCK;
+pub(crate) const SUB_BLOCKS: usize = SUPER_BLOCK / BLOCK;
 /// Bytes of a sub-block of 16 rows that the kernels take at a time: two groups of four columns.
 const PAIR: usize = 4 * LANES;
 const PAIRS: usize = BLOCK / 8;
@@ -17,27 +17,27 @@ const PAIRS: usize = BLOCK / 8;
 /// `d * scale * quant - dmin * min`.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
-pub(in super::super) struct Q4Block {
+pub(crate) struct Q4Block {
     /// Byte `4 * row + i` of pair `p` holds column `4p + i` of its sub-block in the lower half, and
     /// column `16 + 4p + i` in the upper one.
     pub(super) quants: [[[u8; PAIR]; PAIRS]; SUB_BLOCKS],
     /// 6 bits each
-    pub(in super::super) scales: [[u8; LANES]; SUB_BLOCKS],
+    pub(crate) scales: [[u8; LANES]; SUB_BLOCKS],
     /// 6 bits each
-    pub(in super::super) mins: [[u8; LANES]; SUB_BLOCKS],
-    pub(in super::super) d: [f16; LANES],
-    pub(in super::super) dmin: [f16; LANES],
+    pub(crate) mins: [[u8; LANES]; SUB_BLOCKS],
+    pub(crate) d: [f16; LANES],
+    pub(crate) dmin: [f16; LANES],
 }
 
 impl Q4Block {
     /// Sets the 4 bits of column `k` of a row, which are still zero.
-    pub(in super::super) fn set_quant(&mut self, lane: usize, k: usize, quant: u8) {
+    pub(crate) fn set_quant(&mut self, lane: usize, k: usize, quant: u8) {
         let (pair, byte, shift) = Self::place(lane, k);
         self.quants[k / BLOCK][pair][byte] |= quant << shift;
     }
 
     /// The weight in column `k` of a row.
-    pub(in super::super) fn weight(&self, lane: usize, k: usize) -> f32 {
+    pub(crate) fn weight(&self, lane: usize, k: usize) -> f32 {
         let (pair, byte, shift) = Self::place(lane, k);
         let quant = self.quants[k / BLOCK][pair][byte] >> shift & 15;
         let (scale, min) = self.scale_and_min(k / BLOCK, lane);
@@ -61,17 +61,17 @@ impl Q4Block {
 
 /// A row of activations in 8 bits, for 4-bit weights.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Q4Row<'a> {
+pub(crate) struct Q4Row<'a> {
     /// 32 a block
-    pub(in super::super) values: &'a [i8],
+    pub(crate) values: &'a [i8],
     /// One a block
-    pub(in super::super) scales: &'a [f32],
+    pub(crate) scales: &'a [f32],
     /// The sum of each block's values times its scale: what a minimum is multiplied by
-    pub(in super::super) sums: &'a [f32],
+    pub(crate) sums: &'a [f32],
 }
 
 /// [`quantise`] to signed values (the bytes of an `i8`), with the sums of [`Q4Row`].
-pub(in super::super) fn quantise_signed(
+pub(crate) fn quantise_signed(
     row: &[f32],
     values: &mut [u8],
     scales: &mut [f32],
@@ -90,7 +90,7 @@ pub(in super::super) fn quantise_signed(
 
 /// As [`super::q8_products`]: within a sub-block of 32 columns the sum is exact, in integers; then its
 /// scaled sum is added in f32 and its minimum's share taken off.
-pub(in super::super) fn q4_products(
+pub(crate) fn q4_products(
     isa: Isa,
     panel: &[Q4Block],
     xs: &[Q4Row<'_>],
