@@ -2,10 +2,12 @@
 
     pip install numpy safetensors gguf llama-cpp-python
     # llama-bench and llama-batched-bench are built from the sdist's vendor/llama.cpp
-    python engine/benches/against_llama_cpp.py --llama-cpp BUILD/bin [--rounds 3]
+    python engine/benches/against_llama_cpp.py --llama-cpp BUILD/bin [--rounds 3] [--weights q4_k]
 
-The weights are random, in the shape of Qwen2-0.5B and in Q8_0; what they are changes no speed. Both
-sides run on two threads. Every round runs both; the medians are compared.
+The weights are random, in the shape of Qwen2-0.5B and in Q8_0; what they are changes no speed. With
+`--weights q4_k` projections are in Q4_K, embedding and head in Q8_0 on both sides, and the model is 1024
+wide, since 896 is not a multiple of 256. Both sides run on two threads. Every round runs both; the
+medians are compared.
 """
 
 import argparse
@@ -21,64 +23,92 @@ import numpy as np
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parents[2]
-HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, VOCAB, POSITIONS = 896, 4864, 24, 14, 2, 151936, 4096
-KV = HIDDEN // HEADS * KV_HEADS
+INNER, LAYERS, KV_HEADS, VOCAB, POSITIONS = 4864, 24, 2, 151936, 4096
+HEAD_DIM = 64
+KV = KV_HEADS * HEAD_DIM
+HIDDEN = {"q8_0": 896, "q4_k": 1024}
+Q8_0, Q4_K = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_K
+FILE_TYPE = {"q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "q4_k": gguf.LlamaFileType.MOSTLY_Q4_K_M}
 
 
-def tensors():
+def tensors(hidden):
     """Each tensor with its name in both files."""
     random = np.random.default_rng(1)
 
     def draw(*shape, centre=0.0):
         return (centre + 0.02 * random.standard_normal(shape)).astype(np.float16)
 
-    yield "model.embed_tokens.weight", "token_embd.weight", draw(VOCAB, HIDDEN)
+    yield "model.embed_tokens.weight", "token_embd.weight", draw(VOCAB, hidden)
     for i in range(LAYERS):
         ours, theirs = f"model.layers.{i}.", f"blk.{i}."
-        yield ours + "input_layernorm.weight", theirs + "attn_norm.weight", draw(HIDDEN, centre=1)
-        yield ours + "post_attention_layernorm.weight", theirs + "ffn_norm.weight", draw(HIDDEN, centre=1)
-        for name, rows in (("q", HIDDEN), ("k", KV), ("v", KV)):
-            yield f"{ours}self_attn.{name}_proj.weight", f"{theirs}attn_{name}.weight", draw(rows, HIDDEN)
+        yield ours + "input_layernorm.weight", theirs + "attn_norm.weight", draw(hidden, centre=1)
+        yield ours + "post_attention_layernorm.weight", theirs + "ffn_norm.weight", draw(hidden, centre=1)
+        for name, rows in (("q", hidden), ("k", KV), ("v", KV)):
+            yield f"{ours}self_attn.{name}_proj.weight", f"{theirs}attn_{name}.weight", draw(rows, hidden)
             yield f"{ours}self_attn.{name}_proj.bias", f"{theirs}attn_{name}.bias", draw(rows)
-        yield ours + "self_attn.o_proj.weight", theirs + "attn_output.weight", draw(HIDDEN, HIDDEN)
-        for name, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
+        yield ours + "self_attn.o_proj.weight", theirs + "attn_output.weight", draw(hidden, hidden)
+        for name, shape in (("gate", (INNER, hidden)), ("up", (INNER, hidden)), ("down", (hidden, INNER))):
             yield f"{ours}mlp.{name}_proj.weight", f"{theirs}ffn_{name}.weight", draw(*shape)
-    yield "model.norm.weight", "output_norm.weight", draw(HIDDEN, centre=1)
+    yield "model.norm.weight", "output_norm.weight", draw(hidden, centre=1)
 
 
-def make(work):
-    model = work / "qwen2-0.5b-random"
+def q4_k(values):
+    """The blocks of a matrix: 15 steps from the least number of each 32 columns, or 0, to the largest."""
+    blocks = values.astype(np.float32).reshape(-1, 8, 32)
+    least = np.minimum(blocks.min(axis=2), 0)  # (blocks, 8)
+    steps = (blocks.max(axis=2) - least) / 15
+    units = np.stack([steps.max(axis=1), -least.min(axis=1)], axis=1) / 63  # d and dmin
+    scales = np.rint(steps / units[:, :1]).astype(np.uint8)
+    mins = np.rint(-least / units[:, 1:]).astype(np.uint8)
+    units = units.astype(np.float16)
+    d, dmin = (units.astype(np.float32)[:, i, None, None] for i in (0, 1))
+    quants = np.rint((blocks + dmin * mins[..., None]) / np.maximum(d * scales[..., None], 1e-9))
+    quants = quants.clip(0, 15).astype(np.uint8).reshape(-1, 4, 2, 32)
+    packed = np.concatenate([
+        units.view(np.uint8),
+        scales[:, :4] | scales[:, 4:] >> 4 << 6,
+        mins[:, :4] | mins[:, 4:] >> 4 << 6,
+        scales[:, 4:] & 15 | mins[:, 4:] << 4,
+        (quants[:, :, 0] | quants[:, :, 1] << 4).reshape(-1, 128),
+    ], axis=1)
+    return packed.reshape(values.shape[0], -1)
+
+
+def make(work, weights):
+    hidden = HIDDEN[weights]
+    model = work / f"qwen2-{hidden}-random"
     model.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "onegen.json"):
         shutil.copy(ROOT / "models/almanac" / name, model / name)
     config = dict(
-        architectures=["Qwen2ForCausalLM"], hidden_size=HIDDEN, intermediate_size=INNER,
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
+        architectures=["Qwen2ForCausalLM"], hidden_size=hidden, intermediate_size=INNER,
+        num_hidden_layers=LAYERS, num_attention_heads=hidden // HEAD_DIM, num_key_value_heads=KV_HEADS,
         vocab_size=VOCAB, max_position_embeddings=POSITIONS, rms_norm_eps=1e-6,
         rope_theta=1e6, hidden_act="silu", tie_word_embeddings=True,
     )
     (model / "config.json").write_text(json.dumps(config))
-    theirs = work / "qwen2-0.5b-random.q8_0.gguf"
+    theirs = work / f"{model.name}.{weights}.gguf"
     writer = gguf.GGUFWriter(theirs, "qwen2")
     writer.add_context_length(POSITIONS)
-    writer.add_embedding_length(HIDDEN)
+    writer.add_embedding_length(hidden)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
+    writer.add_head_count(hidden // HEAD_DIM)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(VOCAB)
     writer.add_tokenizer_model("none")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(FILE_TYPE[weights])
     held = {}
-    for name, their_name, values in tensors():
+    for name, their_name, values in tensors(hidden):
         held[name] = values
         if values.ndim == 1:
             writer.add_tensor(their_name, values.astype(np.float32))
+        elif weights == "q4_k" and their_name != "token_embd.weight":
+            writer.add_tensor(their_name, q4_k(values), raw_dtype=Q4_K)
         else:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(their_name, gguf.quants.quantize(values.astype(np.float32), kind), raw_dtype=kind)
+            writer.add_tensor(their_name, gguf.quants.quantize(values.astype(np.float32), Q8_0), raw_dtype=Q8_0)
     save_file(held, model / "model.safetensors")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -87,9 +117,9 @@ def make(work):
     return model, theirs
 
 
-def ours(model):
-    env = os.environ | {"ONEGEN_BENCH_MODEL": str(model), "ONEGEN_BENCH_WEIGHTS": "q8_0"}
-    command = ["cargo", "bench", "-p", "onegen-engine", "--bench", "speed", "--", "(prefill|decode)"]
+def ours(model, weights):
+    env = os.environ | {"ONEGEN_BENCH_MODEL": str(model), "ONEGEN_BENCH_WEIGHTS": weights}
+    command = ["cargo", "bench", "-p", "onegen-engine", "--bench", "speed", "--", "^(prefill|decode)/"]
     subprocess.run(command, check=True, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
@@ -126,11 +156,12 @@ def main():
     arguments.add_argument("--llama-cpp", type=Path, required=True, help="folder of llama-bench")
     arguments.add_argument("--work", type=Path, default=Path("/tmp/onegen-bench"))
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--weights", choices=HIDDEN, default="q8_0")
     arguments = arguments.parse_args()
-    our_model, their_model = make(arguments.work)
+    our_model, their_model = make(arguments.work, arguments.weights)
     rounds = []
     for _ in range(arguments.rounds):
-        rounds.append((ours(our_model), theirs(arguments.llama_cpp, their_model)))
+        rounds.append((ours(our_model, arguments.weights), theirs(arguments.llama_cpp, their_model)))
     print("| | onegen, tokens/s | llama.cpp, tokens/s | ratio |\n|---|---|---|---|")
     for what in rounds[0][0]:
         mine, peer = (statistics.median(r[side][what] for r in rounds) for side in (0, 1))

@@ -1,25 +1,38 @@
-//! How fast tokens are forwarded: the model alone, and the engine with several conversations.
+//! How fast tokens are forwarded: the model alone, the engine with several conversations, and a random
+//! model of a larger one's width with its weights in 8 and in 4 bits.
 //!
 //! `ONEGEN_BENCH_MODEL` names a model directory (the shipped model otherwise) and
 //! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::cell::LazyCell;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use common::{Family, Size, load_in};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use futures::executor::block_on;
 use onegen_engine::{
     Engine, EngineOptions, KvCache, LoadOptions, Model, Request, SequenceInput, SpanKind,
+    WeightType,
 };
 
 /// Positions that a sequence holds before it decodes.
 const PAST: usize = 32;
 /// Tokens that a conversation generates.
 const TURN: usize = 64;
+/// In 4 bits still larger than the caches: 100 million parameters.
+const LARGE: Size = Size {
+    hidden: 1024,
+    inner: 4096,
+    layers: 6,
+};
 
 fn model() -> Arc<Model> {
     let dir = std::env::var_os("ONEGEN_BENCH_MODEL").map_or_else(
@@ -128,5 +141,32 @@ fn of_the_engine(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(speed, of_the_model, of_the_engine);
+fn of_the_weights(c: &mut Criterion) {
+    // Made when the first of them is measured, not where a filter leaves them out.
+    let dir = LazyCell::new(|| Family::Llama.write_sized(LARGE, 1));
+    for weights in [WeightType::Q8_0, WeightType::Q4_K] {
+        let model = LazyCell::new(|| load_in(dir.path(), weights));
+        let mut group = c.benchmark_group(weights.as_str());
+        group.sample_size(20).sampling_mode(SamplingMode::Flat);
+        for (what, sequences, past, tokens) in [
+            ("prefill of 128", 1, 0, 128),
+            ("decode of 1", 1, PAST, 1),
+            ("decode of 8", 8, PAST, 1),
+        ] {
+            let ids: Vec<u32> = (0..PAST.max(tokens) as u32).collect();
+            group.throughput(Throughput::Elements((sequences * tokens) as u64));
+            group.bench_function(what, |b| {
+                let mut caches: Vec<_> = (0..sequences).map(|_| model.new_cache()).collect();
+                forward(&model, &mut caches, &ids[..PAST]);
+                b.iter(|| {
+                    caches.iter_mut().for_each(|cache| cache.truncate(past));
+                    forward(&model, &mut caches, &ids[..tokens]);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(speed, of_the_model, of_the_engine, of_the_weights);
 criterion_main!(speed);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::*;
-use onegen_engine::{LoadError, LoadOptions, Model};
+use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
 use serde_json::{Value, json};
 
 fn error(dir: &Path) -> LoadError {
@@ -95,6 +95,34 @@ fn what_is_not_supported_is_said() {
         );
         assert!(error.to_string().contains("config.json"), "{key}: {error}");
     }
+}
+
+#[test]
+fn every_type_of_weights_has_a_name_and_loads() {
+    let dir = Family::Llama.write(1);
+    for weights in WeightType::ALL {
+        assert_eq!(weights.as_str().parse(), Ok(weights));
+        load_in(dir.path(), weights);
+    }
+    assert!("q4_0".parse::<WeightType>().unwrap_err().contains("q4_k"));
+    for weights in [WeightType::Q8_0, WeightType::Q4_K] {
+        let options = LoadOptions {
+            weights: Some(weights),
+            kernels: Kernels::Candle,
+            ..LoadOptions::default()
+        };
+        let error = Model::load(dir.path(), &options).unwrap_err().to_string();
+        assert!(error.contains(weights.as_str()), "{error}");
+    }
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_of_4_bits_are_kept_in_8() {
+    let dir = Family::Qwen2.write(1);
+    let ids = [5, 9, 300];
+    let narrow = load_in(dir.path(), WeightType::Q4_K);
+    let eight = load_in(dir.path(), WeightType::Q8_0);
+    assert_eq!(clean_forward(&narrow, &ids), clean_forward(&eight, &ids));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use onegen_engine::{DeviceName, Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
@@ -134,11 +135,7 @@ fn quantised_weights_give_nearly_the_same_states() {
         ("llama2", WeightType::F16, 0.99999),
     ] {
         let golden = Golden::load(family);
-        let options = LoadOptions {
-            weights: Some(weights),
-            ..LoadOptions::default()
-        };
-        let model = Arc::new(Model::load(checkpoint(family).path(), &options).unwrap());
+        let model = load_in(checkpoint(family).path(), weights);
         let (hidden, _) = clean_forward(&model, &golden.ids);
         for (row, at) in golden.positions.iter().enumerate() {
             let cosine = cosine(&golden.hidden[row], &hidden[*at]);
@@ -147,6 +144,39 @@ fn quantised_weights_give_nearly_the_same_states() {
         let by_seven = in_chunks(&model, &golden.ids, 7);
         assert!(by_seven == clean_forward(&model, &golden.ids), "{family}");
     }
+}
+
+#[test]
+fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
+    let ids: Vec<u32> = (0..40).map(|i| i * 37 % 300).collect();
+    for family in [Family::Llama, Family::Qwen2] {
+        let dir = family.write_sized(WIDE, 3);
+        let (_, exact) = clean_forward(&load(dir.path()), &ids);
+        let model = load_in(dir.path(), WeightType::Q4_K);
+        let whole = clean_forward(&model, &ids);
+        assert!(in_chunks(&model, &ids, 7) == whole, "{family:?}");
+        round_to_4_bits(&dir.path().join("model.safetensors"));
+        let (_, rounded) = clean_forward(&load(dir.path()), &ids);
+        let least = |wanted: &[Vec<f32>]| {
+            let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
+            cosines.fold(1f32, f32::min)
+        };
+        // What is left are activations, embedding and head in 8 bits.
+        assert!(least(&rounded) > 0.998, "{family:?}: {}", least(&rounded));
+        assert!(least(&exact) > 0.9, "{family:?}: {}", least(&exact));
+    }
+}
+
+/// Replaces the projections by what `Q4_K` makes of them.
+fn round_to_4_bits(file: &Path) {
+    let mut tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    for (name, tensor) in &mut tensors {
+        if name.ends_with("proj.weight") {
+            let rounded = QTensor::quantize(tensor, GgmlDType::Q4K).unwrap();
+            *tensor = rounded.dequantize(&Device::Cpu).unwrap();
+        }
+    }
+    candle_core::safetensors::save(&tensors, file).unwrap();
 }
 
 /// States and logits at every position, forwarded `chunk` ids at a time beside a second sequence.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::*;
 use onegen_engine::{
     Engine, EngineOptions, EngineStats, Model, Passage, Request, RetrieveError, Retriever,
-    StoreOptions,
+    StoreOptions, WeightType,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -204,7 +204,10 @@ fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> Engine
 
 #[test]
 fn every_schedule_gives_the_tokens_of_one_plain_run() {
-    let families = FAMILIES.map(Family::model);
+    let mut models: Vec<_> = FAMILIES.map(Family::model).into();
+    let wide = Family::Qwen2.write_sized(WIDE, 7);
+    models
+        .extend([WeightType::Q8_0, WeightType::Q4_K].map(|weights| load_in(wide.path(), weights)));
     let seeds: Vec<u64> = match std::env::var("ONEGEN_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {
@@ -219,6 +222,6 @@ fn every_schedule_gives_the_tokens_of_one_plain_run() {
     };
     for seed in seeds {
         println!("seed {seed}");
-        check(&families[(seed % 5) as usize], seed);
+        check(&models[(seed % models.len() as u64) as usize], seed);
     }
 }

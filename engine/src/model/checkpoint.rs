@@ -96,6 +96,14 @@ impl Checkpoint {
         Rows::open(self.stored(name, &[rows, columns])?, columns)
     }
 
+    /// That the tensor library could not take the weights in.
+    pub(crate) fn not_taken_in(&self, source: candle_core::Error) -> LoadError {
+        LoadError::Weights {
+            dir: self.dir.clone(),
+            source,
+        }
+    }
+
     fn stored(&self, name: &str, shape: &[usize]) -> Result<&Stored, LoadError> {
         let stored = self
             .tensors

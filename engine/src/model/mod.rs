@@ -58,19 +58,25 @@ pub enum WeightType {
     Bf16,
     /// 8 bits and a scale for each 32 columns (ggml's `Q8_0`): activations are quantised alike
     Q8_0,
+    /// 4 bits, a 6-bit scale and minimum for each 32 columns and their units for each 256 (ggml's
+    /// `Q4_K`), with activations as for `Q8_0`. Embedding and head, and matrices whose columns are not
+    /// whole blocks of 256, are kept in `Q8_0`.
+    #[expect(non_camel_case_types, reason = "it is called so")]
+    Q4_K,
 }
 
 impl WeightType {
     /// All types, by falling size.
-    pub const ALL: [WeightType; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+    pub const ALL: [WeightType; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_K];
 
-    /// The type's name: `f32`, `f16`, `bf16` or `q8_0`.
+    /// The type's name: `f32`, `f16`, `bf16`, `q8_0` or `q4_k`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Q8_0 => "q8_0",
+            Self::Q4_K => "q4_k",
         }
     }
 }
@@ -401,10 +407,10 @@ impl Decoder {
             None if on_cpu => DType::F32,
             Some(WeightType::F16) => DType::F16,
             Some(WeightType::Bf16) | None => DType::BF16,
-            Some(WeightType::Q8_0) => {
+            Some(quantised @ (WeightType::Q8_0 | WeightType::Q4_K)) => {
                 return Err(LoadError::Unsupported {
                     path: dir.to_owned(),
-                    what: "q8_0 without our own kernels".into(),
+                    what: format!("{} without our own kernels", quantised.as_str()),
                     remedy: "take f32, f16 or bf16".into(),
                 });
             }

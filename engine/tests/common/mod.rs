@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Device, Tensor};
 use onegen_engine::{
     ChatMessage, Completion, Engine, EngineOptions, LoadOptions, Model, Passage, Request,
-    RetrieveError, Retriever, Role, SamplingParams, SequenceInput, SpanKind,
+    RetrieveError, Retriever, Role, SamplingParams, SequenceInput, SpanKind, WeightType,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -28,8 +28,26 @@ pub const CONTROL: [&str; 7] = [
     "</paragraph>",
 ];
 
-const HIDDEN: usize = 32;
-const LAYERS: usize = 3;
+/// How large a random model is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub hidden: usize,
+    pub inner: usize,
+    pub layers: usize,
+}
+
+pub const SMALL: Size = Size {
+    hidden: 32,
+    inner: 48,
+    layers: 3,
+};
+/// Whole blocks of every quantised type, in all matrices but those of [`Family::Qwen3`].
+pub const WIDE: Size = Size {
+    hidden: 256,
+    inner: 512,
+    layers: 3,
+};
+
 const HEADS: usize = 4;
 const VOCABULARY: usize = 384;
 pub const POSITIONS: usize = 512;
@@ -53,11 +71,11 @@ pub const FAMILIES: [Family; 5] = [
 ];
 
 impl Family {
-    pub fn config(self) -> Value {
+    pub fn config(self, size: Size) -> Value {
         let mut config = json!({
-            "hidden_size": HIDDEN,
-            "intermediate_size": 48,
-            "num_hidden_layers": LAYERS,
+            "hidden_size": size.hidden,
+            "intermediate_size": size.inner,
+            "num_hidden_layers": size.layers,
             "num_attention_heads": HEADS,
             "num_key_value_heads": 2,
             "vocab_size": VOCABULARY,
@@ -103,18 +121,21 @@ impl Family {
         config
     }
 
-    fn head_dim(self) -> usize {
+    fn head_dim(self, size: Size) -> usize {
         if self == Family::Qwen3 {
             16
         } else {
-            HIDDEN / HEADS
+            size.hidden / HEADS
         }
     }
 
-    fn tensors(self, seed: u64) -> HashMap<String, Tensor> {
-        let config = self.config();
+    fn tensors(self, size: Size, seed: u64) -> HashMap<String, Tensor> {
+        let config = self.config(size);
+        let (hidden, inner, head_dim) = (size.hidden, size.inner, self.head_dim(size));
+        // As large states at every width.
+        let spread = 0.4 * (SMALL.hidden as f32 / hidden as f32).sqrt();
         let kv_heads = config["num_key_value_heads"].as_u64().unwrap() as usize;
-        let (q, kv) = (HEADS * self.head_dim(), kv_heads * self.head_dim());
+        let (q, kv) = (HEADS * head_dim, kv_heads * head_dim);
         let mut rng = StdRng::seed_from_u64(seed);
         let mut tensors = HashMap::new();
         let mut put = |name: String, shape: &[usize], centre: f32, spread: f32| {
@@ -126,20 +147,20 @@ impl Family {
         };
         put(
             "model.embed_tokens.weight".into(),
-            &[VOCABULARY, HIDDEN],
+            &[VOCABULARY, hidden],
             0.0,
             1.0,
         );
-        for layer in 0..LAYERS {
+        for layer in 0..size.layers {
             let name = |rest: &str| format!("model.layers.{layer}.{rest}");
-            put(name("input_layernorm.weight"), &[HIDDEN], 1.0, 0.3);
-            put(name("post_attention_layernorm.weight"), &[HIDDEN], 1.0, 0.3);
+            put(name("input_layernorm.weight"), &[hidden], 1.0, 0.3);
+            put(name("post_attention_layernorm.weight"), &[hidden], 1.0, 0.3);
             for (projection, out) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
                 put(
                     name(&format!("self_attn.{projection}.weight")),
-                    &[out, HIDDEN],
+                    &[out, hidden],
                     0.0,
-                    0.4,
+                    spread,
                 );
                 if self == Family::Qwen2 {
                     put(
@@ -150,38 +171,33 @@ impl Family {
                     );
                 }
             }
-            put(name("self_attn.o_proj.weight"), &[HIDDEN, q], 0.0, 0.4);
+            put(name("self_attn.o_proj.weight"), &[hidden, q], 0.0, spread);
             if self == Family::Qwen3 {
-                put(
-                    name("self_attn.q_norm.weight"),
-                    &[self.head_dim()],
-                    1.0,
-                    0.3,
-                );
-                put(
-                    name("self_attn.k_norm.weight"),
-                    &[self.head_dim()],
-                    1.0,
-                    0.3,
-                );
+                put(name("self_attn.q_norm.weight"), &[head_dim], 1.0, 0.3);
+                put(name("self_attn.k_norm.weight"), &[head_dim], 1.0, 0.3);
             }
-            put(name("mlp.gate_proj.weight"), &[48, HIDDEN], 0.0, 0.4);
-            put(name("mlp.up_proj.weight"), &[48, HIDDEN], 0.0, 0.4);
-            put(name("mlp.down_proj.weight"), &[HIDDEN, 48], 0.0, 0.4);
+            put(name("mlp.gate_proj.weight"), &[inner, hidden], 0.0, spread);
+            put(name("mlp.up_proj.weight"), &[inner, hidden], 0.0, spread);
+            put(name("mlp.down_proj.weight"), &[hidden, inner], 0.0, spread);
         }
-        put("model.norm.weight".into(), &[HIDDEN], 1.0, 0.3);
+        put("model.norm.weight".into(), &[hidden], 1.0, 0.3);
         if !config["tie_word_embeddings"].as_bool().unwrap() {
-            put("lm_head.weight".into(), &[VOCABULARY, HIDDEN], 0.0, 1.0);
+            put("lm_head.weight".into(), &[VOCABULARY, hidden], 0.0, 1.0);
         }
         tensors
     }
 
     /// Writes a random model of this family.
     pub fn write(self, seed: u64) -> TempDir {
+        self.write_sized(SMALL, seed)
+    }
+
+    /// The same of another size.
+    pub fn write_sized(self, size: Size, seed: u64) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
-        write_json(dir.path(), "config.json", &self.config());
+        write_json(dir.path(), "config.json", &self.config(size));
         let weights = dir.path().join("model.safetensors");
-        candle_core::safetensors::save(&self.tensors(seed), weights).unwrap();
+        candle_core::safetensors::save(&self.tensors(size, seed), weights).unwrap();
         write_tokenizer(dir.path());
         dir
     }
@@ -193,6 +209,15 @@ impl Family {
 
 pub fn load(dir: &Path) -> Arc<Model> {
     Arc::new(Model::load(dir, &LoadOptions::default()).unwrap())
+}
+
+/// A model with its matrices kept in `weights`.
+pub fn load_in(dir: &Path, weights: WeightType) -> Arc<Model> {
+    let options = LoadOptions {
+        weights: Some(weights),
+        ..LoadOptions::default()
+    };
+    Arc::new(Model::load(dir, &options).unwrap())
 }
 
 /// Every random family, and the model that is shipped.

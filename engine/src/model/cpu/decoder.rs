@@ -8,8 +8,10 @@ use super::attention::{self, Query, attend};
 use super::disjoint::Disjoint;
 use super::kernels::Lanes;
 use super::kv_blocks::KvBlocks;
-use super::matrix::{Matrix, Quantised};
+use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
+use super::q4_k;
+use super::quantised::Quantised;
 use crate::config::{ModelConfig, RopeScaling};
 use crate::error::LoadError;
 use crate::model::WeightType;
@@ -94,7 +96,12 @@ impl CpuDecoder {
             .into_par_iter()
             .map(|layer| Layer::load(config, weights, weight_type, layer))
             .collect::<Result<_, _>>()?;
-        let whole = |name: &str| pack(weights, weight_type, &[(name, vocab)], hidden);
+        // At 4 bits embedding and head lose more than their size is worth: they are kept at 8.
+        let whole_type = match weight_type {
+            Some(WeightType::Q4_K) => Some(WeightType::Q8_0),
+            other => other,
+        };
+        let whole = |name: &str| pack(weights, whole_type, &[(name, vocab)], hidden);
         Ok(Self {
             embedding: if config.tie_word_embeddings {
                 None
@@ -405,13 +412,23 @@ fn pack(
     let rows = stacked.iter().map(|(_, rows)| rows).sum();
     let stored = weights.weight_type(stacked.first().map_or("", |(name, _)| name));
     let mut at = 0;
-    Matrix::pack((rows, columns), weight_type.unwrap_or(stored), |_, row| {
+    let mut next_row = |row: &mut [f32]| {
         while readers[at].1 == 0 {
             at += 1;
         }
         readers[at].1 -= 1;
         readers[at].0.next_row(row)
-    })
+    };
+    match weight_type.unwrap_or(stored) {
+        WeightType::Q4_K if q4_k::fits(columns) => {
+            let mut row = vec![0.0; columns];
+            Matrix::pack_q4_blocks((rows, columns), |blocks| {
+                next_row(&mut row)?;
+                q4_k::quantise(&row, blocks).map_err(|source| weights.not_taken_in(source))
+            })
+        }
+        other => Matrix::pack((rows, columns), other, |_, row| next_row(row)),
+    }
 }
 
 /// Angle per position of each pair, as transformers computes it.

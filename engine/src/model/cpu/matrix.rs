@@ -2,15 +2,17 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::aligned::Aligned;
 use super::disjoint::Disjoint;
 use super::kernels::{
-    BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q8Panel, Q8Row, Weight, float_products, q8_products,
-    quantise,
+    BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q8Panel, Weight, float_products, q4_products, q8_products,
 };
+use super::q4_k::{self, Q4Panels};
+use super::quantised::Quantised;
 use crate::model::WeightType;
 
 /// Multiplications below which a second thread costs more than it brings.
@@ -38,40 +40,60 @@ enum Packed {
         weights: Aligned<i8>,
         scales: Aligned<f16>,
     },
+    Q4(Q4Panels),
 }
 
 impl Matrix {
     /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised
-    /// types need columns in whole blocks of 32; other matrices are kept in bf16 then.
+    /// types need columns in whole blocks of 32; other matrices are kept in bf16 then. `Q4_K` is made of
+    /// blocks ([`Matrix::pack_q4_blocks`]); here it is 8 bits, for what shall not or cannot be 4.
     ///
     /// # Errors
     /// Those of `read`.
     pub(crate) fn pack<E>(
         (rows, columns): (usize, usize),
         weight_type: WeightType,
-        mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+        read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let panels = rows.div_ceil(LANES);
-        let mut packed = match weight_type {
-            WeightType::F32 => Packed::F32(Aligned::zeros(panels * columns * LANES)),
-            WeightType::F16 => Packed::F16(Aligned::zeros(panels * columns * LANES)),
-            WeightType::Q8_0 if columns.is_multiple_of(BLOCK) => Packed::Q8 {
-                weights: Aligned::zeros(panels * columns * LANES),
-                scales: Aligned::zeros(panels * columns / BLOCK * LANES),
-            },
-            WeightType::Bf16 | WeightType::Q8_0 => {
-                Packed::Bf16(Aligned::zeros(panels * columns * LANES))
+        let shape = (rows, columns);
+        let weights = match weight_type {
+            WeightType::F32 => Packed::F32(pack_floats(shape, read)?),
+            WeightType::F16 => Packed::F16(pack_floats(shape, read)?),
+            WeightType::Q8_0 | WeightType::Q4_K if columns.is_multiple_of(BLOCK) => {
+                pack_q8(shape, read)?
+            }
+            WeightType::Bf16 | WeightType::Q8_0 | WeightType::Q4_K => {
+                Packed::Bf16(pack_floats(shape, read)?)
             }
         };
-        let mut row = vec![0f32; columns];
+        Ok(Self {
+            rows,
+            columns,
+            weights,
+            bias: None,
+        })
+    }
+
+    /// Packs a matrix whose rows `read` writes one after another as ggml's `Q4_K` blocks, which the
+    /// columns must be whole ones of. Nothing is lost.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn pack_q4_blocks<E>(
+        (rows, columns): (usize, usize),
+        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        assert!(q4_k::fits(columns));
+        let mut packed = Q4Panels::zeros(rows, columns);
+        let mut blocks = vec![0; q4_k::row_bytes(columns)];
         for at in 0..rows {
-            read(at, &mut row)?;
-            packed.set_row(at, &row);
+            read(&mut blocks)?;
+            packed.set_row(at, &blocks);
         }
         Ok(Self {
             rows,
             columns,
-            weights: packed,
+            weights: Packed::Q4(packed),
             bias: None,
         })
     }
@@ -103,6 +125,7 @@ impl Matrix {
                     *value = f32::from(weight) * scale.to_f32();
                 }
             }
+            Packed::Q4(panels) => panels.row(at, row),
         }
     }
 
@@ -113,8 +136,10 @@ impl Matrix {
         let batch = xs.len() / self.columns;
         debug_assert_eq!(xs.len(), batch * self.columns);
         debug_assert_eq!(out.len(), batch * self.rows);
-        if matches!(self.weights, Packed::Q8 { .. }) {
-            scratch.fill(xs, self.columns);
+        match self.weights {
+            Packed::Q8 { .. } => scratch.fill(xs, self.columns),
+            Packed::Q4(_) => scratch.fill_signed(xs, self.columns),
+            Packed::F32(_) | Packed::F16(_) | Packed::Bf16(_) => {}
         }
         let (scratch, out) = (&*scratch, Disjoint::new(out));
         let panels = self.rows.div_ceil(LANES);
@@ -129,14 +154,20 @@ impl Matrix {
         });
     }
 
-    fn some_panels(&self, panels: Range<usize>, xs: &[f32], q8: &Quantised, out: &Disjoint<'_>) {
+    fn some_panels(
+        &self,
+        panels: Range<usize>,
+        xs: &[f32],
+        quantised: &Quantised,
+        out: &Disjoint<'_>,
+    ) {
         match &self.weights {
             Packed::F32(weights) => self.float_panels(weights, panels, xs, out),
             Packed::F16(weights) => self.float_panels(weights, panels, xs, out),
             Packed::Bf16(weights) => self.float_panels(weights, panels, xs, out),
             Packed::Q8 { weights, scales } => {
                 let (isa, blocks) = (Isa::detected(), self.columns / BLOCK);
-                let rows: Vec<_> = q8.rows(self.columns).collect();
+                let rows: Vec<_> = quantised.q8_rows(self.columns).collect();
                 for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
                     for p in panels.clone() {
                         let at = p * blocks * LANES;
@@ -145,6 +176,16 @@ impl Matrix {
                             scales: &scales[at..][..blocks * LANES],
                         };
                         q8_products(isa, panel, rows, |m, sums| {
+                            self.write(p, tile * MOST_ROWS + m, sums, out);
+                        });
+                    }
+                }
+            }
+            Packed::Q4(weights) => {
+                let rows: Vec<_> = quantised.q4_rows(self.columns).collect();
+                for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
+                    for p in panels.clone() {
+                        q4_products(Isa::detected(), weights.panel(p), rows, |m, sums| {
                             self.write(p, tile * MOST_ROWS + m, sums, out);
                         });
                     }
@@ -206,110 +247,47 @@ fn q8_place(k: usize, lane: usize) -> usize {
     k / 4 * (4 * LANES) + lane * 4 + k % 4
 }
 
-impl Packed {
-    fn set_row(&mut self, at: usize, row: &[f32]) {
-        fn set<W: Weight>(weights: &mut [W], lane: usize, row: &[f32]) {
-            let places = weights.iter_mut().skip(lane).step_by(LANES);
-            for (place, value) in places.zip(row) {
-                *place = W::narrow(*value);
+fn pack_floats<W: Weight + Pod, E>(
+    (rows, columns): (usize, usize),
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Aligned<W>, E> {
+    let mut weights = Aligned::zeros(rows.div_ceil(LANES) * columns * LANES);
+    let mut row = vec![0f32; columns];
+    for at in 0..rows {
+        read(at, &mut row)?;
+        let start = at / LANES * columns * LANES + at % LANES;
+        let places = weights[start..].iter_mut().step_by(LANES);
+        for (place, value) in places.zip(&row) {
+            *place = W::narrow(*value);
+        }
+    }
+    Ok(weights)
+}
+
+fn pack_q8<E>(
+    (rows, columns): (usize, usize),
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Packed, E> {
+    let len = rows.div_ceil(LANES) * columns * LANES;
+    let (mut weights, mut scales) = (Aligned::zeros(len), Aligned::zeros(len / BLOCK));
+    let mut row = vec![0f32; columns];
+    for at in 0..rows {
+        read(at, &mut row)?;
+        let (start, lane) = (at / LANES * columns * LANES, at % LANES);
+        for (block, values) in row.chunks_exact(BLOCK).enumerate() {
+            let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+            // The scale as it is kept, so that what is rounded off is made up for.
+            let scale = f16::from_f32(largest / 127.0);
+            scales[start / BLOCK + block * LANES + lane] = scale;
+            let scale = scale.to_f32();
+            for (k, value) in values.iter().enumerate() {
+                let level = if scale > 0.0 { value / scale } else { 0.0 };
+                let level = level.round_ties_even().clamp(-127.0, 127.0);
+                weights[start + q8_place(block * BLOCK + k, lane)] = level as i8;
             }
         }
-        let (panel, lane) = (at / LANES, at % LANES);
-        let start = panel * row.len() * LANES;
-        match self {
-            Packed::F32(weights) => set(&mut weights[start..], lane, row),
-            Packed::F16(weights) => set(&mut weights[start..], lane, row),
-            Packed::Bf16(weights) => set(&mut weights[start..], lane, row),
-            Packed::Q8 { weights, scales } => {
-                for (block, values) in row.chunks_exact(BLOCK).enumerate() {
-                    let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-                    // The scale as it is kept, so that what is rounded off is made up for.
-                    let scale = f16::from_f32(largest / 127.0);
-                    scales[start / BLOCK + block * LANES + lane] = scale;
-                    let scale = scale.to_f32();
-                    for (k, value) in values.iter().enumerate() {
-                        let level = if scale > 0.0 { value / scale } else { 0.0 };
-                        let level = level.round_ties_even().clamp(-127.0, 127.0);
-                        weights[start + q8_place(block * BLOCK + k, lane)] = level as i8;
-                    }
-                }
-            }
-        }
     }
-}
-
-/// A batch of activations in 8 bits, kept to be filled again.
-#[derive(Debug, Default)]
-pub(crate) struct Quantised {
-    values: Vec<u8>,
-    scales: Vec<f32>,
-}
-
-impl Quantised {
-    fn fill(&mut self, xs: &[f32], columns: usize) {
-        let blocks = columns / BLOCK;
-        self.values.resize(xs.len(), 0);
-        self.scales.resize(xs.len() / BLOCK, 0.0);
-        let quantise = |((x, values), scales): ((&[f32], &mut [u8]), &mut [f32])| {
-            quantise(x, values, scales);
-        };
-        if xs.len() < WORTH_A_THREAD {
-            xs.chunks_exact(columns)
-                .zip(self.values.chunks_exact_mut(columns))
-                .zip(self.scales.chunks_exact_mut(blocks))
-                .for_each(quantise);
-        } else {
-            xs.par_chunks_exact(columns)
-                .zip(self.values.par_chunks_exact_mut(columns))
-                .zip(self.scales.par_chunks_exact_mut(blocks))
-                .for_each(quantise);
-        }
-    }
-
-    fn rows(&self, columns: usize) -> impl Iterator<Item = Q8Row<'_>> {
-        let scales = self.scales.chunks_exact(columns / BLOCK);
-        self.values
-            .chunks_exact(columns)
-            .zip(scales)
-            .map(|(values, scales)| Q8Row { values, scales })
-    }
-}
-
-/// Numbers that start on a cache line.
-#[derive(Debug)]
-struct Aligned<T> {
-    lines: Vec<Line>,
-    len: usize,
-    of: std::marker::PhantomData<T>,
-}
-
-#[derive(Debug, Clone, Copy, Zeroable, Pod)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-impl<T: Pod> Aligned<T> {
-    fn zeros(len: usize) -> Self {
-        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
-        Self {
-            lines: vec![Line::zeroed(); lines],
-            len,
-            of: std::marker::PhantomData,
-        }
-    }
-}
-
-impl<T: Pod> std::ops::Deref for Aligned<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
-    }
-}
-
-impl<T: Pod> std::ops::DerefMut for Aligned<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
+    Ok(Packed::Q8 { weights, scales })
 }
 
 #[cfg(test)]
@@ -359,17 +337,50 @@ mod tests {
         }
     }
 
+    fn random(rows: usize, columns: usize, weight_type: WeightType, rng: &mut StdRng) -> Matrix {
+        let mut draw = |row: &mut [f32]| row.fill_with(|| rng.random::<f32>() - 0.5);
+        if weight_type == WeightType::Q4_K {
+            let mut row = vec![0.0; columns];
+            let quantised = Matrix::pack_q4_blocks((rows, columns), |blocks| {
+                draw(&mut row);
+                q4_k::quantise(&row, blocks)
+            });
+            return quantised.unwrap();
+        }
+        let read = |_: usize, row: &mut [f32]| {
+            draw(row);
+            Ok::<_, ()>(())
+        };
+        Matrix::pack((rows, columns), weight_type, read).unwrap()
+    }
+
+    #[test]
+    fn a_product_with_4_bits_is_that_with_what_its_rows_read_as() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let (rows, columns, batch) = (50, 512, 11);
+        let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
+        let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
+        let matrix = random(rows, columns, WeightType::Q4_K, &mut rng).with_bias(bias.clone());
+        let mut out = vec![0.0; batch * rows];
+        matrix.product(&xs, &mut out, &mut Quantised::default());
+        let mut row = vec![0.0; columns];
+        for r in 0..rows {
+            matrix.row(r, &mut row);
+            for (x, out) in xs.chunks(columns).zip(out.chunks(rows)) {
+                let exact: f32 = row.iter().zip(x).map(|(w, x)| w * x).sum();
+                // What the activations lose at 8 bits.
+                assert!((out[r] - exact - bias[r]).abs() < 5e-2, "{r}");
+            }
+        }
+    }
+
     #[test]
     fn a_row_of_a_product_does_not_know_the_batch() {
         let mut rng = StdRng::seed_from_u64(2);
         let (rows, columns, batch) = (300, 512, 13);
         let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
-        for weight_type in [WeightType::F32, WeightType::Bf16, WeightType::Q8_0] {
-            let read = |_: usize, row: &mut [f32]| {
-                row.fill_with(|| rng.random::<f32>() - 0.5);
-                Ok::<_, ()>(())
-            };
-            let matrix = Matrix::pack((rows, columns), weight_type, read).unwrap();
+        for weight_type in WeightType::ALL {
+            let matrix = random(rows, columns, weight_type, &mut rng);
             let mut scratch = Quantised::default();
             let mut all = vec![0.0; batch * rows];
             matrix.product(&xs, &mut all, &mut scratch);

@@ -4,6 +4,7 @@
 //! What is won: quantised products that use every row of a batch, results that do not depend on the
 //! batch, and no cost per operation, which is what a small model's time goes to.
 
+mod aligned;
 mod attention;
 mod decoder;
 mod disjoint;
@@ -11,6 +12,8 @@ mod kernels;
 mod kv_blocks;
 mod matrix;
 mod ops;
+mod q4_k;
+mod quantised;
 
 pub(crate) use decoder::{CpuDecoder, CpuSpan};
 pub(crate) use kv_blocks::{BlockShape, KvBlocks};

@@ -1,0 +1,79 @@
+//! Activations in 8 bits, as the kernels for quantised weights take them.
+
+use rayon::prelude::*;
+
+use super::kernels::{BLOCK, Q4Row, Q8Row, quantise, quantise_signed};
+
+/// Numbers below which rows are not shared out among threads.
+const WORTH_A_THREAD: usize = 1 << 17;
+
+/// A batch of activations in 8 bits, kept to be filled again.
+#[derive(Debug, Default)]
+pub(crate) struct Quantised {
+    values: Vec<u8>,
+    scales: Vec<f32>,
+    /// For [`Quantised::q4_rows`] only.
+    sums: Vec<f32>,
+}
+
+impl Quantised {
+    /// Takes a batch in for [`Quantised::q8_rows`].
+    pub(super) fn fill(&mut self, xs: &[f32], columns: usize) {
+        self.fill_by(xs, columns, |x, values, scales, _| {
+            quantise(x, values, scales);
+        });
+    }
+
+    /// Takes a batch in for [`Quantised::q4_rows`].
+    pub(super) fn fill_signed(&mut self, xs: &[f32], columns: usize) {
+        self.fill_by(xs, columns, quantise_signed);
+    }
+
+    fn fill_by(
+        &mut self,
+        xs: &[f32],
+        columns: usize,
+        quantise: impl Fn(&[f32], &mut [u8], &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let blocks = columns / BLOCK;
+        self.values.resize(xs.len(), 0);
+        self.scales.resize(xs.len() / BLOCK, 0.0);
+        self.sums.resize(xs.len() / BLOCK, 0.0);
+        if xs.len() < WORTH_A_THREAD {
+            xs.chunks_exact(columns)
+                .zip(self.values.chunks_exact_mut(columns))
+                .zip(self.scales.chunks_exact_mut(blocks))
+                .zip(self.sums.chunks_exact_mut(blocks))
+                .for_each(|(((x, values), scales), sums)| quantise(x, values, scales, sums));
+        } else {
+            xs.par_chunks_exact(columns)
+                .zip(self.values.par_chunks_exact_mut(columns))
+                .zip(self.scales.par_chunks_exact_mut(blocks))
+                .zip(self.sums.par_chunks_exact_mut(blocks))
+                .for_each(|(((x, values), scales), sums)| quantise(x, values, scales, sums));
+        }
+    }
+
+    /// The rows, for 8-bit weights.
+    pub(super) fn q8_rows(&self, columns: usize) -> impl Iterator<Item = Q8Row<'_>> {
+        let scales = self.scales.chunks_exact(columns / BLOCK);
+        self.values
+            .chunks_exact(columns)
+            .zip(scales)
+            .map(|(values, scales)| Q8Row { values, scales })
+    }
+
+    /// The rows, for 4-bit weights.
+    pub(super) fn q4_rows(&self, columns: usize) -> impl Iterator<Item = Q4Row<'_>> {
+        let scales = self.scales.chunks_exact(columns / BLOCK);
+        let sums = self.sums.chunks_exact(columns / BLOCK);
+        bytemuck::cast_slice(&self.values)
+            .chunks_exact(columns)
+            .zip(scales.zip(sums))
+            .map(|(values, (scales, sums))| Q4Row {
+                values,
+                scales,
+                sums,
+            })
+    }
+}
