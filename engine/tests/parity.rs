@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
+use common::gguf::as_gguf;
 use common::*;
 use onegen_engine::{Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
 use serde_json::json;
@@ -78,6 +80,19 @@ fn states_and_logits_are_those_of_transformers() {
         let golden = Golden::load(family);
         for kernels in [Kernels::Own, Kernels::Candle] {
             let model = with_kernels(&checkpoint(family), kernels);
+            let (hidden, logits) = clean_forward(&model, &golden.ids);
+            golden.check(&format!("{family}, {kernels:?}"), &hidden, &logits);
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_gives_the_states_and_logits_of_transformers() {
+    for family in FAMILIES {
+        let golden = Golden::load(family);
+        let gguf = as_gguf(checkpoint(family).path(), GgmlDType::BF16);
+        for kernels in [Kernels::Own, Kernels::Candle] {
+            let model = with_kernels(&gguf, kernels);
             let (hidden, logits) = clean_forward(&model, &golden.ids);
             golden.check(&format!("{family}, {kernels:?}"), &hidden, &logits);
         }

@@ -1,9 +1,11 @@
-//! The model: loading a directory, and one forward over a ragged batch.
+//! The model: loading a directory or a GGUF file, and one forward over a ragged batch.
 
 mod candle;
 mod checkpoint;
 mod cpu;
+mod gguf;
 mod kv_cache;
+mod rope;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use mistralrs_core::layers::Activation;
+use mistralrs_quant::ShardedVarBuilder;
 
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
@@ -21,6 +24,7 @@ use crate::tokens::Tokens;
 use candle::{CandleDecoder, SequenceSpan};
 use checkpoint::Checkpoint;
 use cpu::{CpuDecoder, CpuSpan};
+use gguf::Gguf;
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
 use kv_cache::Store;
@@ -105,9 +109,9 @@ enum Decoder {
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// blake3 of `config.json` and the weight files, hexadecimal.
+    /// blake3 of `config.json` and the weight files, or of the GGUF file, hexadecimal.
     pub model: String,
-    /// blake3 of `tokenizer.json`, hexadecimal.
+    /// blake3 of `tokenizer.json`, or of a GGUF file's tokenizer, hexadecimal.
     pub tokenizer: String,
     /// blake3 of the template that passages are embedded with, hexadecimal.
     pub template: String,
@@ -153,31 +157,82 @@ impl Model {
     /// Loads a Hugging Face style directory: `config.json`, `*.safetensors`, `tokenizer.json`, and
     /// `tokenizer_config.json`, `generation_config.json`, `onegen.json` where they are there.
     ///
+    /// Or loads a GGUF file: the one named, or the only one in a directory without `*.safetensors`.
+    /// It holds its own configuration and tokenizer; all of those files but `config.json` may stand beside
+    /// it, and then go before what it says itself.
+    ///
     /// # Errors
     /// A file is missing or damaged, or asks for what is not supported. The error names the file.
-    pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
-        let dir = dir.as_ref();
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        match gguf::find(path)? {
+            Some(file) => Self::load_gguf(&file, options),
+            None => Self::load_directory(path, options),
+        }
+    }
+
+    fn load_directory(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         let config = ModelConfig::load(dir)?;
         let tokens = Tokens::load(dir, &config)?;
         let files = weights::files(dir)?;
-        let decoder = Decoder::load(dir, &files, &config, options)?;
-        let fingerprints = Fingerprints {
-            model: weights::fingerprint(dir, &files)?,
-            tokenizer: tokens.fingerprint().to_owned(),
-            template: tokens.template_fingerprint(),
-        };
-        check_vocabulary(dir, &tokens, &config)?;
-        Ok(Self {
-            name: directory_name(dir),
+        let decoder = Decoder::load(&Weights::Safetensors(dir, &files), &config, options)?;
+        let config_file = dir.join("config.json");
+        let fingerprinted = std::iter::once(&config_file).chain(&files);
+        let fingerprint = weights::fingerprint(fingerprinted.map(PathBuf::as_path))?;
+        check_vocabulary(&dir.join("tokenizer.json"), &tokens, &config)?;
+        let name = directory_name(dir);
+        Ok(Self::new(
+            name,
             config,
-            tokens: Arc::new(tokens),
-            fingerprints,
+            tokens,
+            fingerprint,
             decoder,
-            options: options.clone(),
-        })
+            options,
+        ))
     }
 
-    /// What the model is called: as its directory is, wherever the path to it starts.
+    fn load_gguf(file: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        let gguf = Gguf::open(file)?;
+        let config = gguf.config()?;
+        let tokens = Tokens::of(gguf.tokenizer()?, gguf.dir(), &config)?;
+        let decoder = Decoder::load(&Weights::Gguf(&gguf), &config, options)?;
+        let fingerprint = weights::fingerprint([file])?;
+        check_vocabulary(file, &tokens, &config)?;
+        let name = file.file_stem().unwrap_or(file.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        Ok(Self::new(
+            name,
+            config,
+            tokens,
+            fingerprint,
+            decoder,
+            options,
+        ))
+    }
+
+    fn new(
+        name: String,
+        config: ModelConfig,
+        tokens: Tokens,
+        fingerprint: String,
+        decoder: Decoder,
+        options: &LoadOptions,
+    ) -> Self {
+        Self {
+            name,
+            fingerprints: Fingerprints {
+                model: fingerprint,
+                tokenizer: tokens.fingerprint().to_owned(),
+                template: tokens.template_fingerprint(),
+            },
+            config,
+            tokens: Arc::new(tokens),
+            decoder,
+            options: options.clone(),
+        }
+    }
+
+    /// What the model is called: as its directory is, wherever the path to it starts, or as its GGUF file.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -366,10 +421,44 @@ impl std::fmt::Debug for Model {
     }
 }
 
+/// Where weights lie.
+enum Weights<'a> {
+    /// A directory and its weight files.
+    Safetensors(&'a Path, &'a [PathBuf]),
+    Gguf(&'a Gguf),
+}
+
+impl Weights<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Weights::Safetensors(dir, _) => dir,
+            Weights::Gguf(gguf) => gguf.path(),
+        }
+    }
+
+    fn checkpoint(&self, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
+        match self {
+            Weights::Safetensors(dir, files) => Checkpoint::open(dir, files),
+            Weights::Gguf(gguf) => gguf.checkpoint(config),
+        }
+    }
+
+    fn var_builder(
+        &self,
+        config: &ModelConfig,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<ShardedVarBuilder, LoadError> {
+        match self {
+            Weights::Safetensors(dir, files) => weights::open(dir, files, config, dtype, device),
+            Weights::Gguf(gguf) => gguf.var_builder(config, dtype, device),
+        }
+    }
+}
+
 impl Decoder {
     fn load(
-        dir: &Path,
-        files: &[PathBuf],
+        weights: &Weights<'_>,
         config: &ModelConfig,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
@@ -377,7 +466,7 @@ impl Decoder {
         // Our own kernels know one activation, which is that of all families.
         let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
         if on_cpu && own {
-            let checkpoint = Checkpoint::open(dir, files)?;
+            let checkpoint = weights.checkpoint(config)?;
             let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
             return Ok(Self::Cpu(Box::new(decoder)));
         }
@@ -388,15 +477,15 @@ impl Decoder {
             Some(WeightType::Bf16) | None => DType::BF16,
             Some(WeightType::Q8_0) => {
                 return Err(LoadError::Unsupported {
-                    path: dir.to_owned(),
+                    path: weights.path().to_owned(),
                     what: "q8_0 without our own kernels".into(),
                     remedy: "take f32, f16 or bf16".into(),
                 });
             }
         };
-        let weights = weights::open(dir, files, config, dtype, &options.device)?;
-        let decoder = CandleDecoder::new(config, weights).map_err(|source| LoadError::Weights {
-            dir: dir.to_owned(),
+        let tensors = weights.var_builder(config, dtype, &options.device)?;
+        let decoder = CandleDecoder::new(config, tensors).map_err(|source| LoadError::Weights {
+            dir: weights.path().to_owned(),
             source,
         })?;
         Ok(Self::Candle(Box::new(decoder)))
@@ -456,12 +545,12 @@ fn rows_to_vecs(rows: Option<Tensor>) -> Result<Vec<Vec<f32>>, candle_core::Erro
 }
 
 /// Every id of the tokenizer must have a row in the embedding.
-fn check_vocabulary(dir: &Path, tokens: &Tokens, config: &ModelConfig) -> Result<(), LoadError> {
+fn check_vocabulary(path: &Path, tokens: &Tokens, config: &ModelConfig) -> Result<(), LoadError> {
     match tokens.highest_id() {
         Some(id) if id as usize >= config.vocab_size => Err(LoadError::Inconsistent {
-            path: dir.join("tokenizer.json"),
+            path: path.to_owned(),
             reason: format!(
-                "it holds the id {id}, but vocab_size in config.json is {}",
+                "its tokenizer holds the id {id}, but the model's vocabulary has the size {}",
                 config.vocab_size
             ),
         }),
