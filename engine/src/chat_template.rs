@@ -3,7 +3,7 @@
 //! Contents never pass through the template as text. The rendered string is cut at the marks, so
 //! that it stays known which part the template wrote.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,9 @@ pub(crate) struct RenderedChat<'a> {
 /// The parts of `tokenizer_config.json` that matter here.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct TokenizerConfig {
+    /// The file that holds the chat template.
+    #[serde(skip)]
+    path: PathBuf,
     chat_template: Option<ChatTemplates>,
     bos_token: Option<NamedToken>,
     eos_token: Option<NamedToken>,
@@ -98,7 +101,40 @@ impl NamedToken {
 
 impl TokenizerConfig {
     pub(crate) fn load(dir: &Path) -> Result<Self, LoadError> {
-        Ok(read_json_if_there(&dir.join("tokenizer_config.json"))?.unwrap_or_default())
+        let path = dir.join("tokenizer_config.json");
+        let read: Option<Self> = read_json_if_there(&path)?;
+        Ok(Self {
+            path,
+            ..read.unwrap_or_default()
+        })
+    }
+
+    /// What the file `path` says in another format.
+    pub(crate) fn of(
+        path: &Path,
+        chat_template: Option<String>,
+        bos_token: Option<String>,
+        eos_token: Option<String>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            chat_template: chat_template.map(ChatTemplates::One),
+            bos_token: bos_token.map(NamedToken::Plain),
+            eos_token: eos_token.map(NamedToken::Plain),
+        }
+    }
+
+    /// Itself, and what `other` says where it says nothing.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            path: match self.chat_template {
+                Some(_) => self.path,
+                None => other.path,
+            },
+            chat_template: self.chat_template.or(other.chat_template),
+            bos_token: self.bos_token.or(other.bos_token),
+            eos_token: self.eos_token.or(other.eos_token),
+        }
     }
 
     pub(crate) fn bos_token(&self) -> Option<&str> {
@@ -111,19 +147,17 @@ impl TokenizerConfig {
 }
 
 impl ChatTemplate {
-    /// The directory's chat template: `chat_template.jinja`, else `tokenizer_config.json`.
+    /// The chat template: `chat_template.jinja` in the directory, else that of the configuration.
     pub(crate) fn load(dir: &Path, config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
         let own_file = dir.join("chat_template.jinja");
         let (path, source) = match (read_text_if_there(&own_file)?, &config.chat_template) {
             (Some(source), _) => (own_file, source),
-            (None, Some(ChatTemplates::One(source))) => {
-                (dir.join("tokenizer_config.json"), source.clone())
-            }
+            (None, Some(ChatTemplates::One(source))) => (config.path.clone(), source.clone()),
             (None, Some(ChatTemplates::Many(all))) => {
                 let Some(default) = all.iter().find(|t| t.name == "default") else {
                     return Ok(None);
                 };
-                (dir.join("tokenizer_config.json"), default.template.clone())
+                (config.path.clone(), default.template.clone())
             }
             (None, None) => return Ok(None),
         };

@@ -1,6 +1,7 @@
 //! `config.json`: the shape of a decoder.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mistralrs_core::layers::Activation;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ pub enum Architecture {
 }
 
 /// How rotary frequencies are stretched beyond the positions of pre-training.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase")]
 pub enum RopeScaling {
     /// No stretching.
@@ -43,6 +44,9 @@ pub enum RopeScaling {
         /// Positions of pre-training.
         original_max_position_embeddings: usize,
     },
+    /// Each frequency divided by its own factor: what a GGUF file keeps of Llama 3.1's scaling.
+    #[serde(skip)]
+    Factors(Arc<[f32]>),
 }
 
 /// Attention limited to the last positions.
@@ -93,9 +97,9 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Attention limited to the last positions, if it is.
     pub sliding_window: Option<SlidingWindow>,
-    /// Ids that end a turn, as far as `config.json` names them.
+    /// Ids that end a turn, as far as the configuration names them.
     pub eos_token_ids: Vec<u32>,
-    /// The id that starts a text, if `config.json` names it.
+    /// The id that starts a text, if the configuration names it.
     pub bos_token_id: Option<u32>,
 }
 
@@ -221,7 +225,8 @@ impl ModelConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether the numbers fit together.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let sizes = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),

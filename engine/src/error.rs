@@ -42,8 +42,8 @@ pub enum LoadError {
         /// Which numbers, and how.
         reason: String,
     },
-    /// The tokenizer file is damaged.
-    #[error("{} is not a tokenizer: {reason}", path.display())]
+    /// The tokenizer is damaged.
+    #[error("cannot make a tokenizer of {}: {reason}", path.display())]
     Tokenizer {
         /// The file.
         path: PathBuf,
@@ -80,10 +80,18 @@ pub enum LoadError {
         reason: String,
     },
     /// There is no weight file in the directory.
-    #[error("{} holds no *.safetensors file", dir.display())]
+    #[error("{} holds neither a *.safetensors nor a *.gguf file", dir.display())]
     NoWeights {
         /// The model directory.
         dir: PathBuf,
+    },
+    /// There are several models in the directory.
+    #[error("{} holds {count} *.gguf files; name the one to load", dir.display())]
+    SeveralModels {
+        /// The directory.
+        dir: PathBuf,
+        /// How many there are.
+        count: usize,
     },
     /// A tensor that the configuration calls for is in none of the weight files.
     #[error("the weights in {} lack the tensor {name}", dir.display())]

@@ -1,10 +1,44 @@
-//! `tokenizer.json`, read twice: once with its control tokens, once blind to them.
+//! A tokenizer and where it comes from. `tokenizer.json` is read twice: once with its control tokens, once
+//! blind to them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
+use crate::chat_template::TokenizerConfig;
 use crate::error::LoadError;
+
+/// A tokenizer as it was found, in a directory or in a GGUF file.
+pub(crate) struct TokenizerSource {
+    /// The file to be named when something is wrong with it.
+    pub(crate) path: PathBuf,
+    /// What `tokenizer.json` says, or would say.
+    pub(crate) json: Vec<u8>,
+    /// blake3 of what it was made of, hexadecimal.
+    pub(crate) fingerprint: String,
+    /// Chat template, first and last token.
+    pub(crate) config: TokenizerConfig,
+}
+
+impl TokenizerSource {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read(path: PathBuf, config: TokenizerConfig) -> Result<Self, LoadError> {
+        let json = fs::read(&path).map_err(|source| LoadError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            fingerprint: blake3::hash(&json).to_hex().to_string(),
+            path,
+            json,
+            config,
+        })
+    }
+}
 
 /// The tokenizer as it is, without the padding and truncation that training may have left on.
 pub(crate) fn tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError> {

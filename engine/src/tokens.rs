@@ -4,7 +4,6 @@
 //! text, whatever it spells, and ids are never decoded and encoded again to continue.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -18,7 +17,7 @@ use crate::files::read_json_if_there;
 use crate::onegen_config::OneGenConfig;
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
-use crate::tokenizer_file::{plain_tokenizer, tokenizer};
+use crate::tokenizer_file::{TokenizerSource, plain_tokenizer, tokenizer};
 
 /// The ids that a passage adds to a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,16 +78,27 @@ impl Tokens {
     /// # Errors
     /// A file is damaged, or the tokenizer lacks a control token that the others name.
     pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self, LoadError> {
-        let path = dir.join("tokenizer.json");
-        let json = fs::read(&path).map_err(|source| LoadError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let config = TokenizerConfig::load(dir)?;
+        let source = TokenizerSource::read(dir.join("tokenizer.json"), config)?;
+        Self::of(source, dir, model)
+    }
+
+    /// A tokenizer with what the other files in `dir` say.
+    pub(crate) fn of(
+        source: TokenizerSource,
+        dir: &Path,
+        model: &ModelConfig,
+    ) -> Result<Self, LoadError> {
+        let TokenizerSource {
+            path,
+            json,
+            fingerprint,
+            config,
+        } = source;
         let tokenizer = tokenizer(&json, &path)?;
         let control = ControlTokens::of(&tokenizer);
         let plain = plain_tokenizer(&json, &path)?;
         let onegen = OneGenConfig::load(dir)?;
-        let config = TokenizerConfig::load(dir)?;
         let generation: GenerationConfig =
             read_json_if_there(&dir.join("generation_config.json"))?.unwrap_or_default();
 
@@ -132,7 +142,7 @@ impl Tokens {
             open: find(&onegen.passage_open, "opening of a passage")?,
             close: find(&onegen.passage_close, "closing of a passage")?,
             chat: ChatTemplate::load(dir, &config)?,
-            fingerprint: blake3::hash(&json).to_hex().to_string(),
+            fingerprint,
             tokenizer,
             plain,
             control,
@@ -177,7 +187,7 @@ impl Tokens {
         self.tokenizer.id_to_token(id)
     }
 
-    /// blake3 of `tokenizer.json`, hexadecimal.
+    /// blake3 of `tokenizer.json` or of a GGUF file's tokenizer, hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

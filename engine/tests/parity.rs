@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
+use common::gguf::as_gguf;
 use common::*;
 use onegen_engine::{DeviceName, Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
 use serde_json::json;
@@ -107,6 +108,19 @@ fn states_and_logits_on_the_device_are_those_of_transformers() {
         let model = load_with(&checkpoint(family), &options);
         let (hidden, logits) = clean_forward(&model, &golden.ids);
         golden.check(&format!("{family}, {device}"), &hidden, &logits);
+    }
+}
+
+#[test]
+fn a_gguf_file_gives_the_states_and_logits_of_transformers() {
+    for family in FAMILIES {
+        let golden = Golden::load(family);
+        let gguf = as_gguf(checkpoint(family).path(), GgmlDType::BF16);
+        for kernels in [Kernels::Own, Kernels::Candle] {
+            let model = with_kernels(&gguf, kernels);
+            let (hidden, logits) = clean_forward(&model, &golden.ids);
+            golden.check(&format!("{family}, {kernels:?}"), &hidden, &logits);
+        }
     }
 }
 

@@ -127,7 +127,8 @@ fn kv_of_another_model_is_computed_again_from_the_log() {
 fn a_damaged_kv_file_costs_a_forward_and_nothing_else() {
     let model = Family::Llama.model();
     let (_, wanted) = undisturbed(&model);
-    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 3] = [
         ("flipped", |bytes| bytes[100] ^= 1),
         ("cut short", |bytes| bytes.truncate(bytes.len() - 1)),
         ("emptied", Vec::clear),

@@ -29,8 +29,8 @@ pub struct Config {
 /// What is served.
 #[derive(Debug, Clone, Args)]
 pub struct ModelConfig {
-    /// Directory of the model [default: models/almanac, here or beside the source]
-    #[arg(long, env = "ONEGEN_MODEL", value_name = "DIR")]
+    /// Directory of the model, or a GGUF file [default: models/almanac, here or beside the source]
+    #[arg(long, env = "ONEGEN_MODEL", value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// How the model's matrices are kept: f32, f16, bf16, q8_0 or q4_k [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
@@ -62,7 +62,7 @@ pub struct ModelConfig {
         default_value = ".data"
     )]
     pub data_dir: PathBuf,
-    /// The model's name in requests; the name of its directory works too
+    /// The model's name in requests; the name of its directory or file works too
     #[arg(
         long,
         env = "ONEGEN_SERVED_MODEL_NAME",
@@ -115,7 +115,7 @@ pub struct LimitsConfig {
 }
 
 impl ModelConfig {
-    /// The model's directory: the one named, else the shipped one in the current directory, else
+    /// The model's directory or file: the one named, else the shipped one in the current directory, else
     /// the one in the source tree that this program was built from.
     pub fn dir(&self) -> PathBuf {
         const SHIPPED: &str = "models/almanac";

@@ -1,25 +1,25 @@
-//! The model: loading a directory, and one forward over a ragged batch.
+//! The model: one forward over a ragged batch.
 
 mod candle;
 mod checkpoint;
 mod cpu;
+mod gguf;
 mod kv_cache;
+mod load;
+mod rope;
 mod weights;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use mistralrs_core::layers::Activation;
 
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
-use crate::error::{ForwardError, LoadError};
+use crate::error::ForwardError;
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 
 use candle::{CandleDecoder, SequenceSpan};
-use checkpoint::Checkpoint;
 use cpu::{CpuDecoder, CpuSpan};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
@@ -47,8 +47,8 @@ impl Default for LoadOptions {
     }
 }
 
-/// The type of a matrix's numbers. Vectors (norms and biases) are kept in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The type of a matrix's numbers, the finest first. Vectors (norms and biases) are kept in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightType {
     /// 32 bits
     F32,
@@ -111,9 +111,9 @@ enum Decoder {
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// blake3 of `config.json` and the weight files, hexadecimal.
+    /// blake3 of `config.json` and the weight files, or of the GGUF file, hexadecimal.
     pub model: String,
-    /// blake3 of `tokenizer.json`, hexadecimal.
+    /// blake3 of `tokenizer.json`, or of a GGUF file's tokenizer, hexadecimal.
     pub tokenizer: String,
     /// blake3 of the template that passages are embedded with, hexadecimal.
     pub template: String,
@@ -156,34 +156,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a Hugging Face style directory: `config.json`, `*.safetensors`, `tokenizer.json`, and
-    /// `tokenizer_config.json`, `generation_config.json`, `onegen.json` where they are there.
-    ///
-    /// # Errors
-    /// A file is missing or damaged, or asks for what is not supported. The error names the file.
-    pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
-        let dir = dir.as_ref();
-        let config = ModelConfig::load(dir)?;
-        let tokens = Tokens::load(dir, &config)?;
-        let files = weights::files(dir)?;
-        let decoder = Decoder::load(dir, &files, &config, options)?;
-        let fingerprints = Fingerprints {
-            model: weights::fingerprint(dir, &files)?,
-            tokenizer: tokens.fingerprint().to_owned(),
-            template: tokens.template_fingerprint(),
-        };
-        check_vocabulary(dir, &tokens, &config)?;
-        Ok(Self {
-            name: directory_name(dir),
-            config,
-            tokens: Arc::new(tokens),
-            fingerprints,
-            decoder,
-            options: options.clone(),
-        })
-    }
-
-    /// What the model is called: as its directory is, wherever the path to it starts.
+    /// What the model is called: as its directory is, wherever the path to it starts, or as its GGUF file.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -387,43 +360,6 @@ impl std::fmt::Debug for Model {
     }
 }
 
-impl Decoder {
-    fn load(
-        dir: &Path,
-        files: &[PathBuf],
-        config: &ModelConfig,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
-        let on_cpu = options.device.is_cpu();
-        // Our own kernels know one activation, which is that of all families.
-        let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
-        if on_cpu && own {
-            let checkpoint = Checkpoint::open(dir, files)?;
-            let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
-            return Ok(Self::Cpu(Box::new(decoder)));
-        }
-        let dtype = match options.weights {
-            Some(WeightType::F32) => DType::F32,
-            None if on_cpu => DType::F32,
-            Some(WeightType::F16) => DType::F16,
-            Some(WeightType::Bf16) | None => DType::BF16,
-            Some(quantised @ (WeightType::Q8_0 | WeightType::Q4_K)) => {
-                return Err(LoadError::Unsupported {
-                    path: dir.to_owned(),
-                    what: format!("{} without our own kernels", quantised.as_str()),
-                    remedy: "take f32, f16 or bf16".into(),
-                });
-            }
-        };
-        let weights = weights::open(dir, files, config, dtype, &options.device)?;
-        let decoder = CandleDecoder::new(config, weights).map_err(|source| LoadError::Weights {
-            dir: dir.to_owned(),
-            source,
-        })?;
-        Ok(Self::Candle(Box::new(decoder)))
-    }
-}
-
 /// Rows of numbers.
 type RowVecs = Vec<Vec<f32>>;
 
@@ -459,33 +395,10 @@ impl Wanted {
     }
 }
 
-fn directory_name(dir: &Path) -> String {
-    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    whole
-        .file_name()
-        .unwrap_or(whole.as_os_str())
-        .to_string_lossy()
-        .into_owned()
-}
-
 /// `(rows, width)` in any float type as f32 rows.
 fn rows_to_vecs(rows: Option<Tensor>) -> Result<Vec<Vec<f32>>, candle_core::Error> {
     match rows {
         Some(rows) => rows.to_dtype(DType::F32)?.to_vec2(),
         None => Ok(Vec::new()),
-    }
-}
-
-/// Every id of the tokenizer must have a row in the embedding.
-fn check_vocabulary(dir: &Path, tokens: &Tokens, config: &ModelConfig) -> Result<(), LoadError> {
-    match tokens.highest_id() {
-        Some(id) if id as usize >= config.vocab_size => Err(LoadError::Inconsistent {
-            path: dir.join("tokenizer.json"),
-            reason: format!(
-                "it holds the id {id}, but vocab_size in config.json is {}",
-                config.vocab_size
-            ),
-        }),
-        _ => Ok(()),
     }
 }

@@ -83,15 +83,16 @@ pub(crate) fn open(
     }
 }
 
-/// blake3 of `config.json` and the weight files, in order.
-pub(crate) fn fingerprint(dir: &Path, files: &[PathBuf]) -> Result<String, LoadError> {
+/// blake3 of files, in order.
+pub(crate) fn fingerprint<'a>(
+    files: impl IntoIterator<Item = &'a Path>,
+) -> Result<String, LoadError> {
     let mut hasher = blake3::Hasher::new();
-    let config = dir.join("config.json");
-    for path in std::iter::once(&config).chain(files) {
+    for path in files {
         fs::File::open(path)
             .and_then(|file| hasher.update_reader(file).map(|_| ()))
             .map_err(|source| LoadError::Read {
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             })?;
     }
@@ -99,7 +100,7 @@ pub(crate) fn fingerprint(dir: &Path, files: &[PathBuf]) -> Result<String, LoadE
 }
 
 /// Every tensor that the configuration calls for.
-fn names(config: &ModelConfig) -> Vec<String> {
+pub(crate) fn names(config: &ModelConfig) -> Vec<String> {
     let mut in_layer: Vec<String> = ["input_layernorm", "post_attention_layernorm"]
         .map(|norm| format!("{norm}.weight"))
         .into();

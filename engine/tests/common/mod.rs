@@ -1,6 +1,8 @@
 //! Small random models, written to disk as a Hugging Face directory would be, and helpers to run them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+pub mod gguf;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::config::{ModelConfig, RopeScaling};
+use crate::model::rope::frequencies;
 
 /// Cosines and sines of every position, each `(positions, head_dim / 2)`.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Angles {
 
 impl Rotary {
     pub(crate) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Result<Self> {
-        let (cos, sin) = match config.rope_scaling {
+        let (cos, sin) = match &config.rope_scaling {
             RopeScaling::Default => RotaryEmbedding::new(
                 config.rope_theta,
                 config.head_dim,
@@ -36,6 +37,7 @@ impl Rotary {
             RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => {
                 scaled_tables(config, dtype, device)?
             }
+            RopeScaling::Factors(_) => own_tables(config, dtype, device)?,
         };
         Ok(Self { cos, sin })
     }
@@ -76,6 +78,18 @@ fn scaled_tables(config: &ModelConfig, dtype: DType, device: &Device) -> Result<
     ))
 }
 
+/// Tables of a scaling that mistral.rs does not have.
+fn own_tables(config: &ModelConfig, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
+    let frequencies = Tensor::from_vec(frequencies(config), (1, config.head_dim / 2), device)?;
+    let positions = Tensor::arange(0, config.max_position_embeddings as u32, device)?;
+    let positions = positions.to_dtype(DType::F32)?.unsqueeze(1)?; // (positions, 1)
+    let angles = positions.broadcast_mul(&frequencies)?; // (positions, head_dim / 2)
+    Ok((
+        angles.cos()?.to_dtype(dtype)?,
+        angles.sin()?.to_dtype(dtype)?,
+    ))
+}
+
 /// Calls `make` with a configuration whose type mistral.rs does not name to others, so that it has
 /// to be inferred.
 fn configured<C: DeserializeOwned, T>(
@@ -86,8 +100,11 @@ fn configured<C: DeserializeOwned, T>(
 }
 
 fn scaled_config(config: &ModelConfig) -> serde_json::Value {
-    let scaling = match config.rope_scaling {
-        RopeScaling::Default => json!({ "rope_type": "default", "factor": 1.0 }),
+    let scaling = match &config.rope_scaling {
+        // Factors have their own tables.
+        RopeScaling::Default | RopeScaling::Factors(_) => {
+            json!({ "rope_type": "default", "factor": 1.0 })
+        }
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
         RopeScaling::Llama3 {
             factor,

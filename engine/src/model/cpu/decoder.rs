@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use super::attention::{self, Query, attend};
@@ -12,10 +13,11 @@ use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
 use super::q4_k;
 use super::quantised::Quantised;
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::model::WeightType;
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, Stacked};
+use crate::model::rope::frequencies;
 use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.
@@ -405,60 +407,34 @@ fn pack(
     stacked: &[(&str, usize)],
     columns: usize,
 ) -> Result<Matrix, LoadError> {
-    let mut readers = Vec::new();
-    for (name, rows) in stacked {
-        readers.push((weights.matrix(name, *rows, columns)?, *rows));
-    }
+    let mut below = Stacked::open(weights, stacked, columns)?;
     let rows = stacked.iter().map(|(_, rows)| rows).sum();
-    let stored = weights.weight_type(stacked.first().map_or("", |(name, _)| name));
-    let mut at = 0;
-    let mut next_row = |row: &mut [f32]| {
-        while readers[at].1 == 0 {
-            at += 1;
-        }
-        readers[at].1 -= 1;
-        readers[at].0.next_row(row)
+    // Files of mixed types keep some matrices of a stack finer than others: none shall lose.
+    let types = stacked.iter().map(|(name, _)| weights.weight_type(name));
+    let stored = types.min().unwrap_or(WeightType::F32);
+    let shape = (rows, columns);
+    let stored_as = |element| {
+        let mut names = stacked.iter();
+        names.all(|(name, _)| weights.element(name) == Some(element))
     };
     match weight_type.unwrap_or(stored) {
+        WeightType::Q8_0 if stored_as(GgmlDType::Q8_0) => Matrix::pack_q8_blocks(shape, |blocks| {
+            blocks.copy_from_slice(below.rows().next_bytes()?);
+            Ok(())
+        }),
+        WeightType::Q4_K if stored_as(GgmlDType::Q4K) => Matrix::pack_q4_blocks(shape, |blocks| {
+            blocks.copy_from_slice(below.rows().next_bytes()?);
+            Ok(())
+        }),
         WeightType::Q4_K if q4_k::fits(columns) => {
             let mut row = vec![0.0; columns];
-            Matrix::pack_q4_blocks((rows, columns), |blocks| {
-                next_row(&mut row)?;
+            Matrix::pack_q4_blocks(shape, |blocks| {
+                below.rows().next_row(&mut row)?;
                 q4_k::quantise(&row, blocks).map_err(|source| weights.not_taken_in(source))
             })
         }
-        other => Matrix::pack((rows, columns), other, |_, row| next_row(row)),
+        other => Matrix::pack(shape, other, |_, row| below.rows().next_row(row)),
     }
-}
-
-/// Angle per position of each pair, as transformers computes it.
-fn frequencies(config: &ModelConfig) -> Vec<f32> {
-    let plain = (0..config.head_dim / 2).map(|i| {
-        let exponent = 2.0 * i as f32 / config.head_dim as f32;
-        1.0 / config.rope_theta.powf(exponent)
-    });
-    let scaled = plain.map(|plain| match config.rope_scaling {
-        RopeScaling::Default => plain,
-        RopeScaling::Linear { factor } => plain / factor,
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => {
-            let turns =
-                original_max_position_embeddings as f32 * plain / (2.0 * std::f32::consts::PI);
-            if turns < low_freq_factor {
-                plain / factor
-            } else if turns > high_freq_factor {
-                plain
-            } else {
-                let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                (1.0 - smooth) * plain / factor + smooth * plain
-            }
-        }
-    });
-    scaled.collect()
 }
 
 /// Calls `each` with every row of `from` and the row of `to` at the same place.

@@ -22,6 +22,9 @@ const CACHED_BYTES: usize = 128 << 10;
 /// Pieces of work a thread, so that one that is held up delays nobody.
 const PIECES: usize = 4;
 
+/// Bytes of a stored block of `Q8_0`: a scale in 16 bits and the levels.
+const STORED_BLOCK: usize = 2 + BLOCK;
+
 /// `(rows, columns)`, in panels of 16 rows; the last one is filled up with zeros.
 #[derive(Debug)]
 pub(crate) struct Matrix {
@@ -94,6 +97,37 @@ impl Matrix {
             rows,
             columns,
             weights: Packed::Q4(packed),
+            bias: None,
+        })
+    }
+
+    /// Packs a matrix that is stored in ggml's blocks of `Q8_0`, which `read` writes row by row, as it is.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn pack_q8_blocks<E>(
+        (rows, columns): (usize, usize),
+        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let (panels, blocks) = (rows.div_ceil(LANES), columns / BLOCK);
+        let mut weights = Aligned::zeros(panels * columns * LANES);
+        let mut scales = Aligned::zeros(panels * blocks * LANES);
+        let mut row = vec![0; blocks * STORED_BLOCK];
+        for at in 0..rows {
+            read(&mut row)?;
+            let (first, lane) = (at / LANES * blocks, at % LANES);
+            for (block, stored) in (first..).zip(row.as_chunks::<STORED_BLOCK>().0) {
+                let [low, high, levels @ ..] = stored;
+                scales[block * LANES + lane] = f16::from_le_bytes([*low, *high]);
+                for (k, level) in levels.iter().enumerate() {
+                    weights[block * BLOCK * LANES + q8_place(k, lane)] = level.cast_signed();
+                }
+            }
+        }
+        Ok(Self {
+            rows,
+            columns,
+            weights: Packed::Q8 { weights, scales },
             bias: None,
         })
     }

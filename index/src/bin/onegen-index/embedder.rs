@@ -9,11 +9,11 @@ use onegen_index::{Embedded, Fingerprints, Passage};
 /// Which model embeds.
 #[derive(clap::Args)]
 pub(crate) struct ModelArguments {
-    /// Directory of the model
+    /// Directory of the model, or a GGUF file
     #[arg(
         long,
         env = "ONEGEN_MODEL",
-        value_name = "DIR",
+        value_name = "PATH",
         default_value = "models/almanac"
     )]
     model: PathBuf,

@@ -1,0 +1,82 @@
+//! Into which pieces text is cut before its bytes are merged.
+
+use serde_json::{Value, json};
+
+use super::header::Header;
+use crate::error::LoadError;
+
+const KEY: &str = "tokenizer.ggml.pre";
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The rules of one family of tokenizers.
+#[derive(Debug)]
+pub(super) struct PreTokenizer {
+    /// Each cuts the pieces that the one before it has left.
+    patterns: &'static [&'static str],
+    /// Whether characters are composed first.
+    composed: bool,
+    /// Whether a piece that is a token as a whole is taken without merging.
+    pub(super) whole_words: bool,
+}
+
+impl PreTokenizer {
+    /// The rules that the file names.
+    ///
+    /// # Errors
+    /// It names none, or some that are not known: ids would be others than those that the model has
+    /// learned from.
+    pub(super) fn of(header: &Header) -> Result<Self, LoadError> {
+        let (patterns, composed, whole_words): (&[_], _, _) = match header.text(KEY)? {
+            Some("llama-bpe" | "llama3" | "llama-v3") => (&[LLAMA3], false, true),
+            Some("qwen2") => (&[QWEN2], true, false),
+            Some("tekken") => (&[TEKKEN], false, true),
+            Some("gpt-2") => (&[GPT2], false, false),
+            Some("smollm") => (&[r"\p{N}", GPT2], false, false),
+            Some("default") => (
+                &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
+                false,
+                false,
+            ),
+            other => {
+                return Err(LoadError::Unsupported {
+                    path: header.path.to_path_buf(),
+                    what: match other {
+                        Some(name) => format!("{KEY} {name:?}"),
+                        None => format!("a vocabulary of bytes without {KEY}"),
+                    },
+                    remedy: "put the model's tokenizer.json beside the file".into(),
+                });
+            }
+        };
+        Ok(Self {
+            patterns,
+            composed,
+            whole_words,
+        })
+    }
+
+    pub(super) fn normalizer(&self) -> Value {
+        match self.composed {
+            true => json!({ "type": "NFC" }),
+            false => Value::Null,
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let split = |pattern: &&str| {
+            json!({
+                "type": "Split", "pattern": { "Regex": pattern },
+                "behavior": "Isolated", "invert": false,
+            })
+        };
+        let mut all: Vec<_> = self.patterns.iter().map(split).collect();
+        all.push(json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
+        }));
+        json!({ "type": "Sequence", "pretokenizers": all })
+    }
+}

@@ -1,0 +1,124 @@
+//! The tensors of a GGUF file under the names that transformers gives them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::header::{Header, TensorInfo};
+use crate::config::{Architecture, ModelConfig};
+use crate::error::LoadError;
+use crate::model::checkpoint::{Checkpoint, Stored, damaged};
+use crate::model::weights;
+
+pub(super) const EMBEDDING: &str = "token_embd.weight";
+pub(super) const HEAD: &str = "output.weight";
+/// By what each rotary frequency is divided; made for Llama 3.1 by llama.cpp's converter.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Ours and theirs, of which a layer has its own.
+const IN_LAYERS: [(&str, &str); 11] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+/// Ours and theirs, of which a model has one.
+const ALONE: [(&str, &str); 3] = [
+    ("model.embed_tokens", "token_embd"),
+    ("model.norm", "output_norm"),
+    ("lm_head", "output"),
+];
+
+/// What llama.cpp calls the tensor that transformers calls `name`.
+fn their_name(name: &str) -> Option<String> {
+    let find = |table: &[(&str, &'static str)], part: &str| {
+        let (_, theirs) = table.iter().find(|(ours, _)| *ours == part)?;
+        Some(*theirs)
+    };
+    let (part, kind) = name.rsplit_once('.')?;
+    let theirs = match part.strip_prefix("model.layers.") {
+        Some(rest) => {
+            let (layer, part) = rest.split_once('.')?;
+            format!("blk.{layer}.{}", find(&IN_LAYERS, part)?)
+        }
+        None => find(&ALONE, part)?.to_owned(),
+    };
+    Some(format!("{theirs}.{kind}"))
+}
+
+/// Finds every tensor that the configuration calls for.
+///
+/// # Errors
+/// One is missing or of a type that is not known, or there is one that the architecture has no use for:
+/// the model would not be the same without it.
+pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
+    let mut unused: BTreeSet<_> = header.tensors.keys().map(String::as_str).collect();
+    unused.remove(ROPE_FACTORS);
+    let mut tensors = HashMap::new();
+    for name in weights::names(config) {
+        let theirs = their_name(&name).unwrap_or_else(|| name.clone());
+        let info = header
+            .tensors
+            .get(&theirs)
+            .ok_or_else(|| LoadError::MissingTensor {
+                dir: header.path.to_path_buf(),
+                name: theirs.clone(),
+            })?;
+        unused.remove(theirs.as_str());
+        let mut stored = stored(header, &theirs, info)?;
+        if config.architecture.is_llama() && is_query_or_key(&name) {
+            if !stored.shape[0].is_multiple_of(config.head_dim) {
+                let reason = format!(
+                    "{theirs} has {} rows, which are no whole heads of {}",
+                    stored.shape[0], config.head_dim
+                );
+                return Err(damaged(&header.path, reason));
+            }
+            stored.paired = Some(config.head_dim);
+        }
+        tensors.insert(name, stored);
+    }
+    match unused.first() {
+        Some(name) => Err(LoadError::Unsupported {
+            path: header.path.to_path_buf(),
+            what: format!("the tensor {name}"),
+            remedy: "use a Llama, Mistral, Qwen2 or Qwen3 model without such".into(),
+        }),
+        None => Ok(Checkpoint::of(&header.path, tensors)),
+    }
+}
+
+/// A tensor as the reader of rows wants it.
+pub(super) fn stored(header: &Header, name: &str, info: &TensorInfo) -> Result<Stored, LoadError> {
+    let element = info.element.map_err(|number| LoadError::Unsupported {
+        path: header.path.to_path_buf(),
+        what: format!("ggml's type {number}, which {name} has,"),
+        remedy: "use a file in F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K".into(),
+    })?;
+    if info.shape.contains(&0) || info.shape.is_empty() {
+        return Err(damaged(&header.path, format!("{name} is empty")));
+    }
+    Ok(Stored {
+        path: header.path.clone(),
+        element,
+        shape: info.shape.clone(),
+        start: info.start,
+        paired: None,
+    })
+}
+
+impl Architecture {
+    /// Whether llama.cpp calls it `llama` and pairs the rows of its queries and keys.
+    fn is_llama(self) -> bool {
+        matches!(self, Architecture::Llama | Architecture::Mistral)
+    }
+}
+
+fn is_query_or_key(name: &str) -> bool {
+    name.contains("self_attn.q_proj") || name.contains("self_attn.k_proj")
+}
