@@ -249,7 +249,13 @@ impl StepLoop {
     fn abandon(&mut self, sequence: Sequence, error: Option<EngineError>) {
         sequence.abandon(error, |name, kept| match kept {
             Some(conversation) => self.conversations.put_back(name, conversation),
-            None => self.conversations.remove(&name),
+            // One that was cut back to nothing before is in the store.
+            None => {
+                self.conversations.remove(&name);
+                if let Some(store) = &self.store {
+                    store.remove(name);
+                }
+            }
         });
     }
 
