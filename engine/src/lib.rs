@@ -21,6 +21,7 @@ mod embed;
 mod engine;
 mod error;
 mod files;
+mod logprobs;
 mod model;
 mod onegen_config;
 mod request;
@@ -30,6 +31,7 @@ mod scheduler;
 mod sequence;
 mod step;
 mod template;
+mod token_bytes;
 mod token_log;
 mod tokenizer_file;
 mod tokens;
@@ -47,6 +49,7 @@ pub use error::{
     ConversationError, EngineError, ForwardError, LoadError, RetrieveError, StartError,
     SubmitError, TokensError,
 };
+pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
     Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
 };
@@ -56,4 +59,4 @@ pub use retrieval::{Passage, Retriever};
 pub use sampling::SamplingParams;
 pub use token_log::{Span, SpanKind, TokenLog};
 pub use tokens::{SpliceIds, Tokens};
-pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage};
+pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Text, Turn, TurnSummary, Usage};

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
@@ -18,6 +19,7 @@ use crate::files::read_json_if_there;
 use crate::onegen_config::OneGenConfig;
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
+use crate::token_bytes::token_bytes;
 use crate::tokenizer_file::{plain_tokenizer, tokenizer};
 
 /// The ids that a passage adds to a sequence.
@@ -65,6 +67,8 @@ pub struct Tokens {
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
+    /// Made when first asked for.
+    bytes: OnceLock<Vec<Vec<u8>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -139,6 +143,7 @@ impl Tokens {
             onegen,
             bos,
             eos,
+            bytes: OnceLock::new(),
         })
     }
 
@@ -177,6 +182,23 @@ impl Tokens {
         self.tokenizer.id_to_token(id)
     }
 
+    /// The bytes that an id adds to a text, or `None` for a control token and an unknown id, which
+    /// add none.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        let bytes = self.bytes.get_or_init(|| {
+            let count = self.highest_id().map_or(0, |highest| highest + 1);
+            token_bytes(&self.tokenizer, count)
+        });
+        let bytes = bytes.get(id as usize).filter(|bytes| !bytes.is_empty());
+        bytes.map(Vec::as_slice).filter(|_| !self.is_control(id))
+    }
+
+    /// Whether an id never becomes text.
+    fn is_control(&self, id: u32) -> bool {
+        let markers = [self.query, self.passage, self.open, self.close];
+        markers.contains(&id) || self.is_eos(id) || self.control.is_special(id)
+    }
+
     /// blake3 of `tokenizer.json`, hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -196,10 +218,8 @@ impl Tokens {
     pub(crate) fn never_sampled(&self, vocab_size: usize) -> Vec<bool> {
         (0..vocab_size as u32)
             .map(|id| {
-                let marker = id == self.passage || id == self.open || id == self.close;
-                let control = marker || self.control.is_special(id);
                 let allowed = id == self.query || self.is_eos(id);
-                (control && !allowed) || self.spelling(id).is_none()
+                (self.is_control(id) && !allowed) || self.spelling(id).is_none()
             })
             .collect()
     }

@@ -18,7 +18,8 @@ pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,
     CompletionExtension, Content, ContentPart, ConversationReference, Delta, FinishReason,
-    RequestMessage, ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, UrlCitation,
+    Logprobs, RequestMessage, ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions,
+    TokenLogprob, TopLogprob, UrlCitation,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{Health, HealthStatus, Readiness};

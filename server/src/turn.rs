@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onegen_engine::{
-    ChatMessage, Completion, ConversationId, Event, Request, RetrievalParams, RetrievalReceipt,
-    Role, SamplingParams, Tokens, TokensError, Turn,
+    ChatMessage, ConversationId, Event, Request, RetrievalParams, RetrievalReceipt, Role,
+    SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
 use uuid::Uuid;
 
@@ -40,10 +40,16 @@ pub(crate) struct LiveTurn {
 
 /// What happens during a turn, in order. The last is `Finished` or `Failed`.
 pub(crate) enum TurnEvent {
-    Text(String),
+    Text(Text),
     Retrieval(RetrievalReceipt),
-    Finished(Completion),
+    Finished(Finished),
     Failed(ApiError),
+}
+
+/// How a turn ended, with its whole text.
+pub(crate) struct Finished {
+    pub(crate) text: String,
+    pub(crate) summary: TurnSummary,
 }
 
 /// Where a turn's tokens go.
@@ -226,7 +232,7 @@ impl LiveTurn {
         Some(match self.turn.next().await? {
             Event::Text(text) => {
                 self.observation.text();
-                self.text.push_str(&text);
+                self.text.push_str(&text.text);
                 TurnEvent::Text(text)
             }
             Event::Retrieval(receipt) => {
@@ -245,7 +251,7 @@ impl LiveTurn {
                 };
                 let id = summary.conversation.clone();
                 self.app.conversations.remember(id, transcript);
-                TurnEvent::Finished(Completion { text, summary })
+                TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
                 self.observation.failed();

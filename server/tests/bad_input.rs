@@ -90,6 +90,18 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
         ),
         (with(hello(), json!({"stop": ""})), 400, invalid, "stop"),
         (
+            with(hello(), json!({"logprobs": true, "top_logprobs": 21})),
+            400,
+            invalid,
+            "top_logprobs",
+        ),
+        (
+            with(hello(), json!({"top_logprobs": 2})),
+            400,
+            invalid,
+            "top_logprobs",
+        ),
+        (
             with(hello(), json!({"retrieval": {"k": 0}})),
             400,
             invalid,

@@ -3,6 +3,7 @@
 mod annotation;
 mod chunk;
 mod completion;
+mod logprobs;
 mod request;
 
 pub use annotation::{Annotation, AnnotationType, UrlCitation};
@@ -13,6 +14,7 @@ pub use completion::{
     ChatCompletion, ChatCompletionObject, Choice, CompletionExtension, FinishReason,
     ResponseMessage,
 };
+pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
     RetrievalOptions, Role, Stop, StreamOptions,

@@ -85,6 +85,14 @@ pub struct ChatCompletionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, f32>>)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Whether the answer tells how likely its tokens were, before penalties, biases, temperature
+    /// and constraints. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<bool>,
+    /// How many of the likeliest tokens it tells at each place; only with `logprobs`. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 20)]
+    pub top_logprobs: Option<usize>,
 }
 
 /// One message.

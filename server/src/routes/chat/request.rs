@@ -109,7 +109,18 @@ fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError>
         stop_token_ids: request.stop_token_ids.clone().unwrap_or_default(),
         stop: request.stop.clone().map(Stop::into_vec).unwrap_or_default(),
         logit_bias: HashMap::from_iter(request.logit_bias.clone().unwrap_or_default()),
+        logprobs: logprobs(request)?,
     })
+}
+
+fn logprobs(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError> {
+    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+        (false, Some(top)) if top > 0 => Err(ApiError::invalid(
+            "top_logprobs",
+            "is allowed only with logprobs: true",
+        )),
+        (asked, top) => Ok(asked.then_some(top.unwrap_or(0))),
+    }
 }
 
 fn retrieval(options: RetrievalOptions) -> Result<RetrievalParams, ApiError> {
@@ -241,7 +252,7 @@ mod tests {
             "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1,
             "max_completion_tokens": 7, "max_tokens": 7, "stop": "\n", "logit_bias": {"3": -100},
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": -0.5,
-            "min_tokens": 2, "stop_token_ids": [9],
+            "min_tokens": 2, "stop_token_ids": [9], "logprobs": true, "top_logprobs": 5,
         }))
         .unwrap();
         let expected = SamplingParams {
@@ -258,6 +269,7 @@ mod tests {
             stop_token_ids: vec![9],
             stop: vec!["\n".to_owned()],
             logit_bias: HashMap::from([(3, -100.0)]),
+            logprobs: Some(5),
         };
         assert_eq!(turn.sampling, expected);
         assert_eq!(
@@ -270,6 +282,7 @@ mod tests {
             "max_tokens"
         );
         assert_eq!(fault(json!({"logit_bias": {"word": 1}})), "logit_bias");
+        assert_eq!(fault(json!({"top_logprobs": 2})), "top_logprobs");
     }
 
     #[test]

@@ -31,7 +31,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("audio", Nothing),
     ("function_call", Word(&["none", "auto"])),
     ("functions", Empty),
-    ("logprobs", Flag(false)),
     ("modalities", TextOnly),
     ("n", Number(1.0)),
     ("parallel_tool_calls", Any),
@@ -41,7 +40,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("store", Flag(false)),
     ("tool_choice", Word(&["none", "auto"])),
     ("tools", Empty),
-    ("top_logprobs", Number(0.0)),
     ("verbosity", Word(&["medium"])),
     ("web_search_options", Nothing),
     // vLLM
@@ -148,7 +146,7 @@ mod tests {
             ("n", json!(2)),
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("required")),
-            ("logprobs", json!(true)),
+            ("best_of", json!(2)),
             ("response_format", json!({"type": "json_object"})),
             ("modalities", json!(["text", "audio"])),
         ] {
