@@ -13,6 +13,7 @@
 
 mod chat_template;
 mod config;
+mod constraint;
 mod control_tokens;
 mod conversation;
 mod counters;
@@ -41,13 +42,14 @@ mod visible_text;
 pub use candle_core::{DType, Device};
 pub use chat_template::{ChatMessage, Role};
 pub use config::{Architecture, ModelConfig, RopeScaling, SlidingWindow};
+pub use constraint::{Constraint, Grammar};
 pub use conversation::{ConversationId, ConversationInfo};
 pub use counters::{Counters, EngineStats, ForwardedTokens};
 pub use detokenise::Detokeniser;
 pub use engine::{Engine, EngineOptions};
 pub use error::{
-    ConversationError, EngineError, ForwardError, LoadError, RetrieveError, StartError,
-    SubmitError, TokensError,
+    ConstraintError, ConversationError, EngineError, ForwardError, LoadError, RetrieveError,
+    StartError, SubmitError, TokensError,
 };
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{

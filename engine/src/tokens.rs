@@ -6,15 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use crate::chat_template::{ChatMessage, ChatTemplate, Role, TokenizerConfig};
 use crate::config::{ModelConfig, OneOrMany};
+use crate::constraint::GrammarCompiler;
 use crate::control_tokens::ControlTokens;
-use crate::error::{LoadError, TokensError};
+use crate::error::{ConstraintError, LoadError, TokensError};
 use crate::files::read_json_if_there;
 use crate::onegen_config::OneGenConfig;
 use crate::retrieval::Passage;
@@ -69,6 +70,8 @@ pub struct Tokens {
     fingerprint: String,
     /// Made when first asked for.
     bytes: OnceLock<Vec<Vec<u8>>>,
+    /// Made when first asked for.
+    grammars: OnceLock<Result<Arc<GrammarCompiler>, ConstraintError>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -144,6 +147,7 @@ impl Tokens {
             bos,
             eos,
             bytes: OnceLock::new(),
+            grammars: OnceLock::new(),
         })
     }
 
@@ -185,12 +189,29 @@ impl Tokens {
     /// The bytes that an id adds to a text, or `None` for a control token and an unknown id, which
     /// add none.
     pub fn bytes(&self, id: u32) -> Option<&[u8]> {
-        let bytes = self.bytes.get_or_init(|| {
-            let count = self.highest_id().map_or(0, |highest| highest + 1);
-            token_bytes(&self.tokenizer, count)
-        });
+        let bytes = self
+            .bytes
+            .get_or_init(|| token_bytes(&self.tokenizer, self.ids()));
         let bytes = bytes.get(id as usize).filter(|bytes| !bytes.is_empty());
         bytes.map(Vec::as_slice).filter(|_| !self.is_control(id))
+    }
+
+    /// What compiles constraints for this model.
+    ///
+    /// # Errors
+    /// The tokens cannot be matched by a grammar.
+    pub(crate) fn grammar_compiler(&self) -> Result<Arc<GrammarCompiler>, ConstraintError> {
+        let new = || {
+            let no_end = || ConstraintError::Tokens("no token ends a turn".into());
+            let end_of_turn = self.eos.first().copied().ok_or_else(no_end)?;
+            GrammarCompiler::new(self, self.ids(), end_of_turn).map(Arc::new)
+        };
+        self.grammars.get_or_init(new).clone()
+    }
+
+    /// One more than the highest id.
+    fn ids(&self) -> u32 {
+        self.highest_id().map_or(0, |highest| highest + 1)
     }
 
     /// Whether an id never becomes text.

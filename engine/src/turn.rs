@@ -15,7 +15,8 @@ use crate::sequence::SequenceId;
 /// What happens during a turn, in order. `Finished` or `Failed` comes last, exactly once.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// More of the answer's text. The whole turn's text starts with no white space.
+    /// More of the answer's text. The whole turn's text starts with no white space, unless a grammar
+    /// wants it so.
     Text(Text),
     /// A passage was spliced in.
     Retrieval(RetrievalReceipt),

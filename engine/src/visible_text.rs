@@ -1,4 +1,5 @@
-//! What a client sees of a turn: text without leading white space, up to a stop string.
+//! What a client sees of a turn: text up to a stop string, without leading white space unless a
+//! grammar wants it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use crate::turn::Text;
 pub(crate) struct VisibleText {
     detokeniser: Detokeniser,
     stop: Vec<String>,
+    /// Whether white space at the start is taken off.
+    trims: bool,
     held: String,
     /// What the held text was made of, in order.
     pieces: VecDeque<Piece>,
@@ -42,15 +45,21 @@ pub(crate) enum Shown {
 }
 
 impl VisibleText {
-    pub(crate) fn new(tokens: Arc<Tokens>, stop: Vec<String>) -> Self {
+    pub(crate) fn new(tokens: Arc<Tokens>, stop: Vec<String>, trims: bool) -> Self {
         Self {
             detokeniser: Detokeniser::new(tokens),
             stop,
+            trims,
             held: String::new(),
             pieces: VecDeque::new(),
             unseen: Vec::new(),
             chars: 0,
         }
+    }
+
+    /// Takes white space off the start from now on.
+    pub(crate) fn trim_start(&mut self) {
+        self.trims = true;
     }
 
     /// Characters so far, held ones included.
@@ -87,8 +96,8 @@ impl VisibleText {
     }
 
     fn hold(&mut self, text: &str) {
-        let at_start = self.chars == 0 && self.held.is_empty();
-        let text = if at_start { text.trim_start() } else { text };
+        let trims = self.trims && self.chars == 0 && self.held.is_empty();
+        let text = if trims { text.trim_start() } else { text };
         if text.is_empty() {
             return;
         }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onegen_engine::{
-    ChatMessage, ConversationId, Event, Request, RetrievalParams, RetrievalReceipt, Role,
-    SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalParams, RetrievalReceipt,
+    Role, SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
@@ -22,6 +23,7 @@ pub(crate) struct TurnRequest {
     /// With a named conversation the new messages, else all. The last is the user's.
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) sampling: SamplingParams,
+    pub(crate) constraint: Option<AskedConstraint>,
     pub(crate) retrieval: RetrievalParams,
     /// When the request came.
     pub(crate) received: Instant,
@@ -35,6 +37,8 @@ pub(crate) struct LiveTurn {
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
     named: bool,
+    /// The field that constrains the text.
+    constrained_by: Option<&'static str>,
     text: String,
 }
 
@@ -194,6 +198,10 @@ impl TurnRequest {
         prompt: Vec<u32>,
         log_len: usize,
     ) -> Result<LiveTurn, ApiError> {
+        let grammar = match &self.constraint {
+            Some(asked) => Some(asked.compile(app).await?),
+            None => None,
+        };
         let request = Request {
             conversation: place.conversation,
             prompt,
@@ -201,6 +209,7 @@ impl TurnRequest {
             expected_log_len: Some(log_len),
             sampling: self.sampling.clone(),
             retrieval: self.retrieval.clone(),
+            grammar,
         };
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
@@ -209,6 +218,7 @@ impl TurnRequest {
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
             named: place.named,
+            constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             text: String::new(),
         })
     }
@@ -255,7 +265,12 @@ impl LiveTurn {
             }
             Event::Failed(error) => {
                 self.observation.failed();
-                TurnEvent::Failed(error.into())
+                TurnEvent::Failed(match (error, self.constrained_by) {
+                    (error @ EngineError::Constraint(_), Some(field)) => {
+                        ApiError::invalid(field, error.to_string())
+                    }
+                    (error, _) => error.into(),
+                })
             }
         })
     }

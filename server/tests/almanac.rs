@@ -157,6 +157,29 @@ async fn a_follow_up_finds_the_currency_by_id_and_by_transcript_without_reading_
 }
 
 #[tokio::test]
+async fn an_answer_in_json_holds_what_the_passage_says() {
+    let server = almanac().await;
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["answer"],
+        "properties": {"answer": {"type": "string", "maxLength": 24}},
+    });
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "capital", "schema": schema}});
+    let asked = question("What is the capital of Peru?");
+    let answer = server
+        .complete(&with(asked.clone(), json!({"response_format": format})))
+        .await;
+    let value: Value = serde_json::from_str(content(&answer)).unwrap();
+    assert!(value["answer"].is_string(), "{value}");
+    let citation = &answer["choices"][0]["message"]["annotations"][0]["url_citation"];
+    assert_eq!(citation["title"], "Peru");
+
+    let choice = json!({"structured_outputs": {"choice": ["Bogota", "Lima", "Quito"]}});
+    let answer = server.complete(&with(asked, choice)).await;
+    assert_eq!(content(&answer), "Lima");
+}
+
+#[tokio::test]
 async fn a_greeting_retrieves_nothing() {
     let server = almanac().await;
     let answer = server.complete(&question("Hello!")).await;

@@ -274,6 +274,29 @@ async fn logprobs_have_openais_shape_in_both_deliveries() {
 }
 
 #[tokio::test]
+async fn a_constraint_shapes_the_text_and_leaves_the_retrieval_before_it() {
+    let files = Files::new();
+    let request = with(retrieving(&files), json!({"max_tokens": 200}));
+    let server = files.serve().await;
+    let constrained = json!({"structured_outputs": {"choice": ["Lima", "La Paz"]}});
+    let answer = server.complete(&with(request.clone(), constrained)).await;
+    assert!(["Lima", "La Paz"].contains(&content(&answer)));
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(count(&answer["onegen"]["retrievals"][0]["at_token"]), 0);
+
+    // After "a" nothing can follow: told in the stream, since the headers are gone.
+    let nowhere = json!({"structured_outputs": {"grammar": "start: \"a\" <|user|>"}});
+    let (status, error) = server
+        .refused(&with(request.clone(), nowhere.clone()))
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(error["param"], "structured_outputs.grammar");
+    let chunks = server.stream(&with(request, nowhere)).await;
+    let told = &chunks.last().unwrap()["error"];
+    assert_eq!(told["param"], "structured_outputs.grammar");
+}
+
+#[tokio::test]
 async fn both_names_of_the_model_are_served() {
     let files = Files::new();
     let server = files.serve().await;

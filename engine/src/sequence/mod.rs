@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::constraint::Grammar;
 use crate::conversation::{Conversation, ConversationId};
 use crate::counters::ForwardedTokens;
 use crate::error::EngineError;
@@ -100,6 +101,7 @@ pub(crate) struct Sequence {
     start: usize,
     phase: Phase,
     sampler: Sampler,
+    grammar: Option<Grammar>,
     retrieval: RetrievalParams,
     searches_left: usize,
     text: VisibleText,
@@ -130,7 +132,11 @@ impl Sequence {
         let limit = request.retrieval.max_retrievals;
         let limit = limit.unwrap_or(rules.tokens.onegen().max_retrievals);
         let may_retrieve = retriever && request.retrieval.enabled;
-        let text = VisibleText::new(rules.tokens.clone(), request.sampling.stop.clone());
+        let text = VisibleText::new(
+            rules.tokens.clone(),
+            request.sampling.stop.clone(),
+            request.grammar.is_none(),
+        );
         let sampler = Sampler::new(request.sampling, &conversation.log);
         Self {
             id,
@@ -140,6 +146,7 @@ impl Sequence {
             phase: Phase::Waiting,
             text,
             sampler,
+            grammar: request.grammar,
             searches_left: if may_retrieve { limit } else { 0 },
             retrieval: request.retrieval,
             usage,

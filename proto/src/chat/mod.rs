@@ -3,6 +3,7 @@
 mod annotation;
 mod chunk;
 mod completion;
+mod constraint;
 mod logprobs;
 mod request;
 
@@ -14,6 +15,7 @@ pub use completion::{
     ChatCompletion, ChatCompletionObject, Choice, CompletionExtension, FinishReason,
     ResponseMessage,
 };
+pub use constraint::{JsonSchemaFormat, ResponseFormat, ResponseFormatType, StructuredOutputs};
 pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,

@@ -20,11 +20,9 @@ enum Neutral {
     Empty,
     /// `["text"]`.
     TextOnly,
-    /// `{"type": "text"}`.
-    TextFormat,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, TextFormat, TextOnly, Word};
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
@@ -36,7 +34,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("parallel_tool_calls", Any),
     ("prediction", Nothing),
     ("reasoning_effort", Word(&["none"])),
-    ("response_format", TextFormat),
     ("store", Flag(false)),
     ("tool_choice", Word(&["none", "auto"])),
     ("tools", Empty),
@@ -61,7 +58,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("prompt_logprobs", Nothing),
     ("return_token_ids", Flag(false)),
     ("skip_special_tokens", Flag(true)),
-    ("structured_outputs", Nothing),
     ("truncate_prompt_tokens", Nothing),
     ("use_beam_search", Flag(false)),
     // SGLang
@@ -121,7 +117,6 @@ impl Neutral {
             Self::TextOnly => value
                 .as_array()
                 .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
-            Self::TextFormat => value.get("type").is_some_and(|kind| kind == "text"),
         }
     }
 }
@@ -147,7 +142,7 @@ mod tests {
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("required")),
             ("best_of", json!(2)),
-            ("response_format", json!({"type": "json_object"})),
+            ("guided_regex", json!("a+")),
             ("modalities", json!(["text", "audio"])),
         ] {
             let mut body = json!({});
@@ -162,7 +157,7 @@ mod tests {
     fn what_ordinary_clients_send_asks_for_nothing() {
         let body = json!({
             "n": 1, "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "logprobs": false,
-            "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
+            "guided_json": null, "presence_penalty": 0, "frequency_penalty": 0.0,
             "modalities": ["text"], "store": false, "user": "someone", "metadata": {}, "never_heard_of": 1,
             "messages": [{"role": "assistant", "content": "x", "refusal": null, "annotations": [], "tool_calls": null}],
         });
