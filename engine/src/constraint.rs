@@ -64,7 +64,8 @@ impl Constraint {
 /// want may come before the text and is not shown: most models write their first word with it.
 #[derive(Clone)]
 pub struct Grammar {
-    matcher: Matcher,
+    /// Boxed for its size.
+    matcher: Box<Matcher>,
     compiler: Arc<GrammarCompiler>,
     begun: bool,
 }
@@ -85,7 +86,7 @@ impl Grammar {
         let parser = compiler.factory.create_parser(constraint.grammar()?);
         let parser = parser.map_err(|error| ConstraintError::Compile(reason(error)))?;
         let mut grammar = Self {
-            matcher: Matcher::new(Ok(parser)),
+            matcher: Box::new(Matcher::new(Ok(parser))),
             compiler,
             begun: false,
         };
