@@ -57,7 +57,8 @@ impl Default for EngineOptions {
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit {
-        request: Request,
+        /// Boxed: it is many times as large as other commands.
+        request: Box<Request>,
         reply: oneshot::Sender<Result<Turn, SubmitError>>,
     },
     Cancel(SequenceId),
@@ -171,6 +172,7 @@ impl Engine {
     pub async fn submit(&self, request: Request) -> Result<Turn, SubmitError> {
         request.sampling.validate()?;
         request.retrieval.validate()?;
+        let request = Box::new(request);
         let ask = |reply| Command::Submit { request, reply };
         self.ask(ask).await.unwrap_or(Err(SubmitError::Stopped))
     }

@@ -230,6 +230,24 @@ pub enum SubmitError {
     Stopped,
 }
 
+/// Why a constraint was not compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintError {
+    /// It is not well-formed, asks for something that the compiler does not know, or is too large.
+    #[error("the constraint does not compile: {0}")]
+    Compile(String),
+    /// It allows not even a first token.
+    #[error("no text meets the constraint: {0}")]
+    Unsatisfiable(String),
+    /// A choice between no texts.
+    #[error("there is no text to choose; name at least one")]
+    NoChoice,
+    /// The model's tokens cannot be matched by a grammar.
+    #[error("this model's answers cannot be constrained: {0}")]
+    Tokens(String),
+}
+
 /// Why an accepted request failed. The conversation is as it was before the turn.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -246,6 +264,9 @@ pub enum EngineError {
         /// The position whose logits these are.
         position: usize,
     },
+    /// The text cannot go on as its constraint wants: it leads to no end, or is too much work.
+    #[error("the text cannot go on as the constraint wants: {0}")]
+    Constraint(String),
     /// Text could not be made from the generated ids, or ids from a passage.
     #[error("the tokenizer failed: {0}")]
     Tokens(String),

@@ -13,6 +13,7 @@
 
 mod chat_template;
 mod config;
+mod constraint;
 mod control_tokens;
 mod conversation;
 mod counters;
@@ -22,6 +23,7 @@ mod embed;
 mod engine;
 mod error;
 mod files;
+mod logprobs;
 mod model;
 mod onegen_config;
 mod request;
@@ -32,6 +34,7 @@ mod sequence;
 mod step;
 mod store;
 mod template;
+mod token_bytes;
 mod token_log;
 mod tokenizer_file;
 mod tokens;
@@ -41,15 +44,17 @@ mod visible_text;
 pub use candle_core::{DType, Device};
 pub use chat_template::{ChatMessage, Role};
 pub use config::{Architecture, ModelConfig, RopeScaling, SlidingWindow};
+pub use constraint::{Constraint, Grammar};
 pub use conversation::{ConversationId, ConversationInfo};
 pub use counters::{Counters, EngineStats, ForwardedTokens};
 pub use detokenise::Detokeniser;
 pub use device::DeviceName;
 pub use engine::{Engine, EngineOptions};
 pub use error::{
-    ConversationError, EngineError, ForwardError, LoadError, RetrieveError, StartError,
-    SubmitError, TokensError,
+    ConstraintError, ConversationError, EngineError, ForwardError, LoadError, RetrieveError,
+    StartError, SubmitError, TokensError,
 };
+pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
     Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
 };
@@ -60,4 +65,4 @@ pub use sampling::SamplingParams;
 pub use store::StoreOptions;
 pub use token_log::{Span, SpanKind, TokenLog};
 pub use tokens::{SpliceIds, Tokens};
-pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage};
+pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Text, Turn, TurnSummary, Usage};

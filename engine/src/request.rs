@@ -1,5 +1,6 @@
 //! What a caller asks for.
 
+use crate::constraint::Grammar;
 use crate::conversation::ConversationId;
 use crate::error::SubmitError;
 use crate::sampling::SamplingParams;
@@ -19,6 +20,9 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Whether and how the model may retrieve.
     pub retrieval: RetrievalParams,
+    /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
+    /// whatever the model writes.
+    pub grammar: Option<Grammar>,
 }
 
 impl Request {
@@ -30,6 +34,7 @@ impl Request {
             expected_log_len: None,
             sampling: SamplingParams::default(),
             retrieval: RetrievalParams::default(),
+            grammar: None,
         }
     }
 }

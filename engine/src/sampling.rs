@@ -10,6 +10,9 @@ use rand::{Rng, SeedableRng};
 use crate::error::SubmitError;
 use crate::token_log::{SpanKind, TokenLog};
 
+/// How many of the likeliest tokens may be told of each place: OpenAI's limit.
+const MAX_TOP_LOGPROBS: usize = 20;
+
 /// How the next token is chosen, and when a turn ends. OpenAI's names, and vLLM's for the rest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
@@ -41,6 +44,9 @@ pub struct SamplingParams {
     pub stop: Vec<String>,
     /// Added to the logits of these ids, each in -100..=100. A masked id stays masked.
     pub logit_bias: HashMap<u32, f32>,
+    /// Tell how likely the visible tokens were, with so many of the likeliest tokens at each place,
+    /// in 0..=20. `None`, the default, tells nothing.
+    pub logprobs: Option<usize>,
 }
 
 impl Default for SamplingParams {
@@ -59,6 +65,7 @@ impl Default for SamplingParams {
             stop_token_ids: Vec::new(),
             stop: Vec::new(),
             logit_bias: HashMap::new(),
+            logprobs: None,
         }
     }
 }
@@ -114,6 +121,13 @@ impl SamplingParams {
                 field: "min_tokens",
                 value: self.min_tokens.to_string(),
                 range: "at most max_tokens",
+            });
+        }
+        if let Some(top) = self.logprobs.filter(|&top| top > MAX_TOP_LOGPROBS) {
+            return Err(SubmitError::OutOfRange {
+                field: "top_logprobs",
+                value: top.to_string(),
+                range: "between 0 and 20",
             });
         }
         if self.stop.iter().any(String::is_empty) {
@@ -243,7 +257,7 @@ impl Sampler {
 }
 
 /// The likelier first; of equally likely ones the lower id.
-fn likelier(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+pub(crate) fn likelier(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 

@@ -5,18 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use crate::chat_template::{ChatMessage, ChatTemplate, Role, TokenizerConfig};
 use crate::config::{ModelConfig, OneOrMany};
+use crate::constraint::GrammarCompiler;
 use crate::control_tokens::ControlTokens;
-use crate::error::{LoadError, TokensError};
+use crate::error::{ConstraintError, LoadError, TokensError};
 use crate::files::read_json_if_there;
 use crate::onegen_config::OneGenConfig;
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
+use crate::token_bytes::token_bytes;
 use crate::tokenizer_file::{TokenizerSource, plain_tokenizer, tokenizer};
 
 /// The ids that a passage adds to a sequence.
@@ -64,6 +67,10 @@ pub struct Tokens {
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
+    /// Made when first asked for.
+    bytes: OnceLock<Vec<Vec<u8>>>,
+    /// Made when first asked for.
+    grammars: OnceLock<Result<Arc<GrammarCompiler>, ConstraintError>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -149,6 +156,8 @@ impl Tokens {
             onegen,
             bos,
             eos,
+            bytes: OnceLock::new(),
+            grammars: OnceLock::new(),
         })
     }
 
@@ -187,6 +196,40 @@ impl Tokens {
         self.tokenizer.id_to_token(id)
     }
 
+    /// The bytes that an id adds to a text, or `None` for a control token and an unknown id, which
+    /// add none.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        let bytes = self
+            .bytes
+            .get_or_init(|| token_bytes(&self.tokenizer, self.ids()));
+        let bytes = bytes.get(id as usize).filter(|bytes| !bytes.is_empty());
+        bytes.map(Vec::as_slice).filter(|_| !self.is_control(id))
+    }
+
+    /// What compiles constraints for this model.
+    ///
+    /// # Errors
+    /// The tokens cannot be matched by a grammar.
+    pub(crate) fn grammar_compiler(&self) -> Result<Arc<GrammarCompiler>, ConstraintError> {
+        let new = || {
+            let no_end = || ConstraintError::Tokens("no token ends a turn".into());
+            let end_of_turn = self.eos.first().copied().ok_or_else(no_end)?;
+            GrammarCompiler::new(self, self.ids(), end_of_turn).map(Arc::new)
+        };
+        self.grammars.get_or_init(new).clone()
+    }
+
+    /// One more than the highest id.
+    fn ids(&self) -> u32 {
+        self.highest_id().map_or(0, |highest| highest + 1)
+    }
+
+    /// Whether an id never becomes text.
+    fn is_control(&self, id: u32) -> bool {
+        let markers = [self.query, self.passage, self.open, self.close];
+        markers.contains(&id) || self.is_eos(id) || self.control.is_special(id)
+    }
+
     /// blake3 of `tokenizer.json` or of a GGUF file's tokenizer, hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -206,10 +249,8 @@ impl Tokens {
     pub(crate) fn never_sampled(&self, vocab_size: usize) -> Vec<bool> {
         (0..vocab_size as u32)
             .map(|id| {
-                let marker = id == self.passage || id == self.open || id == self.close;
-                let control = marker || self.control.is_special(id);
                 let allowed = id == self.query || self.is_eos(id);
-                (control && !allowed) || self.spelling(id).is_none()
+                (self.is_control(id) && !allowed) || self.spelling(id).is_none()
             })
             .collect()
     }

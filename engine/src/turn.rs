@@ -8,21 +8,34 @@ use crate::conversation::ConversationId;
 use crate::counters::ForwardedTokens;
 use crate::engine::Command;
 use crate::error::EngineError;
+use crate::logprobs::TokenLogprob;
 use crate::retrieval::Passage;
 use crate::sequence::SequenceId;
 
 /// What happens during a turn, in order. `Finished` or `Failed` comes last, exactly once.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// More of the answer's text. Never empty, never half a character, no control tokens and no
-    /// passage text. The whole turn's text starts with no white space.
-    Text(String),
+    /// More of the answer's text. The whole turn's text starts with no white space, unless a grammar
+    /// wants it so.
+    Text(Text),
     /// A passage was spliced in.
     Retrieval(RetrievalReceipt),
     /// The turn is over and part of the conversation.
     Finished(TurnSummary),
     /// The turn is over and the conversation is as it was before it.
     Failed(EngineError),
+}
+
+/// Some of a turn's text, in whole tokens but where a stop string cuts one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Text {
+    /// Never empty, never half a character, no control tokens and no passage text.
+    pub text: String,
+    /// One for each token of the text, where [`crate::SamplingParams::logprobs`] asks for them.
+    /// Their bytes put together are the text, but for two things: the white space that is taken off
+    /// a turn's start is still in them, and bytes that are no UTF-8 are replacement characters in
+    /// the text.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
 /// One retrieval: where it happened, what it found, what it cost.
@@ -104,6 +117,8 @@ pub struct TurnSummary {
 pub struct Completion {
     /// The whole text.
     pub text: String,
+    /// One for each of its tokens, where they were asked for.
+    pub logprobs: Vec<TokenLogprob>,
     /// How the turn ended.
     pub summary: TurnSummary,
 }
@@ -162,12 +177,22 @@ impl Turn {
     /// # Errors
     /// The turn's own failure.
     pub async fn collect(mut self) -> Result<Completion, EngineError> {
-        let mut text = String::new();
+        let mut whole = Text::default();
         while let Some(event) = self.next().await {
             match event {
-                Event::Text(more) => text.push_str(&more),
+                Event::Text(more) => {
+                    whole.text.push_str(&more.text);
+                    whole.logprobs.extend(more.logprobs);
+                }
                 Event::Retrieval(_) => {}
-                Event::Finished(summary) => return Ok(Completion { text, summary }),
+                Event::Finished(summary) => {
+                    let Text { text, logprobs } = whole;
+                    return Ok(Completion {
+                        text,
+                        logprobs,
+                        summary,
+                    });
+                }
                 Event::Failed(error) => return Err(error),
             }
         }

@@ -501,7 +501,7 @@ fn a_receipt_says_where_in_the_text_the_passage_came() {
     let (mut text, mut receipts) = (String::new(), Vec::new());
     while let Some(event) = block_on(turn.next()) {
         match event {
-            Event::Text(more) => text.push_str(&more),
+            Event::Text(more) => text.push_str(&more.text),
             Event::Retrieval(receipt) => {
                 assert_eq!(receipt.char_offset, text.chars().count());
                 receipts.push(receipt);

@@ -18,7 +18,9 @@ pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,
     CompletionExtension, Content, ContentPart, ConversationReference, Delta, FinishReason,
-    RequestMessage, ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, UrlCitation,
+    JsonSchemaFormat, Logprobs, RequestMessage, ResponseFormat, ResponseFormatType,
+    ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, StructuredOutputs, TokenLogprob,
+    TopLogprob, UrlCitation,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{Health, HealthStatus, Readiness};

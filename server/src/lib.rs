@@ -10,6 +10,7 @@
 mod app;
 mod citations;
 mod config;
+mod constraint;
 mod conversations;
 mod errors;
 mod indexing;

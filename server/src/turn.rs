@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onegen_engine::{
-    ChatMessage, Completion, ConversationId, Event, Request, RetrievalParams, RetrievalReceipt,
-    Role, SamplingParams, Tokens, TokensError, Turn,
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalParams, RetrievalReceipt,
+    Role, SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
@@ -22,6 +23,7 @@ pub(crate) struct TurnRequest {
     /// With a named conversation the new messages, else all. The last is the user's.
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) sampling: SamplingParams,
+    pub(crate) constraint: Option<AskedConstraint>,
     pub(crate) retrieval: RetrievalParams,
     /// When the request came.
     pub(crate) received: Instant,
@@ -35,15 +37,23 @@ pub(crate) struct LiveTurn {
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
     named: bool,
+    /// The field that constrains the text.
+    constrained_by: Option<&'static str>,
     text: String,
 }
 
 /// What happens during a turn, in order. The last is `Finished` or `Failed`.
 pub(crate) enum TurnEvent {
-    Text(String),
+    Text(Text),
     Retrieval(RetrievalReceipt),
-    Finished(Completion),
+    Finished(Finished),
     Failed(ApiError),
+}
+
+/// How a turn ended, with its whole text.
+pub(crate) struct Finished {
+    pub(crate) text: String,
+    pub(crate) summary: TurnSummary,
 }
 
 /// Where a turn's tokens go.
@@ -196,6 +206,10 @@ impl TurnRequest {
         prompt: Vec<u32>,
         log_len: usize,
     ) -> Result<LiveTurn, ApiError> {
+        let grammar = match &self.constraint {
+            Some(asked) => Some(asked.compile(app).await?),
+            None => None,
+        };
         let request = Request {
             conversation: place.conversation,
             prompt,
@@ -203,6 +217,7 @@ impl TurnRequest {
             expected_log_len: Some(log_len),
             sampling: self.sampling.clone(),
             retrieval: self.retrieval.clone(),
+            grammar,
         };
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
@@ -211,6 +226,7 @@ impl TurnRequest {
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
             named: place.named,
+            constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             text: String::new(),
         })
     }
@@ -234,7 +250,7 @@ impl LiveTurn {
         Some(match self.turn.next().await? {
             Event::Text(text) => {
                 self.observation.text();
-                self.text.push_str(&text);
+                self.text.push_str(&text.text);
                 TurnEvent::Text(text)
             }
             Event::Retrieval(receipt) => {
@@ -253,11 +269,16 @@ impl LiveTurn {
                 };
                 self.remember(summary.conversation.clone(), transcript)
                     .await;
-                TurnEvent::Finished(Completion { text, summary })
+                TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
                 self.observation.failed();
-                TurnEvent::Failed(error.into())
+                TurnEvent::Failed(match (error, self.constrained_by) {
+                    (error @ EngineError::Constraint(_), Some(field)) => {
+                        ApiError::invalid(field, error.to_string())
+                    }
+                    (error, _) => error.into(),
+                })
             }
         })
     }

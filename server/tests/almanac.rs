@@ -5,27 +5,51 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use common::{Server, content, conversation, count, question, with};
-use onegen_server::Config;
+use onegen_server::{App, Config};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// A server and where it keeps its conversations.
+struct Almanac {
+    server: Server,
+    _data_dir: TempDir,
+}
+
+impl Deref for Almanac {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
 
 /// Each test has a server of its own, and all share the index that the first of them builds.
-async fn almanac() -> Server {
-    static LOADING: Mutex<()> = Mutex::const_new(());
-    let _one_at_a_time = LOADING.lock().await;
+async fn almanac() -> Almanac {
+    static INDEX: OnceCell<PathBuf> = OnceCell::const_new();
+    let build = || async {
+        let app = App::load(&config(&["--data-dir", env!("CARGO_TARGET_TMPDIR")])).unwrap();
+        app.index_dir().to_owned()
+    };
+    let index = INDEX.get_or_init(build).await;
+    let data_dir = tempfile::tempdir().unwrap();
+    let paths = [index, data_dir.path()].map(|path| path.to_str().unwrap());
+    let config = config(&["--index", paths[0], "--data-dir", paths[1]]);
+    Almanac {
+        server: Server::start(&config).await,
+        _data_dir: data_dir,
+    }
+}
+
+fn config(more: &[&str]) -> Config {
     let model = models().join("almanac");
-    let config = Config::try_parse_from([
-        "onegen-server",
-        "--model",
-        model.to_str().unwrap(),
-        "--data-dir",
-        env!("CARGO_TARGET_TMPDIR"),
-    ]);
-    Server::start(&config.unwrap()).await
+    let given = ["onegen-server", "--model", model.to_str().unwrap()];
+    Config::try_parse_from(given.iter().chain(more)).unwrap()
 }
 
 fn models() -> PathBuf {
@@ -154,6 +178,29 @@ async fn a_follow_up_finds_the_currency_by_id_and_by_transcript_without_reading_
         let expected = count(&usage["total_tokens"]) - 1 - count(&details["cached_tokens"]);
         assert_eq!(after - before, expected as f64);
     }
+}
+
+#[tokio::test]
+async fn an_answer_in_json_holds_what_the_passage_says() {
+    let server = almanac().await;
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["answer"],
+        "properties": {"answer": {"type": "string", "maxLength": 24}},
+    });
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "capital", "schema": schema}});
+    let asked = question("What is the capital of Peru?");
+    let answer = server
+        .complete(&with(asked.clone(), json!({"response_format": format})))
+        .await;
+    let value: Value = serde_json::from_str(content(&answer)).unwrap();
+    assert!(value["answer"].is_string(), "{value}");
+    let citation = &answer["choices"][0]["message"]["annotations"][0]["url_citation"];
+    assert_eq!(citation["title"], "Peru");
+
+    let choice = json!({"structured_outputs": {"choice": ["Bogota", "Lima", "Quito"]}});
+    let answer = server.complete(&with(asked, choice)).await;
+    assert_eq!(content(&answer), "Lima");
 }
 
 #[tokio::test]

@@ -90,6 +90,18 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
         ),
         (with(hello(), json!({"stop": ""})), 400, invalid, "stop"),
         (
+            with(hello(), json!({"logprobs": true, "top_logprobs": 21})),
+            400,
+            invalid,
+            "top_logprobs",
+        ),
+        (
+            with(hello(), json!({"top_logprobs": 2})),
+            400,
+            invalid,
+            "top_logprobs",
+        ),
+        (
             with(hello(), json!({"retrieval": {"k": 0}})),
             400,
             invalid,
@@ -104,6 +116,36 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
     ];
     for (body, status, code, param) in cases {
         expect(&server, body, status, code, Some(param)).await;
+    }
+    let schema = json!({"type": "json_schema", "json_schema": {"schema": {"type": "unheard"}}});
+    let not_compiling = [
+        (
+            json!({"response_format": schema}),
+            "response_format.json_schema.schema",
+            "unheard",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "(a"}}),
+            "structured_outputs.regex",
+            "(a",
+        ),
+        (
+            json!({"structured_outputs": {"grammar": "start: word"}}),
+            "structured_outputs.grammar",
+            "word",
+        ),
+        (
+            json!({"structured_outputs": {"choice": []}}),
+            "structured_outputs.choice",
+            "at least one",
+        ),
+    ];
+    for (fields, param, words) in not_compiling {
+        let body = with(hello(), fields);
+        let (_, error) = server.refused(&body).await;
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+        expect(&server, body, 400, invalid, Some(param)).await;
     }
     // The message is for people: it says what was found.
     let (_, error) = server

@@ -227,6 +227,75 @@ async fn control_tokens_in_a_users_text_stay_text() {
     assert!(forwarded[0] > 30.0, "{forwarded:?}");
 }
 
+/// The bytes of the tokens that a choice tells of, as text without leading white space.
+fn text_of(logprobs: &Value) -> String {
+    let tokens = logprobs["content"].as_array().unwrap();
+    let bytes = tokens.iter().flat_map(|t| t["bytes"].as_array().unwrap());
+    let bytes: Vec<u8> = bytes.map(|byte| count(byte) as u8).collect();
+    String::from_utf8_lossy(&bytes).trim_start().to_owned()
+}
+
+#[tokio::test]
+async fn logprobs_have_openais_shape_in_both_deliveries() {
+    let files = Files::new();
+    let fields = json!({"logprobs": true, "top_logprobs": 2});
+    let request = with(retrieving(&files), fields);
+    let server = files.serve().await;
+    let answer = server.complete(&request).await;
+    let told = &answer["choices"][0]["logprobs"];
+    assert_eq!(told["refusal"], Value::Null);
+    assert_eq!(text_of(told), content(&answer));
+    let tokens = told["content"].as_array().unwrap();
+    for token in tokens {
+        let mut keys: Vec<_> = token.as_object().unwrap().keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["bytes", "logprob", "token", "top_logprobs"]);
+        let top = token["top_logprobs"].as_array().unwrap();
+        let of = |value: &Value| value["logprob"].as_f64().unwrap();
+        assert_eq!(top.len(), 2);
+        assert!(of(&top[0]) >= of(&top[1]) && of(&top[0]) >= of(token) && of(token) < 0.0);
+    }
+
+    let chunks = server.stream(&request).await;
+    let mut streamed = Vec::new();
+    for choice in chunks.iter().map(|chunk| &chunk["choices"][0]) {
+        let text = choice["delta"]["content"].as_str().unwrap_or_default();
+        if text.is_empty() {
+            assert_eq!(choice["logprobs"], Value::Null);
+        } else {
+            streamed.extend(choice["logprobs"]["content"].as_array().unwrap().clone());
+        }
+    }
+    assert_eq!(&streamed, tokens);
+
+    let unasked = json!({"logprobs": false, "top_logprobs": 0});
+    let plain = server.complete(&with(request, unasked)).await;
+    assert_eq!(plain["choices"][0]["logprobs"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_constraint_shapes_the_text_and_leaves_the_retrieval_before_it() {
+    let files = Files::new();
+    let request = with(retrieving(&files), json!({"max_tokens": 200}));
+    let server = files.serve().await;
+    let constrained = json!({"structured_outputs": {"choice": ["Lima", "La Paz"]}});
+    let answer = server.complete(&with(request.clone(), constrained)).await;
+    assert!(["Lima", "La Paz"].contains(&content(&answer)));
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(count(&answer["onegen"]["retrievals"][0]["at_token"]), 0);
+
+    // After "a" nothing can follow: told in the stream, since the headers are gone.
+    let nowhere = json!({"structured_outputs": {"grammar": "start: \"a\" <|user|>"}});
+    let (status, error) = server
+        .refused(&with(request.clone(), nowhere.clone()))
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(error["param"], "structured_outputs.grammar");
+    let chunks = server.stream(&with(request, nowhere)).await;
+    let told = &chunks.last().unwrap()["error"];
+    assert_eq!(told["param"], "structured_outputs.grammar");
+}
+
 #[tokio::test]
 async fn both_names_of_the_model_are_served() {
     let files = Files::new();

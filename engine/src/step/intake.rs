@@ -31,7 +31,7 @@ impl StepLoop {
         while let Some(command) = next {
             match command {
                 Command::Submit { request, reply } => {
-                    let _ = reply.send(self.submit(request));
+                    let _ = reply.send(self.submit(*request));
                 }
                 Command::Cancel(id) => self.cancel(id),
                 Command::Retrieved(found) => self.on_found(found),

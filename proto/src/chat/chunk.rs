@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{Annotation, FinishReason, Role};
+use super::{Annotation, FinishReason, Logprobs, Role};
 use crate::{Receipt, Usage};
 
 /// One event of a streamed answer. In order: the role, text and retrievals as they come, the
@@ -45,15 +45,15 @@ pub enum ChatCompletionChunkObject {
 }
 
 /// One more piece of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChunkChoice {
     /// Always 0.
     pub index: u32,
     /// What is new.
     pub delta: Delta,
-    /// Always null.
-    #[schema(value_type = Option<Object>)]
-    pub logprobs: Option<serde_json::Value>,
+    /// How likely the tokens of this chunk's text were; null in chunks without text, and unless
+    /// asked for.
+    pub logprobs: Option<Logprobs>,
     /// Why the answer ended; null before its end.
     pub finish_reason: Option<FinishReason>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Annotation, Role};
+use super::{Annotation, Logprobs, Role};
 use crate::{Receipt, Usage};
 
 /// The answer to a request without `stream`.
@@ -43,9 +43,8 @@ pub struct Choice {
     pub index: u32,
     /// What the model said.
     pub message: ResponseMessage,
-    /// Always null.
-    #[schema(value_type = Option<Object>)]
-    pub logprobs: Option<serde_json::Value>,
+    /// How likely the text's tokens were; null unless asked for.
+    pub logprobs: Option<Logprobs>,
     /// Why it ended.
     pub finish_reason: FinishReason,
 }

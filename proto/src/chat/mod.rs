@@ -3,6 +3,8 @@
 mod annotation;
 mod chunk;
 mod completion;
+mod constraint;
+mod logprobs;
 mod request;
 
 pub use annotation::{Annotation, AnnotationType, UrlCitation};
@@ -13,6 +15,8 @@ pub use completion::{
     ChatCompletion, ChatCompletionObject, Choice, CompletionExtension, FinishReason,
     ResponseMessage,
 };
+pub use constraint::{JsonSchemaFormat, ResponseFormat, ResponseFormatType, StructuredOutputs};
+pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
     RetrievalOptions, Role, Stop, StreamOptions,

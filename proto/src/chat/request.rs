@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{ResponseFormat, StructuredOutputs};
+
 /// A chat completion request. Fields that nobody knows are ignored; a field of OpenAI's or vLLM's
 /// that is not listed here is refused with an error that names it, unless its value asks for
 /// nothing (null, `n: 1`, an empty list of tools).
@@ -85,6 +87,21 @@ pub struct ChatCompletionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, f32>>)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Whether the answer tells how likely its tokens were, before penalties, biases, temperature
+    /// and constraints. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<bool>,
+    /// How many of the likeliest tokens it tells at each place; only with `logprobs`. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 20)]
+    pub top_logprobs: Option<usize>,
+    /// What the answer must be. Retrievals come before its text; white space that it must start
+    /// with is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<ResponseFormat>,
+    /// The same in vLLM's words, which know more than JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structured_outputs: Option<StructuredOutputs>,
 }
 
 /// One message.

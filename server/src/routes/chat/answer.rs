@@ -1,37 +1,50 @@
 //! The shapes of an answer: whole, or chunk by chunk.
 
 use onegen_engine::{
-    Completion, FinishReason as EngineFinishReason, RetrievalReceipt, TurnSummary,
+    FinishReason as EngineFinishReason, RetrievalReceipt, Text, TokenLogprob as EngineLogprob,
+    TurnSummary,
 };
 use onegen_proto::{
     Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, Choice, ChunkChoice, ChunkExtension, CompletionExtension, Delta,
-    FinishReason, PromptTokensDetails, Receipt, ResponseMessage, Role, Usage,
+    FinishReason, Logprobs, PromptTokensDetails, Receipt, ResponseMessage, Role, TokenLogprob,
+    TopLogprob, Usage,
 };
 use uuid::Uuid;
 
 use crate::app::unix_seconds;
 use crate::citations::{annotations, receipt};
+use crate::turn::Finished;
+
+/// What clients read for a probability of nought, which JSON has no logarithm of: OpenAI's number.
+const LEAST_LOGPROB: f32 = -9999.0;
 
 /// What all parts of one answer have in common.
 pub(super) struct Answer {
     id: String,
     created: u64,
     model: String,
+    /// Whether logprobs were asked for.
+    logprobs: bool,
 }
 
 impl Answer {
-    pub(super) fn new(model: String) -> Self {
+    pub(super) fn new(model: String, logprobs: bool) -> Self {
         Self {
             id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
             created: unix_seconds(),
             model,
+            logprobs,
         }
     }
 
     /// The whole answer.
-    pub(super) fn completion(&self, completion: &Completion) -> ChatCompletion {
-        let Completion { text, summary } = completion;
+    pub(super) fn completion(
+        &self,
+        finished: Finished,
+        logprobs: Vec<EngineLogprob>,
+    ) -> ChatCompletion {
+        let Finished { text, summary } = finished;
         ChatCompletion {
             id: self.id.clone(),
             object: ChatCompletionObject::ChatCompletion,
@@ -41,17 +54,17 @@ impl Answer {
                 index: 0,
                 message: ResponseMessage {
                     role: Role::Assistant,
-                    content: text.clone(),
+                    annotations: annotations(&text, &summary.retrievals),
+                    content: text,
                     refusal: None,
-                    annotations: annotations(text, &summary.retrievals),
                 },
-                logprobs: None,
+                logprobs: self.logprobs(logprobs),
                 finish_reason: finish_reason(summary.finish_reason),
             }],
-            usage: usage(summary),
+            usage: usage(&summary),
             onegen: CompletionExtension {
                 conversation: summary.conversation.to_string(),
-                retrievals: receipts(summary),
+                retrievals: receipts(&summary),
             },
         }
     }
@@ -66,10 +79,14 @@ impl Answer {
     }
 
     /// More text.
-    pub(super) fn text(&self, text: String) -> ChatCompletionChunk {
-        self.delta(Delta {
-            content: Some(text),
-            ..Delta::default()
+    pub(super) fn text(&self, text: Text) -> ChatCompletionChunk {
+        self.chunk(ChunkChoice {
+            delta: Delta {
+                content: Some(text.text),
+                ..Delta::default()
+            },
+            logprobs: self.logprobs(text.logprobs),
+            ..ChunkChoice::default()
         })
     }
 
@@ -94,13 +111,17 @@ impl Answer {
 
     /// Why the answer ended, how to go on, and all receipts.
     pub(super) fn finish(&self, summary: &TurnSummary) -> ChatCompletionChunk {
+        let choice = ChunkChoice {
+            finish_reason: Some(finish_reason(summary.finish_reason)),
+            ..ChunkChoice::default()
+        };
         ChatCompletionChunk {
             onegen: Some(ChunkExtension {
                 retrieval: None,
                 conversation: Some(summary.conversation.to_string()),
                 retrievals: Some(receipts(summary)),
             }),
-            ..self.chunk(Delta::default(), Some(finish_reason(summary.finish_reason)))
+            ..self.chunk(choice)
         }
     }
 
@@ -114,24 +135,46 @@ impl Answer {
     }
 
     fn delta(&self, delta: Delta) -> ChatCompletionChunk {
-        self.chunk(delta, None)
+        self.chunk(ChunkChoice {
+            delta,
+            ..ChunkChoice::default()
+        })
     }
 
-    fn chunk(&self, delta: Delta, finish_reason: Option<FinishReason>) -> ChatCompletionChunk {
+    fn logprobs(&self, logprobs: Vec<EngineLogprob>) -> Option<Logprobs> {
+        self.logprobs.then(|| Logprobs {
+            content: logprobs.into_iter().map(token_logprob).collect(),
+            refusal: None,
+        })
+    }
+
+    fn chunk(&self, choice: ChunkChoice) -> ChatCompletionChunk {
         ChatCompletionChunk {
             id: self.id.clone(),
             object: ChatCompletionChunkObject::ChatCompletionChunk,
             created: self.created,
             model: self.model.clone(),
-            choices: vec![ChunkChoice {
-                index: 0,
-                delta,
-                logprobs: None,
-                finish_reason,
-            }],
+            choices: vec![choice],
             usage: None,
             onegen: None,
         }
+    }
+}
+
+fn token_logprob(of_engine: EngineLogprob) -> TokenLogprob {
+    let EngineLogprob { sampled, top } = of_engine;
+    TokenLogprob {
+        token: sampled.text,
+        logprob: sampled.logprob.max(LEAST_LOGPROB),
+        bytes: sampled.bytes,
+        top_logprobs: top
+            .into_iter()
+            .map(|top| TopLogprob {
+                token: top.text,
+                logprob: top.logprob.max(LEAST_LOGPROB),
+                bytes: top.bytes,
+            })
+            .collect(),
     }
 }
 

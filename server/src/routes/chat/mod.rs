@@ -44,8 +44,9 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
     let (request, delivery) = validate(body, &app.model, received)?;
+    let logprobs = request.sampling.logprobs.is_some();
     let turn = request.start(&app).await?;
-    let answer = Answer::new(app.model.name.clone());
+    let answer = Answer::new(app.model.name.clone(), logprobs);
     match delivery {
         Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
         Delivery::Stream(options) => Ok(stream::response(turn, answer, options)),
@@ -54,10 +55,12 @@ pub(crate) async fn complete(
 
 /// Waits for the end of a turn.
 async fn whole(mut turn: LiveTurn, answer: &Answer) -> Result<ChatCompletion, ApiError> {
+    let mut logprobs = Vec::new();
     while let Some(event) = turn.next().await {
         match event {
-            TurnEvent::Text(_) | TurnEvent::Retrieval(_) => {}
-            TurnEvent::Finished(completion) => return Ok(answer.completion(&completion)),
+            TurnEvent::Text(text) => logprobs.extend(text.logprobs),
+            TurnEvent::Retrieval(_) => {}
+            TurnEvent::Finished(finished) => return Ok(answer.completion(finished, logprobs)),
             TurnEvent::Failed(error) => return Err(error),
         }
     }

@@ -10,6 +10,7 @@ use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, RetrievalOpti
 use serde_json::Value;
 
 use crate::app::ServedModel;
+use crate::constraint::AskedConstraint;
 use crate::errors::ApiError;
 use crate::json::typed;
 use crate::turn::TurnRequest;
@@ -49,10 +50,12 @@ pub(super) fn validate(
     let delivery = delivery(&request)?;
     let sampling = sampling(&request)?;
     let conversation = request.conversation.as_ref().map(|c| c.id().into());
+    let constraint = AskedConstraint::of(&request)?;
     let turn = TurnRequest {
         conversation,
         messages: messages(request.messages)?,
         sampling,
+        constraint,
         retrieval: retrieval(request.retrieval.unwrap_or_default())?,
         received,
     };
@@ -109,7 +112,18 @@ fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError>
         stop_token_ids: request.stop_token_ids.clone().unwrap_or_default(),
         stop: request.stop.clone().map(Stop::into_vec).unwrap_or_default(),
         logit_bias: HashMap::from_iter(request.logit_bias.clone().unwrap_or_default()),
+        logprobs: logprobs(request)?,
     })
+}
+
+fn logprobs(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError> {
+    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+        (false, Some(top)) if top > 0 => Err(ApiError::invalid(
+            "top_logprobs",
+            "is allowed only with logprobs: true",
+        )),
+        (asked, top) => Ok(asked.then_some(top.unwrap_or(0))),
+    }
 }
 
 fn retrieval(options: RetrievalOptions) -> Result<RetrievalParams, ApiError> {
@@ -183,6 +197,7 @@ fn text(content: Content, message: usize) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use onegen_engine::Constraint;
     use serde_json::json;
 
     use super::*;
@@ -241,7 +256,7 @@ mod tests {
             "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1,
             "max_completion_tokens": 7, "max_tokens": 7, "stop": "\n", "logit_bias": {"3": -100},
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": -0.5,
-            "min_tokens": 2, "stop_token_ids": [9],
+            "min_tokens": 2, "stop_token_ids": [9], "logprobs": true, "top_logprobs": 5,
         }))
         .unwrap();
         let expected = SamplingParams {
@@ -258,6 +273,7 @@ mod tests {
             stop_token_ids: vec![9],
             stop: vec!["\n".to_owned()],
             logit_bias: HashMap::from([(3, -100.0)]),
+            logprobs: Some(5),
         };
         assert_eq!(turn.sampling, expected);
         assert_eq!(
@@ -270,6 +286,70 @@ mod tests {
             "max_tokens"
         );
         assert_eq!(fault(json!({"logit_bias": {"word": 1}})), "logit_bias");
+        assert_eq!(fault(json!({"top_logprobs": 2})), "top_logprobs");
+    }
+
+    #[test]
+    fn a_constraint_arrives_from_either_field_but_not_from_both() {
+        let asked = |fields: Value| {
+            let constraint = validated(fields).unwrap().0.constraint;
+            constraint.map(|asked| (asked.field, asked.constraint))
+        };
+        let outputs = |outputs: Value| json!({"structured_outputs": outputs});
+        let format = |format: Value| json!({"response_format": format});
+        let integer = || json!({"type": "integer"});
+        assert_eq!(asked(format(json!({"type": "text"}))), None);
+        assert_eq!(asked(format(Value::Null)), None);
+        let object = Constraint::JsonSchema(json!({"type": "object"}));
+        assert_eq!(
+            asked(format(json!({"type": "json_object"}))),
+            Some(("response_format", object))
+        );
+        let schema = json!({"name": "n", "strict": true, "schema": integer()});
+        assert_eq!(
+            asked(format(
+                json!({"type": "json_schema", "json_schema": schema})
+            )),
+            Some((
+                "response_format.json_schema.schema",
+                Constraint::JsonSchema(integer())
+            ))
+        );
+        for json in [integer(), integer().to_string().into()] {
+            let expected = Constraint::JsonSchema(integer());
+            let got = asked(outputs(json!({"json": json})));
+            assert_eq!(got, Some(("structured_outputs.json", expected)));
+        }
+        let choice = Constraint::Choice(vec!["a".into(), "b".into()]);
+        assert_eq!(
+            asked(outputs(json!({"choice": ["a", "b"]}))),
+            Some(("structured_outputs.choice", choice))
+        );
+
+        let schemaless = json!({"type": "json_schema"});
+        assert_eq!(fault(format(schemaless)), "response_format.json_schema");
+        let nameless = json!({"type": "json_schema", "json_schema": {}});
+        assert_eq!(
+            fault(format(nameless)),
+            "response_format.json_schema.schema"
+        );
+        assert_eq!(
+            fault(format(json!({"type": "xml"}))),
+            "response_format.type"
+        );
+        assert_eq!(
+            fault(outputs(json!({"json": "{"}))),
+            "structured_outputs.json"
+        );
+        assert_eq!(
+            fault(outputs(json!({"structural_tag": "x"}))),
+            "structured_outputs.structural_tag"
+        );
+        for several in [json!({}), json!({"regex": "a", "grammar": "b"})] {
+            assert_eq!(fault(outputs(several)), "structured_outputs");
+        }
+        let both = json!({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}});
+        assert_eq!(fault(both), "structured_outputs");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use onegen_proto::ChatCompletionChunk;
 use serde::Serialize;
 
 use crate::citations::annotations;
-use crate::turn::{LiveTurn, TurnEvent};
+use crate::turn::{Finished, LiveTurn, TurnEvent};
 
 use super::answer::Answer;
 use super::request::StreamDelivery;
@@ -53,16 +53,15 @@ impl Writer {
         match event {
             TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
             TurnEvent::Retrieval(receipt) => vec![self.chunk(self.answer.retrieval(&receipt))],
-            TurnEvent::Finished(completion) => {
-                let summary = &completion.summary;
+            TurnEvent::Finished(Finished { text, summary }) => {
                 let mut events = Vec::new();
-                let annotations = annotations(&completion.text, &summary.retrievals);
+                let annotations = annotations(&text, &summary.retrievals);
                 if !annotations.is_empty() {
                     events.push(self.chunk(self.answer.annotations(annotations)));
                 }
-                events.push(self.chunk(self.answer.finish(summary)));
+                events.push(self.chunk(self.answer.finish(&summary)));
                 if self.delivery.include_usage {
-                    events.push(self.chunk(self.answer.usage(summary)));
+                    events.push(self.chunk(self.answer.usage(&summary)));
                 }
                 events.push(done);
                 events
@@ -95,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_after_the_headers_is_an_event_and_the_stream_ends_as_ever() {
         let writer = Writer {
-            answer: Answer::new("onegen".to_owned()),
+            answer: Answer::new("onegen".to_owned(), false),
             delivery: StreamDelivery {
                 include_usage: true,
             },

@@ -20,28 +20,23 @@ enum Neutral {
     Empty,
     /// `["text"]`.
     TextOnly,
-    /// `{"type": "text"}`.
-    TextFormat,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, TextFormat, TextOnly, Word};
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
     ("audio", Nothing),
     ("function_call", Word(&["none", "auto"])),
     ("functions", Empty),
-    ("logprobs", Flag(false)),
     ("modalities", TextOnly),
     ("n", Number(1.0)),
     ("parallel_tool_calls", Any),
     ("prediction", Nothing),
     ("reasoning_effort", Word(&["none"])),
-    ("response_format", TextFormat),
     ("store", Flag(false)),
     ("tool_choice", Word(&["none", "auto"])),
     ("tools", Empty),
-    ("top_logprobs", Number(0.0)),
     ("verbosity", Word(&["medium"])),
     ("web_search_options", Nothing),
     // vLLM
@@ -63,7 +58,6 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("prompt_logprobs", Nothing),
     ("return_token_ids", Flag(false)),
     ("skip_special_tokens", Flag(true)),
-    ("structured_outputs", Nothing),
     ("truncate_prompt_tokens", Nothing),
     ("use_beam_search", Flag(false)),
     // SGLang
@@ -123,7 +117,6 @@ impl Neutral {
             Self::TextOnly => value
                 .as_array()
                 .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
-            Self::TextFormat => value.get("type").is_some_and(|kind| kind == "text"),
         }
     }
 }
@@ -148,8 +141,8 @@ mod tests {
             ("n", json!(2)),
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("required")),
-            ("logprobs", json!(true)),
-            ("response_format", json!({"type": "json_object"})),
+            ("best_of", json!(2)),
+            ("guided_regex", json!("a+")),
             ("modalities", json!(["text", "audio"])),
         ] {
             let mut body = json!({});
@@ -164,7 +157,7 @@ mod tests {
     fn what_ordinary_clients_send_asks_for_nothing() {
         let body = json!({
             "n": 1, "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "logprobs": false,
-            "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
+            "guided_json": null, "presence_penalty": 0, "frequency_penalty": 0.0,
             "modalities": ["text"], "store": false, "user": "someone", "metadata": {}, "never_heard_of": 1,
             "messages": [{"role": "assistant", "content": "x", "refusal": null, "annotations": [], "tool_calls": null}],
         });

@@ -6,11 +6,14 @@
 //! sequence is parked (*retrieving*), and the passage that comes back is spliced in by another
 //! *prefill*. It ends by being consumed: finished, failed or cancelled.
 
+mod next;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::constraint::Grammar;
 use crate::conversation::{Conversation, ConversationId};
 use crate::counters::ForwardedTokens;
 use crate::error::EngineError;
@@ -19,8 +22,8 @@ use crate::retrieval::{Found, Passage};
 use crate::sampling::Sampler;
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
-use crate::turn::{Event, FinishReason, RetrievalReceipt, TurnSummary, Usage};
-use crate::visible_text::{Shown, VisibleText};
+use crate::turn::{Event, FinishReason, RetrievalReceipt, Text, TurnSummary, Usage};
+use crate::visible_text::VisibleText;
 
 /// A sequence's number, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +104,7 @@ pub(crate) struct Sequence {
     start: usize,
     phase: Phase,
     sampler: Sampler,
+    grammar: Option<Grammar>,
     retrieval: RetrievalParams,
     searches_left: usize,
     text: VisibleText,
@@ -131,7 +135,11 @@ impl Sequence {
         let limit = request.retrieval.max_retrievals;
         let limit = limit.unwrap_or(rules.tokens.onegen().max_retrievals);
         let may_retrieve = retriever && request.retrieval.enabled;
-        let text = VisibleText::new(rules.tokens.clone(), request.sampling.stop.clone());
+        let text = VisibleText::new(
+            rules.tokens.clone(),
+            request.sampling.stop.clone(),
+            request.grammar.is_none(),
+        );
         let sampler = Sampler::new(request.sampling, &conversation.log);
         Self {
             id,
@@ -141,6 +149,7 @@ impl Sequence {
             phase: Phase::Waiting,
             text,
             sampler,
+            grammar: request.grammar,
             searches_left: if may_retrieve { limit } else { 0 },
             retrieval: request.retrieval,
             usage,
@@ -262,69 +271,6 @@ impl Sequence {
         Next::GoOn
     }
 
-    /// Samples the next token. `[RQ]` is masked unless a search is allowed here and now.
-    fn sample(&mut self, logits: Vec<f32>, may_search: bool, rules: &Rules) -> Next {
-        let max_tokens = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
-        // A last token cannot be [RQ]: there would be none left to answer with.
-        let tokens_left = max_tokens - self.usage.completion_tokens;
-        let may_search = may_search && self.searches_left > 0 && tokens_left > 1;
-        let query_id = rules.tokens.query_id();
-        let stop_ids = self.sampler.params().stop_token_ids.clone();
-        let ends = |id: u32| rules.tokens.is_eos(id) || stop_ids.contains(&id);
-        let too_early = self.usage.completion_tokens < self.sampler.params().min_tokens;
-        let masked = |id: u32| {
-            rules.never_sampled.get(id as usize) != Some(&false)
-                || (id == query_id && !may_search)
-                || (too_early && ends(id))
-        };
-        let Some(id) = self.sampler.sample(&logits, masked) else {
-            let position = self.conversation.log.len().saturating_sub(1);
-            return Next::Fail(EngineError::Logits { position });
-        };
-        self.usage.completion_tokens += 1;
-        if id == query_id {
-            self.searches_left -= 1;
-            self.phase = Phase::Query(Query {
-                logits,
-                at_token: self.usage.completion_tokens - 1,
-                char_offset: self.text.chars(),
-                forwarded: self.forwarded.total(),
-            });
-            self.conversation.log.push(id, SpanKind::Retrieval);
-            return Next::GoOn;
-        }
-        self.conversation.log.push(id, SpanKind::Generated);
-        self.sampler.generated(id);
-        if ends(id) {
-            return self.end(FinishReason::Stop);
-        }
-        match self.text.push(id) {
-            Ok(Shown::More(text)) => self.emit_text(text),
-            Ok(Shown::Stopped(text)) => {
-                self.emit_text(text);
-                return Next::Finish(FinishReason::Stop);
-            }
-            Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
-        }
-        let full = self.conversation.log.len() >= rules.context;
-        if full || self.usage.completion_tokens >= max_tokens {
-            return self.end(FinishReason::Length);
-        }
-        self.phase = Phase::Decode;
-        Next::GoOn
-    }
-
-    /// Gives out the text that was held back, and ends.
-    fn end(&mut self, reason: FinishReason) -> Next {
-        match self.text.finish() {
-            Ok(text) => {
-                self.emit_text(text);
-                Next::Finish(reason)
-            }
-            Err(error) => Next::Fail(EngineError::Tokens(error.to_string())),
-        }
-    }
-
     /// Undoes the sampling of `[RQ]`, which is the log's last token and the cache's.
     fn take_back_query(&mut self) {
         let before = self.conversation.log.len() - 1;
@@ -349,8 +295,8 @@ impl Sequence {
         self.emit(Event::Retrieval(receipt));
     }
 
-    fn emit_text(&self, text: String) {
-        if !text.is_empty() {
+    fn emit_text(&self, text: Text) {
+        if !text.text.is_empty() {
             self.emit(Event::Text(text));
         }
     }

@@ -1,0 +1,308 @@
+//! Answers whose text is what the caller wants it to be.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use onegen_engine::{
+    Completion, Constraint, ConstraintError, EngineError, FinishReason, Grammar, Model, Request,
+};
+use serde_json::{Value, json};
+
+/// A schema that bounds its texts, so that random weights come to an end.
+fn person() -> Constraint {
+    Constraint::JsonSchema(json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 8},
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "home": {"$ref": "#/$defs/city"},
+            "tags": {"type": "array", "items": {"enum": ["a", "b c", "\"ü\""]}, "maxItems": 3},
+        },
+        "required": ["name", "age", "home", "tags"],
+        "additionalProperties": false,
+        "$defs": {"city": {"anyOf": [{"type": "null"}, {"const": "Lima"}]}},
+    }))
+}
+
+fn is_person(value: &Value) -> bool {
+    let tags = value["tags"].as_array().unwrap();
+    let mut keys: Vec<_> = value.as_object().unwrap().keys().collect();
+    keys.sort();
+    keys == ["age", "home", "name", "tags"]
+        && value["name"].as_str().unwrap().chars().count() <= 8
+        && (0..=120).contains(&value["age"].as_i64().unwrap())
+        && (value["home"].is_null() || value["home"] == "Lima")
+        && tags.len() <= 3
+        && tags
+            .iter()
+            .all(|tag| tag == "a" || tag == "b c" || tag == "\"ü\"")
+}
+
+fn compile(model: &Model, constraint: Constraint) -> Result<Grammar, ConstraintError> {
+    Grammar::compile(&constraint, model.tokens())
+}
+
+/// A request at temperature 1 that the model would go on with for ever.
+fn constrained(model: &Model, conversation: &str, seed: u64, constraint: Constraint) -> Request {
+    let mut request = request(model, conversation, "What is the capital of Peru?", 400);
+    request.sampling.temperature = 1.0;
+    request.sampling.seed = Some(seed);
+    request.grammar = Some(compile(model, constraint).unwrap());
+    request
+}
+
+/// The texts of several seeds, each of a turn that the model has ended.
+fn texts(model: &Arc<Model>, constraint: &Constraint) -> Vec<String> {
+    let engine = engine(model, None);
+    let each = (0..8).map(|seed| {
+        let conversation = format!("c {seed}");
+        let done = run(
+            &engine,
+            constrained(model, &conversation, seed, constraint.clone()),
+        );
+        assert_eq!(
+            done.summary.finish_reason,
+            FinishReason::Stop,
+            "{}",
+            done.text
+        );
+        let last = *log_ids(&engine, &conversation).last().unwrap();
+        assert!(model.tokens().is_eos(last));
+        done.text
+    });
+    each.collect()
+}
+
+#[test]
+fn json_is_what_its_schema_says_whatever_the_weights() {
+    for (name, model) in models() {
+        for text in texts(&model, &person()) {
+            let value =
+                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {text}: {e}"));
+            assert!(is_person(&value), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_regex_matches_the_whole_text_leading_space_included() {
+    for (name, model) in models() {
+        for text in texts(
+            &model,
+            &Constraint::Regex(r" ?[A-Z][a-z]{2,5}, \d/\d".into()),
+        ) {
+            let (word, numbers) = text.split_once(", ").unwrap();
+            let word = word.strip_prefix(' ').unwrap_or(word);
+            assert!((3..=6).contains(&word.len()), "{name}: {text}");
+            assert!(
+                word.starts_with(|c: char| c.is_ascii_uppercase()),
+                "{name}: {text}"
+            );
+            assert_eq!(numbers.chars().nth(1), Some('/'), "{name}: {text}");
+        }
+        let spaced = texts(&model, &Constraint::Regex("  Lima".into()));
+        assert!(
+            spaced.iter().all(|text| text == "  Lima"),
+            "{name}: {spaced:?}"
+        );
+    }
+}
+
+#[test]
+fn a_choice_is_one_of_its_texts_whatever_they_spell() {
+    let choices = [
+        "Lima",
+        "Lima, Peru",
+        "\"q\\x41\"\n/*",
+        "<|end|>[RQ]",
+        "日本",
+    ]
+    .map(String::from);
+    for (name, model) in models() {
+        for text in texts(&model, &Constraint::Choice(choices.to_vec())) {
+            assert!(choices.contains(&text), "{name}: {text:?}");
+        }
+        for choice in &choices {
+            let only = texts(&model, &Constraint::Choice(vec![choice.clone()]));
+            assert!(only.iter().all(|text| text == choice), "{name}: {only:?}");
+        }
+    }
+    let model = Family::Qwen3.model();
+    let nothing = texts(&model, &Constraint::Choice(vec![String::new()]));
+    assert!(nothing.iter().all(String::is_empty));
+}
+
+#[test]
+fn a_space_before_the_text_is_let_through_but_not_shown() {
+    let model = load(&shipped());
+    let tokens = model.tokens();
+    let spaced = (0..model.config().vocab_size as u32).find(|&id| tokens.bytes(id) == Some(b" L"));
+    let engine = engine(&model, None);
+    let mut request = constrained(&model, "c", 1, Constraint::Choice(vec!["Lima".into()]));
+    request.sampling.logit_bias.insert(spaced.unwrap(), 100.0);
+    let at = request.prompt.len();
+    assert_eq!(run(&engine, request).text, "Lima");
+    assert_eq!(log_ids(&engine, "c")[at], spaced.unwrap());
+}
+
+#[test]
+fn a_grammar_may_nest() {
+    let lark = "start: pair\npair: \"(\" (pair | /[a-z]/) \")\"";
+    for (name, model) in models() {
+        for text in texts(&model, &Constraint::Lark(lark.into())) {
+            let depth = text.matches('(').count();
+            assert_eq!(text.len(), 2 * depth + 1, "{name}: {text}");
+            assert!(text.ends_with(&")".repeat(depth)), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn retrievals_come_before_the_text_and_do_not_advance_it() {
+    for (name, model) in models() {
+        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let mut request = retrieving(&model, "c", 400, 3);
+        let query = model.tokens().query_id();
+        request.grammar = Some(compile(&model, person()).unwrap());
+        request.sampling.temperature = 1.0;
+        request.sampling.seed = Some(3);
+        let done = run(&engine, request.clone());
+        // Biased towards [RQ] as it is, it stays out of the text.
+        let receipts = &done.summary.retrievals;
+        assert_eq!(receipts.len(), 3, "{name}");
+        assert!(
+            receipts.iter().all(|receipt| receipt.char_offset == 0),
+            "{name}"
+        );
+        let value = serde_json::from_str(&done.text).unwrap();
+        assert!(is_person(&value), "{name}: {}", done.text);
+        let queries = log_ids(&engine, "c")
+            .iter()
+            .filter(|&&id| id == query)
+            .count();
+        assert_eq!(queries, 3, "{name}");
+
+        // With searches left over, none is done once the text has begun.
+        request.conversation = "d".into();
+        request.retrieval.max_retrievals = Some(100);
+        request.sampling.max_tokens = Some(8);
+        request.sampling.logit_bias.insert(query, 0.0);
+        let done = run(&engine, request);
+        let receipts = &done.summary.retrievals;
+        assert!(
+            receipts.iter().all(|receipt| receipt.char_offset == 0),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_search_that_finds_nothing_leaves_the_text_to_the_grammar() {
+    let model = Family::Qwen3.model();
+    let engine = engine(&model, Some(Shelf::of(Vec::new())));
+    let mut request = retrieving(&model, "c", 400, 3);
+    request.grammar = Some(compile(&model, Constraint::Choice(vec!["Lima".into()])).unwrap());
+    assert_eq!(run(&engine, request).text, "Lima");
+}
+
+fn run_changed(model: &Arc<Model>, change: impl FnOnce(&mut Request)) -> Completion {
+    let mut request = constrained(model, "c", 1, person());
+    change(&mut request);
+    run(&engine(model, None), request)
+}
+
+#[test]
+fn max_tokens_and_stops_end_a_constrained_text_anywhere() {
+    let model = Family::Qwen3.model();
+    let whole = run_changed(&model, |_| ());
+    let short = run_changed(&model, |r| r.sampling.max_tokens = Some(5));
+    assert_eq!(short.summary.finish_reason, FinishReason::Length);
+    assert_eq!(short.summary.usage.completion_tokens, 5);
+    assert!(whole.text.starts_with(&short.text));
+    let stopped = run_changed(&model, |r| r.sampling.stop = vec!["\"age\"".into()]);
+    assert_eq!(stopped.summary.finish_reason, FinishReason::Stop);
+    assert_eq!(whole.text.find("\"age\""), Some(stopped.text.len()));
+    let colon = |id: &u32| model.tokens().bytes(*id) == Some(b":");
+    let colons = (0..model.config().vocab_size as u32)
+        .filter(colon)
+        .collect();
+    let stopped = run_changed(&model, |r| r.sampling.stop_token_ids = colons);
+    assert_eq!(stopped.summary.finish_reason, FinishReason::Stop);
+    assert_eq!(whole.text.find(':'), Some(stopped.text.len()));
+}
+
+#[test]
+fn nothing_ends_the_turn_before_the_text_is_complete_and_min_tokens_cannot_make_it_longer() {
+    let model = Family::Qwen3.model();
+    let tokens = model.tokens();
+    let ending = |bias: f32| {
+        let ids = 0..model.config().vocab_size as u32;
+        ids.filter(|&id| tokens.is_eos(id))
+            .map(move |id| (id, bias))
+    };
+    let eager = run_changed(&model, |r| r.sampling.logit_bias = ending(100.0).collect());
+    assert!(is_person(&serde_json::from_str(&eager.text).unwrap()));
+    let long = run_changed(&model, |r| r.sampling.min_tokens = 300);
+    assert!(is_person(&serde_json::from_str(&long.text).unwrap()));
+    assert!(long.summary.usage.completion_tokens < 300);
+}
+
+#[test]
+fn penalties_biases_and_logprobs_go_with_a_constraint() {
+    let model = Family::Qwen3.model();
+    let done = run_changed(&model, |r| {
+        r.sampling.repetition_penalty = 1.8;
+        r.sampling.presence_penalty = 1.0;
+        r.sampling.top_p = 0.9;
+        r.sampling.logprobs = Some(2);
+    });
+    assert!(is_person(&serde_json::from_str(&done.text).unwrap()));
+    let bytes = done
+        .logprobs
+        .iter()
+        .flat_map(|t| t.sampled.bytes.clone().unwrap());
+    let bytes = String::from_utf8(bytes.collect()).unwrap();
+    assert_eq!(bytes.trim_start(), done.text);
+    let again = run_changed(&model, |_| ());
+    assert_eq!(again.text, run_changed(&model, |_| ()).text);
+}
+
+#[test]
+fn a_constraint_that_cannot_be_met_is_refused_with_the_compilers_words() {
+    let model = Family::Qwen3.model();
+    let refused = |constraint| compile(&model, constraint).unwrap_err();
+    let told = |constraint| match refused(constraint) {
+        ConstraintError::Compile(reason) | ConstraintError::Unsatisfiable(reason) => reason,
+        other => panic!("{other}"),
+    };
+    let schema = |schema: Value| told(Constraint::JsonSchema(schema));
+    assert!(schema(json!({"type": "integer", "minimum": 5, "maximum": 4})).contains("minimum"));
+    assert!(schema(json!({"type": "unheard"})).contains("unheard"));
+    assert!(schema(json!({"$ref": "#/$defs/x"})).contains("$defs"));
+    assert!(!told(Constraint::Regex("(a".into())).is_empty());
+    assert!(!told(Constraint::Regex(r"[^\s\S]".into())).is_empty());
+    assert!(told(Constraint::Lark("start: word".into())).contains("word"));
+    assert!(!told(Constraint::Lark("start: <|unheard|>".into())).contains("backtrace"));
+    assert_eq!(
+        refused(Constraint::Choice(Vec::new())),
+        ConstraintError::NoChoice
+    );
+}
+
+#[test]
+fn a_text_that_leads_nowhere_fails_its_turn_and_leaves_the_conversation() {
+    let model = Family::Qwen3.model();
+    let engine = engine(&model, None);
+    // Control tokens are never sampled, so after "a" nothing can follow.
+    let lark = Constraint::Lark("start: \"a\" <|user|>".into());
+    let request = constrained(&model, "c", 1, lark);
+    let failed = block_on(async { engine.submit(request).await.unwrap().collect().await });
+    assert!(
+        matches!(failed, Err(EngineError::Constraint(_))),
+        "{failed:?}"
+    );
+    assert!(block_on(engine.conversation(&"c".into())).is_none());
+}

@@ -1,0 +1,63 @@
+//! What an answer must look like.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// OpenAI's way to say what the answer must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseFormat {
+    /// What kind of text.
+    #[serde(rename = "type")]
+    pub kind: ResponseFormatType,
+    /// Only with `json_schema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<JsonSchemaFormat>,
+}
+
+/// Kinds of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseFormatType {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema allows.
+    JsonSchema,
+}
+
+/// A schema and its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JsonSchemaFormat {
+    /// What the client calls it; changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "capital")]
+    pub name: Option<String>,
+    /// A JSON Schema.
+    #[schema(value_type = Object)]
+    pub schema: Value,
+    /// The schema is kept to in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+/// vLLM's way to say what the answer must be. Exactly one field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StructuredOutputs {
+    /// JSON that this JSON Schema allows, or a text that holds such a schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub json: Option<Value>,
+    /// A text that this regular expression matches as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// One of these texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
+    pub choice: Option<Vec<String>>,
+    /// A text of this grammar, in llguidance's variant of Lark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<String>,
+}

@@ -1,0 +1,116 @@
+//! What a client wants an answer to look like: which of its fields says so, and what it says.
+
+use std::sync::Arc;
+
+use onegen_engine::{Constraint, ConstraintError, Grammar};
+use onegen_proto::{ChatCompletionRequest, ResponseFormat, ResponseFormatType, StructuredOutputs};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::errors::ApiError;
+
+/// A constraint and the field that it came in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AskedConstraint {
+    pub(crate) field: &'static str,
+    pub(crate) constraint: Constraint,
+}
+
+impl AskedConstraint {
+    fn new(field: &'static str, constraint: Constraint) -> Self {
+        Self { field, constraint }
+    }
+
+    /// What the request asks for, if anything.
+    ///
+    /// # Errors
+    /// It asks for two things, or for one without saying which.
+    pub(crate) fn of(request: &ChatCompletionRequest) -> Result<Option<Self>, ApiError> {
+        let format = request.response_format.as_ref();
+        let format = format.map(of_format).transpose()?.flatten();
+        let outputs = request.structured_outputs.as_ref();
+        let outputs = outputs.map(of_outputs).transpose()?;
+        match (format, outputs) {
+            (Some(_), Some(_)) => Err(ApiError::invalid(
+                "structured_outputs",
+                "cannot go with response_format; send one of them",
+            )),
+            (format, outputs) => Ok(format.or(outputs)),
+        }
+    }
+
+    /// Compiles it off the async threads: a large one takes its time.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] names the field and says why it does not compile.
+    pub(crate) async fn compile(&self, app: &Arc<App>) -> Result<Grammar, ApiError> {
+        let tokens = app.engine.model().tokens().clone();
+        let constraint = self.constraint.clone();
+        let compile = move || Grammar::compile(&constraint, &tokens);
+        match tokio::task::spawn_blocking(compile).await {
+            Ok(Ok(grammar)) => Ok(grammar),
+            Ok(Err(error @ ConstraintError::Tokens(_))) => {
+                Err(ApiError::Internal(error.to_string()))
+            }
+            Ok(Err(error)) => Err(ApiError::invalid(self.field, error.to_string())),
+            Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
+        }
+    }
+}
+
+fn of_format(format: &ResponseFormat) -> Result<Option<AskedConstraint>, ApiError> {
+    let asked = match (format.kind, &format.json_schema) {
+        (ResponseFormatType::Text, _) => return Ok(None),
+        (ResponseFormatType::JsonObject, _) => AskedConstraint::new(
+            "response_format",
+            Constraint::JsonSchema(json!({"type": "object"})),
+        ),
+        (ResponseFormatType::JsonSchema, Some(schema)) => AskedConstraint::new(
+            "response_format.json_schema.schema",
+            Constraint::JsonSchema(schema.schema.clone()),
+        ),
+        (ResponseFormatType::JsonSchema, None) => {
+            return Err(ApiError::invalid(
+                "response_format.json_schema",
+                "is missing; json_schema needs {\"name\", \"schema\"}",
+            ));
+        }
+    };
+    Ok(Some(asked))
+}
+
+fn of_outputs(outputs: &StructuredOutputs) -> Result<AskedConstraint, ApiError> {
+    let StructuredOutputs {
+        json,
+        regex,
+        choice,
+        grammar,
+    } = outputs.clone();
+    let json = json.map(schema).transpose()?.map(Constraint::JsonSchema);
+    let fields = [
+        ("structured_outputs.json", json),
+        ("structured_outputs.regex", regex.map(Constraint::Regex)),
+        ("structured_outputs.choice", choice.map(Constraint::Choice)),
+        ("structured_outputs.grammar", grammar.map(Constraint::Lark)),
+    ];
+    let mut asked = fields
+        .into_iter()
+        .filter_map(|(field, constraint)| Some(AskedConstraint::new(field, constraint?)));
+    match (asked.next(), asked.next()) {
+        (Some(asked), None) => Ok(asked),
+        _ => Err(ApiError::invalid(
+            "structured_outputs",
+            "must hold exactly one of json, regex, choice and grammar",
+        )),
+    }
+}
+
+/// A schema, or the one that a text holds.
+fn schema(json: Value) -> Result<Value, ApiError> {
+    match json {
+        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+            ApiError::invalid("structured_outputs.json", format!("is no JSON: {error}"))
+        }),
+        schema => Ok(schema),
+    }
+}
