@@ -120,7 +120,11 @@ def make(work, weights):
 def ours(model, weights):
     env = os.environ | {"ONEGEN_BENCH_MODEL": str(model), "ONEGEN_BENCH_WEIGHTS": weights}
     command = ["cargo", "bench", "-p", "onegen-engine", "--bench", "speed", "--", "^(prefill|decode)/"]
-    subprocess.run(command, check=True, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    subprocess.run([*command[:6], "--no-run"], check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    bench = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(bench.pid, 0)
+    assert status == 0, "the benchmark failed"
+    print(f"our peak memory: {usage.ru_maxrss / 1024:.0f} MiB")
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
     def rate(group, size):
@@ -159,6 +163,7 @@ def main():
     arguments.add_argument("--weights", choices=HIDDEN, default="q8_0")
     arguments = arguments.parse_args()
     our_model, their_model = make(arguments.work, arguments.weights)
+    print(f"the weights in that type: {their_model.stat().st_size / 2**20:.0f} MiB")
     rounds = []
     for _ in range(arguments.rounds):
         rounds.append((ours(our_model, arguments.weights), theirs(arguments.llama_cpp, their_model)))

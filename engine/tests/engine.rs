@@ -336,8 +336,11 @@ fn a_waiting_turn_gives_up_its_kv_cache_to_one_that_runs() {
 #[test]
 fn two_turns_of_one_conversation_do_not_run_at_once() {
     let model = Family::Mistral.model();
-    let engine = engine(&model, None);
-    let turn = submit(&engine, request(&model, "c", "Lima", 400));
+    let (gate, asked, _answer) = Gate::new();
+    let engine = engine(&model, Some(gate));
+    // Under way until it is let through, which it never is.
+    let turn = submit(&engine, retrieving(&model, "c", 8, 1));
+    asked.recv().unwrap();
     assert!(matches!(
         refused(&engine, request(&model, "c", "Lima", 4)),
         SubmitError::Busy(_)
@@ -345,8 +348,10 @@ fn two_turns_of_one_conversation_do_not_run_at_once() {
     let busy = block_on(engine.delete(&"c".into()));
     assert_eq!(busy, Err(ConversationError::Busy("c".into())));
     drop(turn);
+    let mut next = request(&model, "c", "Lima", 4);
+    next.retrieval.enabled = false;
     assert_eq!(
-        run(&engine, request(&model, "c", "Lima", 4))
+        run(&engine, next)
             .summary
             .usage
             .completion_tokens,
