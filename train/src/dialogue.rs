@@ -113,9 +113,9 @@ pub const TARGET: Mix = Mix {
         (Lesson::Several, 12),
         (Lesson::TwoHop, 14),
         (Lesson::SmallTalk, 10),
-        (Lesson::Describe, 6),
-        (Lesson::Untold, 6),
-        (Lesson::Stranger, 6),
+        (Lesson::Describe, 5),
+        (Lesson::Untold, 5),
+        (Lesson::Stranger, 10),
     ],
     // A follow-up about the answer comes only where the answer names an entity.
     later: &[
@@ -127,8 +127,8 @@ pub const TARGET: Mix = Mix {
         (Lesson::SmallTalk, 8),
         (Lesson::Several, 4),
         (Lesson::Untold, 4),
-        (Lesson::Describe, 4),
-        (Lesson::Stranger, 3),
+        (Lesson::Describe, 3),
+        (Lesson::Stranger, 6),
     ],
     turns: 4,
 };
@@ -368,12 +368,8 @@ fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
 fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     let kind = any_kind(world.rng);
     let asked = world.add(kind);
-    // What a search finds instead often has a name much like it.
-    let shown = if world.rng.random_bool(0.4) {
-        world.add_confusable(asked)
-    } else {
-        add(world, kind)
-    };
+    // Not one of a name much like it: taught so, the model answered from every passage given to it.
+    let shown = add(world, kind);
     let attribute = told(world, asked)?;
     let name = world.entities[asked].name.clone();
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);

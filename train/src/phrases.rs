@@ -107,6 +107,10 @@ const FOLLOW_UPS: &[&str] = &[
     "Would you tell me its {a}?",
     "Now the {a}, please.",
     "I wonder about its {a}.",
+    "I also want its {a}.",
+    "Now tell me its {a}.",
+    "Also tell me the {a}.",
+    "Can I have its {a}?",
 ];
 const UNKNOWN_FOLLOW_UPS: &[&str] = &[
     "How about its {a}?",
@@ -142,8 +146,19 @@ const SAME_AGAIN: &[&str] = &[
     "What is it for {n}?",
     "Tell me that of {n} too.",
     "Then what about {n}?",
+    "How about {n}?",
+    "And how about {n}?",
+    "How about that of {n}?",
+    "And how is it with {n}?",
+    "As for {n}?",
+    "How does it look for {n}?",
+    "Tell me for {n}.",
 ];
-const UNKNOWN_SAME_AGAIN: &[&str] = &["How about {n}?", "Now for {n}.", "And in the case of {n}?"];
+const UNKNOWN_SAME_AGAIN: &[&str] = &[
+    "Now for {n}.",
+    "And in the case of {n}?",
+    "And regarding {n}?",
+];
 const DESCRIBE: &[&str] = &[
     "Tell me about {n}.",
     "What is {n}?",
@@ -165,6 +180,8 @@ const DESCRIBE: &[&str] = &[
     "Have you heard of {n}?",
     "I would like to read about {n}.",
     "Can you tell me about {n}?",
+    "Give a description of {n}.",
+    "Please describe {n} to me.",
     "{n}",
 ];
 const UNKNOWN_DESCRIBE: &[&str] = &["Describe {n}.", "Can you tell me something about {n}?"];
