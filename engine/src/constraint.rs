@@ -56,7 +56,7 @@ impl Constraint {
 
 /// A compiled [`Constraint`]. It belongs to the tokens that it was compiled with.
 ///
-/// The model may still retrieve, but only before the text begins: neither `[RQ]` nor a passage is
+/// The model may still retrieve, but only once and before the text begins: neither `[RQ]` nor a passage is
 /// part of the text. The turn can end only where the text is complete, and does end where nothing
 /// can follow, `min_tokens` or not. `max_tokens`, a full context, stop strings and stop ids end it
 /// anywhere.

@@ -161,7 +161,7 @@ fn a_grammar_may_nest() {
 }
 
 #[test]
-fn retrievals_come_before_the_text_and_do_not_advance_it() {
+fn one_retrieval_comes_before_the_text_and_does_not_advance_it() {
     for (name, model) in models() {
         let engine = engine(&model, Some(Shelf::of(vec![peru()])));
         let mut request = retrieving(&model, "c", 400, 3);
@@ -169,33 +169,15 @@ fn retrievals_come_before_the_text_and_do_not_advance_it() {
         request.grammar = Some(compile(&model, person()).unwrap());
         request.sampling.temperature = 1.0;
         request.sampling.seed = Some(3);
-        let done = run(&engine, request.clone());
-        // Biased towards [RQ] as it is, it stays out of the text.
+        let done = run(&engine, request);
+        // Biased towards [RQ] as it is, with searches left over, it writes the text then.
         let receipts = &done.summary.retrievals;
-        assert_eq!(receipts.len(), 3, "{name}");
-        assert!(
-            receipts.iter().all(|receipt| receipt.char_offset == 0),
-            "{name}"
-        );
+        let offsets: Vec<_> = receipts.iter().map(|receipt| receipt.char_offset).collect();
+        assert_eq!(offsets, [0], "{name}");
         let value = serde_json::from_str(&done.text).unwrap();
         assert!(is_person(&value), "{name}: {}", done.text);
-        let queries = log_ids(&engine, "c")
-            .iter()
-            .filter(|&&id| id == query)
-            .count();
-        assert_eq!(queries, 3, "{name}");
-
-        // With searches left over, none is done once the text has begun.
-        request.conversation = "d".into();
-        request.retrieval.max_retrievals = Some(100);
-        request.sampling.max_tokens = Some(8);
-        request.sampling.logit_bias.insert(query, 0.0);
-        let done = run(&engine, request);
-        let receipts = &done.summary.retrievals;
-        assert!(
-            receipts.iter().all(|receipt| receipt.char_offset == 0),
-            "{name}"
-        );
+        let log = log_ids(&engine, "c");
+        assert_eq!(log.iter().filter(|&&id| id == query).count(), 1, "{name}");
     }
 }
 

@@ -350,13 +350,7 @@ fn two_turns_of_one_conversation_do_not_run_at_once() {
     drop(turn);
     let mut next = request(&model, "c", "Lima", 4);
     next.retrieval.enabled = false;
-    assert_eq!(
-        run(&engine, next)
-            .summary
-            .usage
-            .completion_tokens,
-        4
-    );
+    assert_eq!(run(&engine, next).summary.usage.completion_tokens, 4);
     assert_eq!(block_on(engine.delete(&"c".into())), Ok(()));
     let unknown = block_on(engine.delete(&"c".into()));
     assert_eq!(unknown, Err(ConversationError::Unknown("c".into())));

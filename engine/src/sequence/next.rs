@@ -13,13 +13,15 @@ impl Sequence {
     /// Samples the next token. `[RQ]` is masked unless a search is allowed here and now.
     ///
     /// **Invariant:** a constrained text is one text: nothing is retrieved once it has begun, and
-    /// neither `[RQ]` nor a passage advances the grammar.
+    /// neither `[RQ]` nor a passage advances the grammar. One retrieval comes before it: with nothing
+    /// written in between, another would ask the same again.
     pub(super) fn sample(&mut self, logits: Vec<f32>, may_search: bool, rules: &Rules) -> Next {
         let max_tokens = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
         // A last token cannot be [RQ]: there would be none left to answer with.
         let tokens_left = max_tokens - self.usage.completion_tokens;
-        let in_text = self.grammar.as_ref().is_some_and(Grammar::has_begun);
-        let may_search = may_search && self.searches_left > 0 && tokens_left > 1 && !in_text;
+        let writes = self.grammar.as_ref();
+        let writes = writes.is_some_and(|text| text.has_begun() || !self.receipts.is_empty());
+        let may_search = may_search && self.searches_left > 0 && tokens_left > 1 && !writes;
         let allowed = match self.grammar.as_mut().map(Grammar::allowed).transpose() {
             Ok(allowed) => allowed,
             Err(reason) => return Next::Fail(EngineError::Constraint(reason)),
