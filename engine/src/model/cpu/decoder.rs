@@ -25,7 +25,7 @@ const ROWS: usize = 16;
 /// Query rows of one sequence and head that one thread takes at a time.
 const QUERIES: usize = 64;
 /// Numbers below which rows are not shared out among threads.
-const WORTH_A_THREAD: usize = 1 << 15;
+const WORTH_A_THREAD: usize = 1 << 16;
 
 /// One sequence's part of a batch.
 pub(crate) struct CpuSpan<'a> {

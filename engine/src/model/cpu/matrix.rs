@@ -15,8 +15,11 @@ use super::q4_k::{self, Q4Panels};
 use super::quantised::Quantised;
 use crate::model::WeightType;
 
-/// Multiplications below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 17;
+/// Multiplications below which a second thread costs more than it brings, as long as the weights are
+/// fewer than [`FROM_MEMORY`].
+const WORTH_A_THREAD: usize = 1 << 20;
+/// Weights that hardly stay in a core's cache from one step to the next: two threads read them faster.
+const FROM_MEMORY: usize = 1 << 19;
 /// Bytes of panels that stay in the second-level cache while all rows of a batch pass by.
 const CACHED_BYTES: usize = 128 << 10;
 /// Pieces of work a thread, so that one that is held up delays nobody.
@@ -178,7 +181,9 @@ impl Matrix {
         let (scratch, out) = (&*scratch, Disjoint::new(out));
         let panels = self.rows.div_ceil(LANES);
         let threads = rayon::current_num_threads();
-        if threads == 1 || batch * self.rows * self.columns < WORTH_A_THREAD {
+        let weights = self.rows * self.columns;
+        let small = weights < FROM_MEMORY && batch * weights < WORTH_A_THREAD;
+        if threads == 1 || small {
             return self.some_panels(0..panels, xs, scratch, &out);
         }
         let piece = panels.div_ceil(threads * PIECES);
