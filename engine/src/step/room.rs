@@ -59,8 +59,8 @@ impl StepLoop {
     }
 
     /// Drops KV-caches until `growth` more bytes fit: idle ones first, then those of sequences that
-    /// came after `index`, the last first. All are read back or rebuilt from their logs when their turn comes.
-    /// False when that is not enough.
+    /// came after `index`, the last first. All are read back or rebuilt from their logs when their turn
+    /// comes. False when that is not enough.
     fn make_room(&mut self, growth: usize, index: usize, parts: &mut [usize]) -> bool {
         while growth > 0 && self.kv_bytes() + growth > self.options.kv_bytes {
             if !self.conversations.drop_least_recent_kv()
