@@ -185,15 +185,12 @@ impl Conversations {
         }
     }
 
-    /// Forgets the least recently used idle conversation when there are more than `limit`; to be
-    /// called until it gives none.
-    pub(crate) fn forget_beyond(&mut self, limit: usize) -> Option<ConversationId> {
+    /// The least recently used idle conversation, when there are more than `limit`.
+    pub(crate) fn one_beyond(&self, limit: usize) -> Option<ConversationId> {
         if self.places.len() <= limit {
             return None;
         }
-        let id = self.least_recent(|_| true)?;
-        self.remove(&id);
-        Some(id)
+        self.least_recent(|_| true)
     }
 
     /// Drops the KV-cache of the least recently used idle conversation that has one; its log stays.

@@ -107,14 +107,11 @@ impl TurnRequest {
         };
         match app.engine.conversation(&id).await {
             Some(info) if info.busy => Err(ApiError::ConversationBusy(id.to_string())),
-            Some(info) if info.log.len() == known.log_len => {
-                let log_end = info.log.last().map(|(id, _)| id);
-                self.append(app, place, known, log_end).await
-            }
-            // It holds the end of a turn whose client went away before it came, or whose server was
-            // killed. What the client has seen is the truth.
-            Some(info) if info.log.len() > known.log_len => {
-                if app.engine.rewind(&id, known.log_len).await.is_err() {
+            Some(info) if info.log.len() >= known.log_len => {
+                // It may hold the end of a turn whose client went away before it came, or whose server
+                // was killed. What the client has seen is the truth.
+                let ahead = info.log.len() > known.log_len;
+                if ahead && app.engine.rewind(&id, known.log_len).await.is_err() {
                     return Err(ApiError::ConversationBusy(id.to_string()));
                 }
                 let log_end = info.log.ids()[..known.log_len].last().copied();

@@ -198,8 +198,7 @@ impl StepLoop {
 
     fn delete(&mut self, id: &ConversationId) -> Result<(), ConversationError> {
         self.idle(id)?;
-        self.conversations.remove(id);
-        self.unstore(id.clone());
+        self.forget(id.clone());
         Ok(())
     }
 

@@ -233,13 +233,14 @@ impl StepLoop {
 
     fn forget_beyond_limit(&mut self) {
         let limit = self.options.max_conversations;
-        while let Some(id) = self.conversations.forget_beyond(limit) {
-            self.unstore(id);
+        while let Some(id) = self.conversations.one_beyond(limit) {
+            self.forget(id);
         }
     }
 
-    /// Deletes what the store has of a conversation.
-    fn unstore(&self, id: ConversationId) {
+    /// Forgets a conversation, here and in the store.
+    fn forget(&mut self, id: ConversationId) {
+        self.conversations.remove(&id);
         if let Some(store) = &self.store {
             store.remove(id);
         }
@@ -250,12 +251,7 @@ impl StepLoop {
         sequence.abandon(error, |name, kept| match kept {
             Some(conversation) => self.conversations.put_back(name, conversation),
             // One that was cut back to nothing before is in the store.
-            None => {
-                self.conversations.remove(&name);
-                if let Some(store) = &self.store {
-                    store.remove(name);
-                }
-            }
+            None => self.forget(name),
         });
     }
 
