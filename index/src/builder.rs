@@ -1,15 +1,18 @@
-//! Writing an index: passages and vectors are streamed to disk, the graph is built at the end.
+//! Building an index from nothing: passages and vectors are streamed to disk, the graph is built at
+//! the end.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::IndexError;
-use crate::files::{self, TrackedFile};
-use crate::graph;
-use crate::manifest::{Fingerprints, GraphParameters, MANIFEST_FILE, Manifest};
-use crate::passages::{Passage, PassageWriter};
+use crate::log::Log;
+use crate::manifest::{Fingerprints, GraphParameters, Manifest};
+use crate::passages::Passage;
+use crate::segment::{self, FinishOptions, SegmentWriter, WrittenSoFar};
 use crate::staging::Staging;
-use crate::vectors::{VectorStore, VectorWriter, normalised};
+use crate::tracked;
+use crate::vectors::normalised;
 
 /// Vectors up to which a collection is scanned exactly instead of through a graph. Scanning 20,000
 /// vectors of 896 dimensions takes 3.3 ms on two cores: nothing beside the model, and never wrong.
@@ -43,51 +46,102 @@ impl BuildOptions {
     }
 }
 
-/// Builds an index beside its target and puts it there in [`IndexBuilder::finish`]. Dropped before,
-/// it leaves nothing behind and the target as it was.
+/// Where an interrupted build goes on: kept beside what it has written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Progress {
+    /// What is built of what and how; another job does not go on with it.
+    job: String,
+    written: WrittenSoFar,
+    /// What the caller needs to go on.
+    source: u64,
+}
+
+const PROGRESS_FILE: &str = "progress.json";
+// Numbers in the names of a new index's files.
+const SEGMENT: u64 = 1;
+const LOG: u64 = 2;
+
+/// Builds an index beside its target and puts it there in [`IndexBuilder::finish`]. The target stays
+/// as it was until then.
 pub struct IndexBuilder {
     staging: Staging,
     options: BuildOptions,
-    passages: PassageWriter,
-    vectors: VectorWriter,
+    segment: SegmentWriter,
+    job: Option<String>,
     write_failed: bool,
 }
 
 impl IndexBuilder {
     /// Begins an index that will stand at `dir`, which is made if need be. An index that stands
-    /// there is replaced when the new one is finished, not before.
+    /// there is replaced when the new one is finished, not before. Dropped before, the builder leaves
+    /// nothing behind.
     ///
     /// # Errors
-    /// [`IndexError::NotReplaceable`] if anything but an index stands there, [`IndexError::Option`]
-    /// for options that make no sense.
+    /// [`IndexError::NotReplaceable`] if anything but an index stands there, [`IndexError::Locked`]
+    /// if another build is at it, [`IndexError::Option`] for options that make no sense.
     pub fn create(dir: &Path, options: BuildOptions) -> Result<Self, IndexError> {
-        if options.dimension == 0 || u32::try_from(options.dimension).is_err() {
-            let value = options.dimension;
-            return Err(IndexError::Option {
-                name: "dimension",
-                value,
-                allowed: "at least 1, and below 2^32",
-            });
-        }
-        options.graph.check()?;
-        let staging = Staging::create(dir)?;
+        check(&options)?;
+        let staging = Staging::begin(dir)?;
+        staging.empty()?;
+        let segment = staging.path().join(segment::directory_name(SEGMENT));
         Ok(Self {
-            passages: PassageWriter::create(staging.path())?,
-            vectors: VectorWriter::create(staging.path())?,
+            segment: SegmentWriter::create(segment, options.dimension)?,
             staging,
             options,
+            job: None,
             write_failed: false,
         })
     }
 
+    /// Goes on with an interrupted build of the same `job`, or begins one. Returns also what was last
+    /// given to [`IndexBuilder::save_progress`], or 0. Dropped before it is finished, the builder
+    /// leaves what it has for the next one.
+    ///
+    /// # Errors
+    /// As [`IndexBuilder::create`].
+    pub fn resume(dir: &Path, options: BuildOptions, job: &str) -> Result<(Self, u64), IndexError> {
+        check(&options)?;
+        let mut staging = Staging::begin(dir)?;
+        staging.keep();
+        let segment = staging.path().join(segment::directory_name(SEGMENT));
+        let progress = staging.read(PROGRESS_FILE)?;
+        let progress = progress.and_then(|json| serde_json::from_slice::<Progress>(&json).ok());
+        if let Some(progress) = progress.filter(|progress| progress.job == job) {
+            match SegmentWriter::resume(segment.clone(), options.dimension, &progress.written) {
+                Ok(segment) => {
+                    let builder = Self {
+                        segment,
+                        staging,
+                        options,
+                        job: Some(job.into()),
+                        write_failed: false,
+                    };
+                    return Ok((builder, progress.source));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the interrupted build cannot be used; it begins anew");
+                }
+            }
+        }
+        staging.empty()?;
+        let builder = Self {
+            segment: SegmentWriter::create(segment, options.dimension)?,
+            staging,
+            options,
+            job: Some(job.into()),
+            write_failed: false,
+        };
+        Ok((builder, 0))
+    }
+
     /// Number of passages added.
     pub fn passages(&self) -> u32 {
-        self.passages.count()
+        self.segment.passages()
     }
 
     /// Number of vectors added.
     pub fn vectors(&self) -> u32 {
-        self.vectors.count()
+        self.segment.vectors()
     }
 
     /// Adds a passage and its vectors, of any length; they are scaled to unit length.
@@ -110,27 +164,39 @@ impl IndexBuilder {
             .iter()
             .map(|vector| normalised(vector.as_ref(), self.options.dimension))
             .collect::<Result<Vec<_>, _>>()?;
-        self.passages.accepts(passage)?;
-        self.vectors.accepts(units.len())?;
-        let written = self.write(passage, &units);
+        self.segment.accepts(passage, units.len())?;
+        let written = self.segment.push(passage, &units);
         self.write_failed |= written.is_err();
         written
     }
 
-    fn write(&mut self, passage: &Passage, units: &[Vec<f32>]) -> Result<(), IndexError> {
-        let number = self.passages.count();
-        self.passages.push(passage)?;
-        units
-            .iter()
-            .try_for_each(|unit| self.vectors.push(number, unit))
+    /// Puts on the disk what was added so far, with `source`: what the caller needs to go on from
+    /// here, should the build be interrupted.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`].
+    pub fn save_progress(&mut self, source: u64) -> Result<(), IndexError> {
+        let Some(job) = self.job.clone() else {
+            return Ok(());
+        };
+        self.check_written()?;
+        let progress = Progress {
+            job,
+            written: self.segment.sync()?,
+            source,
+        };
+        let path = self.staging.path().join(PROGRESS_FILE);
+        let json =
+            serde_json::to_vec(&progress).map_err(|e| IndexError::io("write", &path)(e.into()))?;
+        tracked::replace(&path, &json)
     }
 
     /// Builds the graph if the collection is large, writes the manifest, and puts the index in its
     /// place.
     ///
     /// # Errors
-    /// [`IndexError::Io`], also after an earlier write has failed. What stood at the target then
-    /// still stands there.
+    /// [`IndexError::Io`], also after an earlier write has failed; [`IndexError::Locked`] if the
+    /// index that stands there is open for changes. It then still stands there.
     pub fn finish(self) -> Result<Manifest, IndexError> {
         self.finish_with(|_| ())
     }
@@ -139,50 +205,51 @@ impl IndexBuilder {
     ///
     /// # Errors
     /// As [`IndexBuilder::finish`].
-    pub fn finish_with(self, on_linked: impl FnMut(usize)) -> Result<Manifest, IndexError> {
+    pub fn finish_with(self, mut on_linked: impl FnMut(usize)) -> Result<Manifest, IndexError> {
+        self.check_written()?;
         let dir = self.staging.path();
-        if self.write_failed {
-            let source = std::io::Error::other("an earlier write failed");
-            return Err(IndexError::io("finish", dir)(source));
-        }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let BuildOptions {
             dimension,
             fingerprints,
             graph,
             exact_scan_limit,
         } = self.options;
-        let mut manifest = Manifest::new(dimension as u32, fingerprints, now.as_secs());
-        manifest.passages = self.passages.count();
-        manifest.vectors = self.vectors.count();
-        let records = self
-            .passages
-            .finish()?
-            .into_iter()
-            .chain(self.vectors.finish()?);
-        manifest
-            .files
-            .extend(records.map(|(name, record)| (name.to_owned(), record)));
-
-        if manifest.vectors > exact_scan_limit {
-            let vectors = VectorStore::open_written(dir, dimension)?;
-            let links = graph::build(&vectors, &graph, on_linked)?;
-            let mut file = TrackedFile::create(dir.join(files::GRAPH))?;
-            file.write(bytemuck::cast_slice(links.words()))?;
-            manifest.graph = Some(graph);
-            manifest.files.insert(files::GRAPH.into(), file.finish()?);
+        let mut manifest = Manifest::new(dimension as u32, fingerprints, graph, exact_scan_limit);
+        manifest.next_number = LOG + 1;
+        if self.segment.passages() > 0 {
+            let options = FinishOptions {
+                graph,
+                exact_scan_limit,
+            };
+            let record = self.segment.finish(SEGMENT, &options, |linked| {
+                on_linked(linked);
+                true
+            })?;
+            manifest.segments.push(record);
         }
-
-        let path = dir.join(MANIFEST_FILE);
-        let sealed = manifest
-            .seal()
-            .map_err(|e| IndexError::io("write", &path)(e.into()))?;
-        let mut file = TrackedFile::create(path)?;
-        file.write(&sealed)?;
-        file.finish()?;
-        self.staging.publish()?;
+        Log::create(dir, &manifest.index_id, LOG)?;
+        manifest.logs.push(LOG);
+        manifest.write(dir)?;
+        self.staging.publish(&[PROGRESS_FILE])?;
         Ok(manifest)
     }
+
+    fn check_written(&self) -> Result<(), IndexError> {
+        if !self.write_failed {
+            return Ok(());
+        }
+        let source = std::io::Error::other("an earlier write failed");
+        Err(IndexError::io("finish", self.staging.path())(source))
+    }
+}
+
+fn check(options: &BuildOptions) -> Result<(), IndexError> {
+    if options.dimension == 0 || u32::try_from(options.dimension).is_err() {
+        return Err(IndexError::Option {
+            name: "dimension",
+            value: options.dimension,
+            allowed: "at least 1, and below 2^32",
+        });
+    }
+    options.graph.check()
 }

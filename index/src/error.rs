@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::manifest::Fingerprints;
 
@@ -116,14 +117,27 @@ pub enum IndexError {
         id: String,
     },
 
-    /// A passage number beyond the end.
-    #[error("there is no passage {number}: the index holds {passages}")]
-    NoSuchPassage {
-        /// The number asked for.
-        number: u32,
-        /// How many there are.
-        passages: u32,
+    /// Another process, or another part of this one, changes the index.
+    #[error("{} is open for changes already; only one may change an index, so close it there, or send the change to the server that has it", .dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
     },
+
+    /// The index was opened to be searched only.
+    #[error("{} was opened to be searched only; open it for changes", .dir.display())]
+    ReadOnly {
+        /// The directory.
+        dir: PathBuf,
+    },
+
+    /// The disk refused a batch of changes. Nothing of it is visible.
+    #[error("nothing was changed: {0}")]
+    NotApplied(#[source] Arc<IndexError>),
+
+    /// The index is being closed.
+    #[error("the index is being closed")]
+    Closed,
 
     /// More than the format can count.
     #[error("more {what} than an index can hold ({limit}); split the corpus")]

@@ -28,7 +28,8 @@ impl Distance<u32> for CosineDistance<'_> {
     fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
         // hnsw_rs asserts that no distance is negative; rounding can make 1 - cosine so. `max` also
         // keeps NaN out.
-        (1.0 - dot(self.vectors.row(a[0]), self.vectors.row(b[0]))).max(0.0)
+        let row = |point: &[u32]| self.vectors.row(point[0]).unwrap_or_default();
+        (1.0 - dot(row(a), row(b))).max(0.0)
     }
 }
 
@@ -54,11 +55,12 @@ impl GraphParameters {
     }
 }
 
-/// Links all vectors, of which there is at least one. `on_linked` hears how many are done.
+/// Links all vectors, of which there is at least one. `on_linked` hears how many are done and says
+/// whether to go on.
 pub(crate) fn build(
     vectors: &VectorStore,
     parameters: &GraphParameters,
-    mut on_linked: impl FnMut(usize),
+    mut on_linked: impl FnMut(usize) -> bool,
 ) -> Result<Links, IndexError> {
     parameters.check()?;
     let numbers: Vec<u32> = (0..vectors.count() as u32).collect();
@@ -73,7 +75,9 @@ pub(crate) fn build(
     for number in first {
         hnsw.insert_slice((std::slice::from_ref(number), *number as usize));
     }
-    on_linked(first.len());
+    if !on_linked(first.len()) {
+        return Err(IndexError::Closed);
+    }
     let mut linked = first.len();
     for chunk in rest.chunks(CHUNK) {
         let points: Vec<(&[u32], usize)> = chunk
@@ -82,7 +86,9 @@ pub(crate) fn build(
             .collect();
         hnsw.parallel_insert_slice(&points);
         linked += chunk.len();
-        on_linked(linked);
+        if !on_linked(linked) {
+            return Err(IndexError::Closed);
+        }
     }
 
     let layers = take_links(&hnsw);
@@ -95,7 +101,7 @@ pub(crate) fn build(
         limit: u32::MAX.into(),
     })?;
     Links::parse(Words::Built(words), vectors.count())
-        .map_err(|reason| IndexError::damaged(crate::files::GRAPH.as_ref(), reason))
+        .map_err(|reason| IndexError::damaged(crate::links::GRAPH.as_ref(), reason))
 }
 
 /// The links of each layer, lowest first, up to the highest that holds a point.

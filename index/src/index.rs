@@ -1,71 +1,142 @@
-//! An open index: verified once, then searched.
+//! An open index: searched by many, changed by one.
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
+use crate::change::{self, Applied, Change};
+use crate::delta::Delta;
 use crate::error::IndexError;
-use crate::files::{self, MappedFile};
-use crate::graph;
-use crate::links::{Links, Words};
-use crate::manifest::{Fingerprints, GraphParameters, MANIFEST_FILE, Manifest};
-use crate::passages::{Passage, PassageStore};
-use crate::scan::{self, Scored};
-use crate::vectors::{VectorStore, normalised};
+use crate::filter::Filter;
+use crate::log::{self, Log, Replay};
+use crate::manifest::{Fingerprints, MANIFEST_FILE, Manifest};
+use crate::merge::{self, DELTA_VECTORS, Merger};
+use crate::passages::Passage;
+use crate::segment::{self, FinishOptions, Segment};
+use crate::snapshot::{LiveSegment, Snapshot};
+use crate::tombstones;
+use crate::writer::{Current, Writer, lock_directory};
 
-/// Vectors that a search through the graph keeps in view, at least. Measured at 896 dimensions:
-/// recall@10 .999.
-pub const EF_SEARCH: usize = 128;
+/// What is searched for, besides the query embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchOptions {
+    /// Passages wanted.
+    pub k: usize,
+    /// What their metadata must be.
+    pub filter: Option<Filter>,
+    /// Cosine that they must have at least.
+    pub min_score: Option<f32>,
+    /// Compare every vector: what a search through graphs is judged by.
+    pub exact: bool,
+}
+
+impl SearchOptions {
+    /// The nearest `k` passages.
+    pub fn new(k: usize) -> Self {
+        Self {
+            k,
+            filter: None,
+            min_score: None,
+            exact: false,
+        }
+    }
+}
 
 /// A passage that was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
-    /// The passage's number in the index.
-    pub number: u32,
-    /// The vector that found it, the best of the passage's.
-    pub vector: u32,
-    /// Cosine of query and vector, in f32.
+    /// Cosine of the query and the passage's best vector, in f32.
     pub score: f32,
+    /// Which of the passage's vectors that is, from 0.
+    pub part: u32,
     /// The passage.
     pub passage: Passage,
 }
 
-/// Where the graph of an open index comes from.
+/// What an index holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GraphState {
-    /// There is none: the collection is scanned exactly.
-    Exact,
-    /// From its file.
-    Loaded,
-    /// Built from the vectors when the index was opened, because its file could not be used.
-    Rebuilt {
-        /// What was wrong with the file.
+pub struct Stats {
+    /// Passages.
+    pub passages: u64,
+    /// Vectors of passages in segments, deleted ones included, and in the delta.
+    pub vectors: u64,
+    /// Passages that are deleted and still in the files.
+    pub deleted: u64,
+    /// Passages that are in the log only.
+    pub in_log: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentStats>,
+}
+
+/// What a segment holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// Passages, deleted ones included.
+    pub passages: u32,
+    /// Deleted ones.
+    pub deleted: u32,
+    /// Vectors.
+    pub vectors: u32,
+    /// How it is searched.
+    pub search: SegmentSearch,
+}
+
+/// How a segment is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SegmentSearch {
+    /// Every vector is compared.
+    Scan,
+    /// Through its graph.
+    Graph,
+    /// Every vector is compared, because the graph cannot be used; a merge builds it again.
+    GraphDamaged {
+        /// What is wrong with it.
         reason: String,
     },
 }
 
 /// An open index. Shared between threads by reference; its files are mapped, not read.
 pub struct Index {
+    shared: Arc<Shared>,
+    merging: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
     dir: PathBuf,
     manifest: Manifest,
-    passages: PassageStore,
-    vectors: VectorStore,
-    links: Option<Links>,
-    graph_state: GraphState,
+    current: Current,
+    // Only in an index that was opened for changes.
+    writer: Option<Writer>,
+    delta_vectors: usize,
+    stop: AtomicBool,
+    // Held by the one merge that may run.
+    merge: Mutex<()>,
+    // A merge beside everything else failed: none is started again until one that was asked for
+    // succeeds.
+    merge_failed: AtomicBool,
 }
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut index = f.debug_struct("Index");
         index
-            .field("dir", &self.dir)
-            .field("manifest", &self.manifest);
+            .field("dir", &self.shared.dir)
+            .field("manifest", &self.shared.manifest);
         index.finish_non_exhaustive()
     }
 }
 
 impl Index {
-    /// Opens the index in `dir` and verifies every file. A graph that is missing or damaged is
-    /// built again from the vectors, with a warning in the log, and kept in memory.
+    /// Opens the index in `dir` to search it as it stands now; others may change it meanwhile.
+    ///
+    /// The files that a search begins with are verified at once, the others a block at a time when
+    /// they are first read. A graph that is missing or damaged is left out, with a warning in the
+    /// log: its segment is scanned, which finds the same and takes longer.
     ///
     /// # Errors
     /// Each names the file: [`IndexError::NotAnIndex`], [`IndexError::Version`],
@@ -73,39 +144,88 @@ impl Index {
     /// [`IndexError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, IndexError> {
         let dir = dir.as_ref();
-        let manifest = Manifest::read(dir)?;
-        let passages = PassageStore::open(dir, &manifest)?;
-        let vectors = VectorStore::open(dir, &manifest)?;
-        let (links, graph_state) = match &manifest.graph {
-            None => (None, GraphState::Exact),
-            Some(parameters) => {
-                let (links, state) = load_or_build(dir, &manifest, &vectors, parameters)?;
-                (Some(links), state)
+        let mut manifest = Manifest::read(dir)?;
+        let snapshot = loop {
+            match load(dir, &manifest) {
+                Ok((snapshot, _)) => break snapshot,
+                // A merge of another process may have replaced the files between two reads.
+                Err(error) => {
+                    let now = Manifest::read(dir)?;
+                    if now == manifest {
+                        return Err(error);
+                    }
+                    manifest = now;
+                }
             }
         };
-        Ok(Self {
-            dir: dir.into(),
-            manifest,
-            passages,
-            vectors,
-            links,
-            graph_state,
-        })
+        Ok(Self::new(dir, manifest, snapshot, None))
+    }
+
+    /// Opens the index in `dir` to search and to change it, which only one may do at a time.
+    ///
+    /// # Errors
+    /// As [`Index::open`], and [`IndexError::Locked`].
+    pub fn open_for_changes(dir: impl AsRef<Path>) -> Result<Self, IndexError> {
+        Self::open_for_changes_with(dir.as_ref(), DELTA_VECTORS)
+    }
+
+    /// [`Index::open_for_changes`], with the number of vectors from which on the changes in memory
+    /// become a segment; the default is [`DELTA_VECTORS`].
+    ///
+    /// # Errors
+    /// As [`Index::open_for_changes`].
+    pub fn open_for_changes_with(dir: &Path, delta_vectors: usize) -> Result<Self, IndexError> {
+        // Before the lock's file is made in it.
+        Manifest::read(dir)?;
+        let lock = lock_directory(dir)?;
+        let manifest = Manifest::read(dir)?;
+        let (snapshot, replay) = load(dir, &manifest)?;
+        remove_leftovers(dir, &manifest)?;
+        let (number, replay) = replay.ok_or_else(|| {
+            IndexError::damaged(&dir.join(MANIFEST_FILE), "it names no log of changes")
+        })?;
+        let log = Log::go_on(dir, &manifest.index_id, number, &replay)?;
+        let writer = Writer::new(dir, lock, manifest.clone(), log);
+        let index = Self::new(dir, manifest, snapshot, Some((writer, delta_vectors)));
+        index.merge_if_due();
+        Ok(index)
+    }
+
+    fn new(
+        dir: &Path,
+        manifest: Manifest,
+        snapshot: Snapshot,
+        writer: Option<(Writer, usize)>,
+    ) -> Self {
+        let (writer, delta_vectors) = writer.unzip();
+        Self {
+            shared: Arc::new(Shared {
+                dir: dir.into(),
+                manifest,
+                current: Current::new(snapshot),
+                writer,
+                delta_vectors: delta_vectors.unwrap_or(DELTA_VECTORS),
+                stop: AtomicBool::new(false),
+                merge: Mutex::default(),
+                merge_failed: AtomicBool::new(false),
+            }),
+            merging: Mutex::default(),
+        }
     }
 
     /// The directory that was opened.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.shared.dir
     }
 
-    /// What the index is and what made it.
+    /// What made the vectors.
+    pub fn fingerprints(&self) -> &Fingerprints {
+        &self.shared.manifest.fingerprints
+    }
+
+    /// The manifest as it was when the index was opened.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// Where the graph comes from.
-    pub fn graph_state(&self) -> &GraphState {
-        &self.graph_state
+        &self.shared.manifest
     }
 
     /// Fails unless `model` made this index's vectors.
@@ -113,136 +233,257 @@ impl Index {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        let differs = self.manifest.fingerprints.differences(model);
-        if differs.is_empty() {
-            return Ok(());
+        self.fingerprints().check(model)
+    }
+
+    /// Number of passages.
+    pub fn passages(&self) -> u64 {
+        self.shared.current.get().passages()
+    }
+
+    /// What the index holds.
+    pub fn stats(&self) -> Stats {
+        let snapshot = self.shared.current.get();
+        let segments: Vec<_> = snapshot.segments.iter().map(LiveSegment::stats).collect();
+        let in_segments: u64 = segments.iter().map(|s| u64::from(s.vectors)).sum();
+        let in_delta = snapshot.delta.numbers() / snapshot.dimension.max(1);
+        Stats {
+            passages: snapshot.passages(),
+            vectors: in_segments + in_delta as u64,
+            deleted: segments.iter().map(|s| u64::from(s.deleted)).sum(),
+            in_log: snapshot.delta.passages() as u64,
+            bytes: bytes_below(&self.shared.dir),
+            segments,
         }
-        Err(IndexError::FingerprintMismatch {
-            index: Box::new(self.manifest.fingerprints.clone()),
-            model: Box::new(model.clone()),
-            differs: differs.join(", "),
-        })
     }
 
-    /// The passage with a number from 0.
+    /// The passage with an id, if there is one.
     ///
     /// # Errors
-    /// [`IndexError::NoSuchPassage`] beyond the end.
-    pub fn passage(&self, number: u32) -> Result<Passage, IndexError> {
-        self.passages.get(number)
+    /// [`IndexError::ChecksumMismatch`] or [`IndexError::Damaged`] if it cannot be read.
+    pub fn get(&self, id: &str) -> Result<Option<Passage>, IndexError> {
+        self.shared.current.get().get(id)
     }
 
-    /// The passage with an id and its number, if there is one.
+    /// The `k` passages nearest to a query embedding of any length, each once, by its best vector:
+    /// those whose metadata fits the filter and whose score is at least the minimum. Best first; of
+    /// equal scores the one that was put in earlier first.
     ///
     /// # Errors
-    /// [`IndexError::Damaged`] if it cannot be read.
-    pub fn get(&self, id: &str) -> Result<Option<(u32, Passage)>, IndexError> {
-        self.passages.find(id)
+    /// [`IndexError::Dimension`] or [`IndexError::NoDirection`] for a query that cannot be compared,
+    /// [`IndexError::ChecksumMismatch`] for a file that turns out to be damaged.
+    pub fn search(&self, query: &[f32], options: &SearchOptions) -> Result<Vec<Hit>, IndexError> {
+        self.shared.current.get().search(query, options)
     }
 
-    /// The `k` passages nearest to a query embedding of any length, each once, by its best vector.
-    /// Best first; of equal scores the passage with the lower number first.
+    /// All passages with their unit vectors, in the order in which they were put in, as they stand
+    /// now whatever changes meanwhile. Stops at the first error.
     ///
     /// # Errors
-    /// [`IndexError::Dimension`] or [`IndexError::NoDirection`] for a query that cannot be
-    /// compared.
-    pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, IndexError> {
-        let query = normalised(query, self.vectors.dimension())?;
-        let best = match &self.links {
-            Some(links) => self.through(links, &query, k),
-            None => scan::exact(&self.vectors, &query, k),
+    /// Those of reading, and what `each` returns.
+    pub fn for_each<E: From<IndexError>>(
+        &self,
+        each: impl FnMut(&Passage, &[&[f32]]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.shared.current.get().for_each(each)
+    }
+
+    /// Makes a batch of changes, all of them or none, in order. When this returns they are on the
+    /// disk and every search that begins sees them. Callable from many threads at once, which then
+    /// share the waiting for the disk.
+    ///
+    /// # Errors
+    /// [`IndexError::NoVector`], [`IndexError::Dimension`], [`IndexError::NoDirection`] for a passage
+    /// that cannot be searched, [`IndexError::ReadOnly`], and [`IndexError::NotApplied`] if the disk
+    /// refuses; nothing was changed then.
+    pub fn apply(&self, changes: Vec<Change>) -> Result<Applied, IndexError> {
+        let writer = self.writer()?;
+        let dimension = self.shared.manifest.dimension as usize;
+        let prepared = changes
+            .into_iter()
+            .map(|change| change.prepare(dimension))
+            .collect::<Result<_, _>>()?;
+        let applied = writer.apply(&self.shared.current, prepared)?;
+        self.merge_if_due();
+        Ok(applied)
+    }
+
+    /// Writes all that there is as one segment with a new graph, without what was deleted. Searches
+    /// and changes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`IndexError::ReadOnly`], and those of reading and writing; the index is then as it was.
+    pub fn compact(&self) -> Result<(), IndexError> {
+        let writer = self.writer()?;
+        self.shared.merge_from(writer, |_| Some(0))
+    }
+
+    /// Waits for the merge that runs beside, if one does, and merges what is due.
+    ///
+    /// # Errors
+    /// As [`Index::compact`].
+    pub fn settle(&self) -> Result<(), IndexError> {
+        let writer = self.writer()?;
+        let shared = &self.shared;
+        shared.merge_from(writer, |snapshot| shared.due(snapshot))
+    }
+
+    fn writer(&self) -> Result<&Writer, IndexError> {
+        let dir = || self.shared.dir.clone();
+        self.shared
+            .writer
+            .as_ref()
+            .ok_or_else(|| IndexError::ReadOnly { dir: dir() })
+    }
+
+    /// Starts a merge beside everything else, unless one runs.
+    fn merge_if_due(&self) {
+        let failed = self.shared.merge_failed.load(Ordering::Relaxed);
+        if failed || self.shared.due(&self.shared.current.get()).is_none() {
+            return;
+        }
+        let mut merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        if merging.as_ref().is_some_and(|merge| !merge.is_finished()) {
+            return;
+        }
+        let shared = self.shared.clone();
+        let merge = move || {
+            let Some(writer) = &shared.writer else { return };
+            match shared.merge_from(writer, |snapshot| shared.due(snapshot)) {
+                Ok(()) | Err(IndexError::Closed) => {}
+                Err(error) => {
+                    shared.merge_failed.store(true, Ordering::Relaxed);
+                    tracing::error!(%error, "changes stay in the log, since they cannot be merged");
+                }
+            }
         };
-        self.hits(best)
-    }
-
-    /// [`Index::search`] by comparing every vector: what a search through the graph is judged by.
-    ///
-    /// # Errors
-    /// As [`Index::search`].
-    pub fn search_exact(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, IndexError> {
-        let query = normalised(query, self.vectors.dimension())?;
-        self.hits(scan::exact(&self.vectors, &query, k))
-    }
-
-    /// The best vectors of the best `k` passages, through the graph. Asks for more vectors until
-    /// enough passages are among them, and scans everything once that is less work.
-    fn through(&self, links: &Links, query: &[f32], k: usize) -> Vec<Scored> {
-        let owners = self.vectors.owners();
-        let vectors_per_passage = owners
-            .len()
-            .div_ceil(self.manifest.passages.max(1) as usize);
-        let mut wanted = k.saturating_mul(vectors_per_passage);
-        while wanted < owners.len() / 4 {
-            let found = links.search(&self.vectors, query, EF_SEARCH.max(2 * wanted));
-            let reached = found.len();
-            let mut best: Vec<Scored> = Vec::with_capacity(k);
-            for scored in found {
-                let owner = owners[scored.vector as usize];
-                if best.len() == k {
-                    break;
-                }
-                if best.iter().all(|b| owners[b.vector as usize] != owner) {
-                    best.push(scored);
-                }
-            }
-            if best.len() == k {
-                return best;
-            }
-            if reached < wanted {
-                // The part of the graph that the search can reach is too small.
-                break;
-            }
-            wanted *= 2;
+        let thread = thread::Builder::new().name("onegen-index-merge".into());
+        match thread.spawn(merge) {
+            Ok(handle) => *merging = Some(handle),
+            Err(error) => tracing::error!(%error, "no thread to merge changes"),
         }
-        scan::exact(&self.vectors, query, k)
-    }
-
-    fn hits(&self, best: Vec<Scored>) -> Result<Vec<Hit>, IndexError> {
-        best.into_iter()
-            .map(|Scored { score, vector }| {
-                let number = self.vectors.owners()[vector as usize];
-                Ok(Hit {
-                    number,
-                    vector,
-                    score,
-                    passage: self.passages.get(number)?,
-                })
-            })
-            .collect()
     }
 }
 
-fn load_or_build(
-    dir: &Path,
-    manifest: &Manifest,
-    vectors: &VectorStore,
-    parameters: &GraphParameters,
-) -> Result<(Links, GraphState), IndexError> {
-    let manifest_file = dir.join(MANIFEST_FILE);
-    if vectors.count() == 0 {
-        return Err(IndexError::damaged(
-            &manifest_file,
-            "it names a graph over no vectors",
-        ));
-    }
-    parameters
-        .check()
-        .map_err(|e| IndexError::damaged(&manifest_file, e.to_string()))?;
-    let loaded = MappedFile::verified(dir, files::GRAPH, manifest).and_then(|file| {
-        Links::parse(Words::Mapped(file), vectors.count())
-            .map_err(|reason| IndexError::damaged(&dir.join(files::GRAPH), reason))
-    });
-    match loaded {
-        Ok(links) => Ok((links, GraphState::Loaded)),
-        Err(error) => {
-            tracing::warn!(%error, vectors = vectors.count(), "the graph cannot be used and is built again from the vectors");
-            let links = graph::build(vectors, parameters, |_| ())?;
-            Ok((
-                links,
-                GraphState::Rebuilt {
-                    reason: error.to_string(),
-                },
-            ))
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let merging = self.merging.get_mut();
+        if let Some(merge) = merging.unwrap_or_else(PoisonError::into_inner).take() {
+            // It logs its own failure.
+            let _ = merge.join();
+        }
+        if let Some(writer) = &self.shared.writer {
+            // For the acknowledged length only, which nobody waits for.
+            let _ = writer.committer().log.sync();
         }
     }
+}
+
+impl Shared {
+    fn due(&self, snapshot: &Snapshot) -> Option<usize> {
+        merge::due(snapshot, self.delta_vectors)
+    }
+
+    /// Merges the segments from the one that `from` names on, if it names one.
+    fn merge_from(
+        &self,
+        writer: &Writer,
+        from: impl Fn(&Snapshot) -> Option<usize>,
+    ) -> Result<(), IndexError> {
+        let _one = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(from) = from(&self.current.get()) else {
+            return Ok(());
+        };
+        let merger = Merger {
+            writer,
+            current: &self.current,
+            options: FinishOptions {
+                graph: self.manifest.graph,
+                exact_scan_limit: self.manifest.exact_scan_limit,
+            },
+            stop: &self.stop,
+        };
+        merger.merge(from)?;
+        self.merge_failed.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Opens every file that a manifest names. Returns what searches see, and what the last log holds.
+fn load(dir: &Path, manifest: &Manifest) -> Result<(Snapshot, Option<(u64, Replay)>), IndexError> {
+    let dimension = manifest.dimension as usize;
+    if dimension == 0 {
+        let file = dir.join(MANIFEST_FILE);
+        return Err(IndexError::damaged(&file, "its vectors have no dimensions"));
+    }
+    let mut segments = Vec::new();
+    for record in &manifest.segments {
+        let deleted = tombstones::read(dir, record)?;
+        let segment = Segment::open(dir, record.clone(), dimension)?;
+        if let Some(reason) = segment.graph_damage() {
+            let dir = segment.dir().display();
+            tracing::warn!(%reason, segment = %dir, "the graph cannot be used: every vector is compared");
+        }
+        segments.push(LiveSegment::new(Arc::new(segment), deleted));
+    }
+    let mut snapshot = Snapshot {
+        segments,
+        delta: Arc::new(Delta::default()),
+        dimension,
+    };
+    let mut last = None;
+    for &number in &manifest.logs {
+        let replay = log::read(dir, &manifest.index_id, number)?;
+        for payload in &replay.payloads {
+            let changes = change::decode(payload, dimension)
+                .map_err(|reason| IndexError::damaged(&log::path(dir, number), reason))?;
+            snapshot.apply(&changes, |_| ())?;
+        }
+        if replay.torn > 0 {
+            let log = log::path(dir, number);
+            tracing::warn!(log = %log.display(), bytes = replay.torn, "a change that nobody was told of is left out");
+        }
+        last = Some((number, replay));
+    }
+    Ok((snapshot, last))
+}
+
+/// Removes what a crash has left: segments, logs and tombstones that the manifest does not name.
+fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
+    let segments = manifest.segments.iter();
+    let mut named: Vec<PathBuf> = segments
+        .map(|s| dir.join(segment::directory_name(s.number)))
+        .collect();
+    let tombstones = manifest
+        .segments
+        .iter()
+        .filter_map(|s| s.tombstones.as_ref());
+    named.extend(tombstones.map(|t| tombstones::path(dir, t.number)));
+    named.extend(manifest.logs.iter().map(|&number| log::path(dir, number)));
+    for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
+        let path = entry.map_err(IndexError::io("read", dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = ["segment-", "changes-", "tombstones-"];
+        if !ours.iter().any(|prefix| name.starts_with(prefix)) || named.contains(&path) {
+            continue;
+        }
+        let removed = match path.is_dir() {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.map_err(IndexError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    let bytes = entries.flatten().map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_below(&entry.path()),
+        _ => entry.metadata().map_or(0, |metadata| metadata.len()),
+    });
+    bytes.sum()
 }

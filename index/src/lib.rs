@@ -15,28 +15,45 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bitset;
+mod blocks;
 mod builder;
-mod corpus;
+mod change;
+mod checked;
+mod columns;
+mod delta;
 mod error;
-mod files;
+mod filter;
+mod filter_json;
 mod graph;
 mod index;
-mod ingest;
 mod links;
+mod log;
 mod manifest;
+mod merge;
+mod metadata;
 mod passages;
 mod scan;
+mod segment;
+mod snapshot;
 mod staging;
+mod tombstones;
+mod tracked;
 mod vectors;
+mod verify;
+mod writer;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
-pub use corpus::{CorpusReader, LineError, LineReason};
+pub use change::{Applied, Change};
 pub use error::IndexError;
-pub use index::{EF_SEARCH, GraphState, Hit, Index};
-pub use ingest::{
-    BuildEvent, BuildReport, Embedded, IngestError, IngestOptions, build_from_corpus,
-};
+pub use filter::{Filter, Scalar};
+pub use filter_json::{FilterError, FilterReason};
+pub use index::{Hit, Index, SearchOptions, SegmentSearch, SegmentStats, Stats};
 pub use manifest::{
     FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
+    SegmentRecord, TombstoneRecord,
 };
-pub use passages::Passage;
+pub use merge::DELTA_VECTORS;
+pub use passages::{Part, Passage};
+pub use segment::EF_SEARCH;
+pub use verify::{Finding, Remedy, Verification, verify};

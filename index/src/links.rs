@@ -16,7 +16,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use crate::files::MappedFile;
+use crate::checked::CheckedFile;
+use crate::error::IndexError;
 use crate::scan::{Scored, dot};
 use crate::vectors::VectorStore;
 
@@ -26,7 +27,7 @@ pub(crate) type LayerLinks = Vec<(u32, Vec<u32>)>;
 /// Where the flat array lives.
 pub(crate) enum Words {
     Built(Vec<u32>),
-    Mapped(MappedFile),
+    Mapped(CheckedFile),
 }
 
 impl Words {
@@ -44,6 +45,9 @@ struct Layer {
     begins: Range<usize>,
     links: Range<usize>,
 }
+
+/// The graph of a segment.
+pub(crate) const GRAPH: &str = "graph.links";
 
 /// A graph that can be searched.
 pub(crate) struct Links {
@@ -143,17 +147,26 @@ impl Links {
 
     /// The vectors nearest to a unit query, best first, at most `ef`: algorithms 2 and 5 of Malkov
     /// and Yashunin (2016).
-    pub(crate) fn search(&self, vectors: &VectorStore, query: &[f32], ef: usize) -> Vec<Scored> {
-        let score = |vector: u32| Scored {
-            score: dot(query, vectors.row(vector)),
-            vector,
+    pub(crate) fn search(
+        &self,
+        vectors: &VectorStore,
+        query: &[f32],
+        ef: usize,
+        allowed: impl Fn(u32) -> bool,
+    ) -> Result<Vec<Scored>, IndexError> {
+        let owners = vectors.owners();
+        let score = |vector: u32| -> Result<Scored, IndexError> {
+            Ok(Scored {
+                score: dot(query, vectors.row(vector)?),
+                vector,
+            })
         };
-        let mut nearest = score(self.entry);
+        let mut nearest = score(self.entry)?;
         for height in (1..self.layers.len()).rev() {
             loop {
                 let from = nearest.vector;
                 for &vector in self.of(height, from) {
-                    let next = score(vector);
+                    let next = score(vector)?;
                     if next.score > nearest.score {
                         nearest = next;
                     }
@@ -173,7 +186,10 @@ impl Links {
         };
         unseen(nearest.vector);
         let mut candidates = BinaryHeap::from([Nearness(nearest)]);
-        let mut found = BinaryHeap::from([Reverse(Nearness(nearest))]);
+        let mut found = BinaryHeap::new();
+        if allowed(owners[nearest.vector as usize]) {
+            found.push(Reverse(Nearness(nearest)));
+        }
         while let Some(Nearness(candidate)) = candidates.pop() {
             let full = found.len() >= ef;
             if full
@@ -187,10 +203,14 @@ impl Links {
                 if !unseen(vector) {
                     continue;
                 }
-                let next = Nearness(score(vector));
+                let next = Nearness(score(vector)?);
                 if found.len() < ef {
                     candidates.push(next);
-                    found.push(Reverse(next));
+                    if allowed(owners[vector as usize]) {
+                        found.push(Reverse(next));
+                    }
+                } else if !allowed(owners[vector as usize]) {
+                    candidates.push(next);
                 } else if let Some(mut worst) = found.peek_mut()
                     && next > worst.0
                 {
@@ -199,11 +219,11 @@ impl Links {
                 }
             }
         }
-        found
+        Ok(found
             .into_sorted_vec()
             .into_iter()
             .map(|Reverse(Nearness(scored))| scored)
-            .collect()
+            .collect())
     }
 }
 

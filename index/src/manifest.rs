@@ -4,23 +4,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use crate::error::IndexError;
+use crate::tracked;
 
 /// Name of the manifest in the directory of an index.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Version of the directory's format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &str = "onegen-index";
 
 // Stands for the manifest's own checksum while that is computed.
 const BLANK_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What an index is and what made it. Written last, read first.
+/// What an index is and what made it, and every file that belongs to it. Replaced whole with each
+/// change of the set of files; a file that it does not name is no part of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -28,24 +33,58 @@ pub struct Manifest {
     pub format: String,
     /// Version of the directory's format.
     pub format_version: u32,
+    /// Tells this index from every other; its logs name it.
+    pub index_id: String,
     /// When the index was built, in seconds since 1970.
     pub created_unix_seconds: u64,
     /// Width of every vector.
     pub dimension: u32,
     /// What scores mean.
     pub metric: Metric,
-    /// Number of passages.
-    pub passages: u32,
-    /// Number of vectors; several may point at one passage.
-    pub vectors: u32,
     /// The model, tokenizer and template that made the vectors.
     pub fingerprints: Fingerprints,
-    /// The graph, or none when the collection is scanned exactly.
-    pub graph: Option<GraphParameters>,
-    /// Length and checksum of every other file.
-    pub files: BTreeMap<String, FileRecord>,
+    /// How graphs are built.
+    pub graph: GraphParameters,
+    /// Vectors up to which a segment gets no graph and is scanned.
+    pub exact_scan_limit: u32,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentRecord>,
+    /// Numbers of the logs whose changes follow the segments, oldest first. The last one grows.
+    pub logs: Vec<u64>,
+    /// Number that the next segment, log or tombstone file gets.
+    pub next_number: u64,
     /// blake3 of this file with 64 zeros in this place, hexadecimal.
     pub checksum: String,
+}
+
+/// One immutable part of an index: a directory of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentRecord {
+    /// Number in the name of its directory.
+    pub number: u64,
+    /// Number of passages, deleted ones included.
+    pub passages: u32,
+    /// Number of vectors; several may belong to one passage.
+    pub vectors: u32,
+    /// Whether it has a graph; without one it is scanned.
+    pub graph: bool,
+    /// Length and checksum of its files.
+    pub files: BTreeMap<String, FileRecord>,
+    /// The file beside its directory that says which of its passages are deleted, if any are.
+    pub tombstones: Option<TombstoneRecord>,
+}
+
+/// Which passages of a segment were deleted when its logs were last merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TombstoneRecord {
+    /// Number in the name of the file.
+    pub number: u64,
+    /// How many there are.
+    pub passages: u32,
+    /// Length and checksum of the file.
+    pub file: FileRecord,
 }
 
 /// How two vectors are compared.
@@ -71,8 +110,24 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
+    /// Fails unless `model` made what these fingerprints stand for.
+    ///
+    /// # Errors
+    /// [`IndexError::FingerprintMismatch`] names both.
+    pub fn check(&self, model: &Self) -> Result<(), IndexError> {
+        let differs = self.differences(model);
+        if differs.is_empty() {
+            return Ok(());
+        }
+        Err(IndexError::FingerprintMismatch {
+            index: Box::new(self.clone()),
+            model: Box::new(model.clone()),
+            differs: differs.join(", "),
+        })
+    }
+
     /// Which fingerprints of the two differ, by name.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("model", self.model != other.model),
             ("tokenizer", self.tokenizer != other.tokenizer),
@@ -127,25 +182,35 @@ struct Header {
 }
 
 impl Manifest {
-    /// A manifest with the format's constants filled in and no file yet.
+    /// A manifest of no segment and no log.
     pub(crate) fn new(
         dimension: u32,
         fingerprints: Fingerprints,
-        created_unix_seconds: u64,
+        graph: GraphParameters,
+        exact_scan_limit: u32,
     ) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             format: FORMAT.into(),
             format_version: FORMAT_VERSION,
-            created_unix_seconds,
+            index_id: Uuid::new_v4().simple().to_string(),
+            created_unix_seconds: now.unwrap_or_default().as_secs(),
             dimension,
             metric: Metric::Cosine,
-            passages: 0,
-            vectors: 0,
             fingerprints,
-            graph: None,
-            files: BTreeMap::new(),
+            graph,
+            exact_scan_limit,
+            segments: Vec::new(),
+            logs: Vec::new(),
+            next_number: 1,
             checksum: BLANK_CHECKSUM.into(),
         }
+    }
+
+    /// A number for a new file.
+    pub(crate) fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
     }
 
     /// Reads the manifest of the index in `dir` and verifies its version and its own checksum.
@@ -199,13 +264,23 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Bytes of all files but this one.
+    /// Replaces the manifest of the index in `dir`.
+    pub(crate) fn write(&mut self, dir: &Path) -> Result<(), IndexError> {
+        let path = dir.join(MANIFEST_FILE);
+        let sealed = self
+            .seal()
+            .map_err(|e| IndexError::io("write", &path)(e.into()))?;
+        tracked::replace(&path, &sealed)
+    }
+
+    /// Bytes of the files of all segments.
     pub fn bytes(&self) -> u64 {
-        self.files.values().map(|record| record.length).sum()
+        let files = self.segments.iter().flat_map(|s| s.files.values());
+        files.map(|record| record.length).sum()
     }
 
     /// The manifest as it is written, with its own checksum in place.
-    pub(crate) fn seal(&mut self) -> Result<Vec<u8>, serde_json::Error> {
+    fn seal(&mut self) -> Result<Vec<u8>, serde_json::Error> {
         self.checksum = BLANK_CHECKSUM.into();
         let mut blank = serde_json::to_vec_pretty(self)?;
         blank.push(b'\n');
@@ -256,7 +331,11 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_manifest_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::new(8, fingerprints("m"), 7);
+        let graph = GraphParameters {
+            m: 16,
+            ef_construction: 200,
+        };
+        let mut manifest = Manifest::new(8, fingerprints("m"), graph, 7);
         let sealed = manifest.seal().unwrap();
         let file = dir.path().join(MANIFEST_FILE);
         fs::write(&file, &sealed).unwrap();

@@ -1,15 +1,24 @@
-//! Passages on disk: one JSON line each, found by number through their offsets and by id through a
-//! sorted table.
+//! Passages on disk: one JSON line each, found by row through their offsets and by id through a sorted
+//! table.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::checked::{CheckedFile, FileSet};
 use crate::error::IndexError;
-use crate::files::{self, MappedFile, TrackedFile};
-use crate::manifest::{FileRecord, Manifest};
+use crate::tracked::{TrackedFile, WrittenFile};
+
+/// One JSON object a line, in passage order.
+pub(crate) const PASSAGES: &str = "passages.jsonl";
+/// Where each line begins, and the end: u64, one more than passages.
+const OFFSETS: &str = "passages.offsets";
+/// Passages by id: 16 bytes of the id's blake3 and the passage's row (u32), sorted.
+const IDS: &str = "passages.ids";
 
 /// A piece of text that can be retrieved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,10 +36,25 @@ pub struct Passage {
     /// Anything else that is known about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
+    /// The document that it was cut from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Which part of a document a passage is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Id of the document.
+    pub document: String,
+    /// Where the passage's text begins in the document's, in characters.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
 }
 
 // 128 bits of blake3: two ids that share them will not be met.
-type IdDigest = [u8; 16];
+pub(crate) type IdDigest = [u8; 16];
 const ID_ROW: usize = size_of::<IdDigest>() + size_of::<u32>();
 
 pub(crate) fn digest(id: &str) -> IdDigest {
@@ -46,26 +70,63 @@ pub(crate) fn digest(id: &str) -> IdDigest {
 pub(crate) struct PassageWriter {
     lines: TrackedFile,
     offsets: TrackedFile,
-    ids: TrackedFile,
-    numbers: HashMap<IdDigest, u32>,
+    ids: PathBuf,
+    rows: HashMap<IdDigest, u32>,
 }
 
 impl PassageWriter {
     pub(crate) fn create(dir: &Path) -> Result<Self, IndexError> {
-        let mut offsets = TrackedFile::create(dir.join(files::OFFSETS))?;
+        let mut offsets = TrackedFile::create(dir.join(OFFSETS))?;
         offsets.write(&0u64.to_le_bytes())?;
         Ok(Self {
-            lines: TrackedFile::create(dir.join(files::PASSAGES))?,
+            lines: TrackedFile::create(dir.join(PASSAGES))?,
             offsets,
-            ids: TrackedFile::create(dir.join(files::IDS))?,
-            numbers: HashMap::new(),
+            ids: dir.join(IDS),
+            rows: HashMap::new(),
         })
     }
 
-    /// Number of passages so far, which is the number of the next.
+    /// Goes on after the first `passages` of an interrupted writer, which take `length` bytes.
+    /// `on_passage` hears of each.
+    pub(crate) fn resume(
+        dir: &Path,
+        passages: u32,
+        length: u64,
+        mut on_passage: impl FnMut(u32, &Passage),
+    ) -> Result<Self, IndexError> {
+        let offsets_length = (u64::from(passages) + 1) * size_of::<u64>() as u64;
+        let mut writer = Self {
+            lines: TrackedFile::resume(dir.join(PASSAGES), length)?,
+            offsets: TrackedFile::resume(dir.join(OFFSETS), offsets_length)?,
+            ids: dir.join(IDS),
+            rows: HashMap::new(),
+        };
+        let path = writer.lines.path();
+        let mut lines = BufReader::new(File::open(path).map_err(IndexError::io("open", path))?);
+        let mut line = String::new();
+        for row in 0..passages {
+            line.clear();
+            lines
+                .read_line(&mut line)
+                .map_err(IndexError::io("read", path))?;
+            let passage: Passage = serde_json::from_str(&line).map_err(|e| {
+                IndexError::damaged(path, format!("passage {row} cannot be read: {e}"))
+            })?;
+            on_passage(row, &passage);
+            writer.rows.insert(digest(&passage.id), row);
+        }
+        Ok(writer)
+    }
+
+    /// Number of passages so far, which is the row of the next.
     pub(crate) fn count(&self) -> u32 {
         // `accepts` keeps the count within u32.
-        self.numbers.len() as u32
+        self.rows.len() as u32
+    }
+
+    /// Bytes of the lines so far.
+    pub(crate) fn length(&self) -> u64 {
+        self.lines.length()
     }
 
     /// Fails if the passage cannot be the next.
@@ -76,7 +137,7 @@ impl PassageWriter {
                 limit: u32::MAX.into(),
             });
         }
-        if self.numbers.contains_key(&digest(&passage.id)) {
+        if self.rows.contains_key(&digest(&passage.id)) {
             return Err(IndexError::DuplicateId {
                 id: passage.id.clone(),
             });
@@ -86,51 +147,58 @@ impl PassageWriter {
 
     /// Writes a passage that [`PassageWriter::accepts`].
     pub(crate) fn push(&mut self, passage: &Passage) -> Result<(), IndexError> {
-        let number = self.count();
-        self.numbers.insert(digest(&passage.id), number);
+        let row = self.count();
+        self.rows.insert(digest(&passage.id), row);
         let mut line = serde_json::to_vec(passage)
-            .map_err(|e| IndexError::io("write", Path::new(files::PASSAGES))(e.into()))?;
+            .map_err(|e| IndexError::io("write", self.lines.path())(e.into()))?;
         line.push(b'\n');
         self.lines.write(&line)?;
         self.offsets.write(&self.lines.length().to_le_bytes())
     }
 
-    pub(crate) fn finish(mut self) -> Result<[(&'static str, FileRecord); 3], IndexError> {
-        let mut rows: Vec<_> = self.numbers.into_iter().collect();
+    /// Puts what was written so far on the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
+        self.lines.sync()?;
+        self.offsets.sync()
+    }
+
+    pub(crate) fn finish(self) -> Result<[(&'static str, WrittenFile); 3], IndexError> {
+        let mut rows: Vec<_> = self.rows.into_iter().collect();
         rows.sort_unstable();
-        for (digest, number) in rows {
-            self.ids.write(&digest)?;
-            self.ids.write(&number.to_le_bytes())?;
+        let mut ids = TrackedFile::create(self.ids)?;
+        for (digest, row) in rows {
+            ids.write(&digest)?;
+            ids.write(&row.to_le_bytes())?;
         }
         Ok([
-            (files::PASSAGES, self.lines.finish()?),
-            (files::OFFSETS, self.offsets.finish()?),
-            (files::IDS, self.ids.finish()?),
+            (PASSAGES, self.lines.finish()?),
+            (OFFSETS, self.offsets.finish()?),
+            (IDS, ids.finish()?),
         ])
     }
 }
 
-/// The passages of an open index.
+/// The passages of a segment.
 pub(crate) struct PassageStore {
-    lines: MappedFile,
-    offsets: MappedFile,
-    ids: MappedFile,
+    lines: CheckedFile,
+    offsets: CheckedFile,
+    ids: CheckedFile,
     count: u32,
 }
 
 impl PassageStore {
-    pub(crate) fn open(dir: &Path, manifest: &Manifest) -> Result<Self, IndexError> {
+    pub(crate) fn open(files: &FileSet<'_>, count: u32) -> Result<Self, IndexError> {
         let store = Self {
-            lines: MappedFile::verified(dir, files::PASSAGES, manifest)?,
-            offsets: MappedFile::verified(dir, files::OFFSETS, manifest)?,
-            ids: MappedFile::verified(dir, files::IDS, manifest)?,
-            count: manifest.passages,
+            lines: files.map(PASSAGES)?,
+            offsets: files.map_verified(OFFSETS)?,
+            ids: files.map_verified(IDS)?,
+            count,
         };
-        let count = u64::from(store.count);
-        store.offsets.expect(count + 1, size_of::<u64>() as u64)?;
-        store.ids.expect(count, ID_ROW as u64)?;
+        let rows = u64::from(count);
+        store.offsets.expect(rows + 1, size_of::<u64>() as u64)?;
+        store.ids.expect(rows, ID_ROW as u64)?;
         let offsets = store.offsets.numbers::<u64>();
-        let end = store.lines.bytes().len() as u64;
+        let end = store.lines.len() as u64;
         if offsets.first() != Some(&0) || offsets.last() != Some(&end) || !offsets.is_sorted() {
             return Err(store
                 .offsets
@@ -139,30 +207,47 @@ impl PassageStore {
         Ok(store)
     }
 
-    pub(crate) fn get(&self, number: u32) -> Result<Passage, IndexError> {
-        if number >= self.count {
-            return Err(IndexError::NoSuchPassage {
-                number,
-                passages: self.count,
-            });
-        }
-        let offsets = self.offsets.numbers::<u64>();
-        let (from, to) = (offsets[number as usize], offsets[number as usize + 1]);
-        serde_json::from_slice(&self.lines.bytes()[from as usize..to as usize]).map_err(|e| {
+    /// The passage of a row.
+    pub(crate) fn get(&self, row: u32) -> Result<Passage, IndexError> {
+        let line = self.line(row)?;
+        serde_json::from_slice(line).map_err(|e| {
             self.lines
-                .damaged(format!("passage {number} cannot be read: {e}"))
+                .damaged(format!("passage {row} cannot be read: {e}"))
         })
     }
 
-    pub(crate) fn find(&self, id: &str) -> Result<Option<(u32, Passage)>, IndexError> {
-        let wanted = digest(id);
-        let (rows, _) = self.ids.bytes().as_chunks::<ID_ROW>();
-        let Ok(at) = rows.binary_search_by(|row| row[..wanted.len()].cmp(&wanted)) else {
-            return Ok(None);
+    fn line(&self, row: u32) -> Result<&[u8], IndexError> {
+        let offsets = self.offsets.numbers::<u64>();
+        let (Some(&from), Some(&to)) = (offsets.get(row as usize), offsets.get(row as usize + 1))
+        else {
+            return Err(self
+                .offsets
+                .damaged(format!("passage {row} is asked of {}", self.count)));
         };
+        self.lines.bytes(from as usize..to as usize)
+    }
+
+    /// The row of the passage with an id's digest.
+    pub(crate) fn find(&self, wanted: &IdDigest) -> Option<u32> {
+        let (rows, _) = self.ids.numbers::<u8>().as_chunks::<ID_ROW>();
+        let at = rows
+            .binary_search_by(|row| row[..wanted.len()].cmp(wanted))
+            .ok()?;
         let [.., a, b, c, d] = rows[at];
-        let number = u32::from_le_bytes([a, b, c, d]);
-        let passage = self.get(number)?;
-        Ok((passage.id == id).then_some((number, passage)))
+        Some(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    /// Reads everything and says what is wrong.
+    pub(crate) fn verify(&self) -> Result<(), IndexError> {
+        self.lines.verify()?;
+        for row in 0..self.count {
+            let passage = self.get(row)?;
+            if self.find(&digest(&passage.id)) != Some(row) {
+                return Err(self
+                    .ids
+                    .damaged(format!("passage {row}, {:?}, is not in it", passage.id)));
+            }
+        }
+        Ok(())
     }
 }

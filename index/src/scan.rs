@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
+use crate::error::IndexError;
 use crate::vectors::VectorStore;
 
 // Below this many numbers one core is done before others are awake.
@@ -45,34 +46,47 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest + 0.0
 }
 
-/// Scores every vector and returns the best `k` passages, each by its best vector.
-pub(crate) fn exact(vectors: &VectorStore, query: &[f32], k: usize) -> Vec<Scored> {
-    let rows = vectors.rows();
-    let score = |row: &[f32]| dot(query, row);
-    let scores: Vec<f32> = if rows.len() < PARALLEL_FROM {
-        rows.chunks_exact(vectors.dimension()).map(score).collect()
+/// Scores the vectors of the allowed passages and returns the best `k` passages, each by its best
+/// vector.
+pub(crate) fn exact(
+    vectors: &VectorStore,
+    query: &[f32],
+    k: usize,
+    allowed: impl Fn(u32) -> bool + Sync,
+) -> Result<Vec<Scored>, IndexError> {
+    let owners = vectors.owners();
+    let score = |vector: usize| -> Result<Scored, IndexError> {
+        let score = match allowed(owners[vector]) {
+            true => dot(query, vectors.row(vector as u32)?),
+            false => f32::NEG_INFINITY,
+        };
+        Ok(Scored {
+            score,
+            vector: vector as u32,
+        })
+    };
+    let scores: Vec<Scored> = if owners.len() * vectors.dimension() < PARALLEL_FROM {
+        (0..owners.len()).map(score).collect::<Result<_, _>>()?
     } else {
-        rows.par_chunks_exact(vectors.dimension())
+        (0..owners.len())
+            .into_par_iter()
             .map(score)
-            .collect()
+            .collect::<Result<_, _>>()?
     };
     let mut best: Vec<Scored> = Vec::new();
     let mut vector = 0;
-    for group in vectors.owners().chunk_by(|a, b| a == b) {
-        let group = vector..vector + group.len();
-        vector = group.end;
-        let of_group = group.map(|v| Scored {
-            score: scores[v],
-            vector: v as u32,
-        });
-        best.extend(of_group.min_by(Scored::best_first));
+    for group in owners.chunk_by(|a, b| a == b) {
+        let of_group = &scores[vector..vector + group.len()];
+        vector += group.len();
+        best.extend(of_group.iter().copied().min_by(Scored::best_first));
     }
+    best.retain(|scored| scored.score > f32::NEG_INFINITY);
     if k < best.len() {
         best.select_nth_unstable_by(k, Scored::best_first);
         best.truncate(k);
     }
     best.sort_unstable_by(Scored::best_first);
-    best
+    Ok(best)
 }
 
 #[cfg(test)]

@@ -3,69 +3,102 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::IndexError;
 use crate::manifest::Manifest;
+use crate::tracked::sync_dir;
+use crate::writer::{LOCK_FILE, lock_directory};
 
-/// A directory under construction. Dropped unpublished, it removes itself.
+/// A directory under construction, which one builder at a time may hold. Dropped unpublished, it
+/// removes itself unless it is to be kept.
 pub(crate) struct Staging {
     target: PathBuf,
     path: PathBuf,
-    published: bool,
+    keep: bool,
+    // Held until the end.
+    _lock: File,
 }
 
 impl Staging {
-    /// Makes an empty directory beside `target`, which must be free, empty, or an index that may be
-    /// replaced.
-    pub(crate) fn create(target: &Path) -> Result<Self, IndexError> {
+    /// Opens or makes the directory beside `target`, which must be free, empty, or an index that may
+    /// be replaced.
+    pub(crate) fn begin(target: &Path) -> Result<Self, IndexError> {
         refuse_foreign(target)?;
         let parent = parent(target);
         fs::create_dir_all(parent).map_err(IndexError::io("create", parent))?;
-        loop {
-            let path = sibling(target, "building")?;
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    return Ok(Self {
-                        target: target.into(),
-                        path,
-                        published: false,
-                    });
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(IndexError::io("create", &path)(error)),
-            }
-        }
+        let path = sibling(target, "building")?;
+        fs::create_dir_all(&path).map_err(IndexError::io("create", &path))?;
+        Ok(Self {
+            target: target.into(),
+            _lock: lock_directory(&path)?,
+            path,
+            keep: false,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the directory its target's name. What stood there is moved aside first and deleted
-    /// last, so that at every moment either the old or the new index is on the disk, whole.
-    pub(crate) fn publish(mut self) -> Result<(), IndexError> {
-        refuse_foreign(&self.target)?;
-        sync_dir(&self.path)?;
-        let aside = if self.target.exists() {
-            let aside = sibling(&self.target, "replaced")?;
-            fs::rename(&self.target, &aside).map_err(IndexError::io("move aside", &self.target))?;
-            Some(aside)
-        } else {
-            None
-        };
-        if let Err(error) = fs::rename(&self.path, &self.target) {
-            if let Some(aside) = &aside {
-                fs::rename(aside, &self.target).map_err(IndexError::io("move back", aside))?;
-            }
-            return Err(IndexError::io("rename", &self.path)(error));
+    /// Leaves the directory for the next builder if this one does not come to its end.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// The content of a file, if it is there.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(IndexError::io("read", &path)(error)),
         }
-        self.published = true;
+    }
+
+    /// Removes everything in it but the lock.
+    pub(crate) fn empty(&self) -> Result<(), IndexError> {
+        let dir = &self.path;
+        for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
+            let entry = entry.map_err(IndexError::io("read", dir))?;
+            let path = entry.path();
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false if entry.file_name() == LOCK_FILE => Ok(()),
+                false => fs::remove_file(&path),
+            };
+            removed.map_err(IndexError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that the builder needed, and gives the directory its target's name. At every
+    /// moment either the old or the new index is on the disk, whole, under its name.
+    pub(crate) fn publish(mut self, unneeded: &[&str]) -> Result<(), IndexError> {
+        refuse_foreign(&self.target)?;
+        for name in unneeded {
+            let path = self.path.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(IndexError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        sync_dir(&self.path)?;
+        let replaces = self.target.exists();
+        // Nobody may change what is about to go.
+        let _old = match replaces && Manifest::marks(&self.target) {
+            true => Some(lock_directory(&self.target)?),
+            false => None,
+        };
+        match replaces {
+            true => exchange(&self.path, &self.target)?,
+            false => rename(&self.path, &self.target)?,
+        }
         sync_dir(parent(&self.target))?;
-        if let Some(aside) = aside
-            && let Err(error) = fs::remove_dir_all(&aside)
-        {
-            tracing::warn!(%error, dir = %aside.display(), "the replaced index could not be deleted");
+        self.keep = true;
+        if replaces && let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, dir = %self.path.display(), "the replaced index could not be deleted");
         }
         Ok(())
     }
@@ -73,12 +106,44 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.published
+        if !self.keep
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
             tracing::warn!(%error, dir = %self.path.display(), "an unfinished index could not be deleted");
         }
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), IndexError> {
+    fs::rename(from, to).map_err(IndexError::io("rename", from))
+}
+
+/// Swaps the names of two directories in one step.
+#[cfg(target_os = "linux")]
+fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // File systems that cannot.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => exchange_by_three(new, old),
+        Err(error) => Err(IndexError::io("rename", new)(error.into())),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
+    exchange_by_three(new, old)
+}
+
+/// [`exchange`] where it takes three steps: between the first two, the old index bears another name.
+fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
+    let aside = sibling(old, "replaced")?;
+    rename(old, &aside)?;
+    if let Err(error) = rename(new, old) {
+        rename(&aside, old)?;
+        return Err(error);
+    }
+    rename(&aside, new)
 }
 
 /// Fails if `target` holds anything but an index.
@@ -105,26 +170,10 @@ fn parent(target: &Path) -> &Path {
     }
 }
 
-/// A hidden name beside `target` that no other build of this or another process uses.
+/// A hidden name beside `target`.
 fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, IndexError> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let Some(name) = target.file_name() else {
         return Err(IndexError::NotReplaceable { dir: target.into() });
     };
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let process = std::process::id();
-    Ok(parent(target).join(format!(
-        ".{}.{purpose}-{process}-{number}",
-        name.to_string_lossy()
-    )))
-}
-
-/// Puts a directory's entries on the disk.
-fn sync_dir(dir: &Path) -> Result<(), IndexError> {
-    // Only Unix can open a directory to sync it; elsewhere renames are durable enough.
-    if cfg!(unix) {
-        let handle = File::open(dir).map_err(IndexError::io("open", dir))?;
-        handle.sync_all().map_err(IndexError::io("sync", dir))?;
-    }
-    Ok(())
+    Ok(parent(target).join(format!(".{}.{purpose}", name.to_string_lossy())))
 }

@@ -1,10 +1,16 @@
 //! Vectors on disk: unit f32 rows, and the passage that each belongs to.
 
+use std::ops::Range;
 use std::path::Path;
 
+use crate::checked::{CheckedFile, FileSet};
 use crate::error::IndexError;
-use crate::files::{self, MappedFile, TrackedFile};
-use crate::manifest::{FileRecord, Manifest};
+use crate::tracked::{TrackedFile, WrittenFile};
+
+/// Unit vectors: f32, one after the other.
+pub(crate) const VECTORS: &str = "vectors.f32";
+/// The passage of each vector: u32.
+const OWNERS: &str = "vectors.passages";
 
 /// Scales a vector to length 1, so that a dot product is a cosine.
 pub(crate) fn normalised(vector: &[f32], dimension: usize) -> Result<Vec<f32>, IndexError> {
@@ -46,14 +52,30 @@ pub(crate) struct VectorWriter {
 impl VectorWriter {
     pub(crate) fn create(dir: &Path) -> Result<Self, IndexError> {
         Ok(Self {
-            rows: TrackedFile::create(dir.join(files::VECTORS))?,
-            owners: TrackedFile::create(dir.join(files::OWNERS))?,
+            rows: TrackedFile::create(dir.join(VECTORS))?,
+            owners: TrackedFile::create(dir.join(OWNERS))?,
             count: 0,
+        })
+    }
+
+    /// Goes on after the first `vectors` of an interrupted writer.
+    pub(crate) fn resume(dir: &Path, vectors: u32, dimension: usize) -> Result<Self, IndexError> {
+        let bytes = |width: usize| u64::from(vectors) * width as u64;
+        Ok(Self {
+            rows: TrackedFile::resume(dir.join(VECTORS), bytes(size_of::<f32>() * dimension))?,
+            owners: TrackedFile::resume(dir.join(OWNERS), bytes(size_of::<u32>()))?,
+            count: vectors,
         })
     }
 
     pub(crate) fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Puts what was written so far on the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
+        self.rows.sync()?;
+        self.owners.sync()
     }
 
     /// Fails if `more` vectors are too many.
@@ -76,18 +98,18 @@ impl VectorWriter {
         self.owners.write(&owner.to_le_bytes())
     }
 
-    pub(crate) fn finish(self) -> Result<[(&'static str, FileRecord); 2], IndexError> {
+    pub(crate) fn finish(self) -> Result<[(&'static str, WrittenFile); 2], IndexError> {
         Ok([
-            (files::VECTORS, self.rows.finish()?),
-            (files::OWNERS, self.owners.finish()?),
+            (VECTORS, self.rows.finish()?),
+            (OWNERS, self.owners.finish()?),
         ])
     }
 }
 
-/// The vectors of an index, mapped.
+/// The vectors of a segment, mapped.
 pub(crate) struct VectorStore {
-    rows: MappedFile,
-    owners: MappedFile,
+    rows: CheckedFile,
+    owners: CheckedFile,
     dimension: usize,
 }
 
@@ -95,33 +117,36 @@ impl VectorStore {
     /// Opens what a [`VectorWriter`] of this process has just written.
     pub(crate) fn open_written(dir: &Path, dimension: usize) -> Result<Self, IndexError> {
         Ok(Self {
-            rows: MappedFile::open(dir.join(files::VECTORS))?,
-            owners: MappedFile::open(dir.join(files::OWNERS))?,
+            rows: CheckedFile::written(dir.join(VECTORS))?,
+            owners: CheckedFile::written(dir.join(OWNERS))?,
             dimension,
         })
     }
 
-    pub(crate) fn open(dir: &Path, manifest: &Manifest) -> Result<Self, IndexError> {
+    pub(crate) fn open(
+        files: &FileSet<'_>,
+        vectors: u32,
+        passages: u32,
+        dimension: usize,
+    ) -> Result<Self, IndexError> {
         let store = Self {
-            rows: MappedFile::verified(dir, files::VECTORS, manifest)?,
-            owners: MappedFile::verified(dir, files::OWNERS, manifest)?,
-            dimension: manifest.dimension as usize,
+            rows: files.map(VECTORS)?,
+            owners: files.map_verified(OWNERS)?,
+            dimension,
         };
-        if store.dimension == 0 {
-            return Err(store.rows.damaged("its vectors have no dimensions"));
-        }
-        let row = size_of::<f32>() as u64 * u64::from(manifest.dimension);
-        store.rows.expect(manifest.vectors.into(), row)?;
+        store
+            .rows
+            .expect(vectors.into(), (size_of::<f32>() * dimension) as u64)?;
         store
             .owners
-            .expect(manifest.vectors.into(), size_of::<u32>() as u64)?;
+            .expect(vectors.into(), size_of::<u32>() as u64)?;
         // Invariant: the vectors of a passage stand together, in passage order, and no passage is
         // without.
         let owners = store.owners();
         let ends = match owners {
-            [] => manifest.passages == 0,
-            [first, .., last] => *first == 0 && last.checked_add(1) == Some(manifest.passages),
-            [only] => *only == 0 && manifest.passages == 1,
+            [] => passages == 0,
+            [first, .., last] => *first == 0 && last.checked_add(1) == Some(passages),
+            [only] => *only == 0 && passages == 1,
         };
         if !ends || owners.windows(2).any(|w| w[1] < w[0] || w[1] - w[0] > 1) {
             return Err(store
@@ -139,18 +164,35 @@ impl VectorStore {
         self.dimension
     }
 
-    /// All rows, one after the other: (vectors, dimension).
-    pub(crate) fn rows(&self) -> &[f32] {
-        self.rows.numbers()
+    /// Rows one after the other: (vectors, dimension).
+    pub(crate) fn rows(&self, vectors: Range<usize>) -> Result<&[f32], IndexError> {
+        let width = size_of::<f32>() * self.dimension;
+        let bytes = self
+            .rows
+            .bytes(vectors.start * width..vectors.end * width)?;
+        // A mapping begins at a page and rows are whole numbers.
+        Ok(bytemuck::try_cast_slice(bytes).unwrap_or_default())
     }
 
-    pub(crate) fn row(&self, vector: u32) -> &[f32] {
-        let from = vector as usize * self.dimension;
-        &self.rows()[from..from + self.dimension]
+    pub(crate) fn row(&self, vector: u32) -> Result<&[f32], IndexError> {
+        let vector = vector as usize;
+        self.rows(vector..vector + 1)
     }
 
     /// The passage of each vector.
     pub(crate) fn owners(&self) -> &[u32] {
         self.owners.numbers()
+    }
+
+    /// The vectors of a passage.
+    pub(crate) fn of_passage(&self, row: u32) -> Range<usize> {
+        let owners = self.owners();
+        let start = owners.partition_point(|&owner| owner < row);
+        start..start + owners[start..].partition_point(|&owner| owner == row)
+    }
+
+    /// Reads everything and says what is wrong.
+    pub(crate) fn verify(&self) -> Result<(), IndexError> {
+        self.rows.verify()
     }
 }

@@ -1,0 +1,331 @@
+//! A segment: passages, vectors and a graph that never change, in a directory of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::bitset::Bitset;
+use crate::checked::{CheckedFile, FileSet};
+use crate::columns::Columns;
+use crate::error::IndexError;
+use crate::filter::Filter;
+use crate::graph;
+use crate::links::{GRAPH, Links, Words};
+use crate::manifest::{GraphParameters, SegmentRecord};
+use crate::metadata::MetadataWriter;
+use crate::passages::{IdDigest, Passage, PassageStore, PassageWriter};
+use crate::scan::{self, Scored};
+use crate::tracked::{self, TrackedFile};
+use crate::vectors::{VectorStore, VectorWriter};
+
+/// Vectors that a search through the graph keeps in view, at least. Measured at 896 dimensions:
+/// recall@10 .999.
+pub const EF_SEARCH: usize = 128;
+
+/// Values of the passages' metadata, see [`crate::metadata`].
+const METADATA: &str = "metadata.values";
+/// Key of the index's own under which a passage's document stands.
+const DOCUMENT: &str = "$document";
+
+/// Name of a segment's directory.
+pub(crate) fn directory_name(number: u64) -> String {
+    format!("segment-{number:06}")
+}
+
+/// An open segment.
+pub(crate) struct Segment {
+    dir: PathBuf,
+    record: SegmentRecord,
+    passages: PassageStore,
+    vectors: VectorStore,
+    columns: Columns<CheckedFile>,
+    links: Option<Links>,
+    // Why the graph that should be there cannot be used.
+    graph_damage: Option<String>,
+}
+
+impl Segment {
+    /// Opens the segment that `record` describes, in the directory of its index. A graph that is
+    /// missing or damaged is left out: the segment is then scanned.
+    pub(crate) fn open(
+        index_dir: &Path,
+        record: SegmentRecord,
+        dimension: usize,
+    ) -> Result<Self, IndexError> {
+        let dir = index_dir.join(directory_name(record.number));
+        let files = FileSet::open(&dir, &record.files)?;
+        let passages = PassageStore::open(&files, record.passages)?;
+        let vectors = VectorStore::open(&files, record.vectors, record.passages, dimension)?;
+        let metadata = files.map_verified(METADATA)?;
+        let columns = Columns::parse(metadata, record.passages)
+            .map_err(|reason| IndexError::damaged(&dir.join(METADATA), reason))?;
+        let loaded = record.graph.then(|| {
+            let file = files.map_verified(GRAPH)?;
+            Links::parse(Words::Mapped(file), vectors.count())
+                .map_err(|reason| IndexError::damaged(&dir.join(GRAPH), reason))
+        });
+        let (links, graph_damage) = match loaded {
+            None => (None, None),
+            Some(Ok(links)) => (Some(links), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        Ok(Self {
+            dir,
+            record,
+            passages,
+            vectors,
+            columns,
+            links,
+            graph_damage,
+        })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn record(&self) -> &SegmentRecord {
+        &self.record
+    }
+
+    pub(crate) fn graph_damage(&self) -> Option<&str> {
+        self.graph_damage.as_deref()
+    }
+
+    pub(crate) fn passage(&self, row: u32) -> Result<Passage, IndexError> {
+        self.passages.get(row)
+    }
+
+    /// The row of the passage with an id's digest.
+    pub(crate) fn find(&self, id: &IdDigest) -> Option<u32> {
+        self.passages.find(id)
+    }
+
+    /// The unit vectors of a passage.
+    pub(crate) fn vectors_of(&self, row: u32) -> Result<Vec<&[f32]>, IndexError> {
+        let vectors = self.vectors.of_passage(row);
+        vectors
+            .map(|vector| self.vectors.row(vector as u32))
+            .collect()
+    }
+
+    /// Which of its passage's vectors a vector is, from 0, and the row of that passage.
+    pub(crate) fn owner(&self, vector: u32) -> (u32, u32) {
+        let row = self.vectors.owners()[vector as usize];
+        (row, vector - self.vectors.of_passage(row).start as u32)
+    }
+
+    /// Rows of the passages whose metadata fits a filter; without one all.
+    pub(crate) fn select(&self, filter: Option<&Filter>) -> Bitset {
+        match filter {
+            Some(filter) => self.columns.select(filter),
+            None => Bitset::full(self.record.passages as usize),
+        }
+    }
+
+    /// Rows of the passages that were cut from a document.
+    pub(crate) fn parts_of(&self, document: &str) -> Vec<u32> {
+        let document = document.into();
+        self.columns.holding(DOCUMENT, &document).collect()
+    }
+
+    /// The best vectors of the best `k` passages that are allowed, best first. Through the graph
+    /// unless `exact`, or where a scan is less work.
+    pub(crate) fn search(
+        &self,
+        query: &[f32],
+        k: usize,
+        allowed: Option<&Bitset>,
+        exact: bool,
+    ) -> Result<Vec<Scored>, IndexError> {
+        let may = |row: u32| allowed.is_none_or(|rows| rows.test(row));
+        match &self.links {
+            Some(links) if !exact => self.through(links, query, k, &may),
+            _ => scan::exact(&self.vectors, query, k, may),
+        }
+    }
+
+    /// The best vectors of the best `k` passages, through the graph. Asks for more vectors until
+    /// enough passages are among them, and scans everything once that is less work.
+    fn through(
+        &self,
+        links: &Links,
+        query: &[f32],
+        k: usize,
+        allowed: &(impl Fn(u32) -> bool + Sync),
+    ) -> Result<Vec<Scored>, IndexError> {
+        let owners = self.vectors.owners();
+        let vectors_per_passage = owners.len().div_ceil(self.record.passages.max(1) as usize);
+        let mut wanted = k.saturating_mul(vectors_per_passage);
+        while wanted < owners.len() / 4 {
+            let found = links.search(&self.vectors, query, EF_SEARCH.max(2 * wanted), allowed)?;
+            let reached = found.len();
+            let mut best: Vec<Scored> = Vec::with_capacity(k);
+            for scored in found {
+                let owner = owners[scored.vector as usize];
+                if best.len() == k {
+                    break;
+                }
+                if best.iter().all(|b| owners[b.vector as usize] != owner) {
+                    best.push(scored);
+                }
+            }
+            if best.len() == k {
+                return Ok(best);
+            }
+            if reached < wanted {
+                // The part of the graph that the search can reach is too small.
+                break;
+            }
+            wanted *= 2;
+        }
+        scan::exact(&self.vectors, query, k, allowed)
+    }
+
+    /// Reads what opening did not, and fails at the first thing that is wrong.
+    pub(crate) fn verify(&self) -> Result<(), IndexError> {
+        self.passages.verify()?;
+        self.vectors.verify()
+    }
+}
+
+/// How far an interrupted writer had come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WrittenSoFar {
+    passages: u32,
+    passage_bytes: u64,
+    vectors: u32,
+}
+
+/// Writes the files of a segment: passages and vectors as they come, the graph at the end.
+pub(crate) struct SegmentWriter {
+    dir: PathBuf,
+    dimension: usize,
+    passages: PassageWriter,
+    vectors: VectorWriter,
+    metadata: MetadataWriter,
+}
+
+/// How a segment is finished.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FinishOptions {
+    /// Parameters of the graph.
+    pub(crate) graph: GraphParameters,
+    /// Vectors up to which there is none.
+    pub(crate) exact_scan_limit: u32,
+}
+
+impl SegmentWriter {
+    /// Makes the directory `dir`.
+    pub(crate) fn create(dir: PathBuf, dimension: usize) -> Result<Self, IndexError> {
+        fs::create_dir(&dir).map_err(IndexError::io("create", &dir))?;
+        Ok(Self {
+            passages: PassageWriter::create(&dir)?,
+            vectors: VectorWriter::create(&dir)?,
+            metadata: MetadataWriter::new(),
+            dir,
+            dimension,
+        })
+    }
+
+    /// Goes on where [`SegmentWriter::sync`] was last called.
+    pub(crate) fn resume(
+        dir: PathBuf,
+        dimension: usize,
+        written: &WrittenSoFar,
+    ) -> Result<Self, IndexError> {
+        let (passages, bytes) = (written.passages, written.passage_bytes);
+        let mut metadata = MetadataWriter::new();
+        Ok(Self {
+            passages: PassageWriter::resume(&dir, passages, bytes, |row, passage| {
+                push_metadata(&mut metadata, row, passage);
+            })?,
+            vectors: VectorWriter::resume(&dir, written.vectors, dimension)?,
+            metadata,
+            dir,
+            dimension,
+        })
+    }
+
+    pub(crate) fn passages(&self) -> u32 {
+        self.passages.count()
+    }
+
+    pub(crate) fn vectors(&self) -> u32 {
+        self.vectors.count()
+    }
+
+    /// Fails if a passage of so many vectors cannot be the next.
+    pub(crate) fn accepts(&self, passage: &Passage, vectors: usize) -> Result<(), IndexError> {
+        self.passages.accepts(passage)?;
+        self.vectors.accepts(vectors)
+    }
+
+    /// Writes a passage that the writer accepts and its unit vectors.
+    pub(crate) fn push<V: AsRef<[f32]>>(
+        &mut self,
+        passage: &Passage,
+        units: &[V],
+    ) -> Result<(), IndexError> {
+        let row = self.passages.count();
+        self.passages.push(passage)?;
+        push_metadata(&mut self.metadata, row, passage);
+        units
+            .iter()
+            .try_for_each(|unit| self.vectors.push(row, unit.as_ref()))
+    }
+
+    /// Puts what was written so far on the disk.
+    pub(crate) fn sync(&mut self) -> Result<WrittenSoFar, IndexError> {
+        self.passages.sync()?;
+        self.vectors.sync()?;
+        Ok(WrittenSoFar {
+            passages: self.passages.count(),
+            passage_bytes: self.passages.length(),
+            vectors: self.vectors.count(),
+        })
+    }
+
+    /// Builds the graph if there are many vectors, puts everything on the disk and describes it.
+    /// `on_linked` hears how many vectors the graph holds so far, and says whether to go on.
+    pub(crate) fn finish(
+        self,
+        number: u64,
+        options: &FinishOptions,
+        on_linked: impl FnMut(usize) -> bool,
+    ) -> Result<SegmentRecord, IndexError> {
+        let (passages, vectors) = (self.passages.count(), self.vectors.count());
+        let mut files = Vec::from(self.passages.finish()?);
+        files.extend(self.vectors.finish()?);
+        let mut metadata = TrackedFile::create(self.dir.join(METADATA))?;
+        self.metadata
+            .finish(passages, |bytes| metadata.write(bytes))?;
+        files.push((METADATA, metadata.finish()?));
+        let graph = vectors > options.exact_scan_limit;
+        if graph {
+            let written = VectorStore::open_written(&self.dir, self.dimension)?;
+            let links = graph::build(&written, &options.graph, on_linked)?;
+            let mut file = TrackedFile::create(self.dir.join(GRAPH))?;
+            file.write(bytemuck::cast_slice(links.words()))?;
+            files.push((GRAPH, file.finish()?));
+        }
+        let files = tracked::write_blocks(&self.dir, files)?;
+        tracked::sync_dir(&self.dir)?;
+        Ok(SegmentRecord {
+            number,
+            passages,
+            vectors,
+            graph,
+            files,
+            tombstones: None,
+        })
+    }
+}
+
+fn push_metadata(metadata: &mut MetadataWriter, row: u32, passage: &Passage) {
+    metadata.push(row, passage.metadata.as_ref());
+    if let Some(part) = &passage.part {
+        metadata.push_reserved(row, DOCUMENT, &part.document.as_str().into());
+    }
+}

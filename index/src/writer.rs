@@ -1,0 +1,179 @@
+//! The one who changes an open index: batches go to the log together, then searches see them.
+
+use std::fs::{File, TryLockError};
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::change::{self, Applied, Prepared};
+use crate::error::IndexError;
+use crate::log::Log;
+use crate::manifest::Manifest;
+use crate::passages::IdDigest;
+use crate::snapshot::Snapshot;
+
+/// What searches see now. Held for as long as it takes to clone or to replace a pointer.
+pub(crate) struct Current(RwLock<Arc<Snapshot>>);
+
+impl Current {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self(RwLock::new(Arc::new(snapshot)))
+    }
+
+    pub(crate) fn get(&self) -> Arc<Snapshot> {
+        // Nobody can panic while holding it, so a poisoned lock guards a whole snapshot.
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let old = mem::replace(&mut *current, Arc::new(snapshot));
+        drop(current);
+        // Freeing what only the old one held can take a while; nobody waits for it.
+        drop(old);
+    }
+}
+
+/// Takes changes from any thread.
+pub(crate) struct Writer {
+    pub(crate) dir: PathBuf,
+    queue: Mutex<Vec<Waiting>>,
+    committer: Mutex<Committer>,
+}
+
+/// What only one thread at a time may do with an index.
+pub(crate) struct Committer {
+    /// As it stands on the disk.
+    pub(crate) manifest: Manifest,
+    /// The log that grows.
+    pub(crate) log: Log,
+    /// While a merge runs: every id that changed since it began.
+    pub(crate) touched: Option<Vec<IdDigest>>,
+    // Held until the index is closed.
+    _lock: File,
+}
+
+/// A batch whose caller waits.
+struct Waiting {
+    changes: Vec<Prepared>,
+    payload: Vec<u8>,
+    answer: Arc<Mutex<Option<Result<Applied, IndexError>>>>,
+}
+
+impl Writer {
+    pub(crate) fn new(dir: &Path, lock: File, manifest: Manifest, log: Log) -> Self {
+        Self {
+            dir: dir.into(),
+            queue: Mutex::default(),
+            committer: Mutex::new(Committer {
+                manifest,
+                log,
+                touched: None,
+                _lock: lock,
+            }),
+        }
+    }
+
+    pub(crate) fn committer(&self) -> MutexGuard<'_, Committer> {
+        self.committer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies a batch and comes back when it is on the disk and visible. Callers that wait for one
+    /// another share one sync (group commit): whoever gets the lock commits for all in the queue.
+    pub(crate) fn apply(
+        &self,
+        current: &Current,
+        changes: Vec<Prepared>,
+    ) -> Result<Applied, IndexError> {
+        let payload = change::encode(&changes)?;
+        let answer = Arc::new(Mutex::new(None));
+        lock(&self.queue).push(Waiting {
+            changes,
+            payload,
+            answer: answer.clone(),
+        });
+        let mut committer = self.committer();
+        if let Some(answer) = lock(&answer).take() {
+            return answer;
+        }
+        let batch = mem::take(&mut *lock(&self.queue));
+        committer.commit(current, batch);
+        drop(committer);
+        lock(&answer).take().unwrap_or_else(|| {
+            let source = std::io::Error::other("the batch was lost");
+            Err(IndexError::io("change", &self.dir)(source))
+        })
+    }
+}
+
+impl Committer {
+    fn commit(&mut self, current: &Current, batch: Vec<Waiting>) {
+        let mut next = Snapshot::clone(&current.get());
+        let mut touched = Vec::new();
+        let mut payloads = Vec::new();
+        let mut accepted = Vec::new();
+        for waiting in batch {
+            let before = waiting.can_fail().then(|| next.clone());
+            match next.apply(&waiting.changes, |id| touched.push(id)) {
+                Ok(applied) => {
+                    payloads.push(waiting.payload);
+                    accepted.push((waiting.answer, applied));
+                }
+                Err(error) => {
+                    *lock(&waiting.answer) = Some(Err(error));
+                    next = before.unwrap_or(next);
+                }
+            }
+        }
+        let written = self.log.append(&payloads).map_err(Arc::new);
+        if written.is_ok() {
+            if let Some(all) = &mut self.touched {
+                all.extend(touched);
+            }
+            current.replace(next);
+        }
+        for (answer, applied) in accepted {
+            *lock(&answer) = Some(match &written {
+                Ok(()) => Ok(applied),
+                Err(error) => Err(IndexError::NotApplied(error.clone())),
+            });
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether applying it reads files, which may turn out to be damaged.
+    fn can_fail(&self) -> bool {
+        let reads = |change: &_| matches!(change, Prepared::DeleteDocument(_));
+        self.changes.iter().any(reads)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced whole, so a poisoned lock guards something whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The file by which writers exclude one another.
+pub(crate) const LOCK_FILE: &str = "writer.lock";
+
+/// Locks a directory against other writers, until the file is dropped.
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, IndexError> {
+    let path = dir.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(IndexError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(IndexError::Locked { dir: dir.into() }),
+        Err(TryLockError::Error(error)) => Err(IndexError::io("lock", &path)(error)),
+    }
+}
