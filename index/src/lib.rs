@@ -15,15 +15,23 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg_attr(not(test), expect(dead_code, reason = "segments will hold it"))]
+mod bitset;
 mod builder;
+#[cfg_attr(not(test), expect(dead_code, reason = "segments will hold it"))]
+mod columns;
 mod corpus;
 mod error;
 mod files;
+mod filter;
+mod filter_json;
 mod graph;
 mod index;
 mod ingest;
 mod links;
 mod manifest;
+#[cfg_attr(not(test), expect(dead_code, reason = "segments will hold it"))]
+mod metadata;
 mod passages;
 mod scan;
 mod staging;
@@ -32,6 +40,8 @@ mod vectors;
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
 pub use corpus::{CorpusReader, LineError, LineReason};
 pub use error::IndexError;
+pub use filter::{Filter, Scalar};
+pub use filter_json::{FilterError, FilterReason};
 pub use index::{EF_SEARCH, GraphState, Hit, Index};
 pub use ingest::{
     BuildEvent, BuildReport, Embedded, IngestError, IngestOptions, build_from_corpus,
