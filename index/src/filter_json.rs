@@ -110,7 +110,7 @@ impl FromStr for Filter {
             return Self::from_json(&value);
         }
         let (key, operator, value) =
-            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(text.into())))?;
+            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(shown(text))))?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         let operator = match (operator, &value) {
             ("eq", Value::Array(_)) => "in",
@@ -218,7 +218,7 @@ impl Room {
             other => {
                 return Err(FilterError {
                     at: format!("{at}.type"),
-                    reason: FilterReason::UnknownType(other.into()),
+                    reason: FilterReason::UnknownType(shown(other)),
                 });
             }
         })
@@ -287,7 +287,7 @@ impl<'a> Node<'a> {
             Some(other) => Err(FilterError {
                 at: self.at.into(),
                 reason: FilterReason::UnknownField {
-                    field: other.clone(),
+                    field: shown(other),
                     of: self.kind.into(),
                     allowed: words,
                 },
@@ -304,7 +304,7 @@ impl<'a> Node<'a> {
         if key.is_empty() || key.starts_with(RESERVED) {
             return Err(FilterError {
                 at: at(),
-                reason: FilterReason::Key(key.into()),
+                reason: FilterReason::Key(shown(key)),
             });
         }
         Ok(key.into())
@@ -360,6 +360,11 @@ fn wrong(at: String, value: &Value, expected: &'static str) -> FilterError {
         at,
         reason: FilterReason::Type { got, expected },
     }
+}
+
+/// As much of what was sent as an error repeats.
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn too_large(at: &str, what: &'static str, limit: usize) -> FilterError {

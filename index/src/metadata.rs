@@ -54,8 +54,8 @@ pub(crate) fn encode(value: Borrowed<'_>, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Collects metadata of passages in memory: 20 bytes for each value of a passage at most, and
-/// about 100 and its length for each distinct value.
+/// Collects metadata of passages in memory: 8 to 24 bytes for each value that a passage holds, and
+/// about 100 and its length for each distinct one.
 #[derive(Default)]
 pub(crate) struct MetadataWriter {
     fields: HashMap<String, Field>,
