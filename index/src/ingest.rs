@@ -1,11 +1,10 @@
 //! From a corpus to an index: read, embed, build. The caller brings the function that embeds.
 
 use std::fmt::{Debug, Display};
-use std::io::BufRead;
 use std::path::Path;
 
 use crate::builder::{BuildOptions, IndexBuilder};
-use crate::corpus::{CorpusReader, LineError, LineReason};
+use crate::corpus::{Corpus, Position, RecordError, RecordReason};
 use crate::error::IndexError;
 use crate::manifest::Manifest;
 use crate::passages::Passage;
@@ -36,7 +35,7 @@ impl IngestOptions {
 #[derive(Debug)]
 pub enum BuildEvent<'a> {
     /// A line was skipped.
-    BadLine(&'a LineError),
+    BadLine(&'a RecordError),
     /// Passages were embedded and written.
     Embedded {
         /// Passages so far.
@@ -71,7 +70,7 @@ pub enum IngestError<E: Debug + Display> {
     /// A line is bad and [`IngestOptions::strict`] is set, or the corpus cannot be read any
     /// further.
     #[error("{0}")]
-    Line(LineError),
+    Line(RecordError),
     /// No line holds a passage.
     #[error("the corpus holds no passage ({bad_lines} bad lines)")]
     NoPassages {
@@ -105,21 +104,20 @@ pub type Embedded = Result<Vec<Vec<f32>>, String>;
 ///
 /// # Errors
 /// See [`IngestError`]. What stood at `out` then still stands there.
-pub fn build_from_corpus<R, E>(
-    mut corpus: CorpusReader<R>,
+pub fn build_from_corpus<E>(
+    mut corpus: Corpus,
     out: &Path,
     options: IngestOptions,
     mut embed: impl FnMut(&[Passage]) -> Result<Vec<Embedded>, E>,
     mut on_event: impl FnMut(BuildEvent<'_>),
 ) -> Result<BuildReport, IngestError<E>>
 where
-    R: BufRead,
     E: Debug + Display,
 {
     let mut builder = IndexBuilder::create(out, options.build)?;
     let mut bad_lines = 0;
-    let mut bad_line = |error: LineError, on_event: &mut dyn FnMut(BuildEvent<'_>)| {
-        if options.strict || matches!(error.reason, LineReason::Read(_)) {
+    let mut bad_line = |error: RecordError, on_event: &mut dyn FnMut(BuildEvent<'_>)| {
+        if options.strict || matches!(error.reason, RecordReason::Read(_)) {
             return Err(IngestError::Line(error));
         }
         bad_lines += 1;
@@ -133,20 +131,21 @@ where
         let at_end = item.is_none();
         match item {
             None => {}
-            Some(Ok(passage)) => {
-                lines.push(corpus.line());
-                batch.push(passage);
+            Some(Ok(document)) => {
+                lines.push(corpus.position().cloned().unwrap_or(Position::Line(0)));
+                batch.push(Passage::from(document));
             }
             Some(Err(error)) => bad_line(error, &mut on_event)?,
         }
         if !batch.is_empty() && (at_end || batch.len() >= options.batch_passages) {
             let embedded = embed_batch(&batch, &mut embed)?;
-            for ((passage, line), vectors) in batch.drain(..).zip(lines.drain(..)).zip(embedded) {
+            for ((passage, position), vectors) in batch.drain(..).zip(lines.drain(..)).zip(embedded)
+            {
                 match vectors {
                     Ok(vectors) => builder.add(&passage, &vectors)?,
                     Err(reason) => {
-                        let reason = LineReason::NotEmbeddable(reason);
-                        bad_line(LineError { line, reason }, &mut on_event)?;
+                        let reason = RecordReason::NotEmbeddable(reason);
+                        bad_line(RecordError { position, reason }, &mut on_event)?;
                     }
                 }
             }

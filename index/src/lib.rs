@@ -5,7 +5,8 @@
 //! [`Fingerprints`], and an index is only searched with queries of the same model
 //! ([`Index::check_fingerprints`]).
 //!
-//! - [`CorpusReader`] reads a JSONL corpus and reports bad lines as values.
+//! - [`Corpus`] reads documents (JSON lines, Parquet, folders of text) and reports bad ones as values;
+//!   a [`Splitter`] makes passages of those that are long.
 //! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
 //!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
 //! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
@@ -26,11 +27,13 @@ mod links;
 mod manifest;
 mod passages;
 mod scan;
+mod sentences;
+mod split;
 mod staging;
 mod vectors;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
-pub use corpus::{CorpusReader, LineError, LineReason};
+pub use corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use error::IndexError;
 pub use index::{EF_SEARCH, GraphState, Hit, Index};
 pub use ingest::{
@@ -39,4 +42,6 @@ pub use ingest::{
 pub use manifest::{
     FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
 };
-pub use passages::Passage;
+pub use passages::{Part, Passage};
+pub use sentences::{sentence_prefixes, sentences};
+pub use split::{SplitPassage, Splitter};

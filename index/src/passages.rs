@@ -27,6 +27,21 @@ pub struct Passage {
     /// Anything else that is known about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
+    /// The part of a longer document that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Where a passage's text stands in the document that it was split from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The document's id.
+    pub document: String,
+    /// Its first character in the document's text, from 0; characters are Unicode code points.
+    pub start: usize,
+    /// The character after its last.
+    pub end: usize,
 }
 
 // 128 bits of blake3: two ids that share them will not be met.

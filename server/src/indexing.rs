@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::{ForwardError, Model};
 use onegen_index::{
-    BuildEvent, BuildOptions, CorpusReader, Embedded, Fingerprints, Index, IndexError,
-    IngestOptions, Passage, build_from_corpus,
+    BuildEvent, BuildOptions, Corpus, Embedded, Fingerprints, Index, IndexError, IngestOptions,
+    Passage, build_from_corpus,
 };
 
 /// Opens an index that somebody built.
@@ -69,7 +69,7 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
     let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
     let progress = progress_bar(corpus.metadata()?.len());
     let report = build_from_corpus(
-        CorpusReader::open(corpus)?,
+        Corpus::open(corpus)?,
         dir,
         IngestOptions::new(options),
         |passages| embed(model, passages),

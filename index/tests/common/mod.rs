@@ -38,6 +38,7 @@ pub(crate) fn passage(number: usize) -> Passage {
             .is_multiple_of(2)
             .then(|| format!("https://example.org/{number}")),
         metadata: None,
+        part: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
-use onegen_index::{BuildOptions, CorpusReader, IngestOptions, build_from_corpus};
+use onegen_index::{BuildOptions, Corpus, IngestOptions, build_from_corpus};
 use serde_json::json;
 
 use crate::Format;
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let in_corpus = || format!("cannot read the corpus {}", arguments.corpus.display());
-    let corpus = CorpusReader::open(&arguments.corpus).with_context(in_corpus)?;
+    let corpus = Corpus::open(&arguments.corpus).with_context(in_corpus)?;
     let corpus_bytes = fs::metadata(&arguments.corpus)
         .with_context(in_corpus)?
         .len();
