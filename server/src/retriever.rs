@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onegen_engine::{Passage, RetrieveError, Retriever};
-use onegen_index::Index;
+use onegen_index::{Index, SearchOptions};
 
 /// Answers the engine's query embeddings from an index.
 pub(crate) struct IndexRetriever {
@@ -20,7 +20,7 @@ impl Retriever for IndexRetriever {
     fn retrieve(&self, query_embedding: &[f32], k: usize) -> Result<Vec<Passage>, RetrieveError> {
         let hits = self
             .index
-            .search(query_embedding, k)
+            .search(query_embedding, &SearchOptions::new(k))
             .map_err(RetrieveError::new)?;
         Ok(hits
             .into_iter()
