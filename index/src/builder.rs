@@ -198,6 +198,11 @@ impl IndexBuilder {
         tracked::replace(&path, &json)
     }
 
+    /// Gives up: nothing is left for another builder to go on with.
+    pub fn discard(mut self) {
+        self.staging.discard();
+    }
+
     /// Builds the graph if the collection is large, writes the manifest, and puts the index in its
     /// place.
     ///

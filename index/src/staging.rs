@@ -45,6 +45,11 @@ impl Staging {
         self.keep = true;
     }
 
+    /// Takes [`Staging::keep`] back.
+    pub(crate) fn discard(&mut self) {
+        self.keep = false;
+    }
+
     /// The content of a file, if it is there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
         let path = self.path.join(name);
