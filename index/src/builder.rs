@@ -51,6 +51,7 @@ impl BuildOptions {
 struct Progress {
     /// What is built of what and how; another job does not go on with it.
     job: String,
+    dimension: usize,
     written: WrittenSoFar,
     /// What the caller needs to go on.
     source: u64,
@@ -82,7 +83,7 @@ impl IndexBuilder {
     pub fn create(dir: &Path, options: BuildOptions) -> Result<Self, IndexError> {
         check(&options)?;
         let staging = Staging::begin(dir)?;
-        staging.empty()?;
+        staging.clear_except(&[])?;
         let segment = staging.path().join(segment::directory_name(SEGMENT));
         Ok(Self {
             segment: SegmentWriter::create(segment, options.dimension)?,
@@ -103,10 +104,14 @@ impl IndexBuilder {
         check(&options)?;
         let mut staging = Staging::begin(dir)?;
         staging.keep();
-        let segment = staging.path().join(segment::directory_name(SEGMENT));
+        let segment_name = segment::directory_name(SEGMENT);
+        let segment = staging.path().join(&segment_name);
         let progress = staging.read(PROGRESS_FILE)?;
         let progress = progress.and_then(|json| serde_json::from_slice::<Progress>(&json).ok());
-        if let Some(progress) = progress.filter(|progress| progress.job == job) {
+        let same = |p: &Progress| p.job == job && p.dimension == options.dimension;
+        if let Some(progress) = progress.filter(same) {
+            // The interrupted build may have been about to finish.
+            staging.clear_except(&[PROGRESS_FILE, &segment_name])?;
             match SegmentWriter::resume(segment.clone(), options.dimension, &progress.written) {
                 Ok(segment) => {
                     let builder = Self {
@@ -123,7 +128,7 @@ impl IndexBuilder {
                 }
             }
         }
-        staging.empty()?;
+        staging.clear_except(&[])?;
         let builder = Self {
             segment: SegmentWriter::create(segment, options.dimension)?,
             staging,
@@ -180,9 +185,13 @@ impl IndexBuilder {
             return Ok(());
         };
         self.check_written()?;
+        // After a sync that failed, another one can succeed although data was lost.
+        let written = self.segment.sync();
+        self.write_failed |= written.is_err();
         let progress = Progress {
             job,
-            written: self.segment.sync()?,
+            dimension: self.options.dimension,
+            written: written?,
             source,
         };
         let path = self.staging.path().join(PROGRESS_FILE);

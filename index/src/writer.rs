@@ -1,5 +1,7 @@
 //! The one who changes an open index: batches go to the log together, then searches see them.
 
+#[cfg(unix)]
+use std::fs::{self, Metadata};
 use std::fs::{File, TryLockError};
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -119,6 +121,7 @@ impl Committer {
         let mut accepted = Vec::new();
         for waiting in batch {
             let before = waiting.can_fail().then(|| next.clone());
+            let touched_before = touched.len();
             match next.apply(&waiting.changes, |id| touched.push(id)) {
                 Ok(applied) => {
                     payloads.push(waiting.payload);
@@ -127,6 +130,7 @@ impl Committer {
                 Err(error) => {
                     *lock(&waiting.answer) = Some(Err(error));
                     next = before.unwrap_or(next);
+                    touched.truncate(touched_before);
                 }
             }
         }
@@ -165,15 +169,33 @@ pub(crate) const LOCK_FILE: &str = "writer.lock";
 /// Locks a directory against other writers, until the file is dropped.
 pub(crate) fn lock_directory(dir: &Path) -> Result<File, IndexError> {
     let path = dir.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(IndexError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(IndexError::Locked { dir: dir.into() }),
-        Err(TryLockError::Error(error)) => Err(IndexError::io("lock", &path)(error)),
+    loop {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(IndexError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) if stands_at(&file, &path) => return Ok(file),
+            // A build has replaced the whole directory since the file was opened.
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(IndexError::Locked { dir: dir.into() }),
+            Err(TryLockError::Error(error)) => return Err(IndexError::io("lock", &path)(error)),
+        }
     }
+}
+
+/// Whether a path still leads to an open file.
+#[cfg(unix)]
+fn stands_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let (opened, standing) = (file.metadata().map(place), fs::metadata(path).map(place));
+    opened.is_ok_and(|opened| standing.is_ok_and(|standing| opened == standing))
+}
+
+#[cfg(not(unix))]
+fn stands_at(_: &File, _: &Path) -> bool {
+    true
 }
