@@ -8,6 +8,9 @@
 #[path = "common/child.rs"]
 mod child;
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "common/failing.rs"]
+mod failing;
 
 use std::path::Path;
 use std::thread;
@@ -91,6 +94,15 @@ struct Model {
     writer: u64,
     batches: u64,
     content: Content,
+}
+
+fn models() -> Vec<Model> {
+    let model = |writer| Model {
+        writer,
+        batches: 0,
+        content: Vec::new(),
+    };
+    (0..WRITERS).map(model).collect()
 }
 
 impl Model {
@@ -181,12 +193,7 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
     let dir = home.path().join("index");
     let builder = IndexBuilder::create(&dir, small_options()).unwrap();
     builder.finish().unwrap();
-    let model = |writer| Model {
-        writer,
-        batches: 0,
-        content: Vec::new(),
-    };
-    let mut models: Vec<Model> = (0..WRITERS).map(model).collect();
+    let mut models = models();
     let began = Instant::now();
     let rounds = rounds("ONEGEN_CRASH_ROUNDS", 150);
     let (mut merged, mut left) = (0, 0);
@@ -242,6 +249,104 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
         began.elapsed()
     );
     assert!(changes > rounds as u64 && merged > rounds / 10 && left > 0);
+}
+
+/// Changes and compacts an index while the disk begins to fail; nothing is lost that was acknowledged
+/// before, and nothing that was refused is there.
+#[cfg(target_os = "linux")]
+fn change_until_the_disk_fails(
+    dir: &Path,
+    seed: u64,
+    microseconds: u64,
+    calls: &[i64],
+    done: &[u64],
+) {
+    let index = Index::open_for_changes_with(dir, DELTA_VECTORS).unwrap();
+    let began = Instant::now();
+    // Failing renames disturb merges only.
+    let is_over = || began.elapsed() > Duration::from_micros(2 * microseconds);
+    thread::scope(|scope| {
+        for (&done, writer) in done.iter().zip(0..) {
+            let index = &index;
+            scope.spawn(move || {
+                for number in done + 1.. {
+                    match index.apply(batch(seed, writer, number)) {
+                        Ok(_) => tell("applied", &[writer, number]),
+                        Err(error) => {
+                            let text = error.to_string();
+                            assert!(text.starts_with("nothing was changed: cannot"), "{text}");
+                            tell("refused", &[]);
+                            assert!(index.apply(batch(seed, writer, number)).is_err());
+                            break;
+                        }
+                    }
+                    if is_over() {
+                        break;
+                    }
+                }
+            });
+        }
+        scope.spawn(|| while index.compact().is_ok() && !is_over() {});
+        thread::sleep(Duration::from_micros(microseconds));
+        failing::fail_everywhere(calls);
+    });
+    // Searches go on.
+    assert_eq!(all(&index).unwrap().len() as u64, index.passages());
+    tell("failing", &[u64::from(index.compact().is_err())]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_begins_to_fail_at_any_moment_loses_no_acknowledged_change() {
+    const TEST: &str = "a_disk_that_begins_to_fail_at_any_moment_loses_no_acknowledged_change";
+    let kinds = [failing::SYNC, failing::WRITE, failing::RENAME];
+    if let Some((dir, task)) = task::<u64>() {
+        let calls = kinds[task[2] as usize];
+        return change_until_the_disk_fails(&dir, task[0], task[1], calls, &task[3..]);
+    }
+    let seed: u64 = random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let builder = IndexBuilder::create(&dir, small_options()).unwrap();
+    builder.finish().unwrap();
+    let mut models = models();
+    let began = Instant::now();
+    let rounds = rounds("ONEGEN_CRASH_ROUNDS", 90);
+    let (mut refused, mut unmerged) = (0, 0);
+    for round in 0..rounds {
+        let kind = round % kinds.len();
+        let mut acknowledged: Vec<u64> = models.iter().map(|model| model.batches).collect();
+        let task = [seed, rng.random_range(0..40_000), kind as u64];
+        let child = Running::start(command(TEST, &dir, &[&task[..], &acknowledged].concat()));
+        let (told, ended) = child.wait();
+        assert!(ended);
+        for (what, numbers) in told {
+            match (&what[..], &numbers[..]) {
+                ("applied", &[writer, number]) => acknowledged[writer as usize] = number,
+                ("refused", []) => refused += 1,
+                ("failing", &[failing]) => unmerged += failing,
+                _ => (),
+            }
+        }
+        for index in [
+            Index::open(&dir).unwrap(),
+            Index::open_for_changes_with(&dir, usize::MAX).unwrap(),
+        ] {
+            hold_against(&index, seed, &mut models, &acknowledged);
+            // The process lived, so what it refused it also took back.
+            let reached: Vec<u64> = models.iter().map(|model| model.batches).collect();
+            assert_eq!(reached, acknowledged);
+        }
+        assert_whole(&dir);
+        assert_no_leftovers(&dir);
+    }
+    println!(
+        "{rounds} failures in {:.1?}: {refused} changes and {unmerged} merges were refused",
+        began.elapsed()
+    );
+    assert!(refused > rounds / 2 && unmerged as usize == rounds);
 }
 
 /// Numbers of the segments.

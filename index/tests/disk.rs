@@ -9,22 +9,22 @@
 #[path = "common/child.rs"]
 mod child;
 mod common;
+#[path = "common/failing.rs"]
+mod failing;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Barrier;
 use std::thread;
 
 use common::{
     all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names, options,
     passage,
 };
+use failing::{RENAME, SYNC, WRITE, fail};
 use onegen_index::{
     BuildOptions, Change, Index, IndexBuilder, IndexError, Manifest, Passage, SearchOptions,
 };
-use seccompiler::{SeccompAction, SeccompFilter, SeccompRule, apply_filter};
 
 const DIMENSION: usize = 8;
 
@@ -38,21 +38,8 @@ fn upsert(number: usize, text: &str) -> Change {
     }
 }
 
-/// From now on the system calls of this thread, and of those that it starts, fail with EIO.
-fn fail(calls: &[i64]) {
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = calls.iter().map(|&c| (c, vec![])).collect();
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EIO as u32),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
-    apply_filter(&program).unwrap();
-}
-
 /// Does something in a thread of which these system calls fail.
-fn failing<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
+fn where_fail<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             fail(calls);
@@ -62,9 +49,6 @@ fn failing<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-const SYNC: [i64; 2] = [libc::SYS_fsync, libc::SYS_fdatasync];
-const WRITE: [i64; 1] = [libc::SYS_write];
-
 /// Fails unless an error says which call failed on which file.
 fn assert_says(error: &IndexError, wanted: &[&str]) {
     let text = error.to_string();
@@ -73,7 +57,7 @@ fn assert_says(error: &IndexError, wanted: &[&str]) {
 
 #[test]
 fn a_change_that_the_disk_refuses_is_not_applied_and_no_later_one_is() {
-    for (calls, action) in [(&SYNC[..], "cannot sync"), (&WRITE[..], "cannot write")] {
+    for (calls, action) in [(SYNC, "cannot sync"), (WRITE, "cannot write")] {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("index");
         build(&dir, options(DIMENSION), &clustered(1, 9, DIMENSION, 3));
@@ -81,7 +65,7 @@ fn a_change_that_the_disk_refuses_is_not_applied_and_no_later_one_is() {
         index.apply(vec![upsert(20, "acknowledged")]).unwrap();
         let before = all(&index).unwrap();
         let change = |index: &Index| index.apply(vec![upsert(21, "refused"), upsert(1, "refused")]);
-        let error = failing(calls, || change(&index)).unwrap_err();
+        let error = where_fail(calls, || change(&index)).unwrap_err();
         assert!(matches!(error, IndexError::NotApplied(_)), "{error}");
         assert_says(
             &error,
@@ -117,11 +101,11 @@ fn a_merge_that_the_disk_refuses_leaves_the_index_as_it_was() {
         graph_options(DIMENSION),
         &clustered(1, 40, DIMENSION, 3),
     );
-    for calls in [&SYNC[..], &WRITE[..], &[libc::SYS_rename]] {
+    for calls in [SYNC, WRITE, RENAME] {
         let index = Index::open_for_changes(&dir).unwrap();
         index.apply(vec![upsert(20, "again")]).unwrap();
         let (before, files) = (all(&index).unwrap(), names(&dir));
-        let error = failing(calls, || index.compact()).unwrap_err();
+        let error = where_fail(calls, || index.compact()).unwrap_err();
         assert_says(&error, &["cannot", "Input/output error"]);
         assert_eq!(all(&index).unwrap(), before);
         assert_eq!(names(&dir), files, "nothing unfinished stays");
@@ -146,7 +130,7 @@ fn a_build_never_trusts_what_a_failed_sync_may_have_lost() {
     (0..3).for_each(|number| add(&mut builder, number));
     builder.save_progress(3).unwrap();
     (3..5).for_each(|number| add(&mut builder, number));
-    let error = failing(&SYNC, || builder.save_progress(5)).unwrap_err();
+    let error = where_fail(SYNC, || builder.save_progress(5)).unwrap_err();
     assert_says(&error, &["cannot sync", "Input/output error"]);
     assert!(builder.save_progress(5).is_err());
     assert!(builder.finish().is_err());
@@ -165,16 +149,12 @@ fn a_build_that_the_disk_refuses_leaves_the_old_index() {
     let vectors = clustered(1, 40, DIMENSION, 3);
     build(&dir, options(DIMENSION), &vectors[..4]);
     let before = all(&Index::open(&dir).unwrap()).unwrap();
-    for calls in [
-        &SYNC[..],
-        &WRITE[..],
-        &[libc::SYS_rename, libc::SYS_renameat2],
-    ] {
+    for calls in [SYNC, WRITE, RENAME] {
         let mut builder = IndexBuilder::create(&dir, graph_options(DIMENSION)).unwrap();
         for (number, vector) in vectors.iter().enumerate() {
             builder.add(&passage(number), &[vector]).unwrap();
         }
-        let error = failing(calls, || builder.finish()).unwrap_err();
+        let error = where_fail(calls, || builder.finish()).unwrap_err();
         assert_says(&error, &["cannot", "Input/output error"]);
         assert_eq!(all(&Index::open(&dir).unwrap()).unwrap(), before);
         assert_eq!(names(home.path()), ["index"]);
@@ -182,63 +162,8 @@ fn a_build_that_the_disk_refuses_leaves_the_old_index() {
     assert_whole(&dir);
 }
 
-/// Every `n`th call of a kind fails, once, whichever it is; what was acknowledged is always there.
-#[test]
-fn whichever_directory_sync_or_rename_of_a_merge_fails_nothing_is_lost() {
-    let home = tempfile::tempdir().unwrap();
-    let dir = home.path().join("index");
-    build(
-        &dir,
-        graph_options(DIMENSION),
-        &clustered(1, 40, DIMENSION, 3),
-    );
-    let mut index = Index::open_for_changes_with(&dir, usize::MAX).unwrap();
-    let mut number = 100;
-    for calls in [
-        &SYNC[..],
-        &[libc::SYS_rename],
-        &[libc::SYS_unlink, libc::SYS_unlinkat],
-    ] {
-        for _ in 0..10 {
-            // The disk begins to fail at any moment of a merge, for this thread's merge only.
-            let barrier = Barrier::new(2);
-            let merged = thread::scope(|scope| {
-                let compaction = scope.spawn(|| {
-                    fail(calls);
-                    barrier.wait();
-                    index.compact()
-                });
-                barrier.wait();
-                for _ in 0..3 {
-                    number += 1;
-                    // Refused only once the log is not to be trusted.
-                    if index.apply(vec![upsert(number, "new")]).is_err() {
-                        number -= 1;
-                        break;
-                    }
-                }
-                compaction.join().unwrap()
-            });
-            let reader = Index::open(&dir).unwrap();
-            let wanted = 40 + (number - 100) as u64;
-            assert_eq!(
-                (index.passages(), reader.passages()),
-                (wanted, wanted),
-                "{merged:?}"
-            );
-            assert_eq!(all(&index).unwrap(), all(&reader).unwrap());
-            drop(index);
-            assert_whole(&dir);
-            index = Index::open_for_changes_with(&dir, usize::MAX).unwrap();
-            assert_eq!(index.passages(), wanted);
-            assert_no_leftovers(&dir);
-        }
-    }
-}
-
-/// Runs a test again where it may mount a tmpfs of so many bytes on a directory. `false` if no such
-/// place can be had.
-fn on_a_small_disk(test: &str, bytes: u64) -> bool {
+/// Runs a test again where a tmpfs of so many bytes is mounted on a directory, if one can be.
+fn on_a_small_disk(test: &str, bytes: u64) {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "--"]);
@@ -251,7 +176,9 @@ fn on_a_small_disk(test: &str, bytes: u64) -> bool {
     command.arg(std::env::current_exe().unwrap());
     child::set(&mut command, test, home.path(), &[]);
     match command.output() {
-        Ok(output) if output.status.success() => true,
+        Ok(output) if output.status.success() => {
+            println!("{}", String::from_utf8_lossy(&output.stdout));
+        }
         Ok(output) if output.status.code() == Some(101) => panic!(
             "{}{}",
             String::from_utf8_lossy(&output.stdout),
@@ -259,7 +186,6 @@ fn on_a_small_disk(test: &str, bytes: u64) -> bool {
         ),
         other => {
             println!("skipped: no small disk can be mounted here: {other:?}");
-            false
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A test that starts itself as another process, which can be killed.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -88,6 +90,15 @@ impl Running {
     /// well.
     pub(crate) fn kill(mut self) -> (Vec<Told>, bool) {
         let _ = self.child.kill();
+        self.ended()
+    }
+
+    /// [`Running::kill`], once it ends by itself.
+    pub(crate) fn wait(mut self) -> (Vec<Told>, bool) {
+        self.ended()
+    }
+
+    fn ended(&mut self) -> (Vec<Told>, bool) {
         let status = self.child.wait().unwrap();
         assert!(
             status.success() || status.code().is_none(),
