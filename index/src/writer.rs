@@ -199,3 +199,82 @@ fn stands_at(file: &File, path: &Path) -> bool {
 fn stands_at(_: &File, _: &Path) -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitset::Bitset;
+    use crate::builder::{BuildOptions, IndexBuilder};
+    use crate::change::Change;
+    use crate::delta::Delta;
+    use crate::manifest::Fingerprints;
+    use crate::passages::{Part, Passage};
+    use crate::segment::{Segment, directory_name};
+    use crate::snapshot::LiveSegment;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_in_a_directory_that_was_replaced_is_no_lock() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(LOCK_FILE);
+        let lock = lock_directory(home.path()).unwrap();
+        assert!(stands_at(&lock, &path));
+        fs::rename(&path, home.path().join("aside")).unwrap();
+        assert!(!stands_at(&lock, &path));
+        let _other = lock_directory(home.path()).unwrap();
+        assert!(!stands_at(&lock, &path));
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_applied_touches_nothing_of_a_merge() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("index");
+        let fingerprints = Fingerprints {
+            name: String::new(),
+            model: String::new(),
+            tokenizer: String::new(),
+            template: String::new(),
+        };
+        let mut builder = IndexBuilder::create(&dir, BuildOptions::new(1, fingerprints)).unwrap();
+        let document = String::from("document");
+        let passage = Passage {
+            id: "a".into(),
+            title: String::new(),
+            text: String::new(),
+            url: None,
+            metadata: None,
+            part: Some(Part {
+                document: document.clone(),
+                start: 0,
+                end: 0,
+            }),
+        };
+        builder.add(&passage, &[[1.0]]).unwrap();
+        let manifest = builder.finish().unwrap();
+        let record = manifest.segments[0].clone();
+        let lines = dir
+            .join(directory_name(record.number))
+            .join("passages.jsonl");
+        let length = fs::metadata(&lines).unwrap().len() as usize;
+        fs::write(&lines, vec![b' '; length]).unwrap();
+        let segment = Segment::open(&dir, record, 1).unwrap();
+        let current = Current::new(Snapshot {
+            segments: vec![LiveSegment::new(Arc::new(segment), Bitset::new(1))],
+            delta: Arc::new(Delta::default()),
+            dimension: 1,
+        });
+        let log = Log::create(&dir, &manifest.index_id, 9).unwrap();
+        let writer = Writer::new(&dir, lock_directory(&dir).unwrap(), manifest, log);
+        writer.committer().touched = Some(Vec::new());
+
+        let delete = Change::Delete { id: "b".into() };
+        let unreadable = Change::DeleteDocument { id: document };
+        let changes = [delete.clone(), unreadable].map(|change| change.prepare(1).unwrap());
+        assert!(writer.apply(&current, changes.into()).is_err());
+        assert_eq!(writer.committer().touched.as_deref(), Some(&[][..]));
+        let delete = delete.prepare(1).unwrap();
+        writer.apply(&current, vec![delete]).unwrap();
+        let committer = writer.committer();
+        assert_eq!(committer.touched.as_ref().map(Vec::len), Some(1));
+    }
+}

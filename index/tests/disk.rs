@@ -219,12 +219,12 @@ fn changes_and_merges_on_a_full_disk_are_refused_and_go_on_when_there_is_space()
     build(&dir, options, &clustered(1, 100, DIMENSION, 3));
     let text = "long ".repeat(400);
     let (mut number, mut refused_merges) = (1000, 0);
-    for leave in (0..60).map(|n| n * 4096) {
+    for leave in (0..60).map(|n| n * 2048) {
         let index = Index::open_for_changes_with(&dir, 1 << 30).unwrap();
         fill(&ballast, leave);
         let first = number;
         // A full disk refuses a merge, and what was acknowledged stays.
-        if (leave / 4096) % 2 == 1 {
+        if (leave / 2048) % 2 == 1 {
             index
                 .apply(vec![upsert(number, &text)])
                 .map(|_| number += 1)
