@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::{Running, command, task, tell, within};
-use common::{all, assert_no_leftovers, assert_whole, names, options, rounds};
+use common::{all, assert_no_leftovers, assert_whole, ingested, names, options, rounds};
 use onegen_index::{BuildOptions, Change, Index, IndexBuilder, Part, Passage};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, random};
@@ -373,14 +373,18 @@ fn corpus(generation: u64) -> Content {
 fn build(dir: &Path, generation: u64, resumes: bool) {
     let (mut builder, from) = match resumes {
         true => IndexBuilder::resume(dir, small_options(), &generation.to_string()).unwrap(),
-        false => (IndexBuilder::create(dir, small_options()).unwrap(), 0),
+        false => (
+            IndexBuilder::create(dir, small_options()).unwrap(),
+            ingested(0),
+        ),
     };
+    let from = from.records;
     tell("from", &[from]);
     for (number, (passage, vectors)) in corpus(generation).iter().enumerate().skip(from as usize) {
         builder.add(passage, vectors).unwrap();
         let added = number as u64 + 1;
         if added.is_multiple_of(9) {
-            builder.save_progress(added).unwrap();
+            builder.save_progress(&ingested(added)).unwrap();
             tell("saved", &[added]);
         }
     }

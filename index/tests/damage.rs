@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use common::{all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names};
-use common::{options, passage, rounds};
+use common::{ingested, options, passage, rounds};
 use onegen_index::{
     BuildOptions, Change, Filter, Hit, Index, IndexBuilder, IndexError, MANIFEST_FILE, Manifest,
     Part, Passage, Remedy, SearchOptions, SegmentSearch, verify,
@@ -574,18 +574,18 @@ fn a_build_that_was_refused_its_place_can_still_go_on() {
     let open = Index::open_for_changes(&dir).unwrap();
     let resume = || IndexBuilder::resume(&dir, graph_options(8), "job").unwrap();
     let (mut builder, from) = resume();
-    assert_eq!(from, 0);
+    assert_eq!(from.records, 0);
     for number in 0..3 {
         builder.add(&passage(number), &[[1.0; 8]]).unwrap();
     }
-    builder.save_progress(3).unwrap();
+    builder.save_progress(&ingested(3)).unwrap();
     let error = builder.finish().unwrap_err();
     assert!(matches!(error, IndexError::Locked { .. }), "{error}");
     assert_eq!(open.passages(), 4);
     drop(open);
     // The refused one had written everything that an index has.
     let (mut builder, from) = resume();
-    assert_eq!((from, builder.passages()), (3, 3));
+    assert_eq!((from.records, builder.passages()), (3, 3));
     builder.add(&passage(3), &[[1.0; 8]]).unwrap();
     builder.finish().unwrap();
     let index = Index::open_for_changes(&dir).unwrap();
@@ -603,10 +603,10 @@ fn a_build_of_another_job_or_width_begins_anew() {
     for (width, job) in [(4, "job"), (8, "another")] {
         let (mut builder, _) = IndexBuilder::resume(&dir, options(8), "job").unwrap();
         builder.add(&passage(0), &[[1.0; 8]]).unwrap();
-        builder.save_progress(1).unwrap();
+        builder.save_progress(&ingested(1)).unwrap();
         drop(builder);
         let (builder, from) = IndexBuilder::resume(&dir, options(width), job).unwrap();
-        assert_eq!((from, builder.passages()), (0, 0), "{width} {job}");
+        assert_eq!((from.records, builder.passages()), (0, 0), "{width} {job}");
         drop(builder);
     }
 }

@@ -18,8 +18,8 @@ use std::process::Command;
 use std::thread;
 
 use common::{
-    all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names, options,
-    passage,
+    all, assert_no_leftovers, assert_whole, build, clustered, graph_options, ingested, names,
+    options, passage,
 };
 use failing::{RENAME, SYNC, WRITE, fail};
 use onegen_index::{
@@ -128,15 +128,15 @@ fn a_build_never_trusts_what_a_failed_sync_may_have_lost() {
         builder.add(&passage(number), &[&vectors[number]]).unwrap();
     };
     (0..3).for_each(|number| add(&mut builder, number));
-    builder.save_progress(3).unwrap();
+    builder.save_progress(&ingested(3)).unwrap();
     (3..5).for_each(|number| add(&mut builder, number));
-    let error = where_fail(SYNC, || builder.save_progress(5)).unwrap_err();
+    let error = where_fail(SYNC, || builder.save_progress(&ingested(5))).unwrap_err();
     assert_says(&error, &["cannot sync", "Input/output error"]);
-    assert!(builder.save_progress(5).is_err());
+    assert!(builder.save_progress(&ingested(5)).is_err());
     assert!(builder.finish().is_err());
     assert!(!dir.exists());
     let (mut builder, from) = resume();
-    assert_eq!(from, 3);
+    assert_eq!(from.records, 3);
     (3..5).for_each(|number| add(&mut builder, number));
     builder.finish().unwrap();
     assert_eq!(Index::open(&dir).unwrap().passages(), 5);
@@ -297,7 +297,7 @@ fn a_build_on_a_full_disk_is_refused_leaves_the_old_index_and_goes_on_when_there
         for number in from as usize..vectors.len() {
             builder.add(&passage(number), &[&vectors[number]])?;
             if number % 50 == 49 {
-                builder.save_progress(number as u64 + 1)?;
+                builder.save_progress(&ingested(number as u64 + 1))?;
             }
         }
         builder.finish()
@@ -314,6 +314,7 @@ fn a_build_on_a_full_disk_is_refused_leaves_the_old_index_and_goes_on_when_there
             fs::remove_dir_all(home.join("other")).unwrap();
         }
         match resume().and_then(|(builder, from)| {
+            let from = from.records;
             assert!(from >= reached, "{from} after {reached}");
             reached = from;
             go_on(builder, from)

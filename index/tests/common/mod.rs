@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use onegen_index::{
-    BuildOptions, Fingerprints, Index, IndexBuilder, IndexError, MANIFEST_FILE, Manifest, Passage,
+    BuildOptions, Fingerprints, Index, IndexBuilder, IndexError, Ingested, MANIFEST_FILE, Manifest,
+    Passage,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -143,4 +144,12 @@ pub(crate) fn assert_whole(dir: &Path) {
         "{:?}",
         verification.findings
     );
+}
+
+/// Progress of a build that has read so many records.
+pub(crate) fn ingested(records: u64) -> Ingested {
+    Ingested {
+        records,
+        ..Ingested::default()
+    }
 }
