@@ -330,7 +330,7 @@ fn a_build_on_a_full_disk_is_refused_leaves_the_old_index_and_goes_on_when_there
     fs::remove_file(&ballast).ok();
     if all(&Index::open(&dir).unwrap()).unwrap() == before {
         let (builder, from) = resume().unwrap();
-        go_on(builder, from).unwrap();
+        go_on(builder, from.records).unwrap();
     }
     let undisturbed = home.join("undisturbed");
     build(&undisturbed, graph_options(DIMENSION), &vectors);
