@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::calibrate::{RECALL, calibrate};
+use crate::dot_i8::LARGEST_DIMENSION;
 use crate::error::IndexError;
 use crate::files::{self, TrackedFile};
 use crate::graph;
-use crate::manifest::{Fingerprints, GraphParameters, MANIFEST_FILE, Manifest};
+use crate::manifest::{Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE, Manifest};
 use crate::passages::{Passage, PassageWriter};
 use crate::staging::Staging;
 use crate::vectors::{VectorStore, VectorWriter, normalised};
 
 /// Vectors up to which a collection is scanned exactly instead of through a graph. Scanning 20,000
 /// vectors of 896 dimensions takes 3.3 ms on two cores: nothing beside the model, and never wrong.
-pub const EXACT_SCAN_LIMIT: u32 = 30_000;
+pub const EXACT_SCAN_LIMIT: u32 = 5_000;
 
 /// How an index is built.
 #[derive(Debug, Clone)]
@@ -61,19 +63,19 @@ impl IndexBuilder {
     /// [`IndexError::NotReplaceable`] if anything but an index stands there, [`IndexError::Option`]
     /// for options that make no sense.
     pub fn create(dir: &Path, options: BuildOptions) -> Result<Self, IndexError> {
-        if options.dimension == 0 || u32::try_from(options.dimension).is_err() {
+        if !(1..=LARGEST_DIMENSION).contains(&options.dimension) {
             let value = options.dimension;
             return Err(IndexError::Option {
                 name: "dimension",
                 value,
-                allowed: "at least 1, and below 2^32",
+                allowed: "between 1 and 131072",
             });
         }
         options.graph.check()?;
         let staging = Staging::create(dir)?;
         Ok(Self {
             passages: PassageWriter::create(staging.path())?,
-            vectors: VectorWriter::create(staging.path())?,
+            vectors: VectorWriter::create(staging.path(), options.dimension)?,
             staging,
             options,
             write_failed: false,
@@ -168,10 +170,13 @@ impl IndexBuilder {
 
         if manifest.vectors > exact_scan_limit {
             let vectors = VectorStore::open_written(dir, dimension)?;
-            let links = graph::build(&vectors, &graph, on_linked)?;
+            let links = graph::build(vectors.codes(), &graph, on_linked)?;
             let mut file = TrackedFile::create(dir.join(files::GRAPH))?;
             file.write(bytemuck::cast_slice(links.words()))?;
-            manifest.graph = Some(graph);
+            manifest.graph = Some(GraphRecord {
+                parameters: graph,
+                calibration: calibrate(&vectors, &links, RECALL)?,
+            });
             manifest.files.insert(files::GRAPH.into(), file.finish()?);
         }
 

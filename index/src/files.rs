@@ -17,6 +17,10 @@ pub(crate) const OFFSETS: &str = "passages.offsets";
 pub(crate) const IDS: &str = "passages.ids";
 /// Unit vectors: f32, one after the other.
 pub(crate) const VECTORS: &str = "vectors.f32";
+/// int8 codes of the vectors, each padded to whole cache lines, see [`crate::codes`].
+pub(crate) const CODES: &str = "vectors.i8";
+/// What the codes are multiplied by and the norm of what they lack: two f32 a vector.
+pub(crate) const SCALES: &str = "vectors.scales";
 /// The passage of each vector: u32.
 pub(crate) const OWNERS: &str = "vectors.passages";
 /// The links of the graph, see [`crate::links`].

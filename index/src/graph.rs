@@ -1,36 +1,27 @@
-//! Building the HNSW graph. The only file that names hnsw_rs.
+//! Building the HNSW graph (Malkov and Yashunin, 2016) over int8 codes.
 //!
-//! hnsw_rs links the vectors; the links are then taken out of it and kept as [`Links`]. So nothing
-//! that was ever on a disk reaches it, and its limits (it can exit the process on a large `m`,
-//! panics on NaN, cannot delete, and a loaded graph borrows its loader) end here.
+//! Vectors are inserted in batches. All of a batch search the graph as it stands before the batch, at
+//! once on all cores; what the batch's own vectors are to each other is compared outright. So each
+//! vector sees all before it, as if they were inserted one by one, and the graph is the same for any
+//! number of threads.
+//!
+//! hnsw_rs, which built it before, was measured over the same codes: on 100,000 clustered vectors of
+//! 896 dimensions it built faster than faiss-cpu, but its graph needs three times the ef (recall@10
+//! .93 at ef 128, faiss's .99), it differs from run to run, and a distance in it cannot fail.
 
-use hnsw_rs::prelude::{Distance, Hnsw};
+use rayon::prelude::*;
 
+use crate::codes::Codes;
 use crate::error::IndexError;
-use crate::links::{LayerLinks, Links, Words, flatten};
+use crate::links::{Links, Words, flatten};
 use crate::manifest::GraphParameters;
-use crate::scan::dot;
-use crate::vectors::VectorStore;
+use crate::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
 
-// hnsw_rs's own limit.
-const MAX_LAYERS: usize = 16;
-// Inserted one by one: vectors that are inserted at once into an empty graph do not see each other.
-const SEQUENTIAL: usize = 512;
-// Vectors handed to all cores at once, between two reports of progress.
-const CHUNK: usize = 2048;
-
-/// Distance between two vectors by their numbers, so that the graph needs no copy of them.
-struct CosineDistance<'v> {
-    vectors: &'v VectorStore,
-}
-
-impl Distance<u32> for CosineDistance<'_> {
-    fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
-        // hnsw_rs asserts that no distance is negative; rounding can make 1 - cosine so. `max` also
-        // keeps NaN out.
-        (1.0 - dot(self.vectors.row(a[0]), self.vectors.row(b[0]))).max(0.0)
-    }
-}
+// With `m` of 2 and 2^31 vectors no level is likely to be above this.
+const MAX_LAYERS: usize = 40;
+// Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
+// a core's cache.
+const BATCH: usize = 1024;
 
 impl GraphParameters {
     /// Fails for values with which no graph can be built.
@@ -54,74 +45,265 @@ impl GraphParameters {
     }
 }
 
+/// The highest layer of a vector: out of its number, each layer with 1/m of the vectors below.
+fn level(vector: u32, m: usize) -> usize {
+    // splitmix64: every bit of the number counts.
+    let mut bits = (u64::from(vector) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    let mut level = 0;
+    while bits.is_multiple_of(m as u64) && level + 1 < MAX_LAYERS {
+        bits /= m as u64;
+        level += 1;
+    }
+    level
+}
+
+/// One layer being built: for each point a row of `capacity` links, and how good each is.
+struct Layer {
+    /// Ascending; empty in the lowest layer, which holds every vector.
+    points: Vec<u32>,
+    capacity: usize,
+    counts: Vec<u16>,
+    links: Vec<u32>,
+    scores: Vec<f32>,
+}
+
+impl Layer {
+    fn new(points: Vec<u32>, count: usize, capacity: usize) -> Self {
+        Self {
+            points,
+            capacity,
+            counts: vec![0; count],
+            links: vec![0; count * capacity],
+            scores: vec![0.0; count * capacity],
+        }
+    }
+
+    fn place(&self, point: u32) -> Option<usize> {
+        if self.points.is_empty() {
+            return Some(point as usize);
+        }
+        self.points.binary_search(&point).ok()
+    }
+
+    fn links(&self, place: usize) -> &[u32] {
+        let from = place * self.capacity;
+        &self.links[from..from + usize::from(self.counts[place])]
+    }
+
+    fn ranked(&self, point: u32) -> impl Iterator<Item = Ranked> {
+        let range = self.place(point).map_or(0..0, |place| {
+            let from = place * self.capacity;
+            from..from + usize::from(self.counts[place])
+        });
+        let links = self.links[range.clone()].iter().zip(&self.scores[range]);
+        links.map(|(&link, &score)| Ranked::new(score, link))
+    }
+
+    fn set(&mut self, point: u32, links: &[Ranked]) {
+        let Some(place) = self.place(point) else {
+            return;
+        };
+        self.counts[place] = links.len() as u16;
+        let from = place * self.capacity;
+        for (at, link) in (from..from + self.capacity).zip(links) {
+            self.links[at] = link.vector();
+            self.scores[at] = link.score();
+        }
+    }
+}
+
+/// Where an insertion begins: the first vector of the highest layer that holds any.
+#[derive(Clone, Copy)]
+struct Entry {
+    vector: u32,
+    level: usize,
+}
+
+struct Builder<'c> {
+    codes: &'c Codes,
+    parameters: GraphParameters,
+    layers: Vec<Layer>,
+    entry: Option<Entry>,
+}
+
+impl Adjacency for Builder<'_> {
+    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+        let layer = &self.layers[layer];
+        layer.place(vector).map_or(&[], |place| layer.links(place))
+    }
+}
+
 /// Links all vectors, of which there is at least one. `on_linked` hears how many are done.
 pub(crate) fn build(
-    vectors: &VectorStore,
+    codes: &Codes,
     parameters: &GraphParameters,
     mut on_linked: impl FnMut(usize),
 ) -> Result<Links, IndexError> {
     parameters.check()?;
-    let numbers: Vec<u32> = (0..vectors.count() as u32).collect();
-    let hnsw = Hnsw::new(
-        parameters.m,
-        numbers.len(),
-        MAX_LAYERS,
-        parameters.ef_construction,
-        CosineDistance { vectors },
-    );
-    let (first, rest) = numbers.split_at(SEQUENTIAL.min(numbers.len()));
-    for number in first {
-        hnsw.insert_slice((std::slice::from_ref(number), *number as usize));
+    let mut builder = Builder::new(codes, parameters);
+    let count = codes.count() as u32;
+    for from in (0..count).step_by(BATCH) {
+        let to = count.min(from + BATCH as u32);
+        builder.insert(from..to)?;
+        on_linked(to as usize);
     }
-    on_linked(first.len());
-    let mut linked = first.len();
-    for chunk in rest.chunks(CHUNK) {
-        let points: Vec<(&[u32], usize)> = chunk
-            .iter()
-            .map(|n| (std::slice::from_ref(n), *n as usize))
-            .collect();
-        hnsw.parallel_insert_slice(&points);
-        linked += chunk.len();
-        on_linked(linked);
-    }
-
-    let layers = take_links(&hnsw);
-    let entry = layers
-        .last()
-        .and_then(|top| top.first())
-        .map_or(0, |(point, _)| *point);
-    let words = flatten(&layers, entry).ok_or(IndexError::TooLarge {
+    let rows: Vec<Vec<(u32, &[u32])>> = builder.layers.iter().map(rows).collect();
+    let entry = builder.entry.map_or(0, |entry| entry.vector);
+    let words = flatten(&rows, entry).ok_or(IndexError::TooLarge {
         what: "links",
         limit: u32::MAX.into(),
     })?;
-    Links::parse(Words::Built(words), vectors.count())
+    Links::parse(Words::Built(words), codes.count())
         .map_err(|reason| IndexError::damaged(crate::files::GRAPH.as_ref(), reason))
 }
 
-/// The links of each layer, lowest first, up to the highest that holds a point.
-fn take_links(hnsw: &Hnsw<'_, u32, CosineDistance<'_>>) -> Vec<LayerLinks> {
-    let points = hnsw.get_point_indexation();
-    let mut layers: Vec<LayerLinks> = Vec::new();
-    for top in 0..MAX_LAYERS {
-        // hnsw_rs keeps each point in the highest layer it belongs to.
-        for point in points.get_layer_iterator(top) {
-            layers.resize_with(layers.len().max(top + 1), LayerLinks::new);
-            let number = point.get_origin_id() as u32;
-            for (layer, neighbours) in layers
-                .iter_mut()
-                .zip(point.get_neighborhood_id())
-                .take(top + 1)
-            {
-                let links = neighbours
-                    .iter()
-                    .map(|n| n.d_id as u32)
-                    .filter(|&n| n != number);
-                layer.push((number, links.collect()));
+fn rows(layer: &Layer) -> Vec<(u32, &[u32])> {
+    let point = |place| *layer.points.get(place).unwrap_or(&(place as u32));
+    (0..layer.counts.len())
+        .map(|place| (point(place), layer.links(place)))
+        .collect()
+}
+
+impl<'c> Builder<'c> {
+    fn new(codes: &'c Codes, parameters: &GraphParameters) -> Self {
+        let m = parameters.m;
+        let mut points: Vec<u32> = (0..codes.count() as u32).collect();
+        let mut layers = vec![Layer::new(Vec::new(), points.len(), 2 * m)];
+        loop {
+            points.retain(|&vector| level(vector, m) >= layers.len());
+            if points.is_empty() {
+                break;
             }
+            layers.push(Layer::new(points.clone(), points.len(), m));
+        }
+        Self {
+            codes,
+            parameters: *parameters,
+            layers,
+            entry: None,
         }
     }
-    for layer in &mut layers {
-        layer.sort_unstable();
+
+    fn insert(&mut self, batch: std::ops::Range<u32>) -> Result<(), IndexError> {
+        // Links of each vector of the batch, for each of its layers, lowest first.
+        let chosen: Vec<Vec<Vec<Ranked>>> = batch
+            .clone()
+            .into_par_iter()
+            .map_init(Scratch::default, |scratch, vector| {
+                self.choose(batch.start, vector, scratch)
+            })
+            .collect::<Result<_, _>>()?;
+
+        // The other ends: (layer, vector, new link of that vector).
+        let mut ends: Vec<(usize, u32, Ranked)> = Vec::new();
+        for (vector, layers) in batch.zip(&chosen) {
+            for (height, links) in layers.iter().enumerate() {
+                self.layers[height].set(vector, links);
+                let end =
+                    |link: &Ranked| (height, link.vector(), Ranked::new(link.score(), vector));
+                ends.extend(links.iter().map(end));
+            }
+            let level = layers.len() - 1;
+            if self.entry.is_none_or(|entry| entry.level < level) {
+                self.entry = Some(Entry { vector, level });
+            }
+        }
+        ends.sort_unstable();
+        let ends: Vec<&[(usize, u32, Ranked)]> =
+            ends.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+        let linked_back: Vec<Vec<Ranked>> = ends
+            .par_iter()
+            .map(|ends| {
+                let (height, vector, _) = ends[0];
+                let layer = &self.layers[height];
+                let mut links: Vec<Ranked> = layer.ranked(vector).collect();
+                links.extend(ends.iter().map(|end| end.2));
+                self.prune(links, layer.capacity)
+            })
+            .collect::<Result<_, _>>()?;
+        for (ends, links) in ends.iter().zip(&linked_back) {
+            self.layers[ends[0].0].set(ends[0].1, links);
+        }
+        Ok(())
     }
-    layers
+
+    /// The links that a new vector begins with, for each of its layers, lowest first: algorithm 1.
+    fn choose(
+        &self,
+        batch: u32,
+        vector: u32,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Vec<Ranked>>, IndexError> {
+        let GraphParameters { m, ef_construction } = self.parameters;
+        let level = level(vector, m);
+        let mut candidates = vec![Vec::new(); level + 1];
+        let mut walk = Walk::new(self, self.codes, self.codes.code(vector)?, scratch);
+        if let Some(entry) = self.entry {
+            let mut nearest = walk.rank(entry.vector)?;
+            for layer in (level + 1..=entry.level).rev() {
+                nearest = walk.descend(layer, nearest)?;
+            }
+            let mut entries = vec![nearest];
+            for layer in (0..=level.min(entry.level)).rev() {
+                entries = walk.explore(layer, &entries, &Beam::new(ef_construction))?;
+                candidates[layer].clone_from(&entries);
+            }
+        }
+        for earlier in batch..vector {
+            let ranked = walk.rank(earlier)?;
+            for candidates in candidates.iter_mut().take(self::level(earlier, m) + 1) {
+                candidates.push(ranked);
+            }
+        }
+        candidates
+            .into_iter()
+            .enumerate()
+            .map(|(layer, mut candidates)| {
+                if candidates.len() > ef_construction {
+                    candidates.select_nth_unstable_by(ef_construction, |a, b| b.cmp(a));
+                    candidates.truncate(ef_construction);
+                }
+                self.diverse(candidates, self.layers[layer].capacity)
+            })
+            .collect()
+    }
+
+    /// The links of a vector that has got more: all while they fit.
+    fn prune(&self, links: Vec<Ranked>, capacity: usize) -> Result<Vec<Ranked>, IndexError> {
+        if links.len() <= capacity {
+            return Ok(links);
+        }
+        self.diverse(links, capacity)
+    }
+
+    /// Of candidates at most `count`, best first, each nearer to the vector than to any chosen before:
+    /// algorithm 4.
+    fn diverse(
+        &self,
+        mut candidates: Vec<Ranked>,
+        count: usize,
+    ) -> Result<Vec<Ranked>, IndexError> {
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+        for candidate in candidates {
+            if chosen.len() == count {
+                break;
+            }
+            let code = self.codes.code(candidate.vector())?;
+            let mut nearer = true;
+            for other in &chosen {
+                if self.codes.code(other.vector())?.dot(code) > candidate.score() {
+                    nearer = false;
+                    break;
+                }
+            }
+            if nearer {
+                chosen.push(candidate);
+            }
+        }
+        Ok(chosen)
+    }
 }

@@ -8,13 +8,10 @@ use crate::files::{self, MappedFile};
 use crate::graph;
 use crate::links::{Links, Words};
 use crate::manifest::{Fingerprints, GraphParameters, MANIFEST_FILE, Manifest};
+use crate::nearest::{Graph, nearest};
 use crate::passages::{Passage, PassageStore};
 use crate::scan::{self, Scored};
 use crate::vectors::{VectorStore, normalised};
-
-/// Vectors that a search through the graph keeps in view, at least. Measured at 896 dimensions:
-/// recall@10 .999.
-pub const EF_SEARCH: usize = 128;
 
 /// A passage that was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +46,7 @@ pub struct Index {
     manifest: Manifest,
     passages: PassageStore,
     vectors: VectorStore,
-    links: Option<Links>,
+    graph: Option<Graph>,
     graph_state: GraphState,
 }
 
@@ -76,11 +73,12 @@ impl Index {
         let manifest = Manifest::read(dir)?;
         let passages = PassageStore::open(dir, &manifest)?;
         let vectors = VectorStore::open(dir, &manifest)?;
-        let (links, graph_state) = match &manifest.graph {
+        let (graph, graph_state) = match &manifest.graph {
             None => (None, GraphState::Exact),
-            Some(parameters) => {
-                let (links, state) = load_or_build(dir, &manifest, &vectors, parameters)?;
-                (Some(links), state)
+            Some(record) => {
+                let (links, state) = load_or_build(dir, &manifest, &vectors, &record.parameters)?;
+                let calibration = record.calibration;
+                (Some(Graph { links, calibration }), state)
             }
         };
         Ok(Self {
@@ -88,7 +86,7 @@ impl Index {
             manifest,
             passages,
             vectors,
-            links,
+            graph,
             graph_state,
         })
     }
@@ -148,10 +146,7 @@ impl Index {
     /// compared.
     pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, IndexError> {
         let query = normalised(query, self.vectors.dimension())?;
-        let best = match &self.links {
-            Some(links) => self.through(links, &query, k),
-            None => scan::exact(&self.vectors, &query, k),
-        };
+        let best = nearest(&self.vectors, self.graph.as_ref(), &query, k, None)?;
         self.hits(best)
     }
 
@@ -161,40 +156,7 @@ impl Index {
     /// As [`Index::search`].
     pub fn search_exact(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, IndexError> {
         let query = normalised(query, self.vectors.dimension())?;
-        self.hits(scan::exact(&self.vectors, &query, k))
-    }
-
-    /// The best vectors of the best `k` passages, through the graph. Asks for more vectors until
-    /// enough passages are among them, and scans everything once that is less work.
-    fn through(&self, links: &Links, query: &[f32], k: usize) -> Vec<Scored> {
-        let owners = self.vectors.owners();
-        let vectors_per_passage = owners
-            .len()
-            .div_ceil(self.manifest.passages.max(1) as usize);
-        let mut wanted = k.saturating_mul(vectors_per_passage);
-        while wanted < owners.len() / 4 {
-            let found = links.search(&self.vectors, query, EF_SEARCH.max(2 * wanted));
-            let reached = found.len();
-            let mut best: Vec<Scored> = Vec::with_capacity(k);
-            for scored in found {
-                let owner = owners[scored.vector as usize];
-                if best.len() == k {
-                    break;
-                }
-                if best.iter().all(|b| owners[b.vector as usize] != owner) {
-                    best.push(scored);
-                }
-            }
-            if best.len() == k {
-                return best;
-            }
-            if reached < wanted {
-                // The part of the graph that the search can reach is too small.
-                break;
-            }
-            wanted *= 2;
-        }
-        scan::exact(&self.vectors, query, k)
+        self.hits(scan::exact(&self.vectors, &query, k, None)?)
     }
 
     fn hits(&self, best: Vec<Scored>) -> Result<Vec<Hit>, IndexError> {
@@ -236,7 +198,7 @@ fn load_or_build(
         Ok(links) => Ok((links, GraphState::Loaded)),
         Err(error) => {
             tracing::warn!(%error, vectors = vectors.count(), "the graph cannot be used and is built again from the vectors");
-            let links = graph::build(vectors, parameters, |_| ())?;
+            let links = graph::build(vectors.codes(), parameters, |_| ())?;
             Ok((
                 links,
                 GraphState::Rebuilt {

@@ -16,7 +16,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod builder;
+mod calibrate;
+mod codes;
 mod corpus;
+mod dot_i8;
 mod error;
 mod files;
 mod graph;
@@ -24,19 +27,23 @@ mod index;
 mod ingest;
 mod links;
 mod manifest;
+mod nearest;
 mod passages;
 mod scan;
 mod staging;
 mod vectors;
+mod walk;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
+pub use calibrate::Calibration;
 pub use corpus::{CorpusReader, LineError, LineReason};
 pub use error::IndexError;
-pub use index::{EF_SEARCH, GraphState, Hit, Index};
+pub use index::{GraphState, Hit, Index};
 pub use ingest::{
     BuildEvent, BuildReport, Embedded, IngestError, IngestOptions, build_from_corpus,
 };
 pub use manifest::{
-    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
+    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE,
+    Manifest, Metric,
 };
 pub use passages::Passage;

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::Calibration;
 use crate::error::IndexError;
 
 /// Name of the manifest in the directory of an index.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Version of the directory's format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &str = "onegen-index";
 
@@ -21,7 +22,7 @@ const FORMAT: &str = "onegen-index";
 const BLANK_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// What an index is and what made it. Written last, read first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Always `onegen-index`.
@@ -41,7 +42,7 @@ pub struct Manifest {
     /// The model, tokenizer and template that made the vectors.
     pub fingerprints: Fingerprints,
     /// The graph, or none when the collection is scanned exactly.
-    pub graph: Option<GraphParameters>,
+    pub graph: Option<GraphRecord>,
     /// Length and checksum of every other file.
     pub files: BTreeMap<String, FileRecord>,
     /// blake3 of this file with 64 zeros in this place, hexadecimal.
@@ -107,6 +108,16 @@ pub struct GraphParameters {
     pub m: usize,
     /// Candidates considered when a vector is linked.
     pub ef_construction: usize,
+}
+
+/// The graph of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphRecord {
+    /// What it was built with.
+    pub parameters: GraphParameters,
+    /// What a search through it was measured to need.
+    pub calibration: Calibration,
 }
 
 /// Length and checksum of one file.

@@ -1,13 +1,17 @@
 //! Scores, their order, and the exact scan that every other search is judged by.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
+use crate::codes::{Estimate, QueryCode};
+use crate::error::IndexError;
 use crate::vectors::VectorStore;
+use crate::walk::Ranked;
 
-// Below this many numbers one core is done before others are awake.
-const PARALLEL_FROM: usize = 1 << 19;
+// Vectors that one core takes at a time; below two of these one core is done before others are awake.
+const CHUNK: usize = 1024;
 
 /// One vector and its cosine with the query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +28,14 @@ impl Scored {
             .total_cmp(&self.score)
             .then(self.vector.cmp(&other.vector))
     }
+}
+
+/// Which vectors a search may return.
+#[derive(Clone, Copy)]
+pub(crate) struct Filter<'f> {
+    pub(crate) allows: &'f (dyn Fn(u32) -> bool + Sync),
+    /// How many vectors it allows.
+    pub(crate) vectors: usize,
 }
 
 /// Dot product. The same order of additions wherever it is called, so that a score never depends on
@@ -45,47 +57,122 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest + 0.0
 }
 
-/// Scores every vector and returns the best `k` passages, each by its best vector.
-pub(crate) fn exact(vectors: &VectorStore, query: &[f32], k: usize) -> Vec<Scored> {
-    let rows = vectors.rows();
-    let score = |row: &[f32]| dot(query, row);
-    let scores: Vec<f32> = if rows.len() < PARALLEL_FROM {
-        rows.chunks_exact(vectors.dimension()).map(score).collect()
-    } else {
-        rows.par_chunks_exact(vectors.dimension())
-            .map(score)
-            .collect()
-    };
-    let mut best: Vec<Scored> = Vec::new();
-    let mut vector = 0;
-    for group in vectors.owners().chunk_by(|a, b| a == b) {
-        let group = vector..vector + group.len();
-        vector = group.end;
-        let of_group = group.map(|v| Scored {
-            score: scores[v],
-            vector: v as u32,
-        });
-        best.extend(of_group.min_by(Scored::best_first));
+/// A vector that may be among the best, and its score within bounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) vector: u32,
+    pub(crate) estimate: Estimate,
+}
+
+impl Candidate {
+    fn at_least(&self) -> f32 {
+        self.estimate.score - self.estimate.within
     }
+
+    fn at_most(&self) -> f32 {
+        self.estimate.score + self.estimate.within
+    }
+}
+
+/// The best `k` passages of all that `filter` allows, each by its best vector: what scoring every
+/// f32 row gives, to the bit.
+///
+/// The codes are scanned; only rows whose score may reach the k-th best are read.
+pub(crate) fn exact(
+    vectors: &VectorStore,
+    query: &[f32],
+    k: usize,
+    filter: Option<&Filter<'_>>,
+) -> Result<Vec<Scored>, IndexError> {
+    let coded = QueryCode::new(query);
+    let codes = vectors.codes();
+    let count = vectors.count();
+    let allowed = |vector: u32| filter.is_none_or(|filter| (filter.allows)(vector));
+    let chunk = |from: usize| -> Result<Vec<Candidate>, IndexError> {
+        let range = from as u32..count.min(from + CHUNK) as u32;
+        let rows = codes.rows(range.clone())?.chunks_exact(codes.stride());
+        let mut candidates: Vec<Candidate> = range
+            .clone()
+            .zip(rows.zip(codes.scales(range)?))
+            .filter(|(vector, _)| allowed(*vector))
+            .map(|(vector, (row, scale))| Candidate {
+                vector,
+                estimate: coded.estimate(row, *scale),
+            })
+            .collect();
+        // What cannot be among the best of a part cannot be among the best of all.
+        keep_possible(vectors.owners(), &mut candidates, k);
+        Ok(candidates)
+    };
+    let chunks: Vec<Vec<Candidate>> = if count < 2 * CHUNK {
+        (0..count)
+            .step_by(CHUNK)
+            .map(chunk)
+            .collect::<Result<_, _>>()?
+    } else {
+        let chunks = (0..count.div_ceil(CHUNK)).into_par_iter();
+        chunks.map(|n| chunk(n * CHUNK)).collect::<Result<_, _>>()?
+    };
+    rescore(vectors, query, chunks.concat(), k)
+}
+
+/// Drops candidates, ascending by vector, that cannot be the best of any of the best `k` passages.
+fn keep_possible(owners: &[u32], candidates: &mut Vec<Candidate>, k: usize) {
+    // What the k best passages score at least.
+    let mut highest = BinaryHeap::with_capacity(k.min(candidates.len()) + 1);
+    for passage in
+        candidates.chunk_by(|a, b| owners[a.vector as usize] == owners[b.vector as usize])
+    {
+        let best = passage
+            .iter()
+            .map(Candidate::at_least)
+            .fold(f32::MIN, f32::max);
+        let best = Reverse(Ranked::new(best, 0));
+        if highest.len() < k {
+            highest.push(best);
+        } else if let Some(mut lowest) = highest.peek_mut()
+            && best < *lowest
+        {
+            *lowest = best;
+        }
+    }
+    match highest.peek() {
+        None => candidates.clear(),
+        Some(Reverse(reached)) if highest.len() == k => {
+            candidates.retain(|candidate| candidate.at_most() >= reached.score());
+        }
+        Some(_) => (),
+    }
+}
+
+/// The best `k` passages among the candidates, ascending by vector, each by its best vector in f32.
+/// Right if the bounds of the estimates are.
+pub(crate) fn rescore(
+    vectors: &VectorStore,
+    query: &[f32],
+    mut candidates: Vec<Candidate>,
+    k: usize,
+) -> Result<Vec<Scored>, IndexError> {
+    let owners = vectors.owners();
+    keep_possible(owners, &mut candidates, k);
+    let score = |candidate: &Candidate| -> Result<Scored, IndexError> {
+        let vector = candidate.vector;
+        let score = dot(query, vectors.row(vector)?);
+        Ok(Scored { score, vector })
+    };
+    let scores: Vec<Scored> = if candidates.len() < CHUNK {
+        candidates.iter().map(score).collect::<Result<_, _>>()?
+    } else {
+        candidates.par_iter().map(score).collect::<Result<_, _>>()?
+    };
+    let mut best: Vec<Scored> = scores
+        .chunk_by(|a, b| owners[a.vector as usize] == owners[b.vector as usize])
+        .filter_map(|passage| passage.iter().copied().min_by(Scored::best_first))
+        .collect();
     if k < best.len() {
         best.select_nth_unstable_by(k, Scored::best_first);
         best.truncate(k);
     }
     best.sort_unstable_by(Scored::best_first);
-    best
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn dot_is_the_sum_of_products(pairs in prop::collection::vec((-1.0f32..1.0, -1.0f32..1.0), 0..200)) {
-            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-            let wanted: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-            prop_assert!((f64::from(dot(&a, &b)) - wanted).abs() < 1e-4);
-        }
-    }
+    Ok(best)
 }

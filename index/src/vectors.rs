@@ -1,7 +1,9 @@
-//! Vectors on disk: unit f32 rows, and the passage that each belongs to.
+//! Vectors on disk: unit f32 rows, their int8 codes, and the passage that each belongs to.
 
+use std::ops::Range;
 use std::path::Path;
 
+use crate::codes::{CodeWriter, Codes};
 use crate::error::IndexError;
 use crate::files::{self, MappedFile, TrackedFile};
 use crate::manifest::{FileRecord, Manifest};
@@ -39,14 +41,16 @@ pub(crate) fn normalised(vector: &[f32], dimension: usize) -> Result<Vec<f32>, I
 /// Streams vectors to disk.
 pub(crate) struct VectorWriter {
     rows: TrackedFile,
+    codes: CodeWriter,
     owners: TrackedFile,
     count: u32,
 }
 
 impl VectorWriter {
-    pub(crate) fn create(dir: &Path) -> Result<Self, IndexError> {
+    pub(crate) fn create(dir: &Path, dimension: usize) -> Result<Self, IndexError> {
         Ok(Self {
             rows: TrackedFile::create(dir.join(files::VECTORS))?,
+            codes: CodeWriter::create(dir, dimension)?,
             owners: TrackedFile::create(dir.join(files::OWNERS))?,
             count: 0,
         })
@@ -58,8 +62,7 @@ impl VectorWriter {
 
     /// Fails if `more` vectors are too many.
     pub(crate) fn accepts(&self, more: usize) -> Result<(), IndexError> {
-        // hnsw_rs counts in i32.
-        const LIMIT: u64 = i32::MAX as u64;
+        const LIMIT: u64 = u32::MAX as u64;
         if u64::from(self.count) + more as u64 > LIMIT {
             return Err(IndexError::TooLarge {
                 what: "vectors",
@@ -73,11 +76,15 @@ impl VectorWriter {
     pub(crate) fn push(&mut self, owner: u32, unit: &[f32]) -> Result<(), IndexError> {
         self.count += 1;
         self.rows.write(bytemuck::cast_slice(unit))?;
+        self.codes.push(unit)?;
         self.owners.write(&owner.to_le_bytes())
     }
 
-    pub(crate) fn finish(self) -> Result<[(&'static str, FileRecord); 2], IndexError> {
+    pub(crate) fn finish(self) -> Result<[(&'static str, FileRecord); 4], IndexError> {
+        let [codes, scales] = self.codes.finish()?;
         Ok([
+            codes,
+            scales,
             (files::VECTORS, self.rows.finish()?),
             (files::OWNERS, self.owners.finish()?),
         ])
@@ -87,6 +94,7 @@ impl VectorWriter {
 /// The vectors of an index, mapped.
 pub(crate) struct VectorStore {
     rows: MappedFile,
+    codes: Codes,
     owners: MappedFile,
     dimension: usize,
 }
@@ -96,6 +104,7 @@ impl VectorStore {
     pub(crate) fn open_written(dir: &Path, dimension: usize) -> Result<Self, IndexError> {
         Ok(Self {
             rows: MappedFile::open(dir.join(files::VECTORS))?,
+            codes: Codes::open_written(dir, dimension)?,
             owners: MappedFile::open(dir.join(files::OWNERS))?,
             dimension,
         })
@@ -104,6 +113,7 @@ impl VectorStore {
     pub(crate) fn open(dir: &Path, manifest: &Manifest) -> Result<Self, IndexError> {
         let store = Self {
             rows: MappedFile::verified(dir, files::VECTORS, manifest)?,
+            codes: Codes::open(dir, manifest)?,
             owners: MappedFile::verified(dir, files::OWNERS, manifest)?,
             dimension: manifest.dimension as usize,
         };
@@ -135,18 +145,30 @@ impl VectorStore {
         self.owners().len()
     }
 
+    /// Number of passages.
+    pub(crate) fn passages(&self) -> usize {
+        // Owners begin at 0 and never skip one.
+        self.owners().last().map_or(0, |last| *last as usize + 1)
+    }
+
     pub(crate) fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// All rows, one after the other: (vectors, dimension).
-    pub(crate) fn rows(&self) -> &[f32] {
-        self.rows.numbers()
+    /// The unit row of one vector.
+    pub(crate) fn row(&self, vector: u32) -> Result<&[f32], IndexError> {
+        self.rows(vector..vector + 1)
     }
 
-    pub(crate) fn row(&self, vector: u32) -> &[f32] {
-        let from = vector as usize * self.dimension;
-        &self.rows()[from..from + self.dimension]
+    /// Unit rows, one after the other: (vectors, dimension).
+    pub(crate) fn rows(&self, vectors: Range<u32>) -> Result<&[f32], IndexError> {
+        let (from, to) = (vectors.start as usize, vectors.end as usize);
+        Ok(&self.rows.numbers()[from * self.dimension..to * self.dimension])
+    }
+
+    /// The int8 codes of the rows.
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// The passage of each vector.

@@ -62,8 +62,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(graph) = &manifest.graph {
         writeln!(
             out,
-            "graph       m {}, ef_construction {}",
-            graph.m, graph.ef_construction
+            "graph       m {}, ef_construction {}; recall@10 {:.3} at ef {}",
+            graph.parameters.m,
+            graph.parameters.ef_construction,
+            graph.calibration.recall_at_10,
+            graph.calibration.ef_search
         )?;
     }
     writeln!(out, "built       {} ago", HumanDuration(age))?;

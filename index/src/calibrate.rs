@@ -1,0 +1,131 @@
+//! Choosing `ef` for a recall, by searches for vectors that the index holds.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::codes::QueryCode;
+use crate::error::IndexError;
+use crate::links::Links;
+use crate::nearest::best_passages;
+use crate::scan::{self, Filter, Scored};
+use crate::vectors::VectorStore;
+use crate::walk::Beam;
+
+/// Recall@10 that is aimed at by default. The promise is .95; the rest is for queries unlike those
+/// that it was measured with.
+pub(crate) const RECALL: f64 = 0.98;
+
+const K: usize = 10;
+// Queries of the measurement: the standard error of a recall of .98 is then about .003.
+const QUERIES: usize = 256;
+const LADDER: [u32; 14] = [
+    16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048,
+];
+
+/// What a search through a graph needs, as measured when the graph was built.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Vectors that a search keeps in view, the paper's `ef`.
+    pub ef_search: u32,
+    /// Share of the ten best passages that it finds so.
+    pub recall_at_10: f32,
+    /// Vectors that it compares with the query.
+    pub evaluations: u32,
+}
+
+/// One query of the measurement and its true answer.
+struct Trial<'v> {
+    vector: u32,
+    query: &'v [f32],
+    truth: Vec<Scored>,
+}
+
+/// The smallest `ef` that reaches the recall, or the largest there is.
+///
+/// Queries are vectors of the index, each searched for as though it was not there: it is not walked
+/// through, and its passage does not count.
+pub(crate) fn calibrate(
+    vectors: &VectorStore,
+    links: &Links,
+    recall: f64,
+) -> Result<Calibration, IndexError> {
+    let count = vectors.count() as u32;
+    let step = count.div_ceil(QUERIES as u32).max(1);
+    // In the upper layers a walk has no choice but to pass a vector.
+    let sample: Vec<u32> = (0..count)
+        .step_by(step as usize)
+        .filter_map(|from| (from..count.min(from + step)).find(|&v| links.is_low(v)))
+        .collect();
+    let trials: Vec<Trial> = sample
+        .into_par_iter()
+        .map(|vector| {
+            let query = vectors.row(vector)?;
+            let owners = vectors.owners();
+            let others = |v: u32| owners[v as usize] != owners[vector as usize];
+            let filter = Filter {
+                allows: &others,
+                vectors: vectors.count(),
+            };
+            let truth = scan::exact(vectors, query, K, Some(&filter))?;
+            Ok(Trial {
+                vector,
+                query,
+                truth,
+            })
+        })
+        .collect::<Result<_, IndexError>>()?;
+    let mut measured = measure(vectors, links, &trials, LADDER[0])?;
+    for ef in &LADDER[1..] {
+        if f64::from(measured.recall_at_10) >= recall || *ef > 2 * count {
+            break;
+        }
+        measured = measure(vectors, links, &trials, *ef)?;
+    }
+    Ok(measured)
+}
+
+fn measure(
+    vectors: &VectorStore,
+    links: &Links,
+    trials: &[Trial<'_>],
+    ef: u32,
+) -> Result<Calibration, IndexError> {
+    let owners = vectors.owners();
+    let searches: Vec<(usize, usize)> = trials
+        .par_iter()
+        .map(
+            |Trial {
+                 vector,
+                 query,
+                 truth,
+             }| {
+                let others = |v: u32| owners[v as usize] != owners[*vector as usize];
+                let beam = Beam {
+                    wanted: Some(&others),
+                    hidden: Some(*vector),
+                    ..Beam::new(ef as usize)
+                };
+                let coded = QueryCode::new(query);
+                let found = links.search(vectors.codes(), coded.coarse(), &beam)?;
+                let best = best_passages(vectors, query, &coded, found.best, K)?;
+                // Of equal scores any is as good.
+                let last = truth.last().map_or(f32::MAX, |last| last.score);
+                let hits = best.iter().filter(|hit| hit.score >= last).count();
+                Ok((hits, found.compared))
+            },
+        )
+        .collect::<Result<_, IndexError>>()?;
+    let sum = |numbers: &mut dyn Iterator<Item = usize>| numbers.sum::<usize>() as f64;
+    let wanted = sum(&mut trials.iter().map(|trial| trial.truth.len()));
+    let compared = sum(&mut searches.iter().map(|search| search.1));
+    Ok(Calibration {
+        ef_search: ef,
+        recall_at_10: if wanted == 0.0 {
+            1.0
+        } else {
+            (sum(&mut searches.iter().map(|search| search.0)) / wanted) as f32
+        },
+        evaluations: (compared / trials.len().max(1) as f64) as u32,
+    })
+}
