@@ -129,3 +129,58 @@ fn measure(
         evaluations: (compared / trials.len().max(1) as f64) as u32,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::build;
+    use crate::manifest::GraphParameters;
+    use crate::testing::{clustered, e5_vectors, singles, store};
+    use crate::vectors::normalised;
+
+    /// Recall@10 of the graph alone on queries that were not stored, and what was measured before.
+    fn unseen(mut rows: Vec<Vec<f32>>, queries: usize) -> (f64, Calibration) {
+        let queries = rows.split_off(rows.len() - queries);
+        let (_home, vectors) = store(&singles(rows));
+        let parameters = GraphParameters {
+            m: 16,
+            ef_construction: 200,
+        };
+        let links = build(vectors.codes(), &parameters, |_| ()).unwrap();
+        let calibration = calibrate(&vectors, &links, RECALL).unwrap();
+        let mut hits = 0;
+        for query in &queries {
+            let query = normalised(query, vectors.dimension()).unwrap();
+            let truth = scan::exact(&vectors, &query, K, None).unwrap();
+            let coded = QueryCode::new(&query);
+            let beam = Beam::new(calibration.ef_search as usize);
+            let found = links
+                .search(vectors.codes(), coded.coarse(), &beam)
+                .unwrap();
+            let best = best_passages(&vectors, &query, &coded, found.best, K).unwrap();
+            hits += best.iter().filter(|hit| truth.contains(hit)).count();
+        }
+        let recall = hits as f64 / (queries.len() * K) as f64;
+        println!("recall@10 {recall} where {calibration:?}");
+        (recall, calibration)
+    }
+
+    #[test]
+    fn the_measured_ef_serves_queries_that_it_was_not_measured_with() {
+        for (spread, dimension) in [(20, 32), (400, 64), (1, 16)] {
+            let (recall, measured) = unseen(clustered(7, 6_200, dimension, spread), 200);
+            assert!(f64::from(measured.recall_at_10) >= RECALL);
+            assert!(recall >= 0.95, "{recall}");
+        }
+    }
+
+    #[test]
+    fn the_measured_ef_serves_real_embeddings() {
+        let Some(rows) = e5_vectors() else {
+            println!("skipped: the sample of E5 embeddings is not here");
+            return;
+        };
+        let (recall, _) = unseen(rows, 100);
+        assert!(recall >= 0.95, "{recall}");
+    }
+}

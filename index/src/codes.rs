@@ -17,7 +17,7 @@ use crate::manifest::{FileRecord, Manifest};
 const LARGEST: f64 = 127.0;
 
 /// A coded vector.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Code<'c> {
     /// Whole numbers within ±127, padded with zeros to whole lines.
     pub(crate) numbers: &'c [i8],
@@ -29,7 +29,8 @@ impl Code<'_> {
     /// About the cosine of two unit vectors.
     #[inline(always)]
     pub(crate) fn dot(&self, other: Code<'_>) -> f32 {
-        dot_i8(self.numbers, other.numbers) as f32 * self.scale * other.scale
+        // The scales first, so that either way round gives the same number.
+        dot_i8(self.numbers, other.numbers) as f32 * (self.scale * other.scale)
     }
 }
 

@@ -221,7 +221,7 @@ impl<'c> Builder<'c> {
                 let layer = &self.layers[height];
                 let mut links: Vec<Ranked> = layer.ranked(vector).collect();
                 links.extend(ends.iter().map(|end| end.2));
-                self.prune(links, layer.capacity)
+                self.prune(vector, links, layer.capacity)
             })
             .collect::<Result<_, _>>()?;
         for (ends, links) in ends.iter().zip(&linked_back) {
@@ -266,33 +266,48 @@ impl<'c> Builder<'c> {
                     candidates.select_nth_unstable_by(ef_construction, |a, b| b.cmp(a));
                     candidates.truncate(ef_construction);
                 }
-                self.diverse(candidates, self.layers[layer].capacity)
+                self.diverse(vector, candidates, self.layers[layer].capacity)
             })
             .collect()
     }
 
     /// The links of a vector that has got more: all while they fit.
-    fn prune(&self, links: Vec<Ranked>, capacity: usize) -> Result<Vec<Ranked>, IndexError> {
+    fn prune(
+        &self,
+        vector: u32,
+        links: Vec<Ranked>,
+        capacity: usize,
+    ) -> Result<Vec<Ranked>, IndexError> {
         if links.len() <= capacity {
             return Ok(links);
         }
-        self.diverse(links, capacity)
+        self.diverse(vector, links, capacity)
     }
 
     /// Of candidates at most `count`, best first, each nearer to the vector than to any chosen before:
-    /// algorithm 4.
+    /// algorithm 4. Copies of the vector, which are as far from any other as it is, get half the places,
+    /// or else many copies would be linked to nothing but each other.
     fn diverse(
         &self,
+        vector: u32,
         mut candidates: Vec<Ranked>,
         count: usize,
     ) -> Result<Vec<Ranked>, IndexError> {
         candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let own = self.codes.code(vector)?;
         let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+        let mut copies = 0;
         for candidate in candidates {
             if chosen.len() == count {
                 break;
             }
             let code = self.codes.code(candidate.vector())?;
+            if code == own {
+                copies += 1;
+                if copies > count / 2 {
+                    continue;
+                }
+            }
             let mut nearer = true;
             for other in &chosen {
                 if self.codes.code(other.vector())?.dot(code) > candidate.score() {
@@ -305,5 +320,61 @@ impl<'c> Builder<'c> {
             }
         }
         Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{clustered, singles, store};
+
+    const PARAMETERS: GraphParameters = GraphParameters {
+        m: 8,
+        ef_construction: 60,
+    };
+
+    #[test]
+    fn the_graph_is_the_same_for_any_number_of_threads() {
+        let (_home, vectors) = store(&singles(clustered(1, 3 * BATCH + 100, 24, 20)));
+        let built = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let build = || build(vectors.codes(), &PARAMETERS, |_| ());
+            pool.build()
+                .unwrap()
+                .install(build)
+                .unwrap()
+                .words()
+                .to_vec()
+        };
+        let alone = built(1);
+        assert!(alone == built(2));
+        assert!(alone == built(7));
+    }
+
+    #[test]
+    fn no_vector_has_more_links_than_it_may() {
+        let (_home, vectors) = store(&singles(clustered(2, 3_000, 8, 20)));
+        let links = build(vectors.codes(), &PARAMETERS, |_| ()).unwrap();
+        for vector in 0..3_000 {
+            let linked = links.of(0, vector);
+            assert!((1..=2 * PARAMETERS.m).contains(&linked.len()));
+            assert!(!linked.contains(&vector));
+            assert!(links.of(1, vector).len() <= PARAMETERS.m);
+            assert_eq!(links.is_low(vector), level(vector, PARAMETERS.m) == 0);
+        }
+    }
+
+    #[test]
+    fn each_layer_holds_one_of_m_of_the_layer_below() {
+        for m in [2, 3, 16] {
+            for height in 1..3 {
+                let above = (0..1_000_000).filter(|&v| level(v, m) >= height).count() as f64;
+                let wanted = 1e6 / (m.pow(height as u32)) as f64;
+                assert!(
+                    (above / wanted - 1.0).abs() < 0.05,
+                    "m {m}: {above} of {wanted}"
+                );
+            }
+        }
     }
 }

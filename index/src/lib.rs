@@ -11,7 +11,7 @@
 //! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
 //!
 //! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
-//! searched through a graph that `hnsw_rs` builds and that is kept as a flat file of links.
+//! searched through an HNSW graph over int8 codes of their vectors. What is found is scored in f32.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -31,6 +31,8 @@ mod nearest;
 mod passages;
 mod scan;
 mod staging;
+#[cfg(test)]
+mod testing;
 mod vectors;
 mod walk;
 

@@ -112,3 +112,109 @@ pub(crate) fn best_passages(
     candidates.sort_unstable_by_key(|candidate| candidate.vector);
     scan::rescore(vectors, query, candidates, k)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::{RECALL, calibrate};
+    use crate::graph::build;
+    use crate::manifest::GraphParameters;
+    use crate::testing::{clustered, singles, store};
+    use crate::vectors::normalised;
+
+    const PARAMETERS: GraphParameters = GraphParameters {
+        m: 16,
+        ef_construction: 100,
+    };
+
+    fn graph(vectors: &VectorStore) -> Graph {
+        let links = build(vectors.codes(), &PARAMETERS, |_| ()).unwrap();
+        let calibration = calibrate(vectors, &links, RECALL).unwrap();
+        Graph { links, calibration }
+    }
+
+    /// Share of the best ten that is found, and how many searches took the graph.
+    fn recall(
+        vectors: &VectorStore,
+        graph: &Graph,
+        queries: &[Vec<f32>],
+        filter: Option<&Filter<'_>>,
+    ) -> (f64, usize) {
+        let (mut hits, mut wanted, mut walked) = (0, 0, 0);
+        for query in queries {
+            let query = normalised(query, vectors.dimension()).unwrap();
+            let truth = scan::exact(vectors, &query, 10, filter).unwrap();
+            let found = nearest(vectors, Some(graph), &query, 10, filter).unwrap();
+            assert_eq!(found.len(), truth.len());
+            assert!(found.is_sorted_by(|a, b| a.best_first(b).is_lt()));
+            hits += found.iter().filter(|hit| truth.contains(hit)).count();
+            wanted += truth.len();
+            let through = through(vectors, graph, &query, 10, filter).unwrap();
+            walked += usize::from(through.is_some());
+        }
+        (hits as f64 / wanted as f64, walked)
+    }
+
+    #[test]
+    fn a_filter_leaves_the_best_of_what_it_allows() {
+        let mut rows = clustered(3, 20_050, 32, 200);
+        let queries = rows.split_off(20_000);
+        let (_home, vectors) = store(&singles(rows));
+        let graph = graph(&vectors);
+        for (every, by_graph) in [(1, 50), (2, 50), (100, 0), (2_000, 0), (20_000, 0)] {
+            // Scattered over the clusters, which follow one another in the numbers.
+            let allows = |vector: u32| vector.wrapping_mul(7_919) % 20_000 % every == 0;
+            let count = (0..20_000).filter(|&v| allows(v)).count();
+            let filter = Filter {
+                allows: &allows,
+                vectors: count,
+            };
+            let (recall, walked) = recall(&vectors, &graph, &queries, Some(&filter));
+            println!("one of {every}: recall@10 {recall}, {walked} through the graph");
+            assert!(recall >= 0.95, "one of {every}: {recall}");
+            assert_eq!(walked, by_graph, "one of {every}");
+        }
+        let nothing = Filter {
+            allows: &|_| false,
+            vectors: 0,
+        };
+        assert_eq!(recall(&vectors, &graph, &queries, Some(&nothing)).1, 0);
+    }
+
+    #[test]
+    fn copies_of_one_vector_do_not_wall_in_the_rest() {
+        let mut rows = clustered(4, 8_050, 32, 50);
+        let queries = rows.split_off(8_000);
+        let copy = rows[17].clone();
+        for n in (0..8_000).step_by(4) {
+            rows[n].clone_from(&copy);
+        }
+        let (_home, vectors) = store(&singles(rows));
+        let graph = graph(&vectors);
+        let (recall, walked) = recall(&vectors, &graph, &queries, None);
+        println!("recall@10 {recall}, {walked} through the graph");
+        assert!(walked > 0);
+        assert!(recall >= 0.95, "{recall}");
+        let copy = normalised(&copy, 32).unwrap();
+        let found = nearest(&vectors, Some(&graph), &copy, 5, None).unwrap();
+        assert!(found.iter().all(|hit| hit.score > 0.9999));
+    }
+
+    #[test]
+    fn a_passage_of_many_vectors_is_found_once() {
+        let rows = clustered(6, 8_000, 32, 100);
+        // Vectors 0, 100, 200... are of one cluster; eight in a row are of one passage.
+        let owned: Vec<(u32, Vec<f32>)> = (0u32..).map(|n| n / 8).zip(rows).collect();
+        let (_home, vectors) = store(&owned);
+        let graph = graph(&vectors);
+        for vector in (0..8_000).step_by(400) {
+            let query = vectors.row(vector).unwrap();
+            let found = nearest(&vectors, Some(&graph), query, 10, None).unwrap();
+            let mut owners: Vec<u32> = found.iter().map(|hit| hit.vector / 8).collect();
+            assert_eq!(owners[0], vector / 8);
+            owners.sort_unstable();
+            owners.dedup();
+            assert_eq!(owners.len(), 10);
+        }
+    }
+}

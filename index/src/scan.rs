@@ -176,3 +176,112 @@ pub(crate) fn rescore(
     best.sort_unstable_by(Scored::best_first);
     Ok(best)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{clustered, e5_vectors, singles, store};
+    use crate::vectors::normalised;
+    use proptest::prelude::*;
+
+    /// Every f32 row is scored, and everything is sorted.
+    fn plain(
+        vectors: &VectorStore,
+        query: &[f32],
+        k: usize,
+        allows: &dyn Fn(u32) -> bool,
+    ) -> Vec<Scored> {
+        let mut all: Vec<Scored> = (0..vectors.count() as u32)
+            .filter(|&vector| allows(vector))
+            .map(|vector| Scored {
+                score: dot(query, vectors.row(vector).unwrap()),
+                vector,
+            })
+            .collect();
+        all.sort_by(Scored::best_first);
+        let mut seen = std::collections::HashSet::new();
+        all.retain(|scored| seen.insert(vectors.owners()[scored.vector as usize]));
+        all.truncate(k);
+        all
+    }
+
+    #[test]
+    fn a_scan_on_all_cores_gives_what_scoring_every_row_gives() {
+        let rows = clustered(5, 5_000, 40, 7);
+        let (_home, vectors) = store(&singles(rows.clone()));
+        for query in rows.iter().step_by(500) {
+            let query = normalised(query, 40).unwrap();
+            let found = exact(&vectors, &query, 10, None).unwrap();
+            assert_eq!(found, plain(&vectors, &query, 10, &|_| true));
+        }
+    }
+
+    #[test]
+    fn few_rows_are_read_to_scan_real_embeddings() {
+        let Some(rows) = e5_vectors() else {
+            println!("skipped: the sample of E5 embeddings is not here");
+            return;
+        };
+        let (_home, vectors) = store(&singles(rows));
+        let mut read = 0;
+        for number in 0..100 {
+            let coded = QueryCode::new(vectors.row(number).unwrap());
+            let rows = vectors.codes().rows(0..1000).unwrap().chunks_exact(768);
+            let scales = vectors.codes().scales(0..1000).unwrap();
+            let mut candidates: Vec<Candidate> = (0..)
+                .zip(rows.zip(scales))
+                .map(|(vector, (row, scale))| Candidate {
+                    vector,
+                    estimate: coded.estimate(row, *scale),
+                })
+                .collect();
+            keep_possible(vectors.owners(), &mut candidates, 10);
+            read += candidates.len();
+        }
+        println!("{} rows of 1000 are read", read / 100);
+        assert!(read / 100 < 100, "{read}");
+    }
+
+    // Few different numbers, so that equal scores and copies are frequent.
+    fn coarse(dimension: usize) -> impl Strategy<Value = Vec<f32>> {
+        let fine = prop::collection::vec(-1.0f32..1.0, dimension);
+        let few = prop::collection::vec((-1i8..=1).prop_map(f32::from), dimension);
+        prop_oneof![fine, few].prop_filter("no direction", |v| v.iter().any(|&x| x != 0.0))
+    }
+
+    fn collection() -> impl Strategy<Value = (Vec<f32>, Vec<(u32, Vec<f32>)>)> {
+        prop::sample::select(vec![1usize, 3, 16, 70]).prop_flat_map(|dimension| {
+            let passage = prop::collection::vec(coarse(dimension), 1..4);
+            let passages = prop::collection::vec(passage, 1..60).prop_map(|passages| {
+                let owned = |(owner, vectors): (u32, Vec<Vec<f32>>)| {
+                    vectors.into_iter().map(move |vector| (owner, vector))
+                };
+                (0..).zip(passages).flat_map(owned).collect()
+            });
+            (coarse(dimension), passages)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_of_codes_gives_what_scoring_every_row_gives(
+            (query, rows) in collection(),
+            k in 0usize..12,
+            skip in 1u32..5,
+        ) {
+            let query = normalised(&query, query.len()).unwrap();
+            let (_home, vectors) = store(&rows);
+            let allows = |vector: u32| vector.is_multiple_of(skip);
+            let filter = Filter { allows: &allows, vectors: rows.len().div_ceil(skip as usize) };
+            let found = exact(&vectors, &query, k, Some(&filter)).unwrap();
+            prop_assert_eq!(found, plain(&vectors, &query, k, &allows));
+        }
+
+        #[test]
+        fn dot_is_the_sum_of_products(pairs in prop::collection::vec((-1.0f32..1.0, -1.0f32..1.0), 0..200)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            let wanted: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+            prop_assert!((f64::from(dot(&a, &b)) - wanted).abs() < 1e-4);
+        }
+    }
+}
