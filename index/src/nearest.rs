@@ -8,7 +8,8 @@ use crate::scan::{self, Candidate, Filter, Scored};
 use crate::vectors::VectorStore;
 use crate::walk::{Beam, Ranked};
 
-/// Codes that a scan compares in the time in which a walk compares one. Measured, see `benches`.
+/// Codes that a scan compares in the time in which a walk compares one. Measured on clustered vectors of
+/// 896 dimensions: 2.5 for 1,000 of them, 4 for 8,000, 5 for 16,000 and more.
 pub(crate) const WALK_STEP: usize = 4;
 
 /// A graph and what a search through it was measured to need.

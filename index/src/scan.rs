@@ -10,8 +10,8 @@ use crate::error::IndexError;
 use crate::vectors::VectorStore;
 use crate::walk::Ranked;
 
-// Vectors that one core takes at a time; below two of these one core is done before others are awake.
-const CHUNK: usize = 1024;
+// Vectors that one core takes at a time; with fewer it is done before others are awake.
+const PART: usize = 2048;
 
 /// One vector and its cosine with the query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,60 +88,91 @@ pub(crate) fn exact(
     let codes = vectors.codes();
     let count = vectors.count();
     let allowed = |vector: u32| filter.is_none_or(|filter| (filter.allows)(vector));
-    let chunk = |from: usize| -> Result<Vec<Candidate>, IndexError> {
-        let range = from as u32..count.min(from + CHUNK) as u32;
+    let part = |from: usize| -> Result<Vec<Candidate>, IndexError> {
+        let range = from as u32..count.min(from + PART) as u32;
         let rows = codes.rows(range.clone())?.chunks_exact(codes.stride());
-        let mut candidates: Vec<Candidate> = range
-            .clone()
-            .zip(rows.zip(codes.scales(range)?))
-            .filter(|(vector, _)| allowed(*vector))
-            .map(|(vector, (row, scale))| Candidate {
-                vector,
-                estimate: coded.estimate(row, *scale),
-            })
-            .collect();
+        let scales = codes.scales(range.clone())?;
         // What cannot be among the best of a part cannot be among the best of all.
-        keep_possible(vectors.owners(), &mut candidates, k);
-        Ok(candidates)
+        let mut possible = Possible::new(vectors.owners(), k);
+        for (vector, (row, &scale)) in range.zip(rows.zip(scales)) {
+            if allowed(vector) && coded.at_most(row, scale) >= possible.reached() {
+                let estimate = coded.estimate(row, scale);
+                possible.offer(Candidate { vector, estimate });
+            }
+        }
+        Ok(possible.finish())
     };
-    let chunks: Vec<Vec<Candidate>> = if count < 2 * CHUNK {
-        (0..count)
-            .step_by(CHUNK)
-            .map(chunk)
-            .collect::<Result<_, _>>()?
+    let parts: Vec<Vec<Candidate>> = if count <= PART {
+        vec![part(0)?]
     } else {
-        let chunks = (0..count.div_ceil(CHUNK)).into_par_iter();
-        chunks.map(|n| chunk(n * CHUNK)).collect::<Result<_, _>>()?
+        let parts = (0..count.div_ceil(PART)).into_par_iter();
+        parts.map(|n| part(n * PART)).collect::<Result<_, _>>()?
     };
-    rescore(vectors, query, chunks.concat(), k)
+    rescore(vectors, query, parts.concat(), k)
 }
 
-/// Drops candidates, ascending by vector, that cannot be the best of any of the best `k` passages.
-fn keep_possible(owners: &[u32], candidates: &mut Vec<Candidate>, k: usize) {
-    // What the k best passages score at least.
-    let mut highest = BinaryHeap::with_capacity(k.min(candidates.len()) + 1);
-    for passage in
-        candidates.chunk_by(|a, b| owners[a.vector as usize] == owners[b.vector as usize])
-    {
-        let best = passage
-            .iter()
-            .map(Candidate::at_least)
-            .fold(f32::MIN, f32::max);
-        let best = Reverse(Ranked::new(best, 0));
-        if highest.len() < k {
-            highest.push(best);
-        } else if let Some(mut lowest) = highest.peek_mut()
-            && best < *lowest
-        {
-            *lowest = best;
+/// Collects those candidates that may be the best of one of the best `k` passages.
+struct Possible<'o> {
+    owners: &'o [u32],
+    k: usize,
+    /// What the best passages before the last score at least, `k` of them, the worst on top.
+    best: BinaryHeap<Reverse<Ranked>>,
+    /// The last passage met, and what it scores at least.
+    last: Option<(u32, f32)>,
+    candidates: Vec<Candidate>,
+}
+
+impl<'o> Possible<'o> {
+    fn new(owners: &'o [u32], k: usize) -> Self {
+        Self {
+            owners,
+            k,
+            best: BinaryHeap::new(),
+            last: None,
+            candidates: Vec::new(),
         }
     }
-    match highest.peek() {
-        None => candidates.clear(),
-        Some(Reverse(reached)) if highest.len() == k => {
-            candidates.retain(|candidate| candidate.at_most() >= reached.score());
+
+    /// What `k` passages are known to score: a vector with less is not needed.
+    fn reached(&self) -> f32 {
+        match self.best.peek() {
+            Some(Reverse(worst)) if self.best.len() == self.k => worst.score(),
+            _ if self.k == 0 => f32::INFINITY,
+            _ => f32::NEG_INFINITY,
         }
-        Some(_) => (),
+    }
+
+    /// Takes candidates in ascending order of their vectors.
+    fn offer(&mut self, candidate: Candidate) {
+        let owner = self.owners[candidate.vector as usize];
+        let at_least = candidate.at_least();
+        match &mut self.last {
+            Some((last, best)) if *last == owner => *best = best.max(at_least),
+            _ => {
+                self.count_last();
+                self.last = Some((owner, at_least));
+            }
+        }
+        self.candidates.push(candidate);
+    }
+
+    fn count_last(&mut self) {
+        let Some((_, at_least)) = self.last.take() else {
+            return;
+        };
+        if at_least > self.reached() {
+            self.best.push(Reverse(Ranked::new(at_least, 0)));
+            if self.best.len() > self.k {
+                self.best.pop();
+            }
+        }
+    }
+
+    fn finish(mut self) -> Vec<Candidate> {
+        self.count_last();
+        let reached = self.reached();
+        self.candidates.retain(|c| c.at_most() >= reached);
+        self.candidates
     }
 }
 
@@ -150,17 +181,21 @@ fn keep_possible(owners: &[u32], candidates: &mut Vec<Candidate>, k: usize) {
 pub(crate) fn rescore(
     vectors: &VectorStore,
     query: &[f32],
-    mut candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     k: usize,
 ) -> Result<Vec<Scored>, IndexError> {
     let owners = vectors.owners();
-    keep_possible(owners, &mut candidates, k);
+    let mut possible = Possible::new(owners, k);
+    candidates
+        .into_iter()
+        .for_each(|candidate| possible.offer(candidate));
+    let candidates = possible.finish();
     let score = |candidate: &Candidate| -> Result<Scored, IndexError> {
         let vector = candidate.vector;
         let score = dot(query, vectors.row(vector)?);
         Ok(Scored { score, vector })
     };
-    let scores: Vec<Scored> = if candidates.len() < CHUNK {
+    let scores: Vec<Scored> = if candidates.len() < PART {
         candidates.iter().map(score).collect::<Result<_, _>>()?
     } else {
         candidates.par_iter().map(score).collect::<Result<_, _>>()?
@@ -228,15 +263,12 @@ mod tests {
             let coded = QueryCode::new(vectors.row(number).unwrap());
             let rows = vectors.codes().rows(0..1000).unwrap().chunks_exact(768);
             let scales = vectors.codes().scales(0..1000).unwrap();
-            let mut candidates: Vec<Candidate> = (0..)
-                .zip(rows.zip(scales))
-                .map(|(vector, (row, scale))| Candidate {
-                    vector,
-                    estimate: coded.estimate(row, *scale),
-                })
-                .collect();
-            keep_possible(vectors.owners(), &mut candidates, 10);
-            read += candidates.len();
+            let mut possible = Possible::new(vectors.owners(), 10);
+            for (vector, (row, scale)) in (0..).zip(rows.zip(scales)) {
+                let estimate = coded.estimate(row, *scale);
+                possible.offer(Candidate { vector, estimate });
+            }
+            read += possible.finish().len();
         }
         println!("{} rows of 1000 are read", read / 100);
         assert!(read / 100 < 100, "{read}");
