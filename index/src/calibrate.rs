@@ -9,7 +9,7 @@ use crate::links::Links;
 use crate::nearest::best_passages;
 use crate::scan::{self, Filter, Scored};
 use crate::vectors::VectorStore;
-use crate::walk::Beam;
+use crate::walk::{Adjacency, Beam};
 
 /// Recall@10 that is aimed at by default. The promise is .95; the rest is for queries unlike those
 /// that it was measured with.
@@ -52,11 +52,25 @@ pub(crate) fn calibrate(
 ) -> Result<Calibration, IndexError> {
     let count = vectors.count() as u32;
     let step = count.div_ceil(QUERIES as u32).max(1);
-    // In the upper layers a walk has no choice but to pass a vector.
-    let sample: Vec<u32> = (0..count)
-        .step_by(step as usize)
-        .filter_map(|from| (from..count.min(from + step)).find(|&v| links.is_low(v)))
-        .collect();
+    // In the upper layers, and on to its copies, a walk has no choice but to pass a vector.
+    let avoidable = |vector: u32| -> Result<bool, IndexError> {
+        let code = vectors.codes().code(vector)?;
+        for &link in links.of(0, vector) {
+            if vectors.codes().code(link)? == code {
+                return Ok(false);
+            }
+        }
+        Ok(links.is_low(vector))
+    };
+    let mut sample = Vec::with_capacity(QUERIES);
+    for from in (0..count).step_by(step as usize) {
+        for vector in from..count.min(from + step) {
+            if avoidable(vector)? {
+                sample.push(vector);
+                break;
+            }
+        }
+    }
     let trials: Vec<Trial> = sample
         .into_par_iter()
         .map(|vector| {

@@ -12,8 +12,9 @@
 use rayon::prelude::*;
 
 use crate::codes::Codes;
+use crate::copies::Copies;
 use crate::error::IndexError;
-use crate::links::{Links, Words, flatten};
+use crate::links::{LayerLinks, Links, Words, flatten};
 use crate::manifest::GraphParameters;
 use crate::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
 
@@ -124,6 +125,7 @@ struct Entry {
 
 struct Builder<'c> {
     codes: &'c Codes,
+    copies: Copies,
     parameters: GraphParameters,
     layers: Vec<Layer>,
     entry: Option<Entry>,
@@ -143,35 +145,27 @@ pub(crate) fn build(
     mut on_linked: impl FnMut(usize),
 ) -> Result<Links, IndexError> {
     parameters.check()?;
-    let mut builder = Builder::new(codes, parameters);
+    let mut builder = Builder::new(codes, parameters)?;
     let count = codes.count() as u32;
-    for from in (0..count).step_by(BATCH) {
-        let to = count.min(from + BATCH as u32);
-        builder.insert(from..to)?;
-        on_linked(to as usize);
+    let firsts: Vec<u32> = (0..count)
+        .filter(|&vector| builder.copies.is_first(vector))
+        .collect();
+    for (number, batch) in firsts.chunks(BATCH).enumerate() {
+        builder.insert(batch)?;
+        let next = firsts.get((number + 1) * BATCH);
+        on_linked(*next.unwrap_or(&count) as usize);
     }
-    let rows: Vec<Vec<(u32, &[u32])>> = builder.layers.iter().map(rows).collect();
-    let entry = builder.entry.map_or(0, |entry| entry.vector);
-    let words = flatten(&rows, entry).ok_or(IndexError::TooLarge {
-        what: "links",
-        limit: u32::MAX.into(),
-    })?;
-    Links::parse(Words::Built(words), codes.count())
-        .map_err(|reason| IndexError::damaged(crate::files::GRAPH.as_ref(), reason))
-}
-
-fn rows(layer: &Layer) -> Vec<(u32, &[u32])> {
-    let point = |place| *layer.points.get(place).unwrap_or(&(place as u32));
-    (0..layer.counts.len())
-        .map(|place| (point(place), layer.links(place)))
-        .collect()
+    builder.finish()
 }
 
 impl<'c> Builder<'c> {
-    fn new(codes: &'c Codes, parameters: &GraphParameters) -> Self {
+    fn new(codes: &'c Codes, parameters: &GraphParameters) -> Result<Self, IndexError> {
         let m = parameters.m;
-        let mut points: Vec<u32> = (0..codes.count() as u32).collect();
-        let mut layers = vec![Layer::new(Vec::new(), points.len(), 2 * m)];
+        let copies = Copies::find(codes)?;
+        let mut layers = vec![Layer::new(Vec::new(), codes.count(), 2 * m)];
+        let mut points: Vec<u32> = (0..codes.count() as u32)
+            .filter(|&vector| copies.is_first(vector))
+            .collect();
         loop {
             points.retain(|&vector| level(vector, m) >= layers.len());
             if points.is_empty() {
@@ -179,27 +173,27 @@ impl<'c> Builder<'c> {
             }
             layers.push(Layer::new(points.clone(), points.len(), m));
         }
-        Self {
+        Ok(Self {
             codes,
+            copies,
             parameters: *parameters,
             layers,
             entry: None,
-        }
+        })
     }
 
-    fn insert(&mut self, batch: std::ops::Range<u32>) -> Result<(), IndexError> {
+    fn insert(&mut self, batch: &[u32]) -> Result<(), IndexError> {
         // Links of each vector of the batch, for each of its layers, lowest first.
-        let chosen: Vec<Vec<Vec<Ranked>>> = batch
-            .clone()
+        let chosen: Vec<Vec<Vec<Ranked>>> = (0..batch.len())
             .into_par_iter()
-            .map_init(Scratch::default, |scratch, vector| {
-                self.choose(batch.start, vector, scratch)
+            .map_init(Scratch::default, |scratch, place| {
+                self.choose(&batch[..place], batch[place], scratch)
             })
             .collect::<Result<_, _>>()?;
 
         // The other ends: (layer, vector, new link of that vector).
         let mut ends: Vec<(usize, u32, Ranked)> = Vec::new();
-        for (vector, layers) in batch.zip(&chosen) {
+        for (&vector, layers) in batch.iter().zip(&chosen) {
             for (height, links) in layers.iter().enumerate() {
                 self.layers[height].set(vector, links);
                 let end =
@@ -221,7 +215,7 @@ impl<'c> Builder<'c> {
                 let layer = &self.layers[height];
                 let mut links: Vec<Ranked> = layer.ranked(vector).collect();
                 links.extend(ends.iter().map(|end| end.2));
-                self.prune(vector, links, layer.capacity)
+                self.prune(links, layer.capacity)
             })
             .collect::<Result<_, _>>()?;
         for (ends, links) in ends.iter().zip(&linked_back) {
@@ -230,10 +224,33 @@ impl<'c> Builder<'c> {
         Ok(())
     }
 
+    /// Hangs copies behind the first of them, and flattens the layers.
+    fn finish(self) -> Result<Links, IndexError> {
+        let lowest: Vec<Vec<u32>> = (0..self.codes.count() as u32)
+            .map(|vector| {
+                let links = self.layers[0].links(vector as usize).iter().copied();
+                links.chain(self.copies.beside(vector)).collect()
+            })
+            .collect();
+        let mut layers: Vec<LayerLinks> =
+            vec![(0..).zip(lowest.iter().map(Vec::as_slice)).collect()];
+        for layer in &self.layers[1..] {
+            let links = (0..layer.points.len()).map(|place| layer.links(place));
+            layers.push(layer.points.iter().copied().zip(links).collect());
+        }
+        let entry = self.entry.map_or(0, |entry| entry.vector);
+        let words = flatten(&layers, entry).ok_or(IndexError::TooLarge {
+            what: "links",
+            limit: u32::MAX.into(),
+        })?;
+        Links::parse(Words::Built(words), self.codes.count())
+            .map_err(|reason| IndexError::damaged(crate::files::GRAPH.as_ref(), reason))
+    }
+
     /// The links that a new vector begins with, for each of its layers, lowest first: algorithm 1.
     fn choose(
         &self,
-        batch: u32,
+        earlier: &[u32],
         vector: u32,
         scratch: &mut Scratch,
     ) -> Result<Vec<Vec<Ranked>>, IndexError> {
@@ -252,7 +269,7 @@ impl<'c> Builder<'c> {
                 candidates[layer].clone_from(&entries);
             }
         }
-        for earlier in batch..vector {
+        for &earlier in earlier {
             let ranked = walk.rank(earlier)?;
             for candidates in candidates.iter_mut().take(self::level(earlier, m) + 1) {
                 candidates.push(ranked);
@@ -266,48 +283,33 @@ impl<'c> Builder<'c> {
                     candidates.select_nth_unstable_by(ef_construction, |a, b| b.cmp(a));
                     candidates.truncate(ef_construction);
                 }
-                self.diverse(vector, candidates, self.layers[layer].capacity)
+                self.diverse(candidates, self.layers[layer].capacity)
             })
             .collect()
     }
 
     /// The links of a vector that has got more: all while they fit.
-    fn prune(
-        &self,
-        vector: u32,
-        links: Vec<Ranked>,
-        capacity: usize,
-    ) -> Result<Vec<Ranked>, IndexError> {
+    fn prune(&self, links: Vec<Ranked>, capacity: usize) -> Result<Vec<Ranked>, IndexError> {
         if links.len() <= capacity {
             return Ok(links);
         }
-        self.diverse(vector, links, capacity)
+        self.diverse(links, capacity)
     }
 
     /// Of candidates at most `count`, best first, each nearer to the vector than to any chosen before:
-    /// algorithm 4. Copies of the vector, which are as far from any other as it is, get half the places,
-    /// or else many copies would be linked to nothing but each other.
+    /// algorithm 4.
     fn diverse(
         &self,
-        vector: u32,
         mut candidates: Vec<Ranked>,
         count: usize,
     ) -> Result<Vec<Ranked>, IndexError> {
         candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let own = self.codes.code(vector)?;
         let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
-        let mut copies = 0;
         for candidate in candidates {
             if chosen.len() == count {
                 break;
             }
             let code = self.codes.code(candidate.vector())?;
-            if code == own {
-                copies += 1;
-                if copies > count / 2 {
-                    continue;
-                }
-            }
             let mut nearer = true;
             for other in &chosen {
                 if self.codes.code(other.vector())?.dot(code) > candidate.score() {

@@ -18,6 +18,7 @@
 mod builder;
 mod calibrate;
 mod codes;
+mod copies;
 mod corpus;
 mod dot_i8;
 mod error;
