@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::calibrate::{RECALL, calibrate};
 use crate::dot_i8::LARGEST_DIMENSION;
 use crate::error::IndexError;
 use crate::files::{self, TrackedFile};
-use crate::graph;
 use crate::manifest::{Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE, Manifest};
+use crate::nearest::Graph;
 use crate::passages::{Passage, PassageWriter};
 use crate::staging::Staging;
 use crate::vectors::{VectorStore, VectorWriter, normalised};
@@ -171,14 +170,15 @@ impl IndexBuilder {
 
         if manifest.vectors > exact_scan_limit {
             let vectors = VectorStore::open_written(dir, dimension)?;
-            let links = graph::build(vectors.codes(), &graph, on_linked)?;
-            let mut file = TrackedFile::create(dir.join(files::GRAPH))?;
-            file.write(bytemuck::cast_slice(links.words()))?;
-            manifest.graph = Some(GraphRecord {
-                parameters: graph,
-                calibration: calibrate(&vectors, &links, RECALL)?,
-            });
-            manifest.files.insert(files::GRAPH.into(), file.finish()?);
+            if let Some(built) = Graph::build(&vectors, &graph, on_linked)? {
+                let mut file = TrackedFile::create(dir.join(files::GRAPH))?;
+                file.write(bytemuck::cast_slice(built.links.words()))?;
+                manifest.files.insert(files::GRAPH.into(), file.finish()?);
+                manifest.graph = Some(GraphRecord {
+                    parameters: graph,
+                    calibration: built.calibration,
+                });
+            }
         }
 
         let path = dir.join(MANIFEST_FILE);

@@ -15,6 +15,9 @@ use crate::walk::{Adjacency, Beam};
 /// that it was measured with.
 pub(crate) const RECALL: f64 = 0.98;
 
+/// What a graph must reach with some `ef` to be used at all.
+pub(crate) const LEAST_RECALL: f32 = 0.95;
+
 const K: usize = 10;
 // Queries of the measurement: the standard error of a recall of .98 is then about .003.
 const QUERIES: usize = 256;
@@ -195,6 +198,25 @@ mod tests {
             return;
         };
         let (recall, _) = unseen(rows, 100);
+        assert!(recall >= 0.95, "{recall}");
+    }
+
+    #[test]
+    fn the_measured_ef_serves_tight_clusters_that_come_one_after_the_other() {
+        let (count, centres) = (10_000, 20);
+        let middles = clustered(7, centres, 48, centres);
+        let mut rows = clustered(8, count + 200, 48, 1);
+        for (n, row) in rows.iter_mut().enumerate() {
+            let middle = &middles[if n < count {
+                n * centres / count
+            } else {
+                n % centres
+            }];
+            for (x, m) in row.iter_mut().zip(middle) {
+                *x = m + 0.03 * *x;
+            }
+        }
+        let (recall, _) = unseen(rows, 200);
         assert!(recall >= 0.95, "{recall}");
     }
 }

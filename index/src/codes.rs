@@ -1,8 +1,10 @@
 //! int8 codes of vectors: what is walked and scanned in memory, beside the f32 rows that stay on disk
 //! as the truth.
 //!
-//! A vector r is coded as s·c with whole numbers c within ±127 and one scale s, the largest number of
-//! r through 127. Beside the scale stands the norm of what is lost, ‖r − s·c‖: by Cauchy and Schwarz
+//! A unit vector r is coded as s·c with whole numbers c within ±127, r scaled so that its largest is 127
+//! and rounded, and a scale s that gives s·c length 1. (With any other scale rounding makes some codes
+//! longer than others, and these seem nearer to everything: in tight clusters the graph then leads to
+//! them.) Beside the scale stands the norm of what is lost, ‖r − s·c‖: by Cauchy and Schwarz
 //! the product with a query q is known to within ‖q‖·‖r − s·c‖, which makes a scan of codes exact
 //! ([`crate::scan::exact`]).
 
@@ -55,14 +57,14 @@ fn largest(vector: &[f32]) -> f64 {
 
 /// Codes `unit` into `numbers` and returns its scale and error.
 fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
-    let scale = (largest(unit) / LARGEST) as f32;
-    let scale = if scale > 0.0 { scale } else { 1.0 };
+    let step = largest(unit) / LARGEST;
     for (number, &x) in numbers.iter_mut().zip(unit) {
-        *number = (f64::from(x) / f64::from(scale))
-            .round()
-            .clamp(-LARGEST, LARGEST) as i8;
+        *number = (f64::from(x) / step).round().clamp(-LARGEST, LARGEST) as i8;
     }
     let codes = numbers.iter().map(|&c| f64::from(c));
+    let norm = codes.clone().map(|c| c * c).sum::<f64>().sqrt();
+    // Of a vector without direction nothing is left but its error.
+    let scale = if norm > 0.0 { (1.0 / norm) as f32 } else { 1.0 };
     [scale, error(unit, codes, scale.into())]
 }
 

@@ -9,6 +9,8 @@
 //! 896 dimensions it built faster than faiss-cpu, but its graph needs three times the ef (recall@10
 //! .93 at ef 128, faiss's .99), it differs from run to run, and a distance in it cannot fail.
 
+use std::cmp::Reverse;
+
 use rayon::prelude::*;
 
 use crate::codes::Codes;
@@ -46,13 +48,17 @@ impl GraphParameters {
     }
 }
 
-/// The highest layer of a vector: out of its number, each layer with 1/m of the vectors below.
-fn level(vector: u32, m: usize) -> usize {
-    // splitmix64: every bit of the number counts.
+/// As good as a random number for each vector: splitmix64.
+fn scatter(vector: u32) -> u64 {
     let mut bits = (u64::from(vector) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^= bits >> 31;
+    bits ^ bits >> 31
+}
+
+/// The highest layer of a vector; each layer holds 1/m of the vectors of the layer below.
+fn level(vector: u32, m: usize) -> usize {
+    let mut bits = scatter(vector);
     let mut level = 0;
     while bits.is_multiple_of(m as u64) && level + 1 < MAX_LAYERS {
         bits /= m as u64;
@@ -147,13 +153,19 @@ pub(crate) fn build(
     parameters.check()?;
     let mut builder = Builder::new(codes, parameters)?;
     let count = codes.count() as u32;
-    let firsts: Vec<u32> = (0..count)
+    let mut firsts: Vec<u32> = (0..count)
         .filter(|&vector| builder.copies.is_first(vector))
         .collect();
+    // Highest first, as faiss does, and otherwise scattered: so that the first links go far, and tight
+    // clusters do not become islands, in whatever order the vectors come.
+    firsts.sort_by_cached_key(|&v| (Reverse(level(v, parameters.m)), scatter(v)));
     for (number, batch) in firsts.chunks(BATCH).enumerate() {
         builder.insert(batch)?;
-        let next = firsts.get((number + 1) * BATCH);
-        on_linked(*next.unwrap_or(&count) as usize);
+        on_linked(if (number + 1) * BATCH < firsts.len() {
+            (number + 1) * BATCH
+        } else {
+            codes.count()
+        });
     }
     builder.finish()
 }
@@ -215,7 +227,7 @@ impl<'c> Builder<'c> {
                 let layer = &self.layers[height];
                 let mut links: Vec<Ranked> = layer.ranked(vector).collect();
                 links.extend(ends.iter().map(|end| end.2));
-                self.prune(links, layer.capacity)
+                self.diverse(links, layer.capacity)
             })
             .collect::<Result<_, _>>()?;
         for (ends, links) in ends.iter().zip(&linked_back) {
@@ -288,21 +300,16 @@ impl<'c> Builder<'c> {
             .collect()
     }
 
-    /// The links of a vector that has got more: all while they fit.
-    fn prune(&self, links: Vec<Ranked>, capacity: usize) -> Result<Vec<Ranked>, IndexError> {
-        if links.len() <= capacity {
-            return Ok(links);
-        }
-        self.diverse(links, capacity)
-    }
-
-    /// Of candidates at most `count`, best first, each nearer to the vector than to any chosen before:
-    /// algorithm 4.
+    /// Of more than `count` candidates those, best first, that are nearer to the vector than to any
+    /// chosen before: algorithm 4.
     fn diverse(
         &self,
         mut candidates: Vec<Ranked>,
         count: usize,
     ) -> Result<Vec<Ranked>, IndexError> {
+        if candidates.len() <= count {
+            return Ok(candidates);
+        }
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
         for candidate in candidates {

@@ -1,9 +1,11 @@
 //! One search: through the graph, or by a scan where that is less work.
 
-use crate::calibrate::Calibration;
+use crate::calibrate::{Calibration, LEAST_RECALL, RECALL, calibrate};
 use crate::codes::{Estimate, QueryCode};
 use crate::error::IndexError;
+use crate::graph;
 use crate::links::Links;
+use crate::manifest::GraphParameters;
 use crate::scan::{self, Candidate, Filter, Scored};
 use crate::vectors::VectorStore;
 use crate::walk::{Beam, Ranked};
@@ -16,6 +18,27 @@ pub(crate) const WALK_STEP: usize = 4;
 pub(crate) struct Graph {
     pub(crate) links: Links,
     pub(crate) calibration: Calibration,
+}
+
+impl Graph {
+    /// Links all vectors, of which there is at least one, and measures the graph. `None` if it does not
+    /// find enough with any `ef`: such vectors are better scanned.
+    pub(crate) fn build(
+        vectors: &VectorStore,
+        parameters: &GraphParameters,
+        on_linked: impl FnMut(usize),
+    ) -> Result<Option<Self>, IndexError> {
+        let links = graph::build(vectors.codes(), parameters, on_linked)?;
+        let calibration = calibrate(vectors, &links, RECALL)?;
+        if calibration.recall_at_10 < LEAST_RECALL {
+            tracing::warn!(
+                ?calibration,
+                "the graph finds too little, so every search is a scan"
+            );
+            return Ok(None);
+        }
+        Ok(Some(Self { links, calibration }))
+    }
 }
 
 /// The best `k` passages of all that `filter` allows, each by its best vector; `k` of them if there
@@ -117,9 +140,6 @@ pub(crate) fn best_passages(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::{RECALL, calibrate};
-    use crate::graph::build;
-    use crate::manifest::GraphParameters;
     use crate::testing::{clustered, singles, store};
     use crate::vectors::normalised;
 
@@ -129,9 +149,7 @@ mod tests {
     };
 
     fn graph(vectors: &VectorStore) -> Graph {
-        let links = build(vectors.codes(), &PARAMETERS, |_| ()).unwrap();
-        let calibration = calibrate(vectors, &links, RECALL).unwrap();
-        Graph { links, calibration }
+        Graph::build(vectors, &PARAMETERS, |_| ()).unwrap().unwrap()
     }
 
     /// Share of the best ten that is found, and how many searches took the graph.
