@@ -17,6 +17,7 @@
 
 mod builder;
 mod calibrate;
+mod candidates;
 mod codes;
 mod copies;
 mod corpus;
@@ -26,6 +27,7 @@ mod files;
 mod graph;
 mod index;
 mod ingest;
+mod layer;
 mod links;
 mod manifest;
 mod nearest;

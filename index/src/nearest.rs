@@ -1,12 +1,13 @@
 //! One search: through the graph, or by a scan where that is less work.
 
 use crate::calibrate::{Calibration, LEAST_RECALL, RECALL, calibrate};
+use crate::candidates::{Candidate, rescore};
 use crate::codes::{Estimate, QueryCode};
 use crate::error::IndexError;
 use crate::graph;
 use crate::links::Links;
 use crate::manifest::GraphParameters;
-use crate::scan::{self, Candidate, Filter, Scored};
+use crate::scan::{self, Filter, Scored};
 use crate::vectors::VectorStore;
 use crate::walk::{Beam, Ranked};
 
@@ -134,7 +135,7 @@ pub(crate) fn best_passages(
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
     candidates.sort_unstable_by_key(|candidate| candidate.vector);
-    scan::rescore(vectors, query, candidates, k)
+    rescore(vectors, query, candidates, k)
 }
 
 #[cfg(test)]
@@ -193,6 +194,15 @@ mod tests {
             assert!(recall >= 0.95, "one of {every}: {recall}");
             assert_eq!(walked, by_graph, "one of {every}");
         }
+        // The walk ends up where nothing is allowed, and has to go on to other clusters.
+        let elsewhere = |vector: u32| vector % 200 >= 100;
+        let filter = Filter {
+            allows: &elsewhere,
+            vectors: 10_000,
+        };
+        let (recall_elsewhere, walked) = recall(&vectors, &graph, &queries, Some(&filter));
+        println!("other clusters: recall@10 {recall_elsewhere}, {walked} through the graph");
+        assert!(recall_elsewhere >= 0.95, "{recall_elsewhere}");
         let nothing = Filter {
             allows: &|_| false,
             vectors: 0,
