@@ -171,6 +171,9 @@ impl Adjacency for Links {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::build;
+    use crate::manifest::GraphParameters;
+    use crate::testing::{clustered, singles, store};
     use proptest::prelude::*;
 
     fn square() -> Vec<u32> {
@@ -185,6 +188,36 @@ mod tests {
         assert_eq!(links.of(0, 3), [0, 2]);
         assert_eq!(links.of(1, 2), [0u32; 0]);
         assert_eq!(links.of(1, 3), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_search_stops_at_its_limit_and_goes_round_what_is_hidden() {
+        let (_home, vectors) = store(&singles(clustered(9, 2_000, 32, 20)));
+        let codes = vectors.codes();
+        let parameters = GraphParameters {
+            m: 8,
+            ef_construction: 60,
+        };
+        let links = build(codes, &parameters, |_| ()).unwrap();
+        let query = codes.code(1_234).unwrap();
+        let whole = links.search(codes, query, &Beam::new(40)).unwrap();
+        assert_eq!(whole.best.len(), 40);
+        assert_eq!(whole.best[0].vector(), 1_234);
+
+        let hidden = Beam {
+            hidden: Some(1_234),
+            ..Beam::new(40)
+        };
+        let others = links.search(codes, query, &hidden).unwrap();
+        assert!(others.best.iter().all(|found| found.vector() != 1_234));
+
+        let limited = Beam {
+            limit: whole.compared / 2,
+            ..Beam::new(40)
+        };
+        let part = links.search(codes, query, &limited).unwrap();
+        // The links of one vector are compared to the end.
+        assert!(part.compared <= whole.compared / 2 + 2 * parameters.m);
     }
 
     proptest! {

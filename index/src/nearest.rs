@@ -117,7 +117,7 @@ pub(crate) fn best_passages(
     k: usize,
 ) -> Result<Vec<Scored>, IndexError> {
     // What codes lack points as good as anywhere, so of its norm a query sees a share of about
-    // 1/√dimension; six times that is not exceeded in practice, and spares reading most rows.
+    // 1/√dimension. Six times that spares reading most rows; the recall is measured with it.
     let share = (6.0 / (vectors.dimension() as f32).sqrt()).min(1.0);
     let mut candidates = found
         .into_iter()
