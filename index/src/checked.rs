@@ -150,10 +150,6 @@ impl CheckedFile {
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

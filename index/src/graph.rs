@@ -1,37 +1,29 @@
-//! Building the HNSW graph. The only file that names hnsw_rs.
+//! Building the HNSW graph (Malkov and Yashunin, 2016) over int8 codes.
 //!
-//! hnsw_rs links the vectors; the links are then taken out of it and kept as [`Links`]. So nothing
-//! that was ever on a disk reaches it, and its limits (it can exit the process on a large `m`,
-//! panics on NaN, cannot delete, and a loaded graph borrows its loader) end here.
+//! Vectors are inserted in batches. All of a batch search the graph as it stands before the batch, at
+//! once on all cores; what the batch's own vectors are to each other is compared outright. So each
+//! vector sees all before it, as if they were inserted one by one, and the graph is the same for any
+//! number of threads.
+//!
+//! hnsw_rs, which built it before, was measured over the same codes: on 100,000 clustered vectors of
+//! 896 dimensions it built faster than faiss-cpu, but its graph needs three times the ef (recall@10
+//! .93 at ef 128, faiss's .99), it differs from run to run, and a distance in it cannot fail.
 
-use hnsw_rs::prelude::{Distance, Hnsw};
+use std::cmp::Reverse;
 
+use rayon::prelude::*;
+
+use crate::codes::Codes;
+use crate::copies::Copies;
 use crate::error::IndexError;
+use crate::layer::{Layer, level, scatter};
 use crate::links::{LayerLinks, Links, Words, flatten};
 use crate::manifest::GraphParameters;
-use crate::scan::dot;
-use crate::vectors::VectorStore;
+use crate::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
 
-// hnsw_rs's own limit.
-const MAX_LAYERS: usize = 16;
-// Inserted one by one: vectors that are inserted at once into an empty graph do not see each other.
-const SEQUENTIAL: usize = 512;
-// Vectors handed to all cores at once, between two reports of progress.
-const CHUNK: usize = 2048;
-
-/// Distance between two vectors by their numbers, so that the graph needs no copy of them.
-struct CosineDistance<'v> {
-    vectors: &'v VectorStore,
-}
-
-impl Distance<u32> for CosineDistance<'_> {
-    fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
-        // hnsw_rs asserts that no distance is negative; rounding can make 1 - cosine so. `max` also
-        // keeps NaN out.
-        let row = |point: &[u32]| self.vectors.row(point[0]).unwrap_or_default();
-        (1.0 - dot(row(a), row(b))).max(0.0)
-    }
-}
+// Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
+// a core's cache.
+const BATCH: usize = 1024;
 
 impl GraphParameters {
     /// Fails for values with which no graph can be built.
@@ -55,79 +47,257 @@ impl GraphParameters {
     }
 }
 
-/// Links all vectors, of which there is at least one. `on_linked` hears how many are done and says
-/// whether to go on.
+/// Where an insertion begins: the first vector of the highest layer that holds any.
+#[derive(Clone, Copy)]
+struct Entry {
+    vector: u32,
+    level: usize,
+}
+
+struct Builder<'c> {
+    codes: &'c Codes,
+    copies: Copies,
+    parameters: GraphParameters,
+    layers: Vec<Layer>,
+    entry: Option<Entry>,
+}
+
+impl Adjacency for Builder<'_> {
+    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+        let layer = &self.layers[layer];
+        layer.place(vector).map_or(&[], |place| layer.links(place))
+    }
+}
+
+/// Links all vectors, of which there is at least one. `on_linked` hears how many are done
+/// and says whether to go on.
 pub(crate) fn build(
-    vectors: &VectorStore,
+    codes: &Codes,
     parameters: &GraphParameters,
     mut on_linked: impl FnMut(usize) -> bool,
 ) -> Result<Links, IndexError> {
     parameters.check()?;
-    let numbers: Vec<u32> = (0..vectors.count() as u32).collect();
-    let hnsw = Hnsw::new(
-        parameters.m,
-        numbers.len(),
-        MAX_LAYERS,
-        parameters.ef_construction,
-        CosineDistance { vectors },
-    );
-    let (first, rest) = numbers.split_at(SEQUENTIAL.min(numbers.len()));
-    for number in first {
-        hnsw.insert_slice((std::slice::from_ref(number), *number as usize));
-    }
-    if !on_linked(first.len()) {
-        return Err(IndexError::Closed);
-    }
-    let mut linked = first.len();
-    for chunk in rest.chunks(CHUNK) {
-        let points: Vec<(&[u32], usize)> = chunk
-            .iter()
-            .map(|n| (std::slice::from_ref(n), *n as usize))
-            .collect();
-        hnsw.parallel_insert_slice(&points);
-        linked += chunk.len();
+    let mut builder = Builder::new(codes, parameters)?;
+    let count = codes.count() as u32;
+    let mut firsts: Vec<u32> = (0..count)
+        .filter(|&vector| builder.copies.is_first(vector))
+        .collect();
+    // Highest first, as faiss does, and otherwise scattered: so that the first links go far, and tight
+    // clusters do not become islands, in whatever order the vectors come.
+    firsts.sort_by_cached_key(|&v| (Reverse(level(v, parameters.m)), scatter(v)));
+    for (number, batch) in firsts.chunks(BATCH).enumerate() {
+        builder.insert(batch)?;
+        let linked = match (number + 1) * BATCH {
+            linked if linked < firsts.len() => linked,
+            _ => codes.count(),
+        };
         if !on_linked(linked) {
             return Err(IndexError::Closed);
         }
     }
-
-    let layers = take_links(&hnsw);
-    let entry = layers
-        .last()
-        .and_then(|top| top.first())
-        .map_or(0, |(point, _)| *point);
-    let words = flatten(&layers, entry).ok_or(IndexError::TooLarge {
-        what: "links",
-        limit: u32::MAX.into(),
-    })?;
-    Links::parse(Words::Built(words), vectors.count())
-        .map_err(|reason| IndexError::damaged(crate::links::GRAPH.as_ref(), reason))
+    builder.finish()
 }
 
-/// The links of each layer, lowest first, up to the highest that holds a point.
-fn take_links(hnsw: &Hnsw<'_, u32, CosineDistance<'_>>) -> Vec<LayerLinks> {
-    let points = hnsw.get_point_indexation();
-    let mut layers: Vec<LayerLinks> = Vec::new();
-    for top in 0..MAX_LAYERS {
-        // hnsw_rs keeps each point in the highest layer it belongs to.
-        for point in points.get_layer_iterator(top) {
-            layers.resize_with(layers.len().max(top + 1), LayerLinks::new);
-            let number = point.get_origin_id() as u32;
-            for (layer, neighbours) in layers
-                .iter_mut()
-                .zip(point.get_neighborhood_id())
-                .take(top + 1)
-            {
-                let links = neighbours
-                    .iter()
-                    .map(|n| n.d_id as u32)
-                    .filter(|&n| n != number);
-                layer.push((number, links.collect()));
+impl<'c> Builder<'c> {
+    fn new(codes: &'c Codes, parameters: &GraphParameters) -> Result<Self, IndexError> {
+        let m = parameters.m;
+        let copies = Copies::find(codes)?;
+        let mut layers = vec![Layer::new(Vec::new(), codes.count(), 2 * m)];
+        let mut points: Vec<u32> = (0..codes.count() as u32)
+            .filter(|&vector| copies.is_first(vector))
+            .collect();
+        loop {
+            points.retain(|&vector| level(vector, m) >= layers.len());
+            if points.is_empty() {
+                break;
+            }
+            layers.push(Layer::new(points.clone(), points.len(), m));
+        }
+        Ok(Self {
+            codes,
+            copies,
+            parameters: *parameters,
+            layers,
+            entry: None,
+        })
+    }
+
+    fn insert(&mut self, batch: &[u32]) -> Result<(), IndexError> {
+        // Links of each vector of the batch, for each of its layers, lowest first.
+        let chosen: Vec<Vec<Vec<Ranked>>> = (0..batch.len())
+            .into_par_iter()
+            .map_init(Scratch::default, |scratch, place| {
+                self.choose(&batch[..place], batch[place], scratch)
+            })
+            .collect::<Result<_, _>>()?;
+
+        // The other ends: (layer, vector, new link of that vector).
+        let mut ends: Vec<(usize, u32, Ranked)> = Vec::new();
+        for (&vector, layers) in batch.iter().zip(&chosen) {
+            for (height, links) in layers.iter().enumerate() {
+                self.layers[height].set(vector, links);
+                let end =
+                    |link: &Ranked| (height, link.vector(), Ranked::new(link.score(), vector));
+                ends.extend(links.iter().map(end));
+            }
+            let level = layers.len() - 1;
+            if self.entry.is_none_or(|entry| entry.level < level) {
+                self.entry = Some(Entry { vector, level });
             }
         }
+        ends.sort_unstable();
+        let ends: Vec<&[(usize, u32, Ranked)]> =
+            ends.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+        let linked_back: Vec<Vec<Ranked>> = ends
+            .par_iter()
+            .map(|ends| {
+                let (height, vector, _) = ends[0];
+                let layer = &self.layers[height];
+                let mut links: Vec<Ranked> = layer.ranked(vector).collect();
+                links.extend(ends.iter().map(|end| end.2));
+                self.diverse(links, layer.capacity)
+            })
+            .collect::<Result<_, _>>()?;
+        for (ends, links) in ends.iter().zip(&linked_back) {
+            self.layers[ends[0].0].set(ends[0].1, links);
+        }
+        Ok(())
     }
-    for layer in &mut layers {
-        layer.sort_unstable();
+
+    /// Hangs copies behind the first of them, and flattens the layers.
+    fn finish(self) -> Result<Links, IndexError> {
+        let lowest: Vec<Vec<u32>> = (0..self.codes.count() as u32)
+            .map(|vector| {
+                let links = self.layers[0].links(vector as usize).iter().copied();
+                links.chain(self.copies.beside(vector)).collect()
+            })
+            .collect();
+        let mut layers: Vec<LayerLinks> =
+            vec![(0..).zip(lowest.iter().map(Vec::as_slice)).collect()];
+        for layer in &self.layers[1..] {
+            let links = (0..layer.points.len()).map(|place| layer.links(place));
+            layers.push(layer.points.iter().copied().zip(links).collect());
+        }
+        let entry = self.entry.map_or(0, |entry| entry.vector);
+        let words = flatten(&layers, entry).ok_or(IndexError::TooLarge {
+            what: "links",
+            limit: u32::MAX.into(),
+        })?;
+        Links::parse(Words::Built(words), self.codes.count())
+            .map_err(|reason| IndexError::damaged(crate::links::GRAPH.as_ref(), reason))
     }
-    layers
+
+    /// The links that a new vector begins with, for each of its layers, lowest first: algorithm 1.
+    fn choose(
+        &self,
+        earlier: &[u32],
+        vector: u32,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Vec<Ranked>>, IndexError> {
+        let GraphParameters { m, ef_construction } = self.parameters;
+        let level = level(vector, m);
+        let mut candidates = vec![Vec::new(); level + 1];
+        let mut walk = Walk::new(self, self.codes, self.codes.code(vector)?, scratch);
+        if let Some(entry) = self.entry {
+            let mut nearest = walk.rank(entry.vector)?;
+            for layer in (level + 1..=entry.level).rev() {
+                nearest = walk.descend(layer, nearest)?;
+            }
+            let mut entries = vec![nearest];
+            for layer in (0..=level.min(entry.level)).rev() {
+                entries = walk.explore(layer, &entries, &Beam::new(ef_construction))?;
+                candidates[layer].clone_from(&entries);
+            }
+        }
+        for &earlier in earlier {
+            let ranked = walk.rank(earlier)?;
+            for candidates in candidates.iter_mut().take(self::level(earlier, m) + 1) {
+                candidates.push(ranked);
+            }
+        }
+        candidates
+            .into_iter()
+            .enumerate()
+            .map(|(layer, mut candidates)| {
+                if candidates.len() > ef_construction {
+                    candidates.select_nth_unstable_by(ef_construction, |a, b| b.cmp(a));
+                    candidates.truncate(ef_construction);
+                }
+                self.diverse(candidates, self.layers[layer].capacity)
+            })
+            .collect()
+    }
+
+    /// Of more than `count` candidates those, best first, that are nearer to the vector than to any
+    /// chosen before: algorithm 4.
+    fn diverse(
+        &self,
+        mut candidates: Vec<Ranked>,
+        count: usize,
+    ) -> Result<Vec<Ranked>, IndexError> {
+        if candidates.len() <= count {
+            return Ok(candidates);
+        }
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+        for candidate in candidates {
+            if chosen.len() == count {
+                break;
+            }
+            let code = self.codes.code(candidate.vector())?;
+            let mut nearer = true;
+            for other in &chosen {
+                if self.codes.code(other.vector())?.dot(code) > candidate.score() {
+                    nearer = false;
+                    break;
+                }
+            }
+            if nearer {
+                chosen.push(candidate);
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{clustered, singles, store};
+
+    const PARAMETERS: GraphParameters = GraphParameters {
+        m: 8,
+        ef_construction: 60,
+    };
+
+    #[test]
+    fn the_graph_is_the_same_for_any_number_of_threads() {
+        let (_home, vectors) = store(&singles(clustered(1, 3 * BATCH + 100, 24, 20)));
+        let built = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let build = || build(vectors.codes(), &PARAMETERS, |_| true);
+            pool.build()
+                .unwrap()
+                .install(build)
+                .unwrap()
+                .words()
+                .to_vec()
+        };
+        let alone = built(1);
+        assert!(alone == built(2));
+        assert!(alone == built(7));
+    }
+
+    #[test]
+    fn no_vector_has_more_links_than_it_may() {
+        let (_home, vectors) = store(&singles(clustered(2, 3_000, 8, 20)));
+        let links = build(vectors.codes(), &PARAMETERS, |_| true).unwrap();
+        for vector in 0..3_000 {
+            let linked = links.of(0, vector);
+            assert!((1..=2 * PARAMETERS.m).contains(&linked.len()));
+            assert!(!linked.contains(&vector));
+            assert!(links.of(1, vector).len() <= PARAMETERS.m);
+            assert_eq!(links.is_low(vector), level(vector, PARAMETERS.m) == 0);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! An open index: searched by many, changed by one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::calibrate::Calibration;
 use crate::change::{self, Applied, Change};
 use crate::delta::Delta;
 use crate::error::IndexError;
@@ -58,7 +60,7 @@ pub struct Hit {
 }
 
 /// What an index holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stats {
     /// Passages.
     pub passages: u64,
@@ -72,10 +74,12 @@ pub struct Stats {
     pub bytes: u64,
     /// The segments, oldest first.
     pub segments: Vec<SegmentStats>,
+    /// Metadata that filters can ask for: each field with the passages in segments that have it.
+    pub fields: BTreeMap<String, u64>,
 }
 
 /// What a segment holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SegmentStats {
     /// Passages, deleted ones included.
     pub passages: u32,
@@ -88,12 +92,12 @@ pub struct SegmentStats {
 }
 
 /// How a segment is searched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SegmentSearch {
     /// Every vector is compared.
     Scan,
-    /// Through its graph.
-    Graph,
+    /// Through its graph, with what was measured of it when it was built.
+    Graph(Calibration),
     /// Every vector is compared, because the graph cannot be used; a merge builds it again.
     GraphDamaged {
         /// What is wrong with it.
@@ -248,7 +252,14 @@ impl Index {
         let segments: Vec<_> = snapshot.segments.iter().map(LiveSegment::stats).collect();
         let in_segments: u64 = segments.iter().map(|s| u64::from(s.vectors)).sum();
         let in_delta = snapshot.delta.numbers() / snapshot.dimension.max(1);
+        let mut fields = BTreeMap::new();
+        for live in &snapshot.segments {
+            for (name, passages) in live.segment.fields() {
+                *fields.entry(name.to_owned()).or_default() += u64::from(passages);
+            }
+        }
         Stats {
+            fields,
             passages: snapshot.passages(),
             vectors: in_segments + in_delta as u64,
             deleted: segments.iter().map(|s| u64::from(s.deleted)).sum(),

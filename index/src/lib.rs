@@ -12,29 +12,36 @@
 //! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
 //!
 //! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
-//! searched through a graph that `hnsw_rs` builds and that is kept as a flat file of links.
+//! searched through an HNSW graph over int8 codes of their vectors. What is found is scored in f32.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bitset;
 mod blocks;
 mod builder;
+mod calibrate;
+mod candidates;
 mod change;
 mod checked;
+mod codes;
 mod columns;
+mod copies;
 mod corpus;
 mod delta;
+mod dot_i8;
 mod error;
 mod filter;
 mod filter_json;
 mod graph;
 mod index;
 mod ingest;
+mod layer;
 mod links;
 mod log;
 mod manifest;
 mod merge;
 mod metadata;
+mod nearest;
 mod passages;
 mod scan;
 mod segment;
@@ -42,13 +49,17 @@ mod sentences;
 mod snapshot;
 mod split;
 mod staging;
+#[cfg(test)]
+mod testing;
 mod tombstones;
 mod tracked;
 mod vectors;
 mod verify;
+mod walk;
 mod writer;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
+pub use calibrate::Calibration;
 pub use change::{Applied, Change};
 pub use corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use error::IndexError;
@@ -60,12 +71,11 @@ pub use ingest::{
     build_from_corpus,
 };
 pub use manifest::{
-    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
-    SegmentRecord, TombstoneRecord,
+    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE,
+    Manifest, Metric, SegmentRecord, TombstoneRecord,
 };
 pub use merge::DELTA_VECTORS;
 pub use passages::{Part, Passage};
-pub use segment::EF_SEARCH;
 pub use sentences::{sentence_prefixes, sentences};
 pub use split::{SplitPassage, Splitter};
 pub use verify::{Finding, Remedy, Verification, verify};

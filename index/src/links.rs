@@ -8,21 +8,19 @@
 //!   where each point's links begin, and the end   (points + 1),
 //!   the links                     (vector numbers)
 //! ```
-//!
-//! hnsw_rs's own dump is not used: its loader panics or reads out of bounds on a damaged file,
-//! keeps a second copy of every vector, and takes minutes where this is mapped at once.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use crate::checked::CheckedFile;
+use crate::codes::{Code, Codes};
 use crate::error::IndexError;
-use crate::scan::{Scored, dot};
-use crate::vectors::VectorStore;
+use crate::walk::{Adjacency, Beam, Found, Scratch, Walk};
 
 /// Links of one layer, before they are flattened: (point, its links), ascending by point.
-pub(crate) type LayerLinks = Vec<(u32, Vec<u32>)>;
+pub(crate) type LayerLinks<'l> = Vec<(u32, &'l [u32])>;
+
+/// The graph of a segment.
+pub(crate) const GRAPH: &str = "graph.links";
 
 /// Where the flat array lives.
 pub(crate) enum Words {
@@ -46,9 +44,6 @@ struct Layer {
     links: Range<usize>,
 }
 
-/// The graph of a segment.
-pub(crate) const GRAPH: &str = "graph.links";
-
 /// A graph that can be searched.
 pub(crate) struct Links {
     words: Words,
@@ -57,7 +52,7 @@ pub(crate) struct Links {
 }
 
 /// Flattens layers, lowest first. `None` if there are more links than u32 can count.
-pub(crate) fn flatten(layers: &[LayerLinks], entry: u32) -> Option<Vec<u32>> {
+pub(crate) fn flatten(layers: &[LayerLinks<'_>], entry: u32) -> Option<Vec<u32>> {
     let mut words = vec![u32::try_from(layers.len()).ok()?, entry];
     for (height, layer) in layers.iter().enumerate() {
         let links: usize = layer.iter().map(|(_, links)| links.len()).sum();
@@ -71,7 +66,7 @@ pub(crate) fn flatten(layers: &[LayerLinks], entry: u32) -> Option<Vec<u32>> {
             begin += links.len() as u32;
             words.push(begin);
         }
-        words.extend(layer.iter().flat_map(|(_, links)| links));
+        words.extend(layer.iter().flat_map(|(_, links)| *links));
     }
     Some(words)
 }
@@ -131,130 +126,63 @@ impl Links {
         self.words.as_slice()
     }
 
-    /// Links of a point in a layer; none if it is not in that layer.
-    fn of(&self, height: usize, point: u32) -> &[u32] {
-        let (layer, words) = (&self.layers[height], self.words());
-        let row = match height {
-            0 => point as usize,
-            _ => match words[layer.points.clone()].binary_search(&point) {
+    /// Whether a vector is in the lowest layer only.
+    pub(crate) fn is_low(&self, vector: u32) -> bool {
+        let points = self
+            .layers
+            .get(1)
+            .map_or(0..0, |layer| layer.points.clone());
+        self.words()[points].binary_search(&vector).is_err()
+    }
+
+    /// The vectors nearest to a query, best first, at most `beam.ef`: algorithm 5 of Malkov and
+    /// Yashunin (2016).
+    pub(crate) fn search(
+        &self,
+        codes: &Codes,
+        query: Code<'_>,
+        beam: &Beam<'_>,
+    ) -> Result<Found, IndexError> {
+        Scratch::of_this_thread(|scratch| {
+            let mut walk = Walk::new(self, codes, query, scratch);
+            let mut nearest = walk.rank(self.entry)?;
+            for layer in (1..self.layers.len()).rev() {
+                nearest = walk.descend(layer, nearest)?;
+            }
+            let best = walk.explore(0, &[nearest], beam)?;
+            let compared = walk.compared();
+            Ok(Found { best, compared })
+        })
+    }
+}
+
+impl Adjacency for Links {
+    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+        let (part, words) = (&self.layers[layer], self.words());
+        let row = match layer {
+            0 => vector as usize,
+            _ => match words[part.points.clone()].binary_search(&vector) {
                 Ok(row) => row,
                 Err(_) => return &[],
             },
         };
-        let begins = &words[layer.begins.clone()];
-        &words[layer.links.clone()][begins[row] as usize..begins[row + 1] as usize]
-    }
-
-    /// The vectors nearest to a unit query, best first, at most `ef`: algorithms 2 and 5 of Malkov
-    /// and Yashunin (2016).
-    pub(crate) fn search(
-        &self,
-        vectors: &VectorStore,
-        query: &[f32],
-        ef: usize,
-        allowed: impl Fn(u32) -> bool,
-    ) -> Result<Vec<Scored>, IndexError> {
-        let owners = vectors.owners();
-        let score = |vector: u32| -> Result<Scored, IndexError> {
-            Ok(Scored {
-                score: dot(query, vectors.row(vector)?),
-                vector,
-            })
-        };
-        let mut nearest = score(self.entry)?;
-        for height in (1..self.layers.len()).rev() {
-            loop {
-                let from = nearest.vector;
-                for &vector in self.of(height, from) {
-                    let next = score(vector)?;
-                    if next.score > nearest.score {
-                        nearest = next;
-                    }
-                }
-                if nearest.vector == from {
-                    break;
-                }
-            }
-        }
-
-        let mut seen = vec![0u64; vectors.count().div_ceil(64)];
-        let mut unseen = |vector: u32| {
-            let (word, bit) = (vector as usize / 64, 1 << (vector % 64));
-            let unseen = seen[word] & bit == 0;
-            seen[word] |= bit;
-            unseen
-        };
-        unseen(nearest.vector);
-        let mut candidates = BinaryHeap::from([Nearness(nearest)]);
-        let mut found = BinaryHeap::new();
-        if allowed(owners[nearest.vector as usize]) {
-            found.push(Reverse(Nearness(nearest)));
-        }
-        while let Some(Nearness(candidate)) = candidates.pop() {
-            let full = found.len() >= ef;
-            if full
-                && found
-                    .peek()
-                    .is_some_and(|Reverse(Nearness(worst))| candidate.score < worst.score)
-            {
-                break;
-            }
-            for &vector in self.of(0, candidate.vector) {
-                if !unseen(vector) {
-                    continue;
-                }
-                let next = Nearness(score(vector)?);
-                if found.len() < ef {
-                    candidates.push(next);
-                    if allowed(owners[vector as usize]) {
-                        found.push(Reverse(next));
-                    }
-                } else if !allowed(owners[vector as usize]) {
-                    candidates.push(next);
-                } else if let Some(mut worst) = found.peek_mut()
-                    && next > worst.0
-                {
-                    candidates.push(next);
-                    *worst = Reverse(next);
-                }
-            }
-        }
-        Ok(found
-            .into_sorted_vec()
-            .into_iter()
-            .map(|Reverse(Nearness(scored))| scored)
-            .collect())
-    }
-}
-
-/// Orders scores so that the better is the greater, as heaps want it.
-#[derive(Clone, Copy, PartialEq)]
-struct Nearness(Scored);
-
-impl Eq for Nearness {}
-
-impl Ord for Nearness {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.best_first(&other.0).reverse()
-    }
-}
-
-impl PartialOrd for Nearness {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+        let begins = &words[part.begins.clone()];
+        &words[part.links.clone()][begins[row] as usize..begins[row + 1] as usize]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::build;
+    use crate::manifest::GraphParameters;
+    use crate::testing::{clustered, singles, store};
     use proptest::prelude::*;
 
     fn square() -> Vec<u32> {
-        let lowest = (0..4)
-            .map(|v| (v, vec![(v + 1) % 4, (v + 3) % 4]))
-            .collect();
-        flatten(&[lowest, vec![(2, vec![])]], 2).unwrap()
+        let links: Vec<[u32; 2]> = (0..4).map(|v| [(v + 1) % 4, (v + 3) % 4]).collect();
+        let lowest = (0..4).zip(links.iter().map(|l| &l[..])).collect();
+        flatten(&[lowest, vec![(2, &[])]], 2).unwrap()
     }
 
     #[test]
@@ -263,6 +191,36 @@ mod tests {
         assert_eq!(links.of(0, 3), [0, 2]);
         assert_eq!(links.of(1, 2), [0u32; 0]);
         assert_eq!(links.of(1, 3), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_search_stops_at_its_limit_and_goes_round_what_is_hidden() {
+        let (_home, vectors) = store(&singles(clustered(9, 2_000, 32, 20)));
+        let codes = vectors.codes();
+        let parameters = GraphParameters {
+            m: 8,
+            ef_construction: 60,
+        };
+        let links = build(codes, &parameters, |_| true).unwrap();
+        let query = codes.code(1_234).unwrap();
+        let whole = links.search(codes, query, &Beam::new(40)).unwrap();
+        assert_eq!(whole.best.len(), 40);
+        assert_eq!(whole.best[0].vector(), 1_234);
+
+        let hidden = Beam {
+            hidden: Some(1_234),
+            ..Beam::new(40)
+        };
+        let others = links.search(codes, query, &hidden).unwrap();
+        assert!(others.best.iter().all(|found| found.vector() != 1_234));
+
+        let limited = Beam {
+            limit: whole.compared / 2,
+            ..Beam::new(40)
+        };
+        let part = links.search(codes, query, &limited).unwrap();
+        // The links of one vector are compared to the end.
+        assert!(part.compared <= whole.compared / 2 + 2 * parameters.m);
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use uuid::Uuid;
 
+use crate::calibrate::Calibration;
 use crate::error::IndexError;
 use crate::tracked;
 
@@ -26,7 +27,7 @@ const BLANK_CHECKSUM: &str = "00000000000000000000000000000000000000000000000000
 
 /// What an index is and what made it, and every file that belongs to it. Replaced whole with each
 /// change of the set of files; a file that it does not name is no part of the index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Always `onegen-index`.
@@ -58,7 +59,7 @@ pub struct Manifest {
 }
 
 /// One immutable part of an index: a directory of files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentRecord {
     /// Number in the name of its directory.
@@ -67,8 +68,8 @@ pub struct SegmentRecord {
     pub passages: u32,
     /// Number of vectors; several may belong to one passage.
     pub vectors: u32,
-    /// Whether it has a graph; without one it is scanned.
-    pub graph: bool,
+    /// The graph; without one it is scanned.
+    pub graph: Option<GraphRecord>,
     /// Length and checksum of its files.
     pub files: BTreeMap<String, FileRecord>,
     /// The file beside its directory that says which of its passages are deleted, if any are.
@@ -162,6 +163,16 @@ pub struct GraphParameters {
     pub m: usize,
     /// Candidates considered when a vector is linked.
     pub ef_construction: usize,
+}
+
+/// The graph of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphRecord {
+    /// What it was built with.
+    pub parameters: GraphParameters,
+    /// What a search through it was measured to need.
+    pub calibration: Calibration,
 }
 
 /// Length and checksum of one file.

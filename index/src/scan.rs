@@ -4,11 +4,13 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
+use crate::candidates::{Candidate, Possible, rescore};
+use crate::codes::QueryCode;
 use crate::error::IndexError;
 use crate::vectors::VectorStore;
 
-// Below this many numbers one core is done before others are awake.
-const PARALLEL_FROM: usize = 1 << 19;
+// Vectors that one core takes at a time; with fewer it is done before others are awake.
+pub(crate) const PART: usize = 2048;
 
 /// One vector and its cosine with the query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +27,14 @@ impl Scored {
             .total_cmp(&self.score)
             .then(self.vector.cmp(&other.vector))
     }
+}
+
+/// Which vectors a search may return.
+#[derive(Clone, Copy)]
+pub(crate) struct Allowed<'f> {
+    pub(crate) allows: &'f (dyn Fn(u32) -> bool + Sync),
+    /// How many vectors it allows.
+    pub(crate) vectors: usize,
 }
 
 /// Dot product. The same order of additions wherever it is called, so that a score never depends on
@@ -46,55 +56,140 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest + 0.0
 }
 
-/// Scores the vectors of the allowed passages and returns the best `k` passages, each by its best
-/// vector.
+/// The best `k` passages of all that `filter` allows, each by its best vector: what scoring every
+/// f32 row gives, to the bit.
+///
+/// The codes are scanned; only rows whose score may reach the k-th best are read.
 pub(crate) fn exact(
     vectors: &VectorStore,
     query: &[f32],
     k: usize,
-    allowed: impl Fn(u32) -> bool + Sync,
+    filter: Option<&Allowed<'_>>,
 ) -> Result<Vec<Scored>, IndexError> {
-    let owners = vectors.owners();
-    let score = |vector: usize| -> Result<Scored, IndexError> {
-        let score = match allowed(owners[vector]) {
-            true => dot(query, vectors.row(vector as u32)?),
-            false => f32::NEG_INFINITY,
-        };
-        Ok(Scored {
-            score,
-            vector: vector as u32,
-        })
+    let coded = QueryCode::new(query);
+    let codes = vectors.codes();
+    let count = vectors.count();
+    let allowed = |vector: u32| filter.is_none_or(|filter| (filter.allows)(vector));
+    let part = |from: usize| -> Result<Vec<Candidate>, IndexError> {
+        let range = from as u32..count.min(from + PART) as u32;
+        let rows = codes.rows(range.clone())?.chunks_exact(codes.stride());
+        let scales = codes.scales(range.clone())?;
+        // What cannot be among the best of a part cannot be among the best of all.
+        let mut possible = Possible::new(vectors.owners(), k);
+        for (vector, (row, &scale)) in range.zip(rows.zip(scales)) {
+            if allowed(vector) && coded.at_most(row, scale) >= possible.reached() {
+                let estimate = coded.estimate(row, scale);
+                possible.offer(Candidate { vector, estimate });
+            }
+        }
+        Ok(possible.finish())
     };
-    let scores: Vec<Scored> = if owners.len() * vectors.dimension() < PARALLEL_FROM {
-        (0..owners.len()).map(score).collect::<Result<_, _>>()?
+    let parts: Vec<Vec<Candidate>> = if count <= PART {
+        vec![part(0)?]
     } else {
-        (0..owners.len())
-            .into_par_iter()
-            .map(score)
-            .collect::<Result<_, _>>()?
+        let parts = (0..count.div_ceil(PART)).into_par_iter();
+        parts.map(|n| part(n * PART)).collect::<Result<_, _>>()?
     };
-    let mut best: Vec<Scored> = Vec::new();
-    let mut vector = 0;
-    for group in owners.chunk_by(|a, b| a == b) {
-        let of_group = &scores[vector..vector + group.len()];
-        vector += group.len();
-        best.extend(of_group.iter().copied().min_by(Scored::best_first));
-    }
-    best.retain(|scored| scored.score > f32::NEG_INFINITY);
-    if k < best.len() {
-        best.select_nth_unstable_by(k, Scored::best_first);
-        best.truncate(k);
-    }
-    best.sort_unstable_by(Scored::best_first);
-    Ok(best)
+    rescore(vectors, query, parts.concat(), k)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{clustered, e5_vectors, singles, store};
+    use crate::vectors::normalised;
     use proptest::prelude::*;
 
+    /// Every f32 row is scored, and everything is sorted.
+    fn plain(
+        vectors: &VectorStore,
+        query: &[f32],
+        k: usize,
+        allows: &dyn Fn(u32) -> bool,
+    ) -> Vec<Scored> {
+        let mut all: Vec<Scored> = (0..vectors.count() as u32)
+            .filter(|&vector| allows(vector))
+            .map(|vector| Scored {
+                score: dot(query, vectors.row(vector).unwrap()),
+                vector,
+            })
+            .collect();
+        all.sort_by(Scored::best_first);
+        let mut seen = std::collections::HashSet::new();
+        all.retain(|scored| seen.insert(vectors.owners()[scored.vector as usize]));
+        all.truncate(k);
+        all
+    }
+
+    #[test]
+    fn a_scan_on_all_cores_gives_what_scoring_every_row_gives() {
+        let rows = clustered(5, 5_000, 40, 7);
+        let (_home, vectors) = store(&singles(rows.clone()));
+        for query in rows.iter().step_by(500) {
+            let query = normalised(query, 40).unwrap();
+            let found = exact(&vectors, &query, 10, None).unwrap();
+            assert_eq!(found, plain(&vectors, &query, 10, &|_| true));
+        }
+    }
+
+    #[test]
+    fn few_rows_are_read_to_scan_real_embeddings() {
+        let Some(rows) = e5_vectors() else {
+            println!("skipped: the sample of E5 embeddings is not here");
+            return;
+        };
+        let (_home, vectors) = store(&singles(rows));
+        let mut read = 0;
+        for number in 0..100 {
+            let coded = QueryCode::new(vectors.row(number).unwrap());
+            let rows = vectors.codes().rows(0..1000).unwrap().chunks_exact(768);
+            let scales = vectors.codes().scales(0..1000).unwrap();
+            let mut possible = Possible::new(vectors.owners(), 10);
+            for (vector, (row, scale)) in (0..).zip(rows.zip(scales)) {
+                let estimate = coded.estimate(row, *scale);
+                possible.offer(Candidate { vector, estimate });
+            }
+            read += possible.finish().len();
+        }
+        println!("{} rows of 1000 are read", read / 100);
+        assert!(read / 100 < 100, "{read}");
+    }
+
+    // Few different numbers, so that equal scores and copies are frequent.
+    fn coarse(dimension: usize) -> impl Strategy<Value = Vec<f32>> {
+        let fine = prop::collection::vec(-1.0f32..1.0, dimension);
+        let few = prop::collection::vec((-1i8..=1).prop_map(f32::from), dimension);
+        prop_oneof![fine, few].prop_filter("no direction", |v| v.iter().any(|&x| x != 0.0))
+    }
+
+    fn collection() -> impl Strategy<Value = (Vec<f32>, Vec<(u32, Vec<f32>)>)> {
+        prop::sample::select(vec![1usize, 3, 16, 70]).prop_flat_map(|dimension| {
+            let passage = prop::collection::vec(coarse(dimension), 1..4);
+            let passages = prop::collection::vec(passage, 1..60).prop_map(|passages| {
+                let owned = |(owner, vectors): (u32, Vec<Vec<f32>>)| {
+                    vectors.into_iter().map(move |vector| (owner, vector))
+                };
+                (0..).zip(passages).flat_map(owned).collect()
+            });
+            (coarse(dimension), passages)
+        })
+    }
+
     proptest! {
+        #[test]
+        fn a_scan_of_codes_gives_what_scoring_every_row_gives(
+            (query, rows) in collection(),
+            k in 0usize..12,
+            skip in 1u32..5,
+        ) {
+            let query = normalised(&query, query.len()).unwrap();
+            let (_home, vectors) = store(&rows);
+            let allows = |vector: u32| vector.is_multiple_of(skip);
+            let filter = Allowed { allows: &allows, vectors: rows.len().div_ceil(skip as usize) };
+            let found = exact(&vectors, &query, k, Some(&filter)).unwrap();
+            prop_assert_eq!(found, plain(&vectors, &query, k, &allows));
+        }
+
         #[test]
         fn dot_is_the_sum_of_products(pairs in prop::collection::vec((-1.0f32..1.0, -1.0f32..1.0), 0..200)) {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();

@@ -11,19 +11,15 @@ use crate::bitset::Bitset;
 use crate::checked::{CheckedFile, FileSet};
 use crate::columns::Columns;
 use crate::error::IndexError;
-use crate::filter::Filter;
-use crate::graph;
+use crate::filter::{Filter, RESERVED};
 use crate::links::{GRAPH, Links, Words};
-use crate::manifest::{GraphParameters, SegmentRecord};
+use crate::manifest::{GraphParameters, GraphRecord, SegmentRecord};
 use crate::metadata::MetadataWriter;
+use crate::nearest::{Graph, nearest};
 use crate::passages::{IdDigest, Passage, PassageStore, PassageWriter};
-use crate::scan::{self, Scored};
+use crate::scan::{Allowed, Scored};
 use crate::tracked::{self, TrackedFile};
 use crate::vectors::{VectorStore, VectorWriter};
-
-/// Vectors that a search through the graph keeps in view, at least. Measured at 896 dimensions:
-/// recall@10 .999.
-pub const EF_SEARCH: usize = 128;
 
 /// Values of the passages' metadata, see [`crate::metadata`].
 const METADATA: &str = "metadata.values";
@@ -42,7 +38,7 @@ pub(crate) struct Segment {
     passages: PassageStore,
     vectors: VectorStore,
     columns: Columns<CheckedFile>,
-    links: Option<Links>,
+    graph: Option<Graph>,
     // Why the graph that should be there cannot be used.
     graph_damage: Option<String>,
 }
@@ -62,14 +58,16 @@ impl Segment {
         let metadata = files.map_verified(METADATA)?;
         let columns = Columns::parse(metadata, record.passages)
             .map_err(|reason| IndexError::damaged(&dir.join(METADATA), reason))?;
-        let loaded = record.graph.then(|| {
+        let loaded = record.graph.map(|graph| {
             let file = files.map_verified(GRAPH)?;
-            Links::parse(Words::Mapped(file), vectors.count())
-                .map_err(|reason| IndexError::damaged(&dir.join(GRAPH), reason))
+            let links = Links::parse(Words::Mapped(file), vectors.count())
+                .map_err(|reason| IndexError::damaged(&dir.join(GRAPH), reason))?;
+            let calibration = graph.calibration;
+            Ok::<_, IndexError>(Graph { links, calibration })
         });
-        let (links, graph_damage) = match loaded {
+        let (graph, graph_damage) = match loaded {
             None => (None, None),
-            Some(Ok(links)) => (Some(links), None),
+            Some(Ok(graph)) => (Some(graph), None),
             Some(Err(error)) => (None, Some(error.to_string())),
         };
         Ok(Self {
@@ -78,7 +76,7 @@ impl Segment {
             passages,
             vectors,
             columns,
-            links,
+            graph,
             graph_damage,
         })
     }
@@ -107,15 +105,13 @@ impl Segment {
     /// The unit vectors of a passage.
     pub(crate) fn vectors_of(&self, row: u32) -> Result<Vec<&[f32]>, IndexError> {
         let vectors = self.vectors.of_passage(row);
-        vectors
-            .map(|vector| self.vectors.row(vector as u32))
-            .collect()
+        vectors.map(|vector| self.vectors.row(vector)).collect()
     }
 
     /// Which of its passage's vectors a vector is, from 0, and the row of that passage.
     pub(crate) fn owner(&self, vector: u32) -> (u32, u32) {
         let row = self.vectors.owners()[vector as usize];
-        (row, vector - self.vectors.of_passage(row).start as u32)
+        (row, vector - self.vectors.of_passage(row).start)
     }
 
     /// Rows of the passages whose metadata fits a filter; without one all.
@@ -124,6 +120,14 @@ impl Segment {
             Some(filter) => self.columns.select(filter),
             None => Bitset::full(self.record.passages as usize),
         }
+    }
+
+    /// Fields of the passages' metadata, each with how many passages have it.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, u32)> {
+        let fields = self.columns.fields();
+        fields
+            .filter(|field| !field.name.starts_with(RESERVED))
+            .map(|field| (field.name, field.passages))
     }
 
     /// Rows of the passages that were cut from a document.
@@ -141,48 +145,17 @@ impl Segment {
         allowed: Option<&Bitset>,
         exact: bool,
     ) -> Result<Vec<Scored>, IndexError> {
-        let may = |row: u32| allowed.is_none_or(|rows| rows.test(row));
-        match &self.links {
-            Some(links) if !exact => self.through(links, query, k, &may),
-            _ => scan::exact(&self.vectors, query, k, may),
-        }
-    }
-
-    /// The best vectors of the best `k` passages, through the graph. Asks for more vectors until
-    /// enough passages are among them, and scans everything once that is less work.
-    fn through(
-        &self,
-        links: &Links,
-        query: &[f32],
-        k: usize,
-        allowed: &(impl Fn(u32) -> bool + Sync),
-    ) -> Result<Vec<Scored>, IndexError> {
         let owners = self.vectors.owners();
-        let vectors_per_passage = owners.len().div_ceil(self.record.passages.max(1) as usize);
-        let mut wanted = k.saturating_mul(vectors_per_passage);
-        while wanted < owners.len() / 4 {
-            let found = links.search(&self.vectors, query, EF_SEARCH.max(2 * wanted), allowed)?;
-            let reached = found.len();
-            let mut best: Vec<Scored> = Vec::with_capacity(k);
-            for scored in found {
-                let owner = owners[scored.vector as usize];
-                if best.len() == k {
-                    break;
-                }
-                if best.iter().all(|b| owners[b.vector as usize] != owner) {
-                    best.push(scored);
-                }
-            }
-            if best.len() == k {
-                return Ok(best);
-            }
-            if reached < wanted {
-                // The part of the graph that the search can reach is too small.
-                break;
-            }
-            wanted *= 2;
-        }
-        scan::exact(&self.vectors, query, k, allowed)
+        let allows = |vector: u32| allowed.is_none_or(|rows| rows.test(owners[vector as usize]));
+        let allowed = allowed.map(|rows| Allowed {
+            allows: &allows,
+            vectors: match owners.len() == self.record.passages as usize {
+                true => rows.count(),
+                false => owners.iter().filter(|&&row| rows.test(row)).count(),
+            },
+        });
+        let graph = self.graph.as_ref().filter(|_| !exact);
+        nearest(&self.vectors, graph, query, k, allowed.as_ref())
     }
 
     /// Reads what opening did not, and fails at the first thing that is wrong.
@@ -226,7 +199,7 @@ impl SegmentWriter {
         fs::create_dir(&dir).map_err(IndexError::io("create", &dir))?;
         Ok(Self {
             passages: PassageWriter::create(&dir)?,
-            vectors: VectorWriter::create(&dir)?,
+            vectors: VectorWriter::create(&dir, dimension)?,
             metadata: MetadataWriter::new(),
             dir,
             dimension,
@@ -311,13 +284,18 @@ impl SegmentWriter {
         self.metadata
             .finish(passages, |bytes| metadata.write(bytes))?;
         files.push((METADATA, metadata.finish()?));
-        let graph = vectors > options.exact_scan_limit;
-        if graph {
+        let mut graph = None;
+        if vectors > options.exact_scan_limit {
             let written = VectorStore::open_written(&self.dir, self.dimension)?;
-            let links = graph::build(&written, &options.graph, on_linked)?;
-            let mut file = TrackedFile::create(self.dir.join(GRAPH))?;
-            file.write(bytemuck::cast_slice(links.words()))?;
-            files.push((GRAPH, file.finish()?));
+            if let Some(built) = Graph::build(&written, &options.graph, on_linked)? {
+                let mut file = TrackedFile::create(self.dir.join(GRAPH))?;
+                file.write(bytemuck::cast_slice(built.links.words()))?;
+                files.push((GRAPH, file.finish()?));
+                graph = Some(GraphRecord {
+                    parameters: options.graph,
+                    calibration: built.calibration,
+                });
+            }
         }
         let files = tracked::write_blocks(&self.dir, files)?;
         tracked::sync_dir(&self.dir)?;

@@ -57,8 +57,10 @@ impl LiveSegment {
                 Some(reason) => SegmentSearch::GraphDamaged {
                     reason: reason.into(),
                 },
-                None if record.graph => SegmentSearch::Graph,
-                None => SegmentSearch::Scan,
+                None => match record.graph {
+                    Some(graph) => SegmentSearch::Graph(graph.calibration),
+                    None => SegmentSearch::Scan,
+                },
             },
         }
     }

@@ -1,14 +1,15 @@
-//! Vectors on disk: unit f32 rows, and the passage that each belongs to.
+//! Vectors on disk: unit f32 rows, their int8 codes, and the passage that each belongs to.
 
 use std::ops::Range;
 use std::path::Path;
 
 use crate::checked::{CheckedFile, FileSet};
+use crate::codes::{CodeWriter, Codes};
 use crate::error::IndexError;
 use crate::tracked::{TrackedFile, WrittenFile};
 
 /// Unit vectors: f32, one after the other.
-pub(crate) const VECTORS: &str = "vectors.f32";
+const VECTORS: &str = "vectors.f32";
 /// The passage of each vector: u32.
 const OWNERS: &str = "vectors.passages";
 
@@ -45,14 +46,16 @@ pub(crate) fn normalised(vector: &[f32], dimension: usize) -> Result<Vec<f32>, I
 /// Streams vectors to disk.
 pub(crate) struct VectorWriter {
     rows: TrackedFile,
+    codes: CodeWriter,
     owners: TrackedFile,
     count: u32,
 }
 
 impl VectorWriter {
-    pub(crate) fn create(dir: &Path) -> Result<Self, IndexError> {
+    pub(crate) fn create(dir: &Path, dimension: usize) -> Result<Self, IndexError> {
         Ok(Self {
             rows: TrackedFile::create(dir.join(VECTORS))?,
+            codes: CodeWriter::create(dir, dimension)?,
             owners: TrackedFile::create(dir.join(OWNERS))?,
             count: 0,
         })
@@ -63,6 +66,7 @@ impl VectorWriter {
         let bytes = |width: usize| u64::from(vectors) * width as u64;
         Ok(Self {
             rows: TrackedFile::resume(dir.join(VECTORS), bytes(size_of::<f32>() * dimension))?,
+            codes: CodeWriter::resume(dir, vectors, dimension)?,
             owners: TrackedFile::resume(dir.join(OWNERS), bytes(size_of::<u32>()))?,
             count: vectors,
         })
@@ -75,13 +79,13 @@ impl VectorWriter {
     /// Puts what was written so far on the disk.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.rows.sync()?;
+        self.codes.sync()?;
         self.owners.sync()
     }
 
     /// Fails if `more` vectors are too many.
     pub(crate) fn accepts(&self, more: usize) -> Result<(), IndexError> {
-        // hnsw_rs counts in i32.
-        const LIMIT: u64 = i32::MAX as u64;
+        const LIMIT: u64 = u32::MAX as u64;
         if u64::from(self.count) + more as u64 > LIMIT {
             return Err(IndexError::TooLarge {
                 what: "vectors",
@@ -95,11 +99,15 @@ impl VectorWriter {
     pub(crate) fn push(&mut self, owner: u32, unit: &[f32]) -> Result<(), IndexError> {
         self.count += 1;
         self.rows.write(bytemuck::cast_slice(unit))?;
+        self.codes.push(unit)?;
         self.owners.write(&owner.to_le_bytes())
     }
 
-    pub(crate) fn finish(self) -> Result<[(&'static str, WrittenFile); 2], IndexError> {
+    pub(crate) fn finish(self) -> Result<[(&'static str, WrittenFile); 4], IndexError> {
+        let [codes, scales] = self.codes.finish()?;
         Ok([
+            codes,
+            scales,
             (VECTORS, self.rows.finish()?),
             (OWNERS, self.owners.finish()?),
         ])
@@ -109,6 +117,7 @@ impl VectorWriter {
 /// The vectors of a segment, mapped.
 pub(crate) struct VectorStore {
     rows: CheckedFile,
+    codes: Codes,
     owners: CheckedFile,
     dimension: usize,
 }
@@ -118,6 +127,7 @@ impl VectorStore {
     pub(crate) fn open_written(dir: &Path, dimension: usize) -> Result<Self, IndexError> {
         Ok(Self {
             rows: CheckedFile::written(dir.join(VECTORS))?,
+            codes: Codes::open_written(dir, dimension)?,
             owners: CheckedFile::written(dir.join(OWNERS))?,
             dimension,
         })
@@ -131,6 +141,7 @@ impl VectorStore {
     ) -> Result<Self, IndexError> {
         let store = Self {
             rows: files.map(VECTORS)?,
+            codes: Codes::open(files, vectors, dimension)?,
             owners: files.map_verified(OWNERS)?,
             dimension,
         };
@@ -160,23 +171,34 @@ impl VectorStore {
         self.owners().len()
     }
 
+    /// Number of passages.
+    pub(crate) fn passages(&self) -> usize {
+        // Owners begin at 0 and never skip one.
+        self.owners().last().map_or(0, |last| *last as usize + 1)
+    }
+
     pub(crate) fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// Rows one after the other: (vectors, dimension).
-    pub(crate) fn rows(&self, vectors: Range<usize>) -> Result<&[f32], IndexError> {
+    /// The unit row of one vector.
+    pub(crate) fn row(&self, vector: u32) -> Result<&[f32], IndexError> {
+        self.rows(vector..vector + 1)
+    }
+
+    /// Unit rows, one after the other: (vectors, dimension).
+    pub(crate) fn rows(&self, vectors: Range<u32>) -> Result<&[f32], IndexError> {
         let width = size_of::<f32>() * self.dimension;
         let bytes = self
             .rows
-            .bytes(vectors.start * width..vectors.end * width)?;
+            .bytes(vectors.start as usize * width..vectors.end as usize * width)?;
         // A mapping begins at a page and rows are whole numbers.
         Ok(bytemuck::try_cast_slice(bytes).unwrap_or_default())
     }
 
-    pub(crate) fn row(&self, vector: u32) -> Result<&[f32], IndexError> {
-        let vector = vector as usize;
-        self.rows(vector..vector + 1)
+    /// The int8 codes of the rows.
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// The passage of each vector.
@@ -185,14 +207,16 @@ impl VectorStore {
     }
 
     /// The vectors of a passage.
-    pub(crate) fn of_passage(&self, row: u32) -> Range<usize> {
+    pub(crate) fn of_passage(&self, row: u32) -> Range<u32> {
         let owners = self.owners();
         let start = owners.partition_point(|&owner| owner < row);
-        start..start + owners[start..].partition_point(|&owner| owner == row)
+        let count = owners[start..].partition_point(|&owner| owner == row);
+        start as u32..(start + count) as u32
     }
 
     /// Reads everything and says what is wrong.
     pub(crate) fn verify(&self) -> Result<(), IndexError> {
-        self.rows.verify()
+        self.rows.verify()?;
+        self.codes.verify()
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "metric": manifest.metric,
             "graph": manifest.graph,
             "segments": stats.segments.iter().map(segment).collect::<Vec<_>>(),
+            "metadata_fields": stats.fields,
             "fingerprints": manifest.fingerprints,
             "bytes": stats.bytes,
         });
@@ -75,6 +76,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if stats.in_log > 0 {
         writeln!(out, "log         {} passages", stats.in_log)?;
     }
+    if !stats.fields.is_empty() {
+        let fields: Vec<_> = stats
+            .fields
+            .iter()
+            .map(|(name, n)| format!("{name} ({n})"))
+            .collect();
+        writeln!(out, "metadata    {}", fields.join(", "))?;
+    }
     writeln!(out, "built       {} ago", HumanDuration(age))?;
     writeln!(out, "model       {}", manifest.fingerprints.name)?;
     writeln!(out, "  weights   {}", manifest.fingerprints.model)?;
@@ -87,7 +96,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn search(search: &SegmentSearch) -> String {
     match search {
         SegmentSearch::Scan => "scanned exactly".into(),
-        SegmentSearch::Graph => "graph".into(),
+        SegmentSearch::Graph(measured) => format!(
+            "graph: ef_search {}, recall@10 {:.3} when it was built",
+            measured.ef_search, measured.recall_at_10
+        ),
         SegmentSearch::GraphDamaged { reason } => {
             format!("scanned exactly, because its graph is damaged ({reason})")
         }
