@@ -8,6 +8,7 @@ use crate::passages::{IdDigest, Passage, digest};
 use crate::vectors::normalised;
 
 /// One change of an index.
+#[expect(clippy::large_enum_variant, reason = "most are the large one")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Puts a passage in, in place of one with the same id.

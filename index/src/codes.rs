@@ -17,7 +17,7 @@ use crate::error::IndexError;
 use crate::tracked::{TrackedFile, WrittenFile};
 
 /// int8 codes of the vectors, each padded to whole cache lines.
-const CODES: &str = "vectors.i8";
+pub(crate) const CODES: &str = "vectors.i8";
 /// What the codes are multiplied by and the norm of what they lack: two f32 a vector.
 const SCALES: &str = "vectors.scales";
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::change;
 use crate::checked::FileSet;
+use crate::codes::CODES;
 use crate::error::IndexError;
 use crate::links::GRAPH;
 use crate::log;
@@ -38,7 +39,8 @@ pub struct Finding {
 /// What can be done about a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// The file is made of others: compacting the index makes it again. Until then the index works.
+    /// The file is made of others: compacting the index makes it again. Until then
+    /// what does not need it works.
     Compact,
     /// The file holds what is nowhere else: restore it, or build the index again.
     Restore,
@@ -134,7 +136,10 @@ impl Verification {
     }
 
     fn found(&mut self, file: PathBuf, error: IndexError) {
-        let remedy = match file.file_name().is_some_and(|name| name == GRAPH) {
+        let is = |name| file.file_name().is_some_and(|own| own == name);
+        // Codes of another length would not even be opened.
+        let wrong_codes = is(CODES) && matches!(error, IndexError::ChecksumMismatch { .. });
+        let remedy = match is(GRAPH) || wrong_codes {
             true => Remedy::Compact,
             false => Remedy::Restore,
         };
