@@ -209,8 +209,10 @@ fn counts_that_do_not_fit_the_files_are_refused() {
         );
         fs::write(dir.join(MANIFEST_FILE), &manifest).unwrap();
     }
-    // More links than hnsw_rs survives are refused before it hears of them.
-    reseal(&dir, |manifest| manifest["graph"]["m"] = 100_000.into());
+    // More links than a graph may have are refused before one is built.
+    reseal(&dir, |manifest| {
+        manifest["graph"]["parameters"]["m"] = 100_000.into()
+    });
     assert!(matches!(Index::open(&dir), Err(IndexError::Damaged { .. })));
 }
 
