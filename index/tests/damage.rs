@@ -468,7 +468,7 @@ fn counts_that_do_not_fit_the_files_are_refused() {
         );
         fs::write(dir.join(MANIFEST_FILE), &manifest).unwrap();
     }
-    // More links than hnsw_rs survives are refused before it hears of them.
+    // More links than a graph may have are refused before one is built.
     reseal(&dir, |manifest| manifest["graph"]["m"] = 100_000.into());
     let index = Index::open_for_changes(&dir).unwrap();
     let error = index.compact().unwrap_err();
