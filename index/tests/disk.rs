@@ -118,6 +118,25 @@ fn a_merge_that_the_disk_refuses_leaves_the_index_as_it_was() {
 }
 
 #[test]
+fn a_log_of_which_a_sync_failed_takes_no_more_whoever_synced_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    build(&dir, options(DIMENSION), &clustered(1, 9, DIMENSION, 3));
+    let index = Index::open_for_changes(&dir).unwrap();
+    index.apply(vec![upsert(20, "acknowledged")]).unwrap();
+    // Of all that a merge syncs this way, the old log is the first.
+    let error = where_fail(&[libc::SYS_fdatasync], || index.compact()).unwrap_err();
+    assert_says(&error, &["cannot sync", "changes-000002.log"]);
+    let error = index.apply(vec![upsert(21, "refused")]).unwrap_err();
+    assert!(matches!(error, IndexError::NotApplied(_)), "{error}");
+    assert_eq!(index.passages(), 10);
+    drop(index);
+    let index = Index::open_for_changes(&dir).unwrap();
+    index.apply(vec![upsert(21, "taken")]).unwrap();
+    assert_eq!(index.passages(), 11);
+}
+
+#[test]
 fn a_build_never_trusts_what_a_failed_sync_may_have_lost() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("index");
