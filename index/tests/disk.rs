@@ -313,8 +313,8 @@ fn a_build_on_a_full_disk_is_refused_leaves_the_old_index_and_goes_on_when_there
     let before = all(&Index::open(&dir).unwrap()).unwrap();
     // Adds what is missing; `Err` with the first error.
     let go_on = |mut builder: IndexBuilder, from: u64| -> Result<Manifest, IndexError> {
-        for number in from as usize..vectors.len() {
-            builder.add(&passage(number), &[&vectors[number]])?;
+        for (number, vector) in vectors.iter().enumerate().skip(from as usize) {
+            builder.add(&passage(number), &[vector])?;
             if number % 50 == 49 {
                 builder.save_progress(number as u64 + 1)?;
             }
