@@ -24,6 +24,7 @@ use crate::manifest::{Manifest, SegmentRecord, TombstoneRecord};
 use crate::segment::{self, FinishOptions, Segment, SegmentWriter};
 use crate::snapshot::{LiveSegment, Snapshot};
 use crate::tombstones;
+use crate::tracked;
 use crate::writer::{Current, Writer};
 
 /// Vectors in the delta from which on it becomes a segment. A scan of so many in f32 takes about a
@@ -110,11 +111,12 @@ impl Merger<'_> {
         let segment = committer.manifest.take_number();
         let number = committer.manifest.take_number();
         let log = Log::create(&self.writer.dir, &committer.manifest.index_id, number)?;
-        // The end of the old log must be known to the disk before another one follows it.
-        committer.log.sync()?;
         let mut manifest = committer.manifest.clone();
         manifest.logs.push(number);
-        manifest.write(&self.writer.dir).inspect_err(|_| {
+        // The end of the old log must be known to the disk before another one follows it.
+        let begun = committer.log.sync();
+        let begun = begun.and_then(|()| manifest.write(&self.writer.dir));
+        begun.inspect_err(|_| {
             if self.is_unneeded(|manifest| manifest.logs.contains(&number)) {
                 // What stays is removed when the index is next opened.
                 let _ = fs::remove_file(log::path(&self.writer.dir, number));
@@ -168,6 +170,8 @@ impl Merger<'_> {
         }
         let record = writer.finish(frozen.segment, &self.options, |_| self.go_on().is_ok())?;
         self.go_on()?;
+        // The names of the new files, before a manifest names them.
+        tracked::sync_dir(dir)?;
         let segment = Segment::open(dir, record, *dimension)?;
         Ok((Some(segment), staying))
     }

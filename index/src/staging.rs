@@ -1,13 +1,13 @@
 //! A directory that is written beside its target and takes its place in the end.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
 use crate::manifest::Manifest;
 use crate::tracked::sync_dir;
-use crate::writer::{LOCK_FILE, lock_directory};
+use crate::writer::{DirectoryLock, LOCK_FILE, lock_directory};
 
 /// A directory under construction, which one builder at a time may hold. Dropped unpublished, it
 /// removes itself unless it is to be kept.
@@ -16,7 +16,7 @@ pub(crate) struct Staging {
     path: PathBuf,
     keep: bool,
     // Held until the end.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Staging {

@@ -55,7 +55,7 @@ pub(crate) struct Committer {
     /// While a merge runs: every id that changed since it began.
     pub(crate) touched: Option<Vec<IdDigest>>,
     // Held until the index is closed.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 /// A batch whose caller waits.
@@ -66,7 +66,7 @@ struct Waiting {
 }
 
 impl Writer {
-    pub(crate) fn new(dir: &Path, lock: File, manifest: Manifest, log: Log) -> Self {
+    pub(crate) fn new(dir: &Path, lock: DirectoryLock, manifest: Manifest, log: Log) -> Self {
         Self {
             dir: dir.into(),
             queue: Mutex::default(),
@@ -166,8 +166,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The file by which writers exclude one another.
 pub(crate) const LOCK_FILE: &str = "writer.lock";
 
-/// Locks a directory against other writers, until the file is dropped.
-pub(crate) fn lock_directory(dir: &Path) -> Result<File, IndexError> {
+/// Keeps other writers out of a directory until it is dropped.
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file would do only where no process that was just started still has it.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks a directory against other writers.
+pub(crate) fn lock_directory(dir: &Path) -> Result<DirectoryLock, IndexError> {
     let path = dir.join(LOCK_FILE);
     loop {
         let file = File::options()
@@ -177,7 +187,7 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File, IndexError> {
             .open(&path)
             .map_err(IndexError::io("open", &path))?;
         match file.try_lock() {
-            Ok(()) if stands_at(&file, &path) => return Ok(file),
+            Ok(()) if stands_at(&file, &path) => return Ok(DirectoryLock(file)),
             // A build has replaced the whole directory since the file was opened.
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(IndexError::Locked { dir: dir.into() }),
@@ -218,11 +228,21 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(LOCK_FILE);
         let lock = lock_directory(home.path()).unwrap();
-        assert!(stands_at(&lock, &path));
+        assert!(stands_at(&lock.0, &path));
         fs::rename(&path, home.path().join("aside")).unwrap();
-        assert!(!stands_at(&lock, &path));
+        assert!(!stands_at(&lock.0, &path));
         let _other = lock_directory(home.path()).unwrap();
-        assert!(!stands_at(&lock, &path));
+        assert!(!stands_at(&lock.0, &path));
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder_although_another_process_inherited_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        let lock = lock_directory(home.path()).unwrap();
+        let _inherited = lock.0.try_clone().unwrap();
+        assert!(lock_directory(home.path()).is_err());
+        drop(lock);
+        lock_directory(home.path()).unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::{Running, command, task, tell, within};
-use common::{all, assert_no_leftovers, assert_whole, ingested, names, options, rounds};
+use common::{Content, all, assert_no_leftovers, assert_whole, ingested, names, options, rounds};
 use onegen_index::{BuildOptions, Change, Index, IndexBuilder, Part, Passage};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, random};
@@ -26,8 +26,6 @@ const DIMENSION: usize = 8;
 /// Few enough that merges run all the time.
 const DELTA_VECTORS: usize = 6;
 const WRITERS: u64 = 3;
-
-type Content = Vec<(Passage, Vec<Vec<f32>>)>;
 
 fn small_options() -> BuildOptions {
     // Segments with a graph and segments without.

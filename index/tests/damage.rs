@@ -12,7 +12,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use common::{all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names};
+use common::{
+    Content, all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names,
+};
 use common::{ingested, options, passage, rounds};
 use onegen_index::{
     BuildOptions, Change, Filter, Hit, Index, IndexBuilder, IndexError, MANIFEST_FILE, Manifest,
@@ -83,7 +85,7 @@ fn make(dir: &Path, seed: u64) {
 struct Answers {
     searches: Vec<Result<Vec<Hit>, IndexError>>,
     passages: Vec<Result<Option<Passage>, IndexError>>,
-    all: Result<Vec<(Passage, Vec<Vec<f32>>)>, IndexError>,
+    all: Result<Content, IndexError>,
 }
 
 fn ask(index: &Index, queries: &[Vec<f32>]) -> Answers {

@@ -118,6 +118,25 @@ fn a_merge_that_the_disk_refuses_leaves_the_index_as_it_was() {
 }
 
 #[test]
+fn a_log_of_which_a_sync_failed_takes_no_more_whoever_synced_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    build(&dir, options(DIMENSION), &clustered(1, 9, DIMENSION, 3));
+    let index = Index::open_for_changes(&dir).unwrap();
+    index.apply(vec![upsert(20, "acknowledged")]).unwrap();
+    // Of all that a merge syncs this way, the old log is the first.
+    let error = where_fail(&[libc::SYS_fdatasync], || index.compact()).unwrap_err();
+    assert_says(&error, &["cannot sync", "changes-000002.log"]);
+    let error = index.apply(vec![upsert(21, "refused")]).unwrap_err();
+    assert!(matches!(error, IndexError::NotApplied(_)), "{error}");
+    assert_eq!(index.passages(), 10);
+    drop(index);
+    let index = Index::open_for_changes(&dir).unwrap();
+    index.apply(vec![upsert(21, "taken")]).unwrap();
+    assert_eq!(index.passages(), 11);
+}
+
+#[test]
 fn a_build_never_trusts_what_a_failed_sync_may_have_lost() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("index");
@@ -294,8 +313,8 @@ fn a_build_on_a_full_disk_is_refused_leaves_the_old_index_and_goes_on_when_there
     let before = all(&Index::open(&dir).unwrap()).unwrap();
     // Adds what is missing; `Err` with the first error.
     let go_on = |mut builder: IndexBuilder, from: u64| -> Result<Manifest, IndexError> {
-        for number in from as usize..vectors.len() {
-            builder.add(&passage(number), &[&vectors[number]])?;
+        for (number, vector) in vectors.iter().enumerate().skip(from as usize) {
+            builder.add(&passage(number), &[vector])?;
             if number % 50 == 49 {
                 builder.save_progress(&ingested(number as u64 + 1))?;
             }

@@ -104,8 +104,11 @@ pub(crate) fn shared_data(name: &str) -> Option<String> {
     content
 }
 
-/// Everything an index holds, in order: passages and their vectors.
-pub(crate) fn all(index: &Index) -> Result<Vec<(Passage, Vec<Vec<f32>>)>, IndexError> {
+/// Passages and their vectors, in order.
+pub(crate) type Content = Vec<(Passage, Vec<Vec<f32>>)>;
+
+/// Everything an index holds.
+pub(crate) fn all(index: &Index) -> Result<Content, IndexError> {
     let mut all = Vec::new();
     index.for_each(|passage, vectors| {
         let vectors = vectors.iter().map(|v| v.to_vec()).collect();
