@@ -1,12 +1,15 @@
 //! Building an index from nothing: passages and vectors are streamed to disk, the graph is built at
 //! the end.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::IndexError;
-use crate::log::Log;
+use crate::ingest::Ingested;
+use crate::log::{self, Log};
 use crate::manifest::{Fingerprints, GraphParameters, Manifest};
 use crate::passages::Passage;
 use crate::segment::{self, FinishOptions, SegmentWriter, WrittenSoFar};
@@ -52,8 +55,8 @@ struct Progress {
     /// What is built of what and how; another job does not go on with it.
     job: String,
     written: WrittenSoFar,
-    /// What the caller needs to go on.
-    source: u64,
+    /// How much of the corpus that is.
+    ingested: Ingested,
 }
 
 const PROGRESS_FILE: &str = "progress.json";
@@ -94,12 +97,16 @@ impl IndexBuilder {
     }
 
     /// Goes on with an interrupted build of the same `job`, or begins one. Returns also what was last
-    /// given to [`IndexBuilder::save_progress`], or 0. Dropped before it is finished, the builder
+    /// given to [`IndexBuilder::save_progress`]. Dropped before it is finished, the builder
     /// leaves what it has for the next one.
     ///
     /// # Errors
     /// As [`IndexBuilder::create`].
-    pub fn resume(dir: &Path, options: BuildOptions, job: &str) -> Result<(Self, u64), IndexError> {
+    pub fn resume(
+        dir: &Path,
+        options: BuildOptions,
+        job: &str,
+    ) -> Result<(Self, Ingested), IndexError> {
         check(&options)?;
         let mut staging = Staging::begin(dir)?;
         staging.keep();
@@ -116,7 +123,7 @@ impl IndexBuilder {
                         job: Some(job.into()),
                         write_failed: false,
                     };
-                    return Ok((builder, progress.source));
+                    return Ok((builder, progress.ingested));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the interrupted build cannot be used; it begins anew");
@@ -131,7 +138,7 @@ impl IndexBuilder {
             job: Some(job.into()),
             write_failed: false,
         };
-        Ok((builder, 0))
+        Ok((builder, Ingested::default()))
     }
 
     /// Number of passages added.
@@ -170,12 +177,12 @@ impl IndexBuilder {
         written
     }
 
-    /// Puts on the disk what was added so far, with `source`: what the caller needs to go on from
-    /// here, should the build be interrupted.
+    /// Puts on the disk what was added so far, with how much of the corpus that is: from there a
+    /// build goes on that is interrupted.
     ///
     /// # Errors
     /// [`IndexError::Io`].
-    pub fn save_progress(&mut self, source: u64) -> Result<(), IndexError> {
+    pub fn save_progress(&mut self, ingested: &Ingested) -> Result<(), IndexError> {
         let Some(job) = self.job.clone() else {
             return Ok(());
         };
@@ -183,7 +190,7 @@ impl IndexBuilder {
         let progress = Progress {
             job,
             written: self.segment.sync()?,
-            source,
+            ingested: *ingested,
         };
         let path = self.staging.path().join(PROGRESS_FILE);
         let json =
@@ -226,6 +233,12 @@ impl IndexBuilder {
                 true
             })?;
             manifest.segments.push(record);
+        }
+        // One that an interrupted build has left.
+        if let Err(error) = fs::remove_file(log::path(dir, LOG))
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(IndexError::io("remove", &log::path(dir, LOG))(error));
         }
         Log::create(dir, &manifest.index_id, LOG)?;
         manifest.logs.push(LOG);

@@ -5,7 +5,8 @@
 //! [`Fingerprints`], and an index is only searched with queries of the same model
 //! ([`Index::check_fingerprints`]).
 //!
-//! - [`CorpusReader`] reads a JSONL corpus and reports bad lines as values.
+//! - [`Corpus`] reads documents (JSON lines, Parquet, folders of text) and reports bad ones as values;
+//!   a [`Splitter`] makes passages of those that are long.
 //! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
 //!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
 //! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
@@ -21,12 +22,14 @@ mod builder;
 mod change;
 mod checked;
 mod columns;
+mod corpus;
 mod delta;
 mod error;
 mod filter;
 mod filter_json;
 mod graph;
 mod index;
+mod ingest;
 mod links;
 mod log;
 mod manifest;
@@ -35,7 +38,9 @@ mod metadata;
 mod passages;
 mod scan;
 mod segment;
+mod sentences;
 mod snapshot;
+mod split;
 mod staging;
 mod tombstones;
 mod tracked;
@@ -45,10 +50,15 @@ mod writer;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
 pub use change::{Applied, Change};
+pub use corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use error::IndexError;
 pub use filter::{Filter, Scalar};
 pub use filter_json::{FilterError, FilterReason};
 pub use index::{Hit, Index, SearchOptions, SegmentSearch, SegmentStats, Stats};
+pub use ingest::{
+    Embedder, IngestError, IngestEvent, IngestOptions, Ingested, VectorsPer, add_from_corpus,
+    build_from_corpus,
+};
 pub use manifest::{
     FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, MANIFEST_FILE, Manifest, Metric,
     SegmentRecord, TombstoneRecord,
@@ -56,4 +66,6 @@ pub use manifest::{
 pub use merge::DELTA_VECTORS;
 pub use passages::{Part, Passage};
 pub use segment::EF_SEARCH;
+pub use sentences::{sentence_prefixes, sentences};
+pub use split::{SplitPassage, Splitter};
 pub use verify::{Finding, Remedy, Verification, verify};

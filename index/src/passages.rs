@@ -36,20 +36,30 @@ pub struct Passage {
     /// Anything else that is known about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
-    /// The document that it was cut from, if it was.
+    /// The part of a longer document that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
 }
 
-/// Which part of a document a passage is.
+impl Passage {
+    /// Id of the document that it is, or is a part of.
+    pub fn document_id(&self) -> &str {
+        match &self.part {
+            Some(part) => &part.document,
+            None => &self.id,
+        }
+    }
+}
+
+/// Where a passage's text stands in the document that it was split from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// Id of the document.
+    /// The document's id.
     pub document: String,
-    /// Where the passage's text begins in the document's, in characters.
+    /// Its first character in the document's text, from 0; characters are Unicode code points.
     pub start: usize,
-    /// Where it ends.
+    /// The character after its last.
     pub end: usize,
 }
 

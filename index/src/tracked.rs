@@ -28,8 +28,9 @@ pub(crate) struct WrittenFile {
 }
 
 impl TrackedFile {
+    /// Begins a file, in place of one that an interrupted writer has left.
     pub(crate) fn create(path: PathBuf) -> Result<Self, IndexError> {
-        let file = File::create_new(&path).map_err(IndexError::io("create", &path))?;
+        let file = File::create(&path).map_err(IndexError::io("create", &path))?;
         Ok(Self {
             path,
             out: BufWriter::with_capacity(BLOCK, file),

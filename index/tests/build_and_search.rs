@@ -6,8 +6,8 @@ mod common;
 
 use common::{build, clustered, fingerprints, graph_options, options, passage};
 use onegen_index::{
-    BuildEvent, BuildOptions, CorpusReader, Embedded, Fingerprints, GraphState, Index,
-    IndexBuilder, IndexError, IngestError, IngestOptions, Passage, build_from_corpus,
+    BuildEvent, BuildOptions, Corpus, Embedded, Fingerprints, GraphState, Index, IndexBuilder,
+    IndexError, IngestError, IngestOptions, Passage, Position, build_from_corpus,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -242,8 +242,8 @@ fn embed(passages: &[Passage]) -> Result<Vec<Embedded>, String> {
         .collect())
 }
 
-fn corpus(lines: &str) -> CorpusReader<&[u8]> {
-    CorpusReader::new(lines.as_bytes())
+fn corpus(lines: &str) -> Corpus {
+    Corpus::from_lines(std::io::Cursor::new(lines.to_owned()))
 }
 
 const GOOD: &str = "{\"id\":\"a\",\"text\":\"A text\"}\n{\"id\":\"b\",\"text\":\"B\"}\n{\"id\":\"c\",\"text\":\"Cc\"}\n";
@@ -291,7 +291,7 @@ fn a_build_that_fails_leaves_the_old_index() {
         build_from_corpus(corpus(lines), &dir, strict.clone(), embed, |_| ()).unwrap_err()
     };
     assert!(
-        matches!(run(&format!("{GOOD}nonsense\n{GOOD}")), IngestError::Line(error) if error.line == 4)
+        matches!(run(&format!("{GOOD}nonsense\n{GOOD}")), IngestError::Line(error) if error.position == Position::Line(4))
     );
     assert!(matches!(
         run("\n"),

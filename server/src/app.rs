@@ -92,7 +92,7 @@ impl App {
 
     /// Passages that can be retrieved.
     pub fn passages(&self) -> u64 {
-        self.index.manifest().passages.into()
+        self.index.passages()
     }
 
     /// Where the index lies.

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::{ForwardError, Model};
 use onegen_index::{
-    BuildEvent, BuildOptions, CorpusReader, Embedded, Fingerprints, Index, IndexError,
-    IngestOptions, Passage, build_from_corpus,
+    BuildOptions, Corpus, Embedder, Fingerprints, Index, IndexError, IngestEvent, IngestOptions,
+    Splitter, build_from_corpus,
 };
 
 /// Opens an index that somebody built.
@@ -67,43 +67,58 @@ fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf>
 fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) -> Result<()> {
     tracing::info!(corpus = %corpus.display(), index = %dir.display(), "indexing, this once");
     let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
-    let progress = progress_bar(corpus.metadata()?.len());
-    let report = build_from_corpus(
-        CorpusReader::open(corpus)?,
+    let corpus = Corpus::open(corpus)?;
+    let progress = progress_bar(corpus.total_bytes());
+    let built = build_from_corpus(
+        corpus,
         dir,
-        IngestOptions::new(options),
-        |passages| embed(model, passages),
+        options,
+        IngestOptions::new(Splitter::default()),
+        &ModelEmbedder { model },
         |event| match event {
-            BuildEvent::BadLine(error) => {
-                progress.suspend(|| tracing::warn!(%error, "a passage is left out"));
+            IngestEvent::Resumed { passages, .. } => {
+                progress.suspend(|| tracing::info!(passages, "going on with an interrupted build"));
             }
-            BuildEvent::Embedded {
+            IngestEvent::BadRecord(error) => {
+                progress.suspend(|| tracing::warn!(%error, "a document is left out"));
+            }
+            IngestEvent::Embedded {
                 passages,
                 bytes_read,
             } => {
                 progress.set_message(format!("{passages} passages"));
                 progress.set_position(bytes_read);
             }
-            BuildEvent::Linked { vectors, total } => {
+            IngestEvent::Linked { vectors, total } => {
                 progress.set_message(format!("{vectors} of {total} vectors linked"));
             }
         },
     );
     progress.finish_and_clear();
-    report?;
+    built?;
     Ok(())
 }
 
-/// Embeds passages; one that is longer than the model's context gets its reason instead.
-fn embed(model: &Model, passages: &[Passage]) -> Result<Vec<Embedded>, ForwardError> {
-    let texts: Vec<_> = passages
-        .iter()
-        .map(|passage| (passage.title.as_str(), passage.text.as_str()))
-        .collect();
-    let embedded = model.embed_texts(&texts)?.into_iter();
-    Ok(embedded
-        .map(|vector| vector.map(|v| vec![v]).map_err(|e| e.to_string()))
-        .collect())
+/// The served model as the index needs it.
+struct ModelEmbedder<'m> {
+    model: &'m Model,
+}
+
+impl Embedder for ModelEmbedder<'_> {
+    type Error = ForwardError;
+
+    fn count_tokens(&self, text: &str) -> usize {
+        let tokens = self.model.tokens().encode_plain(text);
+        // A token is at least a byte.
+        tokens.map_or(text.len(), |ids| ids.len())
+    }
+
+    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, ForwardError> {
+        let embedded = self.model.embed_texts(texts)?.into_iter();
+        Ok(embedded
+            .map(|vector| vector.map_err(|e| e.to_string()))
+            .collect())
+    }
 }
 
 /// Shown only where somebody can see it.

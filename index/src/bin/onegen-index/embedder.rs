@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use onegen_engine::{DeviceName, LoadOptions, Model, WeightType};
-use onegen_index::{Embedded, Fingerprints, Passage};
+use onegen_engine::{DeviceName, ForwardError, LoadOptions, Model, WeightType};
+use onegen_index::{Embedder, Fingerprints, Index};
 
 /// Which model embeds.
 #[derive(clap::Args)]
@@ -32,12 +32,12 @@ pub(crate) struct ModelArguments {
     device: DeviceName,
 }
 
-pub(crate) struct Embedder {
+pub(crate) struct ModelEmbedder {
     model: Model,
     fingerprints: Fingerprints,
 }
 
-impl Embedder {
+impl ModelEmbedder {
     pub(crate) fn load(arguments: &ModelArguments) -> Result<Self> {
         let dir = &arguments.model;
         let options = LoadOptions {
@@ -75,15 +75,27 @@ impl Embedder {
             .context("cannot embed the query")
     }
 
-    /// Embeds passages. One that is longer than the model's context is refused with a reason.
-    pub(crate) fn passages(&self, passages: &[Passage]) -> Result<Vec<Embedded>> {
-        let texts: Vec<_> = passages
-            .iter()
-            .map(|passage| (passage.title.as_str(), passage.text.as_str()))
-            .collect();
-        let embedded = self.model.embed_texts(&texts)?.into_iter();
+    /// Fails unless this model made the index's vectors.
+    pub(crate) fn check(&self, index: &Index) -> Result<()> {
+        index
+            .check_fingerprints(&self.fingerprints)
+            .context("name the index's own model with --model")
+    }
+}
+
+impl Embedder for ModelEmbedder {
+    type Error = ForwardError;
+
+    fn count_tokens(&self, text: &str) -> usize {
+        let tokens = self.model.tokens().encode_plain(text);
+        // A token is at least a byte.
+        tokens.map_or(text.len(), |ids| ids.len())
+    }
+
+    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, ForwardError> {
+        let embedded = self.model.embed_texts(texts)?.into_iter();
         Ok(embedded
-            .map(|vector| vector.map(|v| vec![v]).map_err(|e| e.to_string()))
+            .map(|vector| vector.map_err(|e| e.to_string()))
             .collect())
     }
 }

@@ -1,13 +1,20 @@
-//! `onegen-index`: builds, searches and describes an index, embedding with the model that serves
-//! it.
+//! `onegen-index`: builds, changes, searches and verifies an index, embedding with the model that
+//! serves it.
 //!
 //! Exit status: 0 if it did what was asked, 2 for wrong usage, 1 for the rest.
 
+mod add;
 mod build;
+mod compact;
+mod delete;
 mod embedder;
+mod export;
+mod get;
 mod progress;
 mod search;
+mod source;
 mod stats;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -15,7 +22,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Builds and searches an index of passages, embedded by a OneGen model.
+/// Builds, changes and searches an index of passages, embedded by a OneGen model.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -26,8 +33,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Arguments),
+    Add(add::Arguments),
+    Delete(delete::Arguments),
     Search(search::Arguments),
+    Get(get::Arguments),
     Stats(stats::Arguments),
+    Verify(verify::Arguments),
+    Compact(compact::Arguments),
+    Export(export::Arguments),
 }
 
 /// How a command reports.
@@ -47,8 +60,14 @@ fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
     let result = match Arguments::parse().command {
         Command::Build(arguments) => build::run(&arguments),
+        Command::Add(arguments) => add::run(&arguments),
+        Command::Delete(arguments) => delete::run(&arguments),
         Command::Search(arguments) => search::run(&arguments),
+        Command::Get(arguments) => get::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Compact(arguments) => compact::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

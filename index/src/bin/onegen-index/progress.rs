@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use onegen_index::BuildEvent;
+use onegen_index::IngestEvent;
 
 /// Draws on stderr, and only if that is a terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
     started: Instant,
     linking: bool,
+    // Passages of an earlier run.
+    resumed: u64,
 }
 
 impl Progress {
@@ -24,22 +26,29 @@ impl Progress {
             bar,
             started: Instant::now(),
             linking: false,
+            resumed: 0,
         }
     }
 
-    pub(crate) fn on(&mut self, event: &BuildEvent<'_>) {
+    pub(crate) fn on(&mut self, event: &IngestEvent<'_>) {
         match event {
-            BuildEvent::BadLine(error) => self.bar.suspend(|| eprintln!("{error}")),
-            BuildEvent::Embedded {
+            IngestEvent::Resumed { passages, records } => {
+                self.resumed = *passages;
+                self.bar.suspend(|| {
+                    eprintln!("going on after {records} records, {passages} passages");
+                });
+            }
+            IngestEvent::BadRecord(error) => self.bar.suspend(|| eprintln!("{error}")),
+            IngestEvent::Embedded {
                 passages,
                 bytes_read,
             } => {
-                let rate = f64::from(*passages) / self.seconds();
+                let rate = self.rate(*passages);
                 self.bar
                     .set_message(format!("{passages} passages, {rate:.0}/s"));
                 self.bar.set_position(*bytes_read);
             }
-            BuildEvent::Linked { vectors, total } => {
+            IngestEvent::Linked { vectors, total } => {
                 if !self.linking {
                     self.linking = true;
                     self.bar.set_length(u64::from(*total));
@@ -50,6 +59,11 @@ impl Progress {
                 self.bar.set_position(u64::from(*vectors));
             }
         }
+    }
+
+    /// Passages a second, of those that were embedded since the start.
+    pub(crate) fn rate(&self, passages: u64) -> f64 {
+        (passages - self.resumed) as f64 / self.seconds()
     }
 
     /// Seconds since the start.

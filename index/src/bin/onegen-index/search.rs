@@ -4,12 +4,14 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use onegen_index::{Index, Passage};
+use anyhow::Result;
+use clap::ArgAction;
+use clap::builder::FalseyValueParser;
+use onegen_index::{Filter, Index, Passage, SearchOptions};
 use serde::Serialize;
 
 use crate::Format;
-use crate::embedder::{Embedder, ModelArguments};
+use crate::embedder::{ModelArguments, ModelEmbedder};
 
 /// Find the passages nearest to a text, embedded as a user's question
 #[derive(clap::Args)]
@@ -23,6 +25,24 @@ pub(crate) struct Arguments {
     /// Passages to find
     #[arg(short, env = "ONEGEN_K", default_value_t = 5)]
     k: usize,
+
+    /// Only passages with such metadata: key=value, also != > >= < <= and key=["a","b"], or a filter
+    /// as JSON, as in {"type":"eq","key":"year","value":1821}; of several all must hold
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<Filter>,
+
+    /// Cosine that a passage must have at least
+    #[arg(
+        long,
+        env = "ONEGEN_MIN_SCORE",
+        value_name = "SCORE",
+        allow_negative_numbers = true
+    )]
+    min_score: Option<f32>,
+
+    /// Compare every vector instead of searching through the graph
+    #[arg(long, env = "ONEGEN_EXACT", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    exact: bool,
 
     #[command(flatten)]
     model: ModelArguments,
@@ -47,18 +67,22 @@ struct Found {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let options = SearchOptions {
+        k: arguments.k,
+        filter: (!arguments.filter.is_empty()).then(|| Filter::all(arguments.filter.clone())),
+        min_score: arguments.min_score,
+        exact: arguments.exact,
+    };
     let index = Index::open(&arguments.dir)?;
-    let embedder = Embedder::load(&arguments.model)?;
-    index
-        .check_fingerprints(embedder.fingerprints())
-        .context("name the index's own model with --model")?;
+    let embedder = ModelEmbedder::load(&arguments.model)?;
+    embedder.check(&index)?;
 
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let start = Instant::now();
     let query = embedder.query(&arguments.text)?;
     let embed_ms = milliseconds(start);
     let start = Instant::now();
-    let hits = index.search(&query, arguments.k)?;
+    let hits = index.search(&query, &options)?;
     let search_ms = milliseconds(start);
 
     let mut out = stdout().lock();

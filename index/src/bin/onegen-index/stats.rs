@@ -1,4 +1,4 @@
-//! `onegen-index stats`: verifies an index and says what it is.
+//! `onegen-index stats`: says what an index is and what made it.
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanDuration};
-use onegen_index::{GraphState, Index};
+use onegen_index::{Index, SegmentSearch, SegmentStats};
 use serde_json::json;
 
 use crate::Format;
 
-/// Verify an index and say what it is and what made it
+/// Say what an index holds and what made it
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The index
@@ -24,26 +24,31 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let index = Index::open(&arguments.dir)?;
     let manifest = index.manifest();
-    let bytes = manifest.bytes();
-    let search = match index.graph_state() {
-        GraphState::Exact => "exact scan",
-        GraphState::Loaded => "graph",
-        GraphState::Rebuilt { .. } => "graph, built again because its file is damaged",
-    };
+    let stats = index.stats();
     let mut out = stdout().lock();
     if arguments.format.json {
+        let segment = |segment: &SegmentStats| {
+            json!({
+                "passages": segment.passages,
+                "deleted": segment.deleted,
+                "vectors": segment.vectors,
+                "search": search(&segment.search),
+            })
+        };
         let report = json!({
-            "dir": arguments.dir.display().to_string(),
+            "dir": index.dir(),
             "format_version": manifest.format_version,
             "created_unix_seconds": manifest.created_unix_seconds,
-            "passages": manifest.passages,
-            "vectors": manifest.vectors,
+            "passages": stats.passages,
+            "vectors": stats.vectors,
+            "deleted": stats.deleted,
+            "in_log": stats.in_log,
             "dimension": manifest.dimension,
             "metric": manifest.metric,
-            "search": search,
             "graph": manifest.graph,
+            "segments": stats.segments.iter().map(segment).collect::<Vec<_>>(),
             "fingerprints": manifest.fingerprints,
-            "bytes": bytes,
+            "bytes": stats.bytes,
         });
         writeln!(out, "{report}")?;
         return Ok(());
@@ -52,25 +57,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let age = SystemTime::now()
         .duration_since(created)
         .unwrap_or_default();
-    writeln!(out, "passages    {}", manifest.passages)?;
+    writeln!(out, "passages    {}", stats.passages)?;
     writeln!(
         out,
         "vectors     {} of {} dimensions",
-        manifest.vectors, manifest.dimension
+        stats.vectors, manifest.dimension
     )?;
-    writeln!(out, "search      {search}")?;
-    if let Some(graph) = &manifest.graph {
+    for segment in &stats.segments {
         writeln!(
             out,
-            "graph       m {}, ef_construction {}",
-            graph.m, graph.ef_construction
+            "segment     {} passages, {} deleted, {}",
+            segment.passages,
+            segment.deleted,
+            search(&segment.search)
         )?;
+    }
+    if stats.in_log > 0 {
+        writeln!(out, "log         {} passages", stats.in_log)?;
     }
     writeln!(out, "built       {} ago", HumanDuration(age))?;
     writeln!(out, "model       {}", manifest.fingerprints.name)?;
     writeln!(out, "  weights   {}", manifest.fingerprints.model)?;
     writeln!(out, "  tokenizer {}", manifest.fingerprints.tokenizer)?;
     writeln!(out, "  template  {}", manifest.fingerprints.template)?;
-    writeln!(out, "size        {}", HumanBytes(bytes))?;
+    writeln!(out, "size        {}", HumanBytes(stats.bytes))?;
     Ok(())
+}
+
+fn search(search: &SegmentSearch) -> String {
+    match search {
+        SegmentSearch::Scan => "scanned exactly".into(),
+        SegmentSearch::Graph => "graph".into(),
+        SegmentSearch::GraphDamaged { reason } => {
+            format!("scanned exactly, because its graph is damaged ({reason})")
+        }
+    }
 }

@@ -1,0 +1,73 @@
+//! `onegen-index add`: embeds documents and puts them into an index.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use onegen_index::{Index, add_from_corpus};
+use serde_json::json;
+
+use crate::Format;
+use crate::embedder::{ModelArguments, ModelEmbedder};
+use crate::progress::Progress;
+use crate::source::SourceArguments;
+
+/// Embed documents and put them into an index, in place of those with the same id
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The index
+    dir: PathBuf,
+
+    #[command(flatten)]
+    source: SourceArguments,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let index = Index::open_for_changes(&arguments.dir)?;
+    let corpus = arguments.source.open()?;
+    let embedder = ModelEmbedder::load(&arguments.model)?;
+    embedder.check(&index)?;
+    let before = index.passages();
+    let mut progress = Progress::new(corpus.total_bytes());
+    let options = arguments.source.options()?;
+    let added = add_from_corpus(corpus, &index, options, &embedder, |event| {
+        progress.on(&event)
+    });
+    progress.clear();
+    let added = added.with_context(|| {
+        let kept = index.passages();
+        format!("the index had {before} passages and holds {kept} now")
+    })?;
+    index.settle()?;
+
+    let passages = index.passages();
+    let mut out = stdout().lock();
+    if arguments.format.json {
+        let report = json!({
+            "dir": index.dir(),
+            "documents": added.documents,
+            "added_passages": added.passages,
+            "bad_records": added.bad_records,
+            "passages": passages,
+            "seconds": progress.seconds(),
+            "passages_per_second": progress.rate(added.passages),
+        });
+        writeln!(out, "{report}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{}: {} documents added in {} passages, {} bad records skipped; {passages} passages now",
+        index.dir().display(),
+        added.documents,
+        added.passages,
+        added.bad_records
+    )?;
+    Ok(())
+}

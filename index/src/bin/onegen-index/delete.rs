@@ -1,0 +1,60 @@
+//! `onegen-index delete`: takes documents out of an index.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use onegen_index::{Change, Index};
+use serde_json::json;
+
+use crate::Format;
+
+/// Take documents or passages out of an index, by id. Fails if one is not there; the others are then
+/// out all the same
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The index
+    dir: PathBuf,
+
+    /// Ids of documents, with all their passages, or of single passages
+    #[arg(required = true)]
+    ids: Vec<String>,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let index = Index::open_for_changes(&arguments.dir)?;
+    let mut deleted = 0;
+    let mut missing = Vec::new();
+    for id in &arguments.ids {
+        let applied = index.apply(vec![Change::DeleteDocument { id: id.clone() }])?;
+        deleted += applied.deleted;
+        if applied.deleted == 0 {
+            missing.push(id);
+        }
+    }
+    index.settle()?;
+    let passages = index.passages();
+    let mut out = stdout().lock();
+    if arguments.format.json {
+        let report = json!({
+            "dir": index.dir(),
+            "deleted_passages": deleted,
+            "missing": missing,
+            "passages": passages,
+        });
+        writeln!(out, "{report}")?;
+    } else {
+        writeln!(
+            out,
+            "{}: {deleted} passages deleted, {passages} left",
+            index.dir().display()
+        )?;
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => bail!("the index holds nothing with the id {missing:?}"),
+    }
+}

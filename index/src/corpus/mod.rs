@@ -1,0 +1,322 @@
+//! Reading a corpus: documents out of JSON lines, Parquet, or a folder of text files.
+//!
+//! | corpus | record | document |
+//! |---|---|---|
+//! | `.jsonl`, `.ndjson`, either with `.gz` | a line | `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`, or OneGen's `{"uid", "messages"}` |
+//! | `.parquet` | a row | the same names as columns; other columns of strings, numbers and booleans become metadata |
+//! | a directory | a `.md`, `.markdown` or `.txt` file | id: the path; title: front matter, first heading or file name |
+//!
+//! Everything is streamed: one record is in memory, and 128 bits of the id of each that was read.
+
+mod folder;
+mod gzip;
+mod identity;
+mod jsonl;
+mod onegen_db;
+mod parquet;
+mod record;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::passages::Passage;
+
+pub use self::record::{Position, RecordError, RecordReason};
+
+/// The most bytes of a record that is kept in memory whole: a line, or a file of a folder.
+pub(crate) const RECORD_LIMIT: u64 = 64 << 20;
+
+/// A text of a corpus, before it is split into passages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Document {
+    /// Unique in its corpus.
+    pub id: String,
+    /// Title; may be empty.
+    pub title: String,
+    /// The text.
+    pub text: String,
+    /// Where it comes from.
+    pub url: Option<String>,
+    /// Anything else that is known about it.
+    pub metadata: Option<Map<String, Value>>,
+    /// The text's sentences as ranges of its bytes, where the corpus says what they are.
+    pub sentences: Option<Vec<Range<usize>>>,
+}
+
+impl From<Document> for Passage {
+    /// The document as one passage.
+    fn from(document: Document) -> Self {
+        Self {
+            id: document.id,
+            title: document.title,
+            text: document.text,
+            url: document.url,
+            metadata: document.metadata,
+            part: None,
+        }
+    }
+}
+
+/// Why a corpus cannot be opened, or not be read on where it was left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorpusError {
+    /// The operating system refused.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It is none of the kinds that are read.
+    #[error(
+        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of .md, .markdown and .txt files", .path.display()
+    )]
+    Kind {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+    /// The table cannot be read.
+    #[error("{}: {reason}", .path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The corpus has fewer records than were read of it before.
+    #[error(
+        "the corpus ends after {records} records, but {skip} were read of it before: it is another one"
+    )]
+    EndsEarly {
+        /// Records in it.
+        records: u64,
+        /// Records that were to be skipped.
+        skip: u64,
+    },
+    /// The corpus cannot be read as far as it was before.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl CorpusError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// What each kind of corpus brings.
+trait Source: Send {
+    /// The next record, or `None` at the end. After [`RecordReason::Read`] it is not asked again.
+    fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)>;
+
+    /// How much of the total was read, in bytes.
+    fn bytes_read(&self) -> u64;
+
+    /// Passes over records whose ids need not be known; returns how many.
+    fn pass(&mut self, _records: u64) -> u64 {
+        0
+    }
+}
+
+/// Reads documents, one after another. A bad record is an item like any other, and the next is read
+/// after it; only after [`RecordReason::Read`] there is no next.
+pub struct Corpus {
+    source: Box<dyn Source>,
+    total_bytes: u64,
+    identity: String,
+    position: Option<Position>,
+    records: u64,
+    failed: bool,
+    // Line or row of each id by 128 bits of its blake3.
+    ids: HashMap<[u8; 16], u64>,
+}
+
+impl Corpus {
+    /// Opens a corpus. The extension says what it is; whether lines are compressed is seen.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none of the kinds that are.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CorpusError> {
+        let path = path.as_ref();
+        let metadata = path.metadata().map_err(CorpusError::io(path))?;
+        if metadata.is_dir() {
+            let folder = folder::Folder::open(path)?;
+            let (total_bytes, identity) = (folder.total_bytes(), folder.identity());
+            return Ok(Self::new(folder, total_bytes, identity));
+        }
+        let kind = |reason: String| CorpusError::Kind {
+            path: path.to_path_buf(),
+            reason,
+        };
+        if !metadata.is_file() {
+            return Err(kind("it is neither a file nor a directory".into()));
+        }
+        let format = Format::of(path).map_err(kind)?;
+        let mut file = File::open(path).map_err(CorpusError::io(path))?;
+        let identity = identity::of_file(&mut file, &metadata).map_err(CorpusError::io(path))?;
+        let beginning = beginning(&mut file).map_err(CorpusError::io(path))?;
+        let bytes = metadata.len();
+        Ok(match format {
+            Format::Parquet => Self::new(parquet::Table::open(path, file)?, bytes, identity),
+            Format::Lines if beginning == b"PAR1" => {
+                return Err(kind("it is Parquet; name it .parquet".into()));
+            }
+            Format::Lines if beginning.starts_with(&gzip::MAGIC) => {
+                let (input, compressed) = gzip::decompress(file);
+                let lines = jsonl::Lines::compressed(input, compressed);
+                Self::new(lines, bytes, identity)
+            }
+            Format::Lines => {
+                let input = BufReader::with_capacity(1 << 20, file);
+                Self::new(jsonl::Lines::new(input), bytes, identity)
+            }
+        })
+    }
+
+    /// Reads JSON lines from anything. Such a corpus has no size and no identity.
+    pub fn from_lines(input: impl Read + Send + 'static) -> Self {
+        Self::new(jsonl::Lines::new(BufReader::new(input)), 0, String::new())
+    }
+
+    fn new(source: impl Source + 'static, total_bytes: u64, identity: String) -> Self {
+        Self {
+            source: Box::new(source),
+            total_bytes,
+            identity,
+            position: None,
+            records: 0,
+            failed: false,
+            ids: HashMap::new(),
+        }
+    }
+
+    /// Where the last item stands.
+    pub fn last_position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+
+    /// Records that were read or skipped so far, good and bad: what [`Corpus::skip_records`] takes to
+    /// go on from here.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How much was read of [`Corpus::total_bytes`].
+    pub fn bytes_read(&self) -> u64 {
+        self.source.bytes_read()
+    }
+
+    /// Size of the corpus in bytes, as it is stored.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Says whether a corpus is the one that was read before (hexadecimal). Of a file: its length,
+    /// its time of change, and blake3 of its first and last MiB; of a folder: path, length and time
+    /// of change of each file.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Goes on where an interrupted run stopped: passes over the first records, whose errors were
+    /// reported then, and remembers their ids.
+    ///
+    /// # Errors
+    /// The corpus ends before, or cannot be read that far.
+    pub fn skip_records(&mut self, records: u64) -> Result<(), CorpusError> {
+        let end = self.records + records;
+        self.records += self.source.pass(records);
+        while self.records < end {
+            match self.next() {
+                Some(Err(error)) if self.failed => return Err(error.into()),
+                Some(_) => {}
+                None => {
+                    return Err(CorpusError::EndsEarly {
+                        records: self.records,
+                        skip: end,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an id that was there before.
+    fn unique(
+        &mut self,
+        document: Document,
+        position: &Position,
+    ) -> Result<Document, RecordReason> {
+        // Paths are unique.
+        let Some(number) = position.number() else {
+            return Ok(document);
+        };
+        match self.ids.entry(crate::passages::digest(&document.id)) {
+            Entry::Vacant(free) => {
+                free.insert(number);
+                Ok(document)
+            }
+            Entry::Occupied(first) => Err(RecordReason::DuplicateId {
+                id: document.id,
+                first: position.at(*first.get()),
+            }),
+        }
+    }
+}
+
+impl Iterator for Corpus {
+    type Item = Result<Document, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let (position, record) = self.source.next()?;
+        let document = record.and_then(|document| self.unique(document, &position));
+        self.failed = matches!(document, Err(RecordReason::Read(_)));
+        self.records += u64::from(!self.failed);
+        self.position = Some(position.clone());
+        Some(document.map_err(|reason| RecordError { position, reason }))
+    }
+}
+
+enum Format {
+    Lines,
+    Parquet,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self, String> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.to_lowercase();
+        let (name, gz) = match name.strip_suffix(".gz") {
+            Some(name) => (name, ".gz"),
+            None => (&*name, ""),
+        };
+        match (name.rsplit_once('.').map(|(_, extension)| extension), gz) {
+            (Some("jsonl" | "ndjson"), _) | (None, ".gz") => Ok(Self::Lines),
+            (Some("parquet"), "") => Ok(Self::Parquet),
+            (None, _) => Err("it has no extension".into()),
+            (Some(extension), gz) => Err(format!("its extension is .{extension}{gz}")),
+        }
+    }
+}
+
+/// The first bytes of a file, which is rewound.
+fn beginning(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut beginning = Vec::new();
+    file.take(4).read_to_end(&mut beginning)?;
+    file.rewind()?;
+    Ok(beginning)
+}

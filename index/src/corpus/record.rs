@@ -1,0 +1,176 @@
+//! One record of a corpus: from its fields to a document, or what is wrong with it.
+
+use std::fmt;
+use std::io;
+
+use serde_json::{Map, Value};
+
+use super::Document;
+
+/// A record that holds no document.
+#[derive(Debug, thiserror::Error)]
+#[error("{position}: {reason}")]
+pub struct RecordError {
+    /// Where it stands.
+    pub position: Position,
+    /// What is wrong with it.
+    #[source]
+    pub reason: RecordReason,
+}
+
+/// Where a record stands in its corpus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// A line of a file, from 1.
+    Line(u64),
+    /// A row of a table, from 1.
+    Row(u64),
+    /// A file of a folder: its path from there, with `/`.
+    File(String),
+}
+
+impl Position {
+    /// The number; a file of a folder has none.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Line(number) | Self::Row(number) => Some(*number),
+            Self::File(_) => None,
+        }
+    }
+
+    /// Another position of the same kind.
+    pub(super) fn at(&self, number: u64) -> Self {
+        match self {
+            Self::Line(_) => Self::Line(number),
+            Self::Row(_) => Self::Row(number),
+            Self::File(name) => Self::File(name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+            Self::File(path) => write!(f, "file {path:?}"),
+        }
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordReason {
+    /// The corpus cannot be read any further.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// This file of a folder cannot be read; the next is tried.
+    #[error("cannot be opened: {0}")]
+    Open(#[source] io::Error),
+    /// It is longer than is kept in memory.
+    #[error("longer than {limit} bytes")]
+    TooLong {
+        /// The most bytes that a record may have.
+        limit: u64,
+    },
+    /// A file, or its name, is not UTF-8.
+    #[error("{0} is not UTF-8")]
+    NotUtf8(&'static str),
+    /// It is not a JSON object.
+    #[error("not a JSON object: {message} (column {column})")]
+    Json {
+        /// What the parser says.
+        message: String,
+        /// Where, from 1.
+        column: usize,
+    },
+    /// A field that every document has is missing or null.
+    #[error("has no {0:?}")]
+    Missing(&'static str),
+    /// A field is of another type.
+    #[error("{field:?} is not {expected}")]
+    Type {
+        /// The field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A field holds nothing to be found by.
+    #[error("{0:?} is empty")]
+    Empty(&'static str),
+    /// The id was there before.
+    #[error("has the id {id:?} of {first}")]
+    DuplicateId {
+        /// The id.
+        id: String,
+        /// The record that keeps it.
+        first: Position,
+    },
+    /// The document cannot be embedded.
+    #[error("cannot be embedded: {0}")]
+    NotEmbeddable(String),
+}
+
+/// A document of `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`; other fields are left.
+pub(super) fn document(mut fields: Map<String, Value>) -> Result<Document, RecordReason> {
+    let id = take(&mut fields, "id").or_else(|| take(&mut fields, "_id"));
+    let id = self::id(id, "id")?;
+    let text = string(&mut fields, "text")?.ok_or(RecordReason::Missing("text"))?;
+    if text.trim().is_empty() {
+        return Err(RecordReason::Empty("text"));
+    }
+    let metadata = match take(&mut fields, "metadata") {
+        None => None,
+        Some(Value::Object(metadata)) => Some(metadata),
+        Some(_) => {
+            return Err(RecordReason::Type {
+                field: "metadata",
+                expected: "an object",
+            });
+        }
+    };
+    let title = string(&mut fields, "title")?.unwrap_or_default();
+    let url = string(&mut fields, "url")?;
+    Ok(Document {
+        id,
+        title,
+        text,
+        url,
+        metadata,
+        sentences: None,
+    })
+}
+
+/// An id, which may be written as an integer.
+pub(super) fn id(value: Option<Value>, field: &'static str) -> Result<String, RecordReason> {
+    match value {
+        None => Err(RecordReason::Missing(field)),
+        Some(Value::String(id)) if id.is_empty() => Err(RecordReason::Empty(field)),
+        Some(Value::String(id)) => Ok(id),
+        Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
+        Some(_) => Err(RecordReason::Type {
+            field,
+            expected: "a string or an integer",
+        }),
+    }
+}
+
+/// A field's value; null counts as absent.
+pub(super) fn take(fields: &mut Map<String, Value>, field: &str) -> Option<Value> {
+    fields.remove(field).filter(|value| !value.is_null())
+}
+
+fn string(
+    fields: &mut Map<String, Value>,
+    field: &'static str,
+) -> Result<Option<String>, RecordReason> {
+    match take(fields, field) {
+        None => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value)),
+        Some(_) => Err(RecordReason::Type {
+            field,
+            expected: "a string",
+        }),
+    }
+}

@@ -1,0 +1,365 @@
+//! From a corpus to passages with vectors: read, split, embed. What embeds is the caller's.
+
+use std::fmt::{Debug, Display};
+use std::mem;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::builder::{BuildOptions, IndexBuilder};
+use crate::change::Change;
+use crate::corpus::{Corpus, CorpusError, Position, RecordError, RecordReason};
+use crate::error::IndexError;
+use crate::index::Index;
+use crate::manifest::Manifest;
+use crate::passages::Passage;
+use crate::split::{SplitPassage, Splitter};
+
+// A build that is killed loses at most so much work.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// What embeds passages and counts tokens: a model.
+pub trait Embedder {
+    /// Why nothing can be embedded any more.
+    type Error: Debug + Display;
+
+    /// Tokens of a text.
+    fn count_tokens(&self, text: &str) -> usize;
+
+    /// Embeds texts with their titles, one vector each. A text that cannot be embedded has its reason
+    /// instead.
+    ///
+    /// # Errors
+    /// Nothing can be embedded any more.
+    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, Self::Error>;
+}
+
+/// What of a passage gets a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VectorsPer {
+    /// The passage: one vector.
+    #[default]
+    Passage,
+    /// Each beginning of it that ends where a sentence does, as OneGen's multi-hop models are
+    /// trained: the best of them finds the passage.
+    Sentence,
+}
+
+/// How a corpus is read and embedded.
+#[derive(Debug, Clone, Copy)]
+pub struct IngestOptions {
+    /// Stop at the first bad record.
+    pub strict: bool,
+    /// What of a passage gets a vector.
+    pub vectors: VectorsPer,
+    /// How long documents become passages.
+    pub split: Splitter,
+    /// Texts that are embedded at once, at least.
+    pub batch_texts: usize,
+}
+
+impl IngestOptions {
+    /// The defaults: bad records are skipped, a vector a passage, 64 texts at once.
+    pub fn new(split: Splitter) -> Self {
+        Self {
+            strict: false,
+            vectors: VectorsPer::default(),
+            split,
+            batch_texts: 64,
+        }
+    }
+}
+
+/// What happens while a corpus is read.
+#[derive(Debug)]
+pub enum IngestEvent<'a> {
+    /// An interrupted build goes on.
+    Resumed {
+        /// Passages that are there already.
+        passages: u64,
+        /// Records that they came from.
+        records: u64,
+    },
+    /// A record was skipped.
+    BadRecord(&'a RecordError),
+    /// Passages were embedded and written.
+    Embedded {
+        /// Passages so far.
+        passages: u64,
+        /// Bytes of the corpus read so far.
+        bytes_read: u64,
+    },
+    /// Vectors were linked into the graph; comes only for large collections, after all passages.
+    Linked {
+        /// Vectors so far.
+        vectors: u32,
+        /// Vectors in all.
+        total: u32,
+    },
+}
+
+/// How much of a corpus was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ingested {
+    /// Records read, bad ones included.
+    pub records: u64,
+    /// Records that were skipped.
+    pub bad_records: u64,
+    /// Documents that became passages.
+    pub documents: u64,
+    /// Their passages.
+    pub passages: u64,
+}
+
+/// Why a corpus could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError<E: Debug + Display> {
+    /// The index could not be built or changed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The corpus is not the one that the interrupted build read.
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
+    /// A record is bad and [`IngestOptions::strict`] is set, or the corpus cannot be read any
+    /// further.
+    #[error("{0}")]
+    Record(RecordError),
+    /// No record holds a passage.
+    #[error("the corpus holds no passage ({bad_records} bad records)")]
+    NoPassages {
+        /// Records that were skipped.
+        bad_records: u64,
+    },
+    /// Passages could not be embedded.
+    #[error("cannot embed the passages from {first_id:?} on: {error:#}")]
+    Embed {
+        /// The first of them.
+        first_id: String,
+        /// What the embedder said.
+        error: E,
+    },
+    /// The embedder did not return one entry a text.
+    #[error("{got} texts came back embedded of {expected}")]
+    EmbedCount {
+        /// Texts handed in.
+        expected: usize,
+        /// Entries returned.
+        got: usize,
+    },
+}
+
+/// Builds an index of a corpus at `out`. A build of the same corpus with the same options that was
+/// interrupted is gone on with.
+///
+/// # Errors
+/// See [`IngestError`]. What stood at `out` then still stands there.
+pub fn build_from_corpus<M: Embedder>(
+    mut corpus: Corpus,
+    out: &Path,
+    build: BuildOptions,
+    options: IngestOptions,
+    embedder: &M,
+    mut on_event: impl FnMut(IngestEvent<'_>),
+) -> Result<(Manifest, Ingested), IngestError<M::Error>> {
+    let job = format!("{} {build:?} {options:?}", corpus.identity());
+    let (mut builder, mut ingested) = match corpus.identity() {
+        "" => (IndexBuilder::create(out, build)?, Ingested::default()),
+        _ => IndexBuilder::resume(out, build, &job)?,
+    };
+    if ingested.records > 0 {
+        corpus.skip_records(ingested.records)?;
+        on_event(IngestEvent::Resumed {
+            passages: ingested.passages,
+            records: ingested.records,
+        });
+    }
+    let mut saved = Instant::now();
+    let mut ingest = Ingest {
+        options,
+        embedder,
+        on_event: &mut on_event,
+        so_far: &mut ingested,
+    };
+    ingest.run(&mut corpus, |documents, so_far| {
+        for (passage, vectors) in documents.iter().flatten() {
+            builder.add(passage, vectors)?;
+        }
+        if saved.elapsed() > SAVE_EVERY {
+            builder.save_progress(so_far)?;
+            saved = Instant::now();
+        }
+        Ok(())
+    })?;
+    if builder.passages() == 0 {
+        return Err(IngestError::NoPassages {
+            bad_records: ingested.bad_records,
+        });
+    }
+    builder.save_progress(&ingested)?;
+    let total = builder.vectors();
+    let manifest = builder.finish_with(|vectors| {
+        on_event(IngestEvent::Linked {
+            vectors: vectors as u32,
+            total,
+        });
+    })?;
+    Ok((manifest, ingested))
+}
+
+/// Puts the documents of a corpus into an index that is open for changes. A document with the id of
+/// one that is there takes its place, all its passages with it. What was taken in before an error
+/// stays.
+///
+/// # Errors
+/// See [`IngestError`].
+pub fn add_from_corpus<M: Embedder>(
+    mut corpus: Corpus,
+    index: &Index,
+    options: IngestOptions,
+    embedder: &M,
+    mut on_event: impl FnMut(IngestEvent<'_>),
+) -> Result<Ingested, IngestError<M::Error>> {
+    let mut ingested = Ingested::default();
+    let mut ingest = Ingest {
+        options,
+        embedder,
+        on_event: &mut on_event,
+        so_far: &mut ingested,
+    };
+    ingest.run(&mut corpus, |documents, _| {
+        let mut changes = Vec::new();
+        for passages in documents {
+            let document = passages.first().map(|(passage, _)| passage.document_id());
+            changes.extend(document.map(|id| Change::DeleteDocument { id: id.into() }));
+            for (passage, vectors) in mem::take(passages) {
+                changes.push(Change::Upsert { passage, vectors });
+            }
+        }
+        index.apply(changes).map(|_| ())
+    })?;
+    match ingested.passages {
+        0 => Err(IngestError::NoPassages {
+            bad_records: ingested.bad_records,
+        }),
+        _ => Ok(ingested),
+    }
+}
+
+/// The passages of a document and the vectors of each.
+type Embedded = Vec<(Passage, Vec<Vec<f32>>)>;
+
+/// One reading of a corpus.
+struct Ingest<'i, M, F> {
+    options: IngestOptions,
+    embedder: &'i M,
+    on_event: &'i mut F,
+    so_far: &'i mut Ingested,
+}
+
+impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
+    /// Hands every document's passages to `take`, some documents at a time, with how far that is.
+    fn run(
+        &mut self,
+        corpus: &mut Corpus,
+        mut take: impl FnMut(&mut [Embedded], &Ingested) -> Result<(), IndexError>,
+    ) -> Result<(), IngestError<M::Error>> {
+        let mut batch: Vec<(Position, Vec<SplitPassage>)> = Vec::new();
+        let mut texts = 0;
+        loop {
+            let record = corpus.next();
+            let at_end = record.is_none();
+            match record {
+                None => {}
+                Some(Ok(document)) => {
+                    let position = corpus.last_position().cloned().unwrap_or(Position::Line(0));
+                    let count = |text: &str| self.embedder.count_tokens(text);
+                    let passages = self.options.split.split(document, count);
+                    texts += passages.iter().map(|p| self.texts(p).len()).sum::<usize>();
+                    batch.push((position, passages));
+                }
+                Some(Err(error)) => self.bad_record(error)?,
+            }
+            if !batch.is_empty() && (at_end || texts >= self.options.batch_texts) {
+                texts = 0;
+                let mut embedded = self.embed(mem::take(&mut batch))?;
+                self.so_far.records = corpus.records();
+                self.so_far.documents += embedded.len() as u64;
+                self.so_far.passages += embedded.iter().map(|e| e.len() as u64).sum::<u64>();
+                take(&mut embedded, self.so_far)?;
+                (self.on_event)(IngestEvent::Embedded {
+                    passages: self.so_far.passages,
+                    bytes_read: corpus.bytes_read(),
+                });
+            }
+            if at_end {
+                self.so_far.records = corpus.records();
+                return Ok(());
+            }
+        }
+    }
+
+    fn bad_record(&mut self, error: RecordError) -> Result<(), IngestError<M::Error>> {
+        if self.options.strict || matches!(error.reason, RecordReason::Read(_)) {
+            return Err(IngestError::Record(error));
+        }
+        self.so_far.bad_records += 1;
+        (self.on_event)(IngestEvent::BadRecord(&error));
+        Ok(())
+    }
+
+    /// What of a passage is embedded.
+    fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
+        match self.options.vectors {
+            VectorsPer::Passage => vec![&passage.passage.text],
+            VectorsPer::Sentence => passage.sentence_prefixes(),
+        }
+    }
+
+    /// Embeds documents. One of which a text cannot be embedded is a bad record.
+    fn embed(
+        &mut self,
+        documents: Vec<(Position, Vec<SplitPassage>)>,
+    ) -> Result<Vec<Embedded>, IngestError<M::Error>> {
+        let passages = documents.iter().flat_map(|(_, passages)| passages);
+        let texts: Vec<(&str, &str)> = passages
+            .flat_map(|p| {
+                let titled = |text| (p.passage.title.as_str(), text);
+                self.texts(p).into_iter().map(titled)
+            })
+            .collect();
+        let expected = texts.len();
+        let vectors = self.embedder.embed(&texts).map_err(|error| {
+            let first = documents.iter().flat_map(|(_, passages)| passages).next();
+            IngestError::Embed {
+                first_id: first.map(|p| p.passage.id.clone()).unwrap_or_default(),
+                error,
+            }
+        })?;
+        if vectors.len() != expected {
+            let got = vectors.len();
+            return Err(IngestError::EmbedCount { expected, got });
+        }
+        let mut vectors = vectors.into_iter();
+        let mut embedded = Vec::with_capacity(documents.len());
+        for (position, passages) in documents {
+            // All of a document's vectors are taken, whatever comes of them.
+            let passages: Vec<Result<_, String>> = passages
+                .into_iter()
+                .map(|passage| {
+                    let own = vectors.by_ref().take(self.texts(&passage).len());
+                    let own: Vec<_> = own.collect();
+                    Ok((passage.passage, own.into_iter().collect::<Result<_, _>>()?))
+                })
+                .collect();
+            match passages.into_iter().collect() {
+                Ok(passages) => embedded.push(passages),
+                Err(reason) => {
+                    let reason = RecordReason::NotEmbeddable(reason);
+                    self.bad_record(RecordError { position, reason })?;
+                }
+            }
+        }
+        Ok(embedded)
+    }
+}

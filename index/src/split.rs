@@ -1,0 +1,284 @@
+//! Long documents become passages: packed sentences, with some of the last ones again in the next.
+
+use std::ops::Range;
+
+use crate::corpus::Document;
+use crate::error::IndexError;
+use crate::passages::{Part, Passage};
+use crate::sentences::{sentence_prefixes, sentences, trimmed};
+
+/// How long passages are. The caller brings the function that counts tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Splitter {
+    max_tokens: usize,
+    overlap_tokens: usize,
+}
+
+impl Default for Splitter {
+    /// Passages of 256 tokens with an overlap of 32.
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            overlap_tokens: 32,
+        }
+    }
+}
+
+/// A passage and its sentences.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SplitPassage {
+    /// The passage.
+    pub passage: Passage,
+    /// Its sentences as ranges of its text's bytes, where they are known.
+    pub sentences: Option<Vec<Range<usize>>>,
+}
+
+impl SplitPassage {
+    /// What is embedded for one vector a sentence: see [`sentence_prefixes`]. Sentences that are not
+    /// known are looked for.
+    pub fn sentence_prefixes(&self) -> Vec<&str> {
+        let text = &self.passage.text;
+        match &self.sentences {
+            Some(sentences) => sentence_prefixes(text, sentences),
+            None => sentence_prefixes(text, &sentences(text)),
+        }
+    }
+}
+
+/// A sentence, or a piece of one that is too long.
+struct Unit {
+    bytes: Range<usize>,
+    tokens: usize,
+}
+
+impl Splitter {
+    /// Passages of at most `max_tokens` tokens of text, the title not counted, of which the first
+    /// `overlap_tokens` at most stand in the passage before too.
+    ///
+    /// # Errors
+    /// If passages would hold nothing, or nothing new.
+    pub fn new(max_tokens: usize, overlap_tokens: usize) -> Result<Self, IndexError> {
+        let option = |name, value, allowed| {
+            Err(IndexError::Option {
+                name,
+                value,
+                allowed,
+            })
+        };
+        if max_tokens == 0 {
+            return option("max_tokens", max_tokens, "at least 1");
+        }
+        if overlap_tokens >= max_tokens {
+            return option("overlap_tokens", overlap_tokens, "less than max_tokens");
+        }
+        Ok(Self {
+            max_tokens,
+            overlap_tokens,
+        })
+    }
+
+    /// A document's passages, in its order. A document that is short enough stays as it is. Of a
+    /// longer one passage `n` has the id `"{id}#{n}"`, from 0, the document's title, url and
+    /// metadata, and says which [`Part`] of the text it is.
+    ///
+    /// Passages end where sentences end; a sentence that is too long is cut between words, a word
+    /// that is too long between characters. Only a single character may be more tokens than allowed.
+    ///
+    /// `count_tokens` is called once for the document, and for a longer one about once a sentence
+    /// and once a passage.
+    pub fn split(
+        &self,
+        document: Document,
+        count_tokens: impl Fn(&str) -> usize,
+    ) -> Vec<SplitPassage> {
+        let total = count_tokens(&document.text);
+        if total <= self.max_tokens {
+            return vec![whole(document)];
+        }
+        let text = &document.text;
+        let sentences = match &document.sentences {
+            Some(given) if covers(text, given) => given.clone(),
+            _ => sentences(text),
+        };
+        let mut units = Vec::with_capacity(sentences.len());
+        for sentence in sentences {
+            self.add_units(text, sentence, &count_tokens, &mut units);
+        }
+        let passages = self.pack(text, &units, &count_tokens);
+
+        let mut split = Vec::with_capacity(passages.len());
+        // The same place in bytes and in characters.
+        let (mut at, mut characters) = (0, 0);
+        for (number, range) in passages.into_iter().enumerate() {
+            let units = &units[range];
+            let bytes = extent(units);
+            characters += text[at..bytes.start].chars().count();
+            at = bytes.start;
+            let passage_text = &text[bytes.clone()];
+            let part = Part {
+                document: document.id.clone(),
+                start: characters,
+                end: characters + passage_text.chars().count(),
+            };
+            let passage = Passage {
+                id: format!("{}#{number}", document.id),
+                title: document.title.clone(),
+                text: passage_text.to_owned(),
+                url: document.url.clone(),
+                metadata: document.metadata.clone(),
+                part: Some(part),
+            };
+            let within = |unit: &Unit| unit.bytes.start - bytes.start..unit.bytes.end - bytes.start;
+            split.push(SplitPassage {
+                passage,
+                sentences: Some(units.iter().map(within).collect()),
+            });
+        }
+        split
+    }
+
+    /// Adds a sentence, in pieces if it is too long. Pieces are at most a quarter of a passage, or a
+    /// word, so that passages packed of them are nearly full.
+    fn add_units(
+        &self,
+        text: &str,
+        sentence: Range<usize>,
+        count_tokens: &impl Fn(&str) -> usize,
+        units: &mut Vec<Unit>,
+    ) {
+        let piece_tokens = (self.max_tokens / 4).max(1);
+        let mut pending = vec![(sentence, self.max_tokens)];
+        while let Some((bytes, limit)) = pending.pop() {
+            let Some(bytes) = trimmed(text, bytes) else {
+                continue;
+            };
+            let tokens = count_tokens(&text[bytes.clone()]);
+            let cuts = match tokens > limit {
+                true => cuts(text, bytes.clone(), tokens.div_ceil(piece_tokens)),
+                false => Vec::new(),
+            };
+            if cuts.is_empty() {
+                units.push(Unit { bytes, tokens });
+                continue;
+            }
+            let starts = [bytes.start].into_iter().chain(cuts.iter().copied());
+            let ends = cuts.iter().copied().chain([bytes.end]);
+            let pieces: Vec<_> = starts.zip(ends).collect();
+            // The first is popped first.
+            for (start, end) in pieces.into_iter().rev() {
+                let is_word = !text[start..end].trim().contains(char::is_whitespace);
+                let limit = if is_word {
+                    self.max_tokens
+                } else {
+                    piece_tokens
+                };
+                pending.push((start..end, limit));
+            }
+        }
+    }
+
+    /// Which units make each passage.
+    fn pack(
+        &self,
+        text: &str,
+        units: &[Unit],
+        count_tokens: &impl Fn(&str) -> usize,
+    ) -> Vec<Range<usize>> {
+        let mut passages = Vec::new();
+        let mut covered = 0;
+        while covered < units.len() {
+            let mut start = self.overlap(units, &passages, covered);
+            let mut tokens: usize = units[start..=covered].iter().map(|unit| unit.tokens).sum();
+            let mut end = covered + 1;
+            // Tokenizers do not merge across sentences, or save tokens if they do, so the sum is
+            // an upper bound except for line breaks between sentences, which may be tokens.
+            while end < units.len() && tokens + units[end].tokens <= self.max_tokens {
+                tokens += units[end].tokens;
+                end += 1;
+            }
+            while end - start > 1
+                && count_tokens(&text[extent(&units[start..end])]) > self.max_tokens
+            {
+                // Every passage keeps something new.
+                if end - 1 > covered {
+                    end -= 1;
+                } else {
+                    start += 1;
+                }
+            }
+            passages.push(start..end);
+            covered = end;
+        }
+        passages
+    }
+
+    /// The first unit of the next passage: as many of the last ones as make an overlap and leave
+    /// room for the next.
+    fn overlap(&self, units: &[Unit], passages: &[Range<usize>], covered: usize) -> usize {
+        let Some(last) = passages.last() else {
+            return covered;
+        };
+        let room = self.max_tokens.saturating_sub(units[covered].tokens);
+        let mut room = room.min(self.overlap_tokens);
+        let mut start = covered;
+        // Not all of the last passage: it would be held twice.
+        while start > last.start + 1 && units[start - 1].tokens <= room {
+            start -= 1;
+            room -= units[start].tokens;
+        }
+        start
+    }
+}
+
+fn whole(mut document: Document) -> SplitPassage {
+    let sentences = document.sentences.take();
+    let sentences = sentences.filter(|given| covers(&document.text, given));
+    SplitPassage {
+        passage: document.into(),
+        sentences,
+    }
+}
+
+/// Bytes from the first unit's start to the last one's end.
+fn extent(units: &[Unit]) -> Range<usize> {
+    match units {
+        [] => 0..0,
+        [first, .., last] => first.bytes.start..last.bytes.end,
+        [only] => only.bytes.clone(),
+    }
+}
+
+/// Whether ranges of bytes follow each other and leave only whitespace out.
+fn covers(text: &str, sentences: &[Range<usize>]) -> bool {
+    let mut end = 0;
+    let in_order = sentences.iter().all(|sentence| {
+        let between = text.get(end..sentence.start);
+        end = sentence.end;
+        text.get(sentence.clone()).is_some() && between.is_some_and(|gap| gap.trim().is_empty())
+    });
+    in_order && text.get(end..).is_some_and(|rest| rest.trim().is_empty())
+}
+
+/// Where to cut a range into about as many equal pieces: before whitespace, or between the characters
+/// of a single word. Nowhere if it is a single character.
+fn cuts(text: &str, bytes: Range<usize>, pieces: usize) -> Vec<usize> {
+    let piece_bytes = (bytes.len() / pieces).max(1);
+    let is_word = !text[bytes.clone()].contains(char::is_whitespace);
+    let mut cuts = Vec::new();
+    let mut start = bytes.start;
+    while bytes.end - start > piece_bytes {
+        let wanted = start + piece_bytes;
+        let mut before = (start + 1..=wanted).rev();
+        let mut after = wanted + 1..bytes.end;
+        let is_cut = |at: &usize| {
+            let is_space = || text[*at..].starts_with(char::is_whitespace);
+            text.is_char_boundary(*at) && (is_word || is_space())
+        };
+        let Some(cut) = before.find(is_cut).or_else(|| after.find(is_cut)) else {
+            break;
+        };
+        cuts.push(cut);
+        start = cut;
+    }
+    cuts
+}
