@@ -182,10 +182,7 @@ mod tests {
             ),
             (json!({"filter": {}}), "retrieval.filter"),
             (json!({"filter": "kind=country"}), "retrieval.filter"),
-            (
-                json!({"filter": {"type": "like"}}),
-                "retrieval.filter.type",
-            ),
+            (json!({"filter": {"type": "like"}}), "retrieval.filter.type"),
             (
                 json!({"filter": {"type": "and", "filters": [{"type": "eq", "key": 7, "value": 1}]}}),
                 "retrieval.filter.filters[0].key",
