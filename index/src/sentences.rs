@@ -21,8 +21,8 @@ const BEFORE_NUMBERS: &[&str] = &[
 /// The sentences of a text as ranges of its bytes, without the whitespace around them. Every other
 /// character is in one of them.
 ///
-/// A blank line ends a sentence, and so does a Markdown heading, list item, table row or line of
-/// code; any other line break does not. What holds no letter and no digit belongs to the sentence
+/// A blank line ends a sentence, and so does a Markdown heading, list item, table row, rule or line
+/// of code; any other line break does not. What holds no letter and no digit belongs to the sentence
 /// before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut sentences: Vec<Range<usize>> = Vec::new();
@@ -65,8 +65,11 @@ fn blocks(text: &str) -> Vec<Range<usize>> {
         let line = line.trim();
         let is_fence = line.starts_with("```") || line.starts_with("~~~");
         in_code ^= is_fence;
-        let stands_alone =
-            in_code || is_fence || line.is_empty() || line.starts_with('|') || is_heading(line);
+        let stands_alone = in_code
+            || is_fence
+            || !line.contains(char::is_alphanumeric)
+            || line.starts_with('|')
+            || is_heading(line);
         match blocks.last_mut() {
             Some(block) if goes_on && !stands_alone && !is_list_item(line) => block.end = range.end,
             _ => blocks.push(range),
@@ -145,4 +148,108 @@ fn ends_with_abbreviation(sentence: &str, rest: &str) -> bool {
     let word = word.to_lowercase();
     BEFORE_NAMES.contains(&&*word)
         || BEFORE_NUMBERS.contains(&&*word) && rest.starts_with(|c: char| c.is_numeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(text: &str) -> Vec<&str> {
+        sentences(text)
+            .into_iter()
+            .map(|sentence| &text[sentence])
+            .collect()
+    }
+
+    #[test]
+    fn abbreviations_and_initials_end_no_sentence() {
+        for sentence in [
+            "Dr. J. R. Smith met Mr. Jones, e.g. in St. Louis.",
+            "George W. Bush vs. Al Gore, cf. Fig. 3 on pp. 4–5, decided.",
+            "The U.S. Army paid 3.50 per hour at 5 p.m. Monday.",
+            "He was born on 5 Jan. 1950 in Berlin (cf. Prof. Weiß et al. 1999).",
+        ] {
+            assert_eq!(cut(sentence), [sentence]);
+        }
+    }
+
+    #[test]
+    fn ordinary_sentences_end_where_they_end() {
+        assert_eq!(
+            cut(
+                " So did Francis I. He said no. \"Why?\" she asked. 秘鲁是国家。利马是首都！Ende. "
+            ),
+            [
+                "So did Francis I.",
+                "He said no.",
+                "\"Why?\"",
+                "she asked.",
+                "秘鲁是国家。",
+                "利马是首都！",
+                "Ende."
+            ]
+        );
+    }
+
+    #[test]
+    fn markdown_ends_sentences_and_wrapped_lines_do_not() {
+        let text = "# Peru\nA country in\r\nSouth America. Its capital\nis Lima\n\n- first item\n  goes on\n- second\n1. third\n\
+            ```sh\nls -l\ncd ..\n```\n| a | b |\n|---|---|\n---\nAfter it";
+        assert_eq!(
+            cut(text),
+            [
+                "# Peru",
+                "A country in\r\nSouth America.",
+                "Its capital\nis Lima",
+                "- first item\n  goes on",
+                "- second",
+                "1. third",
+                "```sh",
+                "ls -l",
+                "cd ..\n```",
+                "| a | b |\n|---|---|\n---",
+                "After it",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_no_words_is_no_sentence_of_its_own() {
+        assert_eq!(
+            cut("***\n\n…\n\nOne.\n\n---\n\nTwo."),
+            ["***\n\n…\n\nOne.\n\n---", "Two."]
+        );
+        assert_eq!(cut("?!\n\n?!"), ["?!\n\n?!"]);
+        assert!(cut(" \n").is_empty());
+    }
+
+    #[test]
+    fn prefixes_grow_by_a_sentence_and_the_last_is_the_text() {
+        let text = "One. Two. Three. ";
+        let prefixes = sentence_prefixes(text, &sentences(text));
+        assert_eq!(prefixes, ["One.", "One. Two.", text]);
+        assert_eq!(sentence_prefixes("", &[]), [""]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_character_but_space_is_in_one_sentence(
+            text in prop_oneof![
+                any::<String>(),
+                prop::collection::vec("([A-Z]?[a-zé]{0,4}|Dr|e\\.g)([.!?。]|\\. |\n|\r\n|\n\n|\n# |\n- |\n```\n| )", 0..20)
+                    .prop_map(|words| words.concat()),
+            ],
+        ) {
+            let mut end = 0;
+            for sentence in sentences(&text) {
+                prop_assert!(text[end..sentence.start].trim().is_empty());
+                prop_assert!(!sentence.is_empty());
+                prop_assert_eq!(text[sentence.clone()].trim(), &text[sentence.clone()]);
+                end = sentence.end;
+            }
+            prop_assert!(text[end..].trim().is_empty());
+        }
+    }
 }

@@ -190,8 +190,9 @@ impl Splitter {
             let mut start = self.overlap(units, &passages, covered);
             let mut tokens: usize = units[start..=covered].iter().map(|unit| unit.tokens).sum();
             let mut end = covered + 1;
-            // Tokenizers do not merge across sentences, or save tokens if they do, so the sum is
-            // an upper bound except for line breaks between sentences, which may be tokens.
+            // Tokens hardly ever run across sentences, so the sum is theirs as one text, but for
+            // the whitespace between them: as part of the next word it is free, line breaks may be
+            // tokens of their own. The count below decides.
             while end < units.len() && tokens + units[end].tokens <= self.max_tokens {
                 tokens += units[end].tokens;
                 end += 1;
@@ -281,4 +282,190 @@ fn cuts(text: &str, bytes: Range<usize>, pieces: usize) -> Vec<usize> {
         start = cut;
     }
     cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn document(text: &str) -> Document {
+        Document {
+            id: "doc".into(),
+            title: "Title".into(),
+            text: text.into(),
+            url: Some("https://e.org".into()),
+            metadata: Some([("year".to_owned(), 1821.into())].into_iter().collect()),
+            sentences: None,
+        }
+    }
+
+    fn words(text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    fn split(text: &str, max: usize, overlap: usize) -> Vec<String> {
+        let passages = Splitter::new(max, overlap)
+            .unwrap()
+            .split(document(text), words);
+        passages
+            .into_iter()
+            .map(|split| split.passage.text)
+            .collect()
+    }
+
+    #[test]
+    fn a_short_document_stays_as_it_is() {
+        let whole = Splitter::new(4, 2)
+            .unwrap()
+            .split(document("One two. Three four. "), words);
+        assert_eq!(whole.len(), 1);
+        assert_eq!(whole[0].passage, document("One two. Three four. ").into());
+        assert_eq!(
+            whole[0].sentence_prefixes(),
+            ["One two.", "One two. Three four. "]
+        );
+    }
+
+    #[test]
+    fn a_long_document_becomes_passages_of_whole_sentences_that_overlap() {
+        let text = "A b. C d.\n\nE f. G h. I j.";
+        let passages = Splitter::new(6, 2).unwrap().split(document(text), words);
+        let ids: Vec<&str> = passages.iter().map(|split| &*split.passage.id).collect();
+        assert_eq!(ids, ["doc#0", "doc#1"]);
+        let texts: Vec<&str> = passages.iter().map(|split| &*split.passage.text).collect();
+        assert_eq!(texts, ["A b. C d.\n\nE f.", "E f. G h. I j."]);
+        let second = &passages[1];
+        assert_eq!(
+            second.sentence_prefixes(),
+            ["E f.", "E f. G h.", "E f. G h. I j."]
+        );
+        let part = Part {
+            document: "doc".into(),
+            start: 11,
+            end: 25,
+        };
+        assert_eq!(second.passage.part, Some(part));
+        let first = Passage {
+            id: "doc".into(),
+            text: text.into(),
+            part: None,
+            ..second.passage.clone()
+        };
+        assert_eq!(first, document(text).into());
+    }
+
+    #[test]
+    fn a_sentence_too_long_is_cut_between_words_and_a_word_between_characters() {
+        assert_eq!(
+            split("a b c d e f g h i j. K l.", 4, 0),
+            ["a b c d", "e f g h", "i j. K l."]
+        );
+        let splitter = Splitter::new(4, 0).unwrap();
+        let passages = splitter.split(document("süßeÄpfel. 秘鲁秘鲁秘鲁"), |text| {
+            text.chars().count()
+        });
+        let texts: Vec<&str> = passages.iter().map(|split| &*split.passage.text).collect();
+        assert_eq!(texts, ["süße", "Äpfe", "l. 秘", "鲁秘鲁秘", "鲁"]);
+        // A character that is more tokens than allowed can only stay.
+        let passages = Splitter::new(1, 0).unwrap().split(document("é"), str::len);
+        assert_eq!(passages[0].passage.text, "é");
+    }
+
+    #[test]
+    fn given_sentences_are_kept_unless_they_do_not_fit_the_text() {
+        let text = "One. Two. Three. Four.";
+        let given = |ranges: &[(usize, usize)]| Document {
+            sentences: Some(ranges.iter().map(|&(start, end)| start..end).collect()),
+            ..document(text)
+        };
+        let splitter = Splitter::new(2, 0).unwrap();
+        let kept = splitter.split(given(&[(0, 9), (10, 22)]), words);
+        assert_eq!(kept[1].passage.text, "Three. Four.");
+        assert_eq!(kept[1].sentence_prefixes(), ["Three. Four."]);
+        let wrong: [&[(usize, usize)]; 4] = [
+            &[(0, 9)],
+            &[(0, 9), (8, 22)],
+            &[(0, 9), (10, 99)],
+            &[(9, 0), (0, 22)],
+        ];
+        for wrong in wrong {
+            let found = splitter.split(given(wrong), words);
+            assert_eq!(found[1].sentence_prefixes(), ["Three.", "Three. Four."]);
+        }
+    }
+
+    #[test]
+    fn options_that_make_no_progress_are_refused() {
+        for (max, overlap) in [(0, 0), (4, 4), (4, 9)] {
+            assert!(matches!(
+                Splitter::new(max, overlap),
+                Err(IndexError::Option { .. })
+            ));
+        }
+    }
+
+    /// Ways to count tokens, among them some that no sum of parts foretells.
+    fn count(kind: usize, text: &str) -> usize {
+        match kind {
+            0 => words(text),
+            1 => text.chars().count(),
+            2 => text.len().div_ceil(3),
+            // Whitespace and the beginning cost something.
+            3 => 1 + text.split(' ').count() + text.matches('\n').count() * 3,
+            // Not even growing with the text.
+            _ => blake3::hash(text.as_bytes()).as_bytes()[0] as usize % (text.len() + 1),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn passages_cover_the_text_within_limits_at_exact_offsets(
+            text in prop_oneof![
+                any::<String>(),
+                prop::collection::vec("([A-Z]?[a-zé秘]{0,9})([.!?。]|\\. |\n\n|\n- | )", 0..60)
+                    .prop_map(|words| words.concat()),
+            ],
+            max in 1usize..30,
+            overlap in 0usize..30,
+            kind in 0usize..5,
+        ) {
+            let overlap = overlap % max;
+            let splitter = Splitter::new(max, overlap).unwrap();
+            let count = |text: &str| count(kind, text);
+            let passages = splitter.split(document(&text), count);
+            if count(&text) <= max {
+                prop_assert_eq!(&passages[0].passage, &document(&text).into());
+                return Ok(());
+            }
+            let characters: Vec<char> = text.chars().collect();
+            let mut covered = 0;
+            let mut last_start = None;
+            for (number, split) in passages.iter().enumerate() {
+                let passage = &split.passage;
+                prop_assert_eq!(&passage.id, &format!("doc#{number}"));
+                let part = passage.part.as_ref().unwrap();
+                let slice: String = characters[part.start..part.end].iter().collect();
+                prop_assert_eq!(&slice, &passage.text);
+                prop_assert!(
+                    count(&passage.text) <= max || passage.text.chars().count() == 1,
+                    "{} tokens in {:?}", count(&passage.text), passage.text
+                );
+                prop_assert!(covered < part.end && last_start < Some(part.start));
+                if part.start < covered {
+                    let shared: String = characters[part.start..covered].iter().collect();
+                    // A sum of words is exact.
+                    prop_assert!(kind != 0 || words(&shared) <= overlap, "{shared:?}");
+                } else {
+                    prop_assert!(characters[covered..part.start].iter().all(|c| c.is_whitespace()));
+                }
+                let prefixes = split.sentence_prefixes();
+                prop_assert_eq!(prefixes.last(), Some(&passage.text.as_str()));
+                covered = part.end;
+                last_start = Some(part.start);
+            }
+            prop_assert!(characters[covered..].iter().all(|c| c.is_whitespace()));
+        }
+    }
 }

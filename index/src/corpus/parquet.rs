@@ -5,8 +5,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::basic::{ConvertedType, LogicalType, Repetition, Type as PhysicalType};
+use ::parquet::basic::{Compression, ConvertedType, LogicalType, Repetition, Type as PhysicalType};
 use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::ParquetMetaData;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::{ReaderIter, TreeBuilder};
 use ::parquet::record::{Field, Row};
@@ -46,6 +47,11 @@ impl Table {
         let metadata = file.metadata();
         let schema = metadata.file_metadata().schema();
         let columns = columns(schema).map_err(error)?;
+        if let Some(codec) = unread_codec(metadata) {
+            return Err(error(format!(
+                "is compressed with {codec}, which is not read; write it with zstd or snappy"
+            )));
+        }
         Ok(Self {
             columns,
             row_groups: metadata.num_row_groups(),
@@ -108,6 +114,16 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
         Ok(read) => read.map_err(|error| error.to_string()),
         Err(_) => Err("the table is damaged, or of a kind that is not known".into()),
     }
+}
+
+/// A compression that the reader is built without.
+fn unread_codec(metadata: &ParquetMetaData) -> Option<&'static str> {
+    let mut columns = metadata.row_groups().iter().flat_map(|rows| rows.columns());
+    columns.find_map(|column| match column.compression() {
+        Compression::BROTLI(_) => Some("brotli"),
+        Compression::LZO => Some("LZO"),
+        _ => None,
+    })
 }
 
 /// Fields of a document and other columns of plain values. What is not read is not decoded.

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use onegen_index::{BuildOptions, Fingerprints, IndexBuilder, Manifest, Passage};
 use rand::rngs::StdRng;
@@ -86,4 +87,16 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// A file of real data, if it lies beside the project.
+pub(crate) fn shared_data(name: &str) -> Option<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/data")
+        .join(name);
+    let content = fs::read_to_string(&path).ok();
+    if content.is_none() {
+        println!("skipped: {} is not there", path.display());
+    }
+    content
 }
