@@ -24,7 +24,7 @@ impl Corpora {
         let dir = tempfile::tempdir().unwrap();
         let countries = countries(&["Peru", "Chile", "Japan", "Kenya", "Norway"]);
         fs::write(dir.path().join("world.jsonl"), countries).unwrap();
-        let elsewhere = countries_of("Peru").replace("Lima", "Cusco");
+        let elsewhere = country("Peru").replace("Lima", "Cusco");
         fs::write(dir.path().join("elsewhere.jsonl"), elsewhere).unwrap();
         Self { dir }
     }
@@ -52,18 +52,18 @@ fn models() -> PathBuf {
 
 /// Passages of the almanac on these countries, which their metadata name.
 fn countries(names: &[&str]) -> String {
-    names.iter().map(|name| countries_of(name)).collect()
+    names.iter().copied().map(country).collect()
 }
 
-fn countries_of(name: &str) -> String {
+fn country(name: &str) -> String {
     let almanac = fs::read_to_string(models().join("almanac/almanac.jsonl")).unwrap();
     let passages = almanac.lines().map(|line| serde_json::from_str(line));
-    let mut country = passages
+    let mut found = passages
         .map(Result::<Value, _>::unwrap)
         .find(|passage| passage["title"] == name && passage["metadata"]["kind"] == "country")
         .unwrap();
-    country["metadata"]["name"] = name.into();
-    format!("{country}\n")
+    found["metadata"]["name"] = name.into();
+    format!("{found}\n")
 }
 
 fn asked(text: &str, retrieval: Value) -> Value {
