@@ -111,10 +111,11 @@ impl StepLoop {
 
     /// Gives free places in the batch to those that wait longest.
     fn admit(&mut self) {
-        let free = self.options.max_sequences - self.running.len();
-        let admitted = free.min(self.waiting.len());
-        let admitted: Vec<_> = self.waiting.drain(..admitted).collect();
-        for mut sequence in admitted {
+        while self.running.len() < self.options.max_sequences {
+            // One at a time: the KV-caches of those that wait count when one is read back.
+            let Some(mut sequence) = self.waiting.pop_front() else {
+                return;
+            };
             if !self.restore(&mut sequence) {
                 sequence.admit();
             }
