@@ -54,6 +54,7 @@ impl BuildOptions {
 struct Progress {
     /// What is built of what and how; another job does not go on with it.
     job: String,
+    dimension: usize,
     written: WrittenSoFar,
     /// How much of the corpus that is.
     ingested: Ingested,
@@ -85,7 +86,7 @@ impl IndexBuilder {
     pub fn create(dir: &Path, options: BuildOptions) -> Result<Self, IndexError> {
         check(&options)?;
         let staging = Staging::begin(dir)?;
-        staging.empty()?;
+        staging.clear_except(&[])?;
         let segment = staging.path().join(segment::directory_name(SEGMENT));
         Ok(Self {
             segment: SegmentWriter::create(segment, options.dimension)?,
@@ -110,10 +111,14 @@ impl IndexBuilder {
         check(&options)?;
         let mut staging = Staging::begin(dir)?;
         staging.keep();
-        let segment = staging.path().join(segment::directory_name(SEGMENT));
+        let segment_name = segment::directory_name(SEGMENT);
+        let segment = staging.path().join(&segment_name);
         let progress = staging.read(PROGRESS_FILE)?;
         let progress = progress.and_then(|json| serde_json::from_slice::<Progress>(&json).ok());
-        if let Some(progress) = progress.filter(|progress| progress.job == job) {
+        let same = |p: &Progress| p.job == job && p.dimension == options.dimension;
+        if let Some(progress) = progress.filter(same) {
+            // The interrupted build may have been about to finish.
+            staging.clear_except(&[PROGRESS_FILE, &segment_name])?;
             match SegmentWriter::resume(segment.clone(), options.dimension, &progress.written) {
                 Ok(segment) => {
                     let builder = Self {
@@ -130,7 +135,7 @@ impl IndexBuilder {
                 }
             }
         }
-        staging.empty()?;
+        staging.clear_except(&[])?;
         let builder = Self {
             segment: SegmentWriter::create(segment, options.dimension)?,
             staging,
@@ -187,15 +192,24 @@ impl IndexBuilder {
             return Ok(());
         };
         self.check_written()?;
+        // After a sync that failed, another one can succeed although data was lost.
+        let written = self.segment.sync();
+        self.write_failed |= written.is_err();
         let progress = Progress {
             job,
-            written: self.segment.sync()?,
+            dimension: self.options.dimension,
+            written: written?,
             ingested: *ingested,
         };
         let path = self.staging.path().join(PROGRESS_FILE);
         let json =
             serde_json::to_vec(&progress).map_err(|e| IndexError::io("write", &path)(e.into()))?;
         tracked::replace(&path, &json)
+    }
+
+    /// Gives up: nothing is left for another builder to go on with.
+    pub fn discard(mut self) {
+        self.staging.discard();
     }
 
     /// Builds the graph if the collection is large, writes the manifest, and puts the index in its

@@ -18,6 +18,7 @@ use crate::passages::Passage;
 use crate::segment::{self, FinishOptions, Segment};
 use crate::snapshot::{LiveSegment, Snapshot};
 use crate::tombstones;
+use crate::tracked;
 use crate::writer::{Current, Writer, lock_directory};
 
 /// What is searched for, besides the query embedding.
@@ -417,6 +418,13 @@ fn load(dir: &Path, manifest: &Manifest) -> Result<(Snapshot, Option<(u64, Repla
         let file = dir.join(MANIFEST_FILE);
         return Err(IndexError::damaged(&file, "its vectors have no dimensions"));
     }
+    if manifest
+        .numbers()
+        .any(|number| number >= manifest.next_number)
+    {
+        let file = dir.join(MANIFEST_FILE);
+        return Err(IndexError::damaged(&file, "its next number is in use"));
+    }
     let mut segments = Vec::new();
     for record in &manifest.segments {
         let deleted = tombstones::read(dir, record)?;
@@ -461,11 +469,11 @@ fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
         .filter_map(|s| s.tombstones.as_ref());
     named.extend(tombstones.map(|t| tombstones::path(dir, t.number)));
     named.extend(manifest.logs.iter().map(|&number| log::path(dir, number)));
+    let half_a_manifest = tracked::aside(&dir.join(MANIFEST_FILE));
     for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
         let path = entry.map_err(IndexError::io("read", dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let ours = ["segment-", "changes-", "tombstones-"];
-        if !ours.iter().any(|prefix| name.starts_with(prefix)) || named.contains(&path) {
+        let ours = path == half_a_manifest || is_numbered(&path);
+        if !ours || named.contains(&path) {
             continue;
         }
         let removed = match path.is_dir() {
@@ -475,6 +483,21 @@ fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
         removed.map_err(IndexError::io("remove", &path))?;
     }
     Ok(())
+}
+
+/// Whether a path's name is one that a segment, a log or a file of tombstones could have.
+fn is_numbered(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some((_, rest)) = name.split_once('-') else {
+        return false;
+    };
+    let number = rest.strip_suffix(".log").unwrap_or(rest).parse();
+    number.is_ok_and(|number| {
+        let dir = path.parent().unwrap_or(Path::new(""));
+        *path == dir.join(segment::directory_name(number))
+            || *path == log::path(dir, number)
+            || *path == tombstones::path(dir, number)
+    })
 }
 
 fn bytes_below(dir: &Path) -> u64 {

@@ -16,9 +16,6 @@ use crate::manifest::Manifest;
 use crate::passages::Passage;
 use crate::split::{SplitPassage, Splitter};
 
-// A build that is killed loses at most so much work.
-const SAVE_EVERY: Duration = Duration::from_secs(10);
-
 /// What embeds passages and counts tokens: a model.
 pub trait Embedder {
     /// Why nothing can be embedded any more.
@@ -57,16 +54,21 @@ pub struct IngestOptions {
     pub split: Splitter,
     /// Texts that are embedded at once, at least.
     pub batch_texts: usize,
+    /// How often a build puts on the disk what it has: so much work is lost at most when it is
+    /// killed.
+    pub save_every: Duration,
 }
 
 impl IngestOptions {
-    /// The defaults: bad records are skipped, a vector a passage, 64 texts at once.
+    /// The defaults: bad records are skipped, a vector a passage, 64 texts at once, on the disk every
+    /// 10 seconds.
     pub fn new(split: Splitter) -> Self {
         Self {
             strict: false,
             vectors: VectorsPer::default(),
             split,
             batch_texts: 64,
+            save_every: Duration::from_secs(10),
         }
     }
 }
@@ -181,17 +183,33 @@ pub fn build_from_corpus<M: Embedder>(
         on_event: &mut on_event,
         so_far: &mut ingested,
     };
-    ingest.run(&mut corpus, |documents, so_far| {
+    let read = ingest.run(&mut corpus, |documents, so_far| {
         for (passage, vectors) in documents.iter().flatten() {
-            builder.add(passage, vectors)?;
+            match builder.add(passage, vectors) {
+                // A document may be called as a part of another is.
+                Err(error @ IndexError::DuplicateId { .. }) => {
+                    tracing::warn!(%error, "a passage is left out");
+                }
+                added => added?,
+            }
         }
-        if saved.elapsed() > SAVE_EVERY {
+        if saved.elapsed() >= options.save_every {
             builder.save_progress(so_far)?;
             saved = Instant::now();
         }
         Ok(())
-    })?;
+    });
+    if let Err(error) = read {
+        // What is wrong with a record stays wrong: the next version of it is another corpus.
+        if let IngestError::Record(record) = &error
+            && !matches!(record.reason, RecordReason::Read(_))
+        {
+            builder.discard();
+        }
+        return Err(error);
+    }
     if builder.passages() == 0 {
+        builder.discard();
         return Err(IngestError::NoPassages {
             bad_records: ingested.bad_records,
         });

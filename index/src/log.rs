@@ -104,10 +104,15 @@ impl Log {
             number,
         };
         let mut file = File::create_new(&path).map_err(IndexError::io("create", &path))?;
-        file.write_all(&identity.header())
-            .map_err(IndexError::io("write", &path))?;
-        file.sync_all().map_err(IndexError::io("sync", &path))?;
-        sync_dir(dir)?;
+        let written = file
+            .write_all(&identity.header())
+            .map_err(IndexError::io("write", &path))
+            .and_then(|()| file.sync_all().map_err(IndexError::io("sync", &path)))
+            .and_then(|()| sync_dir(dir));
+        written.inspect_err(|_| {
+            // Nothing names it yet; what stays is removed when the index is next opened.
+            let _ = fs::remove_file(&path);
+        })?;
         Ok(Self {
             path,
             file,
@@ -207,36 +212,49 @@ impl Log {
     }
 
     /// Puts everything on the disk. Fails as well after a write that failed.
-    pub(crate) fn sync(&self) -> Result<(), IndexError> {
+    pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.check_usable()?;
-        self.file
-            .sync_data()
-            .map_err(IndexError::io("sync", &self.path))
+        // After a sync that failed, another one can succeed although data was lost.
+        let synced = self.file.sync_data();
+        self.failed = synced.is_err();
+        synced.map_err(IndexError::io("sync", &self.path))
     }
 }
 
 /// Reads the log with a number and verifies it.
 pub(crate) fn read(dir: &Path, index_id: &str, number: u64) -> Result<Replay, IndexError> {
     let path = path(dir, number);
-    let bytes = fs::read(&path).map_err(IndexError::io("read", &path))?;
     let identity = Identity {
         index_id: index_id.into(),
         number,
     };
-    let acknowledged =
-        acknowledged(&bytes, &identity).map_err(|reason| IndexError::damaged(&path, reason))?;
+    let read = || fs::read(&path).map_err(IndexError::io("read", &path));
+    let mut bytes = read()?;
+    loop {
+        let reason = match replay(&bytes, &identity) {
+            Ok(replay) => return Ok(replay),
+            Err(reason) => reason,
+        };
+        // It may have been read while another process was writing to it.
+        let again = read()?;
+        if again == bytes {
+            return Err(IndexError::damaged(&path, reason));
+        }
+        bytes = again;
+    }
+}
+
+fn replay(bytes: &[u8], identity: &Identity) -> Result<Replay, String> {
+    let acknowledged = acknowledged(bytes, identity)?;
     let mut payloads = Vec::new();
     let mut end = HEADER;
-    while let Some(payload) = frame(&bytes, end, &identity) {
+    while let Some(payload) = frame(bytes, end, identity) {
         payloads.push(payload.to_vec());
         end += FRAME + payload.len();
     }
     if (end as u64) < acknowledged {
-        return Err(IndexError::damaged(
-            &path,
-            format!(
-                "the change at byte {end} is damaged or cut off, of {acknowledged} bytes that were acknowledged"
-            ),
+        return Err(format!(
+            "the change at byte {end} is damaged or cut off, of {acknowledged} bytes that were acknowledged"
         ));
     }
     Ok(Replay {

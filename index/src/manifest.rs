@@ -213,6 +213,14 @@ impl Manifest {
         self.next_number - 1
     }
 
+    /// The numbers of everything that it names.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let segments = self.segments.iter().map(|segment| segment.number);
+        let tombstones = self.segments.iter().filter_map(|s| s.tombstones.as_ref());
+        let logs = self.logs.iter().copied();
+        segments.chain(tombstones.map(|t| t.number)).chain(logs)
+    }
+
     /// Reads the manifest of the index in `dir` and verifies its version and its own checksum.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::bitset::Bitset;
 use crate::error::IndexError;
 use crate::log::{self, Log};
-use crate::manifest::{SegmentRecord, TombstoneRecord};
+use crate::manifest::{Manifest, SegmentRecord, TombstoneRecord};
 use crate::segment::{self, FinishOptions, Segment, SegmentWriter};
 use crate::snapshot::{LiveSegment, Snapshot};
 use crate::tombstones;
@@ -84,7 +84,16 @@ impl Merger<'_> {
             .dir
             .join(segment::directory_name(frozen.segment));
         let merged = match self.write(&frozen, from, &new_dir) {
-            Ok((segment, tombstones)) => self.swap(&frozen, from, segment, tombstones),
+            Ok((segment, tombstones)) => {
+                let swapped = self.swap(&frozen, from, segment, tombstones);
+                swapped.inspect_err(|_| {
+                    let names =
+                        |m: &Manifest| m.segments.iter().any(|s| s.number == frozen.segment);
+                    if self.is_unneeded(names) {
+                        remove_unfinished(&new_dir);
+                    }
+                })
+            }
             Err(error) => {
                 remove_unfinished(&new_dir);
                 Err(error)
@@ -105,7 +114,12 @@ impl Merger<'_> {
         committer.log.sync()?;
         let mut manifest = committer.manifest.clone();
         manifest.logs.push(number);
-        manifest.write(&self.writer.dir)?;
+        manifest.write(&self.writer.dir).inspect_err(|_| {
+            if self.is_unneeded(|manifest| manifest.logs.contains(&number)) {
+                // What stays is removed when the index is next opened.
+                let _ = fs::remove_file(log::path(&self.writer.dir, number));
+            }
+        })?;
         committer.manifest = manifest;
         committer.log = log;
         committer.touched = Some(Vec::new());
@@ -254,6 +268,12 @@ impl Merger<'_> {
         for error in failed {
             tracing::warn!(%error, dir = %dir.display(), "a file that is no longer needed stays");
         }
+    }
+
+    /// Whether the manifest that stands on the disk does not name something. Replacing it can fail
+    /// when it was replaced already, so only the disk knows.
+    fn is_unneeded(&self, names: impl Fn(&Manifest) -> bool) -> bool {
+        Manifest::read(&self.writer.dir).is_ok_and(|manifest| !names(&manifest))
     }
 
     fn go_on(&self) -> Result<(), IndexError> {

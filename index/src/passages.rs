@@ -76,6 +76,10 @@ pub(crate) fn digest(id: &str) -> IdDigest {
     digest
 }
 
+fn row_of(&[.., a, b, c, d]: &[u8; ID_ROW]) -> u32 {
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// Streams passages to disk. Only the digests of their ids stay in memory.
 pub(crate) struct PassageWriter {
     lines: TrackedFile,
@@ -214,6 +218,10 @@ impl PassageStore {
                 .offsets
                 .damaged("the offsets do not cover the passages"));
         }
+        let (ids, _) = store.ids.numbers::<u8>().as_chunks::<ID_ROW>();
+        if ids.iter().any(|id| row_of(id) >= count) {
+            return Err(store.ids.damaged("it names a passage that does not exist"));
+        }
         Ok(store)
     }
 
@@ -243,8 +251,7 @@ impl PassageStore {
         let at = rows
             .binary_search_by(|row| row[..wanted.len()].cmp(wanted))
             .ok()?;
-        let [.., a, b, c, d] = rows[at];
-        Some(u32::from_le_bytes([a, b, c, d]))
+        Some(row_of(&rows[at]))
     }
 
     /// Reads everything and says what is wrong.

@@ -1,6 +1,8 @@
 //! A segment: passages, vectors and a graph that never change, in a directory of their own.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -193,6 +195,8 @@ impl Segment {
 /// How far an interrupted writer had come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenSoFar {
+    // What else lies in the directory, a writer that was interrupted later has left.
+    files: BTreeSet<String>,
     passages: u32,
     passage_bytes: u64,
     vectors: u32,
@@ -235,6 +239,10 @@ impl SegmentWriter {
         dimension: usize,
         written: &WrittenSoFar,
     ) -> Result<Self, IndexError> {
+        for name in names(&dir)?.difference(&written.files) {
+            let path = dir.join(name);
+            fs::remove_file(&path).map_err(IndexError::io("remove", &path))?;
+        }
         let (passages, bytes) = (written.passages, written.passage_bytes);
         let mut metadata = MetadataWriter::new();
         Ok(Self {
@@ -281,6 +289,7 @@ impl SegmentWriter {
         self.passages.sync()?;
         self.vectors.sync()?;
         Ok(WrittenSoFar {
+            files: names(&self.dir)?,
             passages: self.passages.count(),
             passage_bytes: self.passages.length(),
             vectors: self.vectors.count(),
@@ -321,6 +330,15 @@ impl SegmentWriter {
             tombstones: None,
         })
     }
+}
+
+fn names(dir: &Path) -> Result<BTreeSet<String>, IndexError> {
+    let read = || -> io::Result<_> {
+        fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    read().map_err(IndexError::io("read", dir))
 }
 
 fn push_metadata(metadata: &mut MetadataWriter, row: u32, passage: &Passage) {

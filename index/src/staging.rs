@@ -45,6 +45,11 @@ impl Staging {
         self.keep = true;
     }
 
+    /// Takes [`Staging::keep`] back.
+    pub(crate) fn discard(&mut self) {
+        self.keep = false;
+    }
+
     /// The content of a file, if it is there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
         let path = self.path.join(name);
@@ -55,15 +60,17 @@ impl Staging {
         }
     }
 
-    /// Removes everything in it but the lock.
-    pub(crate) fn empty(&self) -> Result<(), IndexError> {
+    /// Removes everything in it but the lock and what is to stay.
+    pub(crate) fn clear_except(&self, staying: &[&str]) -> Result<(), IndexError> {
         let dir = &self.path;
         for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
             let entry = entry.map_err(IndexError::io("read", dir))?;
-            let path = entry.path();
+            let (path, name) = (entry.path(), entry.file_name());
+            if name == LOCK_FILE || staying.iter().any(|staying| name == *staying) {
+                continue;
+            }
             let removed = match path.is_dir() {
                 true => fs::remove_dir_all(&path),
-                false if entry.file_name() == LOCK_FILE => Ok(()),
                 false => fs::remove_file(&path),
             };
             removed.map_err(IndexError::io("remove", &path))?;
@@ -75,6 +82,12 @@ impl Staging {
     /// moment either the old or the new index is on the disk, whole, under its name.
     pub(crate) fn publish(mut self, unneeded: &[&str]) -> Result<(), IndexError> {
         refuse_foreign(&self.target)?;
+        let replaces = self.target.exists();
+        // Nobody may change what is about to go.
+        let _old = match replaces && Manifest::marks(&self.target) {
+            true => Some(lock_directory(&self.target)?),
+            false => None,
+        };
         for name in unneeded {
             let path = self.path.join(name);
             match fs::remove_file(&path) {
@@ -85,18 +98,13 @@ impl Staging {
             }
         }
         sync_dir(&self.path)?;
-        let replaces = self.target.exists();
-        // Nobody may change what is about to go.
-        let _old = match replaces && Manifest::marks(&self.target) {
-            true => Some(lock_directory(&self.target)?),
-            false => None,
-        };
         match replaces {
             true => exchange(&self.path, &self.target)?,
             false => rename(&self.path, &self.target)?,
         }
-        sync_dir(parent(&self.target))?;
+        // The old index stands beside now, and goes only when the disk is known to hold the new one.
         self.keep = true;
+        sync_dir(parent(&self.target))?;
         if replaces && let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(%error, dir = %self.path.display(), "the replaced index could not be deleted");
         }

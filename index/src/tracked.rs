@@ -181,13 +181,24 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), IndexError> {
     Ok(())
 }
 
+/// Where [`replace`] writes the new content of a file.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Replaces a file whole: at every moment the old or the new content bears the name.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IndexError> {
-    let aside = path.with_extension("new");
-    let mut file = File::create(&aside).map_err(IndexError::io("create", &aside))?;
-    file.write_all(content)
-        .map_err(IndexError::io("write", &aside))?;
-    file.sync_all().map_err(IndexError::io("sync", &aside))?;
-    fs::rename(&aside, path).map_err(IndexError::io("rename", &aside))?;
+    let aside = aside(path);
+    let write = || -> Result<(), IndexError> {
+        let mut file = File::create(&aside).map_err(IndexError::io("create", &aside))?;
+        file.write_all(content)
+            .map_err(IndexError::io("write", &aside))?;
+        file.sync_all().map_err(IndexError::io("sync", &aside))?;
+        fs::rename(&aside, path).map_err(IndexError::io("rename", &aside))
+    };
+    write().inspect_err(|_| {
+        // It may fill a disk that is full already, or never have been made.
+        let _ = fs::remove_file(&aside);
+    })?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }

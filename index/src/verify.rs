@@ -11,6 +11,7 @@ use crate::log;
 use crate::manifest::{MANIFEST_FILE, Manifest, SegmentRecord};
 use crate::segment::{self, Segment};
 use crate::tombstones;
+use crate::tracked::BLOCKS;
 
 /// What [`verify`] has seen.
 #[derive(Debug)]
@@ -49,6 +50,17 @@ pub enum Remedy {
 /// # Errors
 /// [`IndexError::NotAnIndex`] and [`IndexError::Version`]: there is nothing to verify.
 pub fn verify(dir: &Path) -> Result<Verification, IndexError> {
+    loop {
+        let before = Manifest::read(dir).ok();
+        let verification = verify_once(dir)?;
+        // Another process may have merged meanwhile, and removed what is missing here.
+        if verification.findings.is_empty() || before == Manifest::read(dir).ok() {
+            return Ok(verification);
+        }
+    }
+}
+
+fn verify_once(dir: &Path) -> Result<Verification, IndexError> {
     let mut verification = Verification {
         files: 1,
         bytes: 0,
@@ -97,7 +109,7 @@ impl Verification {
         }
         let files = match FileSet::open(&dir, &record.files) {
             Ok(files) => files,
-            Err(error) => return self.found(dir, error),
+            Err(error) => return self.found(dir.join(BLOCKS), error),
         };
         let before = self.findings.len();
         for name in record.files.keys() {

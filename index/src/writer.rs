@@ -1,5 +1,7 @@
 //! The one who changes an open index: batches go to the log together, then searches see them.
 
+#[cfg(unix)]
+use std::fs::{self, Metadata};
 use std::fs::{File, TryLockError};
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -119,6 +121,7 @@ impl Committer {
         let mut accepted = Vec::new();
         for waiting in batch {
             let before = waiting.can_fail().then(|| next.clone());
+            let touched_before = touched.len();
             match next.apply(&waiting.changes, |id| touched.push(id)) {
                 Ok(applied) => {
                     payloads.push(waiting.payload);
@@ -127,6 +130,7 @@ impl Committer {
                 Err(error) => {
                     *lock(&waiting.answer) = Some(Err(error));
                     next = before.unwrap_or(next);
+                    touched.truncate(touched_before);
                 }
             }
         }
@@ -165,15 +169,112 @@ pub(crate) const LOCK_FILE: &str = "writer.lock";
 /// Locks a directory against other writers, until the file is dropped.
 pub(crate) fn lock_directory(dir: &Path) -> Result<File, IndexError> {
     let path = dir.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(IndexError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(IndexError::Locked { dir: dir.into() }),
-        Err(TryLockError::Error(error)) => Err(IndexError::io("lock", &path)(error)),
+    loop {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(IndexError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) if stands_at(&file, &path) => return Ok(file),
+            // A build has replaced the whole directory since the file was opened.
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(IndexError::Locked { dir: dir.into() }),
+            Err(TryLockError::Error(error)) => return Err(IndexError::io("lock", &path)(error)),
+        }
+    }
+}
+
+/// Whether a path still leads to an open file.
+#[cfg(unix)]
+fn stands_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let (opened, standing) = (file.metadata().map(place), fs::metadata(path).map(place));
+    opened.is_ok_and(|opened| standing.is_ok_and(|standing| opened == standing))
+}
+
+#[cfg(not(unix))]
+fn stands_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitset::Bitset;
+    use crate::builder::{BuildOptions, IndexBuilder};
+    use crate::change::Change;
+    use crate::delta::Delta;
+    use crate::manifest::Fingerprints;
+    use crate::passages::{Part, Passage};
+    use crate::segment::{Segment, directory_name};
+    use crate::snapshot::LiveSegment;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_in_a_directory_that_was_replaced_is_no_lock() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(LOCK_FILE);
+        let lock = lock_directory(home.path()).unwrap();
+        assert!(stands_at(&lock, &path));
+        fs::rename(&path, home.path().join("aside")).unwrap();
+        assert!(!stands_at(&lock, &path));
+        let _other = lock_directory(home.path()).unwrap();
+        assert!(!stands_at(&lock, &path));
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_applied_touches_nothing_of_a_merge() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("index");
+        let fingerprints = Fingerprints {
+            name: String::new(),
+            model: String::new(),
+            tokenizer: String::new(),
+            template: String::new(),
+        };
+        let mut builder = IndexBuilder::create(&dir, BuildOptions::new(1, fingerprints)).unwrap();
+        let document = String::from("document");
+        let passage = Passage {
+            id: "a".into(),
+            title: String::new(),
+            text: String::new(),
+            url: None,
+            metadata: None,
+            part: Some(Part {
+                document: document.clone(),
+                start: 0,
+                end: 0,
+            }),
+        };
+        builder.add(&passage, &[[1.0]]).unwrap();
+        let manifest = builder.finish().unwrap();
+        let record = manifest.segments[0].clone();
+        let lines = dir
+            .join(directory_name(record.number))
+            .join("passages.jsonl");
+        let length = fs::metadata(&lines).unwrap().len() as usize;
+        fs::write(&lines, vec![b' '; length]).unwrap();
+        let segment = Segment::open(&dir, record, 1).unwrap();
+        let current = Current::new(Snapshot {
+            segments: vec![LiveSegment::new(Arc::new(segment), Bitset::new(1))],
+            delta: Arc::new(Delta::default()),
+            dimension: 1,
+        });
+        let log = Log::create(&dir, &manifest.index_id, 9).unwrap();
+        let writer = Writer::new(&dir, lock_directory(&dir).unwrap(), manifest, log);
+        writer.committer().touched = Some(Vec::new());
+
+        let delete = Change::Delete { id: "b".into() };
+        let unreadable = Change::DeleteDocument { id: document };
+        let changes = [delete.clone(), unreadable].map(|change| change.prepare(1).unwrap());
+        assert!(writer.apply(&current, changes.into()).is_err());
+        assert_eq!(writer.committer().touched.as_deref(), Some(&[][..]));
+        let delete = delete.prepare(1).unwrap();
+        writer.apply(&current, vec![delete]).unwrap();
+        let committer = writer.committer();
+        assert_eq!(committer.touched.as_ref().map(Vec::len), Some(1));
     }
 }

@@ -6,14 +6,31 @@ mod common;
 
 use common::{build, clustered, fingerprints, graph_options, options, passage};
 use onegen_index::{
-    BuildEvent, BuildOptions, Corpus, Embedded, Fingerprints, GraphState, Index, IndexBuilder,
-    IndexError, IngestError, IngestOptions, Passage, Position, build_from_corpus,
+    BuildOptions, Fingerprints, Hit, Index, IndexBuilder, IndexError, SearchOptions, SegmentSearch,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
+fn search(index: &Index, query: &[f32], k: usize) -> Vec<Hit> {
+    index.search(query, &SearchOptions::new(k)).unwrap()
+}
+
+/// The numbers that the passages were made of.
+fn numbers(hits: &[Hit]) -> Vec<usize> {
+    let number = |hit: &Hit| hit.passage.id.strip_prefix("id-").unwrap().parse().unwrap();
+    hits.iter().map(number).collect()
+}
+
+fn search_exact(index: &Index, query: &[f32], k: usize) -> Vec<Hit> {
+    let options = SearchOptions {
+        exact: true,
+        ..SearchOptions::new(k)
+    };
+    index.search(query, &options).unwrap()
+}
+
 #[test]
-fn everything_that_was_added_is_found_by_number_by_id_and_by_vector() {
+fn everything_that_was_added_is_found_by_id_and_by_vector() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("nested/index");
     let vectors = clustered(1, 50, 24, 5);
@@ -31,33 +48,20 @@ fn everything_that_was_added_is_found_by_number_by_id_and_by_vector() {
 
     let index = Index::open(&dir).unwrap();
     assert_eq!(index.manifest(), &manifest);
-    assert_eq!(
-        (manifest.passages, manifest.vectors, manifest.dimension),
-        (51, 51, 24)
-    );
+    let stats = index.stats();
+    assert_eq!((stats.passages, stats.vectors), (51, 51));
+    assert_eq!(manifest.dimension, 24);
     assert_eq!(manifest.fingerprints, fingerprints());
-    assert_eq!(index.graph_state(), &GraphState::Exact);
+    assert_eq!(stats.segments[0].search, SegmentSearch::Scan);
     for (number, vector) in vectors.iter().enumerate() {
-        assert_eq!(index.passage(number as u32).unwrap(), passage(number));
         let found = index.get(&format!("id-{number}")).unwrap();
-        assert_eq!(found, Some((number as u32, passage(number))));
-        let hit = &index.search(vector, 1).unwrap()[0];
-        assert_eq!(
-            (hit.number as usize, &hit.passage),
-            (number, &passage(number))
-        );
+        assert_eq!(found, Some(passage(number)));
+        let hit = &search(&index, vector, 1)[0];
+        assert_eq!(hit.passage, passage(number));
         assert!((hit.score - 1.0).abs() < 1e-6, "{}", hit.score);
     }
-    assert_eq!(index.get(&rich.id).unwrap(), Some((50, rich)));
+    assert_eq!(index.get(&rich.id).unwrap(), Some(rich));
     assert_eq!(index.get("id-51").unwrap(), None);
-    let error = index.passage(51).unwrap_err();
-    assert!(matches!(
-        error,
-        IndexError::NoSuchPassage {
-            number: 51,
-            passages: 51
-        }
-    ));
 }
 
 #[test]
@@ -70,21 +74,13 @@ fn equal_scores_come_in_passage_order_with_a_graph_and_without() {
             .collect();
         build(&dir, options, &vectors);
         let index = Index::open(&dir).unwrap();
-        let numbers: Vec<u32> = index
-            .search(&vectors[2], 20)
-            .unwrap()
-            .iter()
-            .map(|h| h.number)
-            .collect();
-        if index.graph_state() == &GraphState::Exact {
-            assert_eq!(numbers, (0..20).map(|n| 2 + 4 * n).collect::<Vec<u32>>());
+        let numbers = numbers(&search(&index, &vectors[2], 20));
+        if index.stats().segments[0].search == SegmentSearch::Scan {
+            assert_eq!(numbers, (0..20).map(|n| 2 + 4 * n).collect::<Vec<usize>>());
         }
         assert!(numbers.is_sorted(), "{numbers:?}");
-        let zeros: Vec<u32> = index.search_exact(&vectors[2], 110).unwrap()[100..]
-            .iter()
-            .map(|h| h.number)
-            .collect();
-        assert_eq!(zeros, [0, 1, 3, 4, 5, 7, 8, 9, 11, 12]);
+        let zeros = &search_exact(&index, &vectors[2], 110)[100..];
+        assert_eq!(self::numbers(zeros), [0, 1, 3, 4, 5, 7, 8, 9, 11, 12]);
     }
 }
 
@@ -98,25 +94,24 @@ fn a_passage_of_several_vectors_is_found_once_by_its_best() {
         for (number, of_passage) in vectors.chunks(3).enumerate() {
             builder.add(&passage(number), of_passage).unwrap();
         }
-        assert_eq!(builder.finish().unwrap().vectors, 900);
+        builder.finish().unwrap();
         let index = Index::open(&dir).unwrap();
+        assert_eq!(index.stats().vectors, 900);
         for query in vectors.iter().step_by(37) {
-            let hits = index.search(query, 10).unwrap();
-            let mut numbers: Vec<u32> = hits.iter().map(|hit| hit.number).collect();
+            let hits = search(&index, query, 10);
+            let mut numbers = numbers(&hits);
             assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
-            for hit in &hits {
-                assert_eq!(hit.vector / 3, hit.number);
-                let own = index
-                    .search_exact(&vectors[hit.vector as usize], 1)
-                    .unwrap();
-                assert_eq!(own[0].number, hit.number);
+            for (hit, number) in hits.iter().zip(&numbers) {
+                let vector = &vectors[number * 3 + hit.part as usize];
+                let own = &search_exact(&index, vector, 1)[0];
+                assert_eq!((&own.passage, own.part), (&hit.passage, hit.part));
             }
             numbers.sort_unstable();
             numbers.dedup();
             assert_eq!(numbers.len(), 10);
         }
-        assert_eq!(index.search(&vectors[0], 1000).unwrap().len(), 300);
-        assert_eq!(index.search(&vectors[0], 0).unwrap(), []);
+        assert_eq!(search(&index, &vectors[0], 1000).len(), 300);
+        assert_eq!(search(&index, &vectors[0], 0), []);
     }
 }
 
@@ -152,16 +147,14 @@ fn vectors_without_direction_or_of_another_width_are_refused() {
     );
     builder.finish().unwrap();
     let index = Index::open(&dir).unwrap();
-    let hits = index.search(&[0.0, f32::MAX], 2).unwrap();
-    assert_eq!(
-        hits.iter().map(|h| (h.number, h.score)).collect::<Vec<_>>(),
-        [(1, 1.0), (0, 0.0)]
-    );
+    let hits = search(&index, &[0.0, f32::MAX], 2);
+    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+    assert_eq!((numbers(&hits), scores), (vec![1, 0], vec![1.0, 0.0]));
     for vector in refused {
-        index.search(vector, 1).unwrap_err();
+        index.search(vector, &SearchOptions::new(1)).unwrap_err();
     }
     assert!(matches!(
-        index.search(&[1.0], 1),
+        index.search(&[1.0], &SearchOptions::new(1)),
         Err(IndexError::Dimension {
             expected: 2,
             got: 1
@@ -200,7 +193,7 @@ fn an_index_may_be_empty() {
     let dir = home.path().join("index");
     build(&dir, graph_options(3), &[]);
     let index = Index::open(&dir).unwrap();
-    assert_eq!(index.search(&[1.0, 0.0, 0.0], 5).unwrap(), []);
+    assert_eq!(search(&index, &[1.0, 0.0, 0.0], 5), []);
     assert_eq!(index.get("x").unwrap(), None);
 }
 
@@ -223,89 +216,6 @@ fn options_without_sense_are_refused() {
     assert_eq!(common::names(home.path()), [""; 0]);
 }
 
-/// Embeds a passage as its text's length and first byte.
-fn embed(passages: &[Passage]) -> Result<Vec<Embedded>, String> {
-    let vector = |text: &str| vec![vec![text.len() as f32, f32::from(text.as_bytes()[0])]];
-    if passages.iter().any(|passage| passage.text == "broken") {
-        return Err("out of memory".into());
-    }
-    let too_long = |text: &str| text == "long";
-    Ok(passages
-        .iter()
-        .map(|p| {
-            if too_long(&p.text) {
-                Err("too long".into())
-            } else {
-                Ok(vector(&p.text))
-            }
-        })
-        .collect())
-}
-
-fn corpus(lines: &str) -> Corpus {
-    Corpus::from_lines(std::io::Cursor::new(lines.to_owned()))
-}
-
-const GOOD: &str = "{\"id\":\"a\",\"text\":\"A text\"}\n{\"id\":\"b\",\"text\":\"B\"}\n{\"id\":\"c\",\"text\":\"Cc\"}\n";
-
-#[test]
-fn a_corpus_becomes_an_index_and_bad_lines_are_reported() {
-    let home = tempfile::tempdir().unwrap();
-    let dir = home.path().join("index");
-    let lines = format!(
-        "{GOOD}nonsense\n{{\"id\":\"b\",\"text\":\"again\"}}\n{{\"id\":\"l\",\"text\":\"long\"}}\n\n{{\"id\":\"d\",\"text\":\"D\"}}"
-    );
-    let mut options = IngestOptions::new(graph_options(2));
-    options.batch_passages = 2;
-    let (mut bad, mut embedded, mut linked) = (Vec::new(), Vec::new(), Vec::new());
-    let report = build_from_corpus(corpus(&lines), &dir, options, embed, |event| match event {
-        BuildEvent::BadLine(error) => bad.push(error.to_string()),
-        BuildEvent::Embedded {
-            passages,
-            bytes_read,
-        } => embedded.push((passages, bytes_read)),
-        BuildEvent::Linked { vectors, total } => linked.push((vectors, total)),
-    })
-    .unwrap();
-    assert_eq!((report.manifest.passages, report.bad_lines), (4, 3));
-    assert!(bad[0].starts_with("line 4: not a JSON object"), "{bad:?}");
-    assert_eq!(bad[1], "line 5: has the id \"b\" of line 2");
-    assert_eq!(bad[2], "line 6: cannot be embedded: too long");
-    assert_eq!(embedded.iter().map(|e| e.0).collect::<Vec<_>>(), [2, 3, 4]);
-    assert_eq!(embedded[2].1, lines.len() as u64);
-    assert_eq!(linked, [(4, 4)]);
-    let hits = Index::open(&dir).unwrap().search(&[6.0, 65.0], 1).unwrap();
-    assert_eq!(hits[0].passage.id, "a");
-}
-
-#[test]
-fn a_build_that_fails_leaves_the_old_index() {
-    let home = tempfile::tempdir().unwrap();
-    let dir = home.path().join("index");
-    let strict = IngestOptions {
-        strict: true,
-        ..IngestOptions::new(options(2))
-    };
-    build_from_corpus(corpus(GOOD), &dir, strict.clone(), embed, |_| ()).unwrap();
-    let run = |lines: &str| {
-        build_from_corpus(corpus(lines), &dir, strict.clone(), embed, |_| ()).unwrap_err()
-    };
-    assert!(
-        matches!(run(&format!("{GOOD}nonsense\n{GOOD}")), IngestError::Line(error) if error.position == Position::Line(4))
-    );
-    assert!(matches!(
-        run("\n"),
-        IngestError::NoPassages { bad_lines: 0 }
-    ));
-    let error = run("{\"id\":\"x\",\"text\":\"broken\"}");
-    assert_eq!(
-        error.to_string(),
-        "cannot embed the passages from \"x\" on: out of memory"
-    );
-    assert_eq!(Index::open(&dir).unwrap().manifest().passages, 3);
-    assert_eq!(common::names(home.path()), ["index"]);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -322,7 +232,7 @@ proptest! {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("index");
         build(&dir, options(5), &vectors);
-        let hits = Index::open(&dir).unwrap().search(&query, k).unwrap();
+        let hits = search(&Index::open(&dir).unwrap(), &query, k);
         prop_assert_eq!(hits.len(), k.min(vectors.len()));
         let cosine = |v: &[f32]| {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
@@ -330,12 +240,13 @@ proptest! {
         };
         let mut sorted: Vec<f64> = vectors.iter().map(|v| cosine(v)).collect();
         sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-        for (hit, wanted) in hits.iter().zip(&sorted) {
+        let numbers = numbers(&hits);
+        for ((hit, number), wanted) in hits.iter().zip(&numbers).zip(&sorted) {
             prop_assert!((f64::from(hit.score) - wanted).abs() < 1e-6);
-            prop_assert!((cosine(&vectors[hit.number as usize]) - wanted).abs() < 1e-6);
+            prop_assert!((cosine(&vectors[*number]) - wanted).abs() < 1e-6);
         }
-        for pair in hits.windows(2) {
-            prop_assert!(pair[0].score > pair[1].score || pair[0].score == pair[1].score && pair[0].number < pair[1].number);
+        for (pair, numbers) in hits.windows(2).zip(numbers.windows(2)) {
+            prop_assert!(pair[0].score > pair[1].score || pair[0].score == pair[1].score && numbers[0] < numbers[1]);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 use common::names;
 use model::{CONTEXT, write_model};
 use onegen_engine::{LoadOptions, Model};
-use onegen_index::Index;
+use onegen_index::{Index, SearchOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -97,18 +97,21 @@ fn what_is_built_is_found_by_the_models_own_embeddings() {
         (
             &report["passages"],
             &report["vectors"],
-            &report["bad_lines"]
+            &report["bad_records"]
         ),
         (&json!(4), &json!(4), &json!(0))
     );
 
     let model = Model::load(home.path("tiny"), &LoadOptions::default()).unwrap();
     let index = Index::open(home.path("index")).unwrap();
-    for (number, (title, text)) in TOWNS.iter().enumerate() {
+    for (title, text) in &TOWNS {
         let ids = model.tokens().passage_ids(title, text).unwrap();
         let vector = model.embed_passages(&[ids]).unwrap().remove(0);
-        let hit = index.search(&vector, 1).unwrap().remove(0);
-        assert_eq!(hit.number as usize, number);
+        let hit = index
+            .search(&vector, &SearchOptions::new(1))
+            .unwrap()
+            .remove(0);
+        assert_eq!(hit.passage.title, *title);
         assert!(hit.score > 0.9999, "{title}: {}", hit.score);
     }
 
@@ -116,9 +119,8 @@ fn what_is_built_is_found_by_the_models_own_embeddings() {
     let found = home.json(&[
         "search", "index", question, "-k", "3", "--model", "tiny", "--json",
     ]);
-    let wanted = index
-        .search(&model.embed_query(question).unwrap(), 3)
-        .unwrap();
+    let query = model.embed_query(question).unwrap();
+    let wanted = index.search(&query, &SearchOptions::new(3)).unwrap();
     let hits = found["hits"].as_array().unwrap();
     assert_eq!(hits.len(), 3);
     for (hit, wanted) in hits.iter().zip(&wanted) {
@@ -139,7 +141,8 @@ fn what_is_built_is_found_by_the_models_own_embeddings() {
 
 #[test]
 fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
-    let long = json!({"id": "long", "text": "word ".repeat(CONTEXT)});
+    // A title is not split.
+    let long = json!({"id": "long", "title": "word ".repeat(CONTEXT), "text": "x"});
     let home = Home::new(&format!(
         "{}\n{{\"id\":7}}\n{long}\nnonsense\n{{\"id\":8,\"text\":\"fine\"}}\n",
         towns()
@@ -148,12 +151,12 @@ fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
         home.run(&["build", "corpus.jsonl", "--model", "tiny", "--out", "index"]);
     assert_eq!(status, 0, "{stderr}");
     assert!(
-        stdout.contains("5 passages") && stdout.contains("3 bad lines skipped"),
+        stdout.contains("5 of 5 documents, 3 bad records skipped"),
         "{stdout}"
     );
     for part in [
         "line 5: has no \"text\"",
-        "line 6: cannot be embedded: 644 positions are needed",
+        "line 6: cannot be embedded: 645 positions are needed",
         "line 7: not a JSON object",
     ] {
         assert!(stderr.contains(part), "{part}: {stderr}");
@@ -164,7 +167,10 @@ fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
         (&json!(5), &json!("tiny"))
     );
     let (status, stdout, _) = home.run(&["stats", "index"]);
-    assert!(status == 0 && stdout.contains("exact scan"), "{stdout}");
+    assert!(
+        status == 0 && stdout.contains("scanned exactly"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -237,12 +243,12 @@ fn what_cannot_be_done_ends_with_status_1_and_the_name_of_the_file() {
             "--out",
             "index",
         ],
-        "has no \"id\"",
+        "its extension is .json",
     );
     fails(&["search", "tiny", "x", "--model", "tiny"], "not an index");
     fails(&["stats", "nowhere"], "does not exist");
-    let damaged = Path::new("index").join("vectors.f32");
-    fs::write(home.path("index/vectors.f32"), "x").unwrap();
+    let damaged = Path::new("index/segment-000001/vectors.f32");
+    fs::write(home.path("index/segment-000001/vectors.f32"), "x").unwrap();
     fails(&["stats", "index"], &damaged.display().to_string());
 }
 
@@ -289,6 +295,141 @@ fn flags_can_be_given_as_environment_variables() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn documents_are_added_replaced_deleted_shown_and_exported() {
+    let home = Home::new(&towns());
+    home.build();
+    fs::create_dir(home.path("notes")).unwrap();
+    fs::write(
+        home.path("notes/cusco.md"),
+        "# Cusco\n\nOnce the capital of the Incas.",
+    )
+    .unwrap();
+    let sentences = "It lies by the sea. ".repeat(20);
+    let line =
+        json!({"id": "Lima", "title": "Lima", "text": sentences, "metadata": {"year": 1535}});
+    fs::write(home.path("more.jsonl"), line.to_string()).unwrap();
+    let add = |corpus: &str| {
+        let options = [
+            "--model",
+            "tiny",
+            "--max-tokens",
+            "40",
+            "--overlap-tokens",
+            "8",
+            "--json",
+        ];
+        home.json(&[&["add", "index", corpus], &options[..]].concat())
+    };
+    assert_eq!(add("notes")["passages"], 5);
+    let added = add("more.jsonl");
+    let parts = added["added_passages"].as_u64().unwrap();
+    assert!(parts > 1, "{added}");
+    assert_eq!(added["passages"], json!(4 + parts));
+
+    let part = home.json(&["get", "index", "Lima#1", "--json"]);
+    assert_eq!(
+        (&part["title"], &part["part"]["document"]),
+        (&json!("Lima"), &json!("Lima"))
+    );
+    let (status, stdout, _) = home.run(&["get", "index", "Lima#1"]);
+    assert!(
+        status == 0 && stdout.contains("part of     Lima, characters"),
+        "{stdout}"
+    );
+    assert_eq!(home.run(&["get", "index", "Lima"]).0, 1);
+
+    let search = |filter: &str| {
+        let found = home.json(&[
+            "search", "index", "x", "-k", "50", "--model", "tiny", "--filter", filter, "--json",
+        ]);
+        found["hits"].as_array().unwrap().len() as u64
+    };
+    assert_eq!((search("year>=1500"), search("year<1500")), (parts, 0));
+    let least = [
+        "search",
+        "index",
+        "x",
+        "--model",
+        "tiny",
+        "--min-score",
+        "0.9999",
+        "--json",
+    ];
+    assert_eq!(home.json(&least)["hits"], json!([]));
+
+    let (status, stdout, stderr) = home.run(&["delete", "index", "Lima", "nowhere", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (status, &report["deleted_passages"], &report["missing"]),
+        (1, &json!(parts), &json!(["nowhere"]))
+    );
+    assert!(stderr.contains("nowhere"), "{stderr}");
+
+    assert_eq!(home.json(&["stats", "index", "--json"])["in_log"], 1);
+    let compacted = home.json(&["compact", "index", "--json"]);
+    assert_eq!(
+        (&compacted["passages"], &compacted["segments"]),
+        (&json!(4), &json!(1))
+    );
+    assert_eq!(home.json(&["stats", "index", "--json"])["in_log"], 0);
+
+    let (status, exported, _) = home.run(&["export", "index"]);
+    let ids: Vec<Value> = exported
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone())
+        .collect();
+    assert_eq!(
+        (status, ids),
+        (
+            0,
+            vec![
+                json!("Quito"),
+                json!("La Paz"),
+                json!("Sucre"),
+                json!("cusco.md")
+            ]
+        )
+    );
+    // What is exported can be built again.
+    fs::write(home.path("corpus.jsonl"), exported).unwrap();
+    assert_eq!(home.build()["passages"], 4);
+    let with_vectors = [
+        "export",
+        "index",
+        "--with-vectors",
+        "--out",
+        "vectors.jsonl",
+    ];
+    assert_eq!(home.run(&with_vectors).0, 0);
+    let line = fs::read_to_string(home.path("vectors.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    assert!(!line["vectors"][0].as_array().unwrap().is_empty());
+    assert_eq!(home.run(&with_vectors).0, 1, "a file that is there is kept");
+}
+
+#[test]
+fn verify_names_what_is_damaged_and_fails() {
+    let home = Home::new(&towns());
+    home.build();
+    let report = home.json(&["verify", "index", "--json"]);
+    assert_eq!(report["findings"], json!([]));
+    let file = home.path("index/segment-000001/vectors.f32");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (status, stdout, _) = home.run(&["verify", "index", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let found = report["findings"][0]["file"].as_str().unwrap();
+    assert!(status == 1 && found.ends_with("vectors.f32"), "{stdout}");
+    let (status, stdout, stderr) = home.run(&["verify", "index"]);
+    assert!(
+        status == 1 && stdout.contains("vectors.f32: checksum is"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("one thing is wrong"), "{stderr}");
 }
 
 #[test]

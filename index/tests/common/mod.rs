@@ -5,7 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onegen_index::{BuildOptions, Fingerprints, IndexBuilder, Manifest, Passage};
+use onegen_index::{
+    BuildOptions, Fingerprints, Index, IndexBuilder, IndexError, Ingested, MANIFEST_FILE, Manifest,
+    Passage,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -99,4 +102,54 @@ pub(crate) fn shared_data(name: &str) -> Option<String> {
         println!("skipped: {} is not there", path.display());
     }
     content
+}
+
+/// Everything an index holds, in order: passages and their vectors.
+pub(crate) fn all(index: &Index) -> Result<Vec<(Passage, Vec<Vec<f32>>)>, IndexError> {
+    let mut all = Vec::new();
+    index.for_each(|passage, vectors| {
+        let vectors = vectors.iter().map(|v| v.to_vec()).collect();
+        all.push((passage.clone(), vectors));
+        Ok::<_, IndexError>(())
+    })?;
+    Ok(all)
+}
+
+/// How often something is tried: `variable` says, where CI's number is too small.
+pub(crate) fn rounds(variable: &str, usual: usize) -> usize {
+    let rounds = std::env::var(variable).map(|rounds| rounds.parse().unwrap());
+    rounds.unwrap_or(usual)
+}
+
+/// Fails unless `dir` holds the files that its manifest names, and no other.
+pub(crate) fn assert_no_leftovers(dir: &Path) {
+    let manifest = Manifest::read(dir).unwrap();
+    let mut wanted = vec![MANIFEST_FILE.to_owned(), "writer.lock".to_owned()];
+    for segment in &manifest.segments {
+        wanted.push(format!("segment-{:06}", segment.number));
+        let tombstones = segment.tombstones.iter();
+        wanted.extend(tombstones.map(|t| format!("tombstones-{:06}", t.number)));
+    }
+    let logs = manifest.logs.iter();
+    wanted.extend(logs.map(|log| format!("changes-{log:06}.log")));
+    wanted.sort();
+    assert_eq!(names(dir), wanted);
+}
+
+/// Fails if `verify` finds anything.
+pub(crate) fn assert_whole(dir: &Path) {
+    let verification = onegen_index::verify(dir).unwrap();
+    assert!(
+        verification.findings.is_empty(),
+        "{:?}",
+        verification.findings
+    );
+}
+
+/// Progress of a build that has read so many records.
+pub(crate) fn ingested(records: u64) -> Ingested {
+    Ingested {
+        records,
+        ..Ingested::default()
+    }
 }

@@ -1,0 +1,295 @@
+//! From a corpus to an index.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
+use common::{graph_options, names, options};
+use onegen_index::{
+    Corpus, Embedder, Index, IndexError, IngestError, IngestEvent, IngestOptions, Ingested,
+    Passage, Position, SearchOptions, Splitter, VectorsPer, add_from_corpus, build_from_corpus,
+};
+use serde_json::json;
+
+/// Embeds a text as its length and first byte; "long" cannot be, at "broken" it breaks down, and so
+/// it does after so many texts.
+struct Lengths {
+    lasts: Cell<usize>,
+}
+
+impl Lengths {
+    fn lasting(texts: usize) -> Self {
+        Self {
+            lasts: Cell::new(texts),
+        }
+    }
+}
+
+impl Embedder for Lengths {
+    type Error = String;
+
+    fn count_tokens(&self, text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, String> {
+        let left = self.lasts.get().checked_sub(texts.len());
+        self.lasts.set(left.ok_or("worn out")?);
+        let vector = |text: &str| match text {
+            "long" => Ok(Err("too long".into())),
+            "broken" => Err("out of memory".into()),
+            _ => Ok(Ok(vec![text.len() as f32, f32::from(text.as_bytes()[0])])),
+        };
+        texts.iter().map(|(_, text)| vector(text)).collect()
+    }
+}
+
+fn corpus(lines: &str) -> Corpus {
+    Corpus::from_lines(std::io::Cursor::new(lines.to_owned()))
+}
+
+fn ingest_options() -> IngestOptions {
+    IngestOptions::new(Splitter::default())
+}
+
+fn passages(index: &Index) -> Vec<Passage> {
+    let mut all = Vec::new();
+    let each = |passage: &Passage, _: &[&[f32]]| {
+        all.push(passage.clone());
+        Ok::<_, IndexError>(())
+    };
+    index.for_each(each).unwrap();
+    all
+}
+
+const GOOD: &str = "{\"id\":\"a\",\"text\":\"A text\"}\n{\"id\":\"b\",\"text\":\"B\"}\n{\"id\":\"c\",\"text\":\"Cc\"}\n";
+
+#[test]
+fn a_corpus_becomes_an_index_and_bad_records_are_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let lines = format!(
+        "{GOOD}nonsense\n{{\"id\":\"b\",\"text\":\"again\"}}\n{{\"id\":\"l\",\"text\":\"long\"}}\n\n{{\"id\":\"d\",\"text\":\"D\"}}"
+    );
+    let options = IngestOptions {
+        batch_texts: 2,
+        ..ingest_options()
+    };
+    let (mut bad, mut embedded, mut linked) = (Vec::new(), Vec::new(), Vec::new());
+    let (build, model) = (graph_options(2), Lengths::lasting(100));
+    let on_event = |event: IngestEvent<'_>| match event {
+        IngestEvent::Resumed { .. } => panic!("nothing was interrupted"),
+        IngestEvent::BadRecord(error) => bad.push(error.to_string()),
+        IngestEvent::Embedded {
+            passages,
+            bytes_read,
+        } => embedded.push((passages, bytes_read)),
+        IngestEvent::Linked { vectors, total } => linked.push((vectors, total)),
+    };
+    let built = build_from_corpus(corpus(&lines), &dir, build, options, &model, on_event);
+    let (_, ingested) = built.unwrap();
+    let wanted = Ingested {
+        records: 7,
+        bad_records: 3,
+        documents: 4,
+        passages: 4,
+    };
+    assert_eq!(ingested, wanted);
+    assert!(bad[0].starts_with("line 4: not a JSON object"), "{bad:?}");
+    assert_eq!(bad[1], "line 5: has the id \"b\" of line 2");
+    assert_eq!(bad[2], "line 6: cannot be embedded: too long");
+    assert_eq!(embedded.iter().map(|e| e.0).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(embedded[2].1, lines.len() as u64);
+    assert_eq!(linked.last(), Some(&(4, 4)));
+    let index = Index::open(&dir).unwrap();
+    let hits = index.search(&[6.0, 65.0], &SearchOptions::new(1)).unwrap();
+    assert_eq!(hits[0].passage.id, "a");
+}
+
+#[test]
+fn a_build_that_fails_leaves_the_old_index() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let strict = IngestOptions {
+        strict: true,
+        ..ingest_options()
+    };
+    let build = |lines: &str| {
+        let model = Lengths::lasting(100);
+        build_from_corpus(corpus(lines), &dir, options(2), strict, &model, |_| ())
+    };
+    build(GOOD).unwrap();
+    assert!(
+        matches!(build(&format!("{GOOD}nonsense\n{GOOD}")), Err(IngestError::Record(error)) if error.position == Position::Line(4))
+    );
+    let error = build("\n").unwrap_err();
+    assert!(matches!(error, IngestError::NoPassages { bad_records: 0 }));
+    let error = build("{\"id\":\"x\",\"text\":\"broken\"}").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot embed the passages from \"x\" on: out of memory"
+    );
+    assert_eq!(Index::open(&dir).unwrap().passages(), 3);
+    assert_eq!(names(home.path()), ["index"]);
+}
+
+/// A corpus file of so many documents, each of three sentences.
+fn write_corpus(file: &Path, documents: usize) {
+    let line = |n: usize| {
+        let text = format!("Number {n} is here. It has a second sentence! And a third one?");
+        json!({"id": format!("d{n}"), "title": format!("T{n}"), "text": text, "metadata": {"n": n}})
+            .to_string()
+    };
+    let lines: Vec<String> = (0..documents).map(line).collect();
+    fs::write(file, lines.join("\n")).unwrap();
+}
+
+#[test]
+fn an_interrupted_build_goes_on_and_gives_what_an_undisturbed_one_gives() {
+    let home = tempfile::tempdir().unwrap();
+    let (file, dir) = (home.path().join("c.jsonl"), home.path().join("index"));
+    write_corpus(&file, 300);
+    let options = IngestOptions {
+        batch_texts: 8,
+        split: Splitter::new(6, 0).unwrap(),
+        save_every: std::time::Duration::ZERO,
+        ..ingest_options()
+    };
+    let build = |dir: &Path, model: &Lengths, resumed: &mut Vec<(u64, u64)>| {
+        let corpus = Corpus::open(&file).unwrap();
+        let on_event = |event: IngestEvent<'_>| {
+            if let IngestEvent::Resumed { passages, records } = event {
+                resumed.push((passages, records));
+            }
+        };
+        build_from_corpus(corpus, dir, common::options(2), options, model, on_event)
+    };
+    let mut resumed = Vec::new();
+    for _ in 0..3 {
+        let error = build(&dir, &Lengths::lasting(200), &mut resumed).unwrap_err();
+        assert!(error.to_string().contains("worn out"), "{error}");
+        assert_eq!(names(home.path()), [".index.building", "c.jsonl"]);
+    }
+    let (_, ingested) = build(&dir, &Lengths::lasting(9999), &mut resumed).unwrap();
+    assert_eq!(resumed.len(), 3);
+    assert!(resumed.is_sorted() && resumed[0].0 > 150, "{resumed:?}");
+    assert_eq!(names(home.path()), ["c.jsonl", "index"]);
+
+    let undisturbed = home.path().join("undisturbed");
+    let model = Lengths::lasting(9999);
+    assert_eq!(
+        build(&undisturbed, &model, &mut Vec::new()).unwrap().1,
+        ingested
+    );
+    let (index, wanted) = (
+        Index::open(&dir).unwrap(),
+        Index::open(undisturbed).unwrap(),
+    );
+    assert_eq!(passages(&index), passages(&wanted));
+    assert_eq!(index.manifest().segments, wanted.manifest().segments);
+}
+
+#[test]
+fn another_corpus_or_other_options_begin_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let (file, dir) = (home.path().join("c.jsonl"), home.path().join("index"));
+    write_corpus(&file, 50);
+    let interrupt = || {
+        let (corpus, model) = (Corpus::open(&file).unwrap(), Lengths::lasting(20));
+        let options = IngestOptions {
+            batch_texts: 4,
+            save_every: std::time::Duration::ZERO,
+            ..ingest_options()
+        };
+        build_from_corpus(corpus, &dir, options_of(2), options, &model, |_| ()).unwrap_err();
+        options
+    };
+    fn options_of(dimension: usize) -> onegen_index::BuildOptions {
+        options(dimension)
+    }
+    let anew = |options: IngestOptions| {
+        let (corpus, model) = (Corpus::open(&file).unwrap(), Lengths::lasting(9999));
+        let on_event = |event: IngestEvent<'_>| {
+            assert!(!matches!(event, IngestEvent::Resumed { .. }));
+        };
+        build_from_corpus(corpus, &dir, options_of(2), options, &model, on_event).unwrap();
+    };
+    let interrupted = interrupt();
+    anew(IngestOptions {
+        vectors: VectorsPer::Sentence,
+        ..interrupted
+    });
+    let interrupted = interrupt();
+    write_corpus(&file, 51);
+    anew(interrupted);
+    assert_eq!(Index::open(&dir).unwrap().passages(), 51);
+}
+
+#[test]
+fn a_vector_a_sentence_finds_the_passage_by_its_best_beginning() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let text = "One is here. Two follows at some length. Three.";
+    let lines = json!({"id": "d", "text": text}).to_string();
+    let options = IngestOptions {
+        vectors: VectorsPer::Sentence,
+        ..ingest_options()
+    };
+    let model = Lengths::lasting(100);
+    build_from_corpus(
+        corpus(&lines),
+        &dir,
+        common::options(2),
+        options,
+        &model,
+        |_| (),
+    )
+    .unwrap();
+    let index = Index::open(&dir).unwrap();
+    assert_eq!((index.stats().passages, index.stats().vectors), (1, 3));
+    let second = "One is here. Two follows at some length.".len() as f32;
+    let hits = index
+        .search(&[second, f32::from(b'O')], &SearchOptions::new(5))
+        .unwrap();
+    assert_eq!((hits.len(), hits[0].part), (1, 1));
+    assert_eq!(hits[0].passage.text, text);
+}
+
+#[test]
+fn a_document_that_is_added_again_takes_the_place_of_all_its_passages() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let model = Lengths::lasting(9999);
+    build_from_corpus(
+        corpus(GOOD),
+        &dir,
+        options(2),
+        ingest_options(),
+        &model,
+        |_| (),
+    )
+    .unwrap();
+    let index = Index::open_for_changes(&dir).unwrap();
+    let split = IngestOptions {
+        split: Splitter::new(4, 0).unwrap(),
+        ..ingest_options()
+    };
+    let add = |text: &str| {
+        let line = json!({"id": "b", "title": "B", "text": text}).to_string();
+        add_from_corpus(corpus(&line), &index, split, &model, |_| ()).unwrap();
+        let ids = passages(&index).into_iter().map(|p| p.id);
+        ids.collect::<Vec<_>>()
+    };
+    let long = "One two three. Four five six. Seven eight nine.";
+    assert_eq!(add(long), ["a", "c", "b#0", "b#1", "b#2"]);
+    assert_eq!(
+        add("One two three. Four five six."),
+        ["a", "c", "b#0", "b#1"]
+    );
+    index.compact().unwrap();
+    assert_eq!(add("Short now."), ["a", "c", "b"]);
+}
