@@ -57,7 +57,7 @@ fn countries(names: &[&str]) -> String {
 
 fn country(name: &str) -> String {
     let almanac = fs::read_to_string(models().join("almanac/almanac.jsonl")).unwrap();
-    let passages = almanac.lines().map(|line| serde_json::from_str(line));
+    let passages = almanac.lines().map(serde_json::from_str);
     let mut found = passages
         .map(Result::<Value, _>::unwrap)
         .find(|passage| passage["title"] == name && passage["metadata"]["kind"] == "country")
