@@ -32,7 +32,7 @@ pub struct EngineOptions {
     /// Bytes that KV-caches may hold; beyond, idle ones are dropped and rebuilt from their token
     /// logs when needed. Default 1 GiB.
     pub kv_bytes: usize,
-    /// Threads that call the retriever, at least 1. Default 2.
+    /// Threads that call retrievers, at least 1. Default 2.
     pub retrieval_workers: usize,
     /// Where conversations outlive the process. `None`, the default, keeps them in memory only.
     pub store: Option<StoreOptions>,
@@ -106,8 +106,8 @@ struct Shared {
 }
 
 impl Engine {
-    /// Starts the step thread, and the retriever's workers when there is a retriever. Without one
-    /// the model never emits `[RQ]`.
+    /// Starts the step thread and the threads that call retrievers. `retriever` serves the requests
+    /// that bring none; without either, a turn never emits `[RQ]`.
     ///
     /// # Errors
     /// An option is 0, the KV budget holds no block of positions, the store's directory cannot be used,
@@ -120,11 +120,7 @@ impl Engine {
         options.check(&model)?;
         let (commands, inbox) = channel();
         let counters = Arc::new(Counters::default());
-        let workers = retriever
-            .map(|retriever| {
-                RetrievalWorkers::start(retriever, options.retrieval_workers, &commands)
-            })
-            .transpose()
+        let workers = RetrievalWorkers::start(retriever, options.retrieval_workers, &commands)
             .map_err(StartError::Thread)?;
         let store = options
             .store

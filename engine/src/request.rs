@@ -1,8 +1,11 @@
 //! What a caller asks for.
 
+use std::sync::Arc;
+
 use crate::constraint::Grammar;
 use crate::conversation::ConversationId;
 use crate::error::SubmitError;
+use crate::retrieval::Retriever;
 use crate::sampling::SamplingParams;
 
 /// One turn to be generated.
@@ -20,6 +23,9 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Whether and how the model may retrieve.
     pub retrieval: RetrievalParams,
+    /// What answers this turn's searches. Default `None`: the engine's own retriever, if it has one.
+    /// Nothing of it outlives the turn: the next one may bring another.
+    pub retriever: Option<Arc<dyn Retriever>>,
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
@@ -34,6 +40,7 @@ impl Request {
             expected_log_len: None,
             sampling: SamplingParams::default(),
             retrieval: RetrievalParams::default(),
+            retriever: None,
             grammar: None,
         }
     }
@@ -44,6 +51,10 @@ impl Request {
 pub struct RetrievalParams {
     /// When false, `[RQ]` is masked before sampling. Default true.
     pub enabled: bool,
+    /// When true, `[RQ]` is the turn's first token, whatever the logits say; what comes after is up to
+    /// the model. Masked like any `[RQ]` where there is no retriever or no second token to sample.
+    /// Default false.
+    pub forced: bool,
     /// How many passages the retriever returns, at least 1. All are reported, the first is spliced.
     /// Default 1.
     pub k: usize,
@@ -65,6 +76,13 @@ impl RetrievalParams {
                 range: "at least 1",
             });
         }
+        if self.forced && (!self.enabled || self.max_retrievals == Some(0)) {
+            return Err(SubmitError::OutOfRange {
+                field: "forced",
+                value: "true".into(),
+                range: "false where nothing may be retrieved",
+            });
+        }
         Ok(())
     }
 }
@@ -73,6 +91,7 @@ impl Default for RetrievalParams {
     fn default() -> Self {
         Self {
             enabled: true,
+            forced: false,
             k: 1,
             max_retrievals: None,
         }

@@ -1,5 +1,6 @@
 //! The retriever's side: what the engine asks for, and the threads that wait for the answer.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,8 +37,16 @@ pub trait Retriever: Send + Sync {
     fn retrieve(&self, query_embedding: &[f32], k: usize) -> Result<Vec<Passage>, RetrieveError>;
 }
 
+impl fmt::Debug for dyn Retriever {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Retriever")
+    }
+}
+
 /// A search for a parked sequence.
 pub(crate) struct Search {
+    /// Of the sequence's own request, or the engine's.
+    pub(crate) retriever: Arc<dyn Retriever>,
     pub(crate) sequence: SequenceId,
     pub(crate) query_embedding: Vec<f32>,
     pub(crate) k: usize,
@@ -53,28 +62,37 @@ pub(crate) struct Found {
     pub(crate) answered: Instant,
 }
 
-/// Worker threads that call the retriever. They end when this is dropped, each after the search
+/// Worker threads that call retrievers. They end when this is dropped, each after the search
 /// it is in.
 pub(crate) struct RetrievalWorkers {
+    retriever: Option<Arc<dyn Retriever>>,
     searches: Sender<Search>,
 }
 
 impl RetrievalWorkers {
     /// Starts `count` workers, which send each [`Found`] to `replies`.
     pub(crate) fn start(
-        retriever: Arc<dyn Retriever>,
+        retriever: Option<Arc<dyn Retriever>>,
         count: usize,
         replies: &Sender<Command>,
     ) -> std::io::Result<Self> {
         let (searches, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for worker in 0..count {
-            let (queue, retriever, replies) = (queue.clone(), retriever.clone(), replies.clone());
+            let (queue, replies) = (queue.clone(), replies.clone());
             thread::Builder::new()
                 .name(format!("onegen-retrieval-{worker}"))
-                .spawn(move || work(&queue, retriever.as_ref(), &replies))?;
+                .spawn(move || work(&queue, &replies))?;
         }
-        Ok(Self { searches })
+        Ok(Self {
+            retriever,
+            searches,
+        })
+    }
+
+    /// The retriever of requests that bring none.
+    pub(crate) fn retriever(&self) -> Option<Arc<dyn Retriever>> {
+        self.retriever.clone()
     }
 
     /// Queues a search.
@@ -84,14 +102,14 @@ impl RetrievalWorkers {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Search>>, retriever: &dyn Retriever, replies: &Sender<Command>) {
+fn work(queue: &Mutex<Receiver<Search>>, replies: &Sender<Command>) {
     loop {
         // A worker holds the lock only while it waits for a search, so a poisoned lock guards nothing.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(search) = next else { return };
         // A retriever that panics fails its own turn, not the worker.
         let passages = catch_unwind(AssertUnwindSafe(|| {
-            retriever.retrieve(&search.query_embedding, search.k)
+            search.retriever.retrieve(&search.query_embedding, search.k)
         }))
         .unwrap_or_else(|_| Err(RetrieveError::new("the retriever panicked")));
         let answered = Instant::now();

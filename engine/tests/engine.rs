@@ -228,6 +228,73 @@ fn a_failing_retriever_fails_its_turn_and_no_other() {
 }
 
 #[test]
+fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
+    let model = Family::Qwen3.model();
+    let chile = passage("Chile", "Its capital is Santiago.");
+    let gold = passage("Gold", "Gold is an element.");
+    let shelf =
+        |found: &Passage| -> Option<Arc<dyn Retriever>> { Some(Shelf::of(vec![found.clone()])) };
+    let engine = engine(&model, shelf(&peru()));
+    let asked = |conversation: &str, retriever: Option<Arc<dyn Retriever>>| {
+        let mut request = retrieving(&model, conversation, 8, 1);
+        request.retriever = retriever;
+        request
+    };
+    // All at once, then the first conversation goes on with another one.
+    let turns = [
+        submit(&engine, asked("a", shelf(&chile))),
+        submit(&engine, asked("b", shelf(&gold))),
+        submit(&engine, asked("c", None)),
+    ];
+    for (turn, want) in turns.into_iter().zip(["Chile", "Gold", "Peru"]) {
+        let done = block_on(turn.collect()).unwrap().summary;
+        assert_eq!(done.retrievals[0].passages[0].title, want);
+    }
+    let next = run(&engine, asked("a", shelf(&gold))).summary;
+    assert_eq!(next.retrievals[0].passages[0].title, "Gold");
+
+    // An engine without one of its own never searches, unless a request brings one.
+    let bare = common::engine(&model, None);
+    assert!(run(&bare, asked("a", None)).summary.retrievals.is_empty());
+    let brought = run(&bare, asked("b", shelf(&gold))).summary;
+    assert_eq!(brought.retrievals.len(), 1);
+}
+
+#[test]
+fn a_forced_turn_begins_with_one_retrieval_however_little_the_model_wants_it() {
+    let model = Family::Qwen3.model();
+    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let unwilling = |conversation: &str| {
+        let mut request = request(&model, conversation, "Hello!", 8);
+        let query = model.tokens().query_id();
+        request.sampling.logit_bias.insert(query, -100.0);
+        request
+    };
+    let by_itself = run(&engine, unwilling("a")).summary;
+    assert!(by_itself.retrievals.is_empty());
+
+    let mut forced = unwilling("b");
+    forced.retrieval.forced = true;
+    let done = run(&engine, forced.clone()).summary;
+    assert_eq!(done.retrievals.len(), 1);
+    assert_eq!(done.retrievals[0].at_token, 0);
+    assert_eq!(done.usage.completion_tokens, 8);
+
+    // Nothing found: the turn goes on as if it had not been forced.
+    forced.conversation = "c".into();
+    forced.retriever = Some(Shelf::of(vec![]));
+    let nothing = run(&engine, forced.clone()).summary;
+    assert!(nothing.retrievals.is_empty());
+    assert_eq!(log_ids(&engine, "c"), log_ids(&engine, "a"));
+
+    forced.retrieval.max_retrievals = Some(0);
+    match refused(&engine, forced) {
+        SubmitError::OutOfRange { field, .. } => assert_eq!(field, "forced"),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn a_panicking_retriever_fails_its_turn_only() {
     struct Panics;
     impl Retriever for Panics {

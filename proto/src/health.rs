@@ -17,7 +17,19 @@ pub struct Readiness {
     pub status: HealthStatus,
     /// The served model's name.
     pub model: String,
-    /// Passages that can be retrieved.
+    /// Passages that can be retrieved, in all collections together.
+    pub passages: u64,
+    /// The collections, the default one first.
+    pub collections: Vec<CollectionCard>,
+}
+
+/// A collection that can be retrieved from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CollectionCard {
+    /// Its name, as requests give it.
+    #[schema(example = "default")]
+    pub name: String,
+    /// Passages in it.
     pub passages: u64,
 }
 

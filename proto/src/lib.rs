@@ -23,7 +23,7 @@ pub use chat::{
     TopLogprob, UrlCitation,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
-pub use health::{Health, HealthStatus, Readiness};
+pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
 pub use usage::{PromptTokensDetails, Usage};

@@ -10,6 +10,9 @@ pub struct Receipt {
     pub index: usize,
     /// Where the retrieval token stood among the answer's sampled tokens, from 0.
     pub at_token: usize,
+    /// The collection that was searched.
+    #[schema(example = "default")]
+    pub collection: String,
     /// What was found, best first. The first was read.
     pub passages: Vec<ReceiptPassage>,
     /// Positions of the question that were forwarded once more for the search, as the engine counted
@@ -27,7 +30,7 @@ pub struct Receipt {
 /// A passage that was found. Its text is not repeated here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReceiptPassage {
-    /// Its id in the index.
+    /// Its id in the collection.
     #[schema(example = "country-peru")]
     pub id: String,
     /// Its title; may be empty.

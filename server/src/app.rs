@@ -1,25 +1,22 @@
 //! What all requests share.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
-use onegen_index::{Fingerprints, Index};
 
-use crate::config::{Config, ModelConfig};
+use crate::collections::Collections;
+use crate::config::Config;
 use crate::conversations::Conversations;
 use crate::errors::ApiError;
-use crate::indexing;
 use crate::metrics::Metrics;
-use crate::retriever::IndexRetriever;
 
-/// A loaded model over its index, ready to be served.
+/// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) engine: Engine,
-    pub(crate) index: Arc<Index>,
+    pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
     pub(crate) metrics: Arc<Metrics>,
@@ -36,10 +33,11 @@ pub(crate) struct ServedModel {
 }
 
 impl App {
-    /// Loads the model, opens its index or builds it, and starts the engine.
+    /// Loads the model, opens its collections or builds them, and starts the engine.
     ///
     /// # Errors
-    /// A file is missing or damaged, or another model built the index; the error says which.
+    /// A file is missing or damaged, another model built an index, or two collections have one name; the
+    /// error says which.
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         let dir = config.model.dir();
         let options = LoadOptions {
@@ -49,14 +47,15 @@ impl App {
         };
         let model = Model::load(&dir, &options)
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
-        let index = Arc::new(open_index(&model, &config.model)?);
+        let collections = Collections::open(&model, &config.model)?;
         let directory_name = model.name().to_owned();
         // Conversations in another model's tokens stay beside, untouched.
         let tokenizer = &model.fingerprints().tokenizer[..16];
         let conversations_dir = config.model.data_dir.join("conversations").join(tokenizer);
         let engine = Engine::start(
             Arc::new(model),
-            Some(Arc::new(IndexRetriever::new(index.clone()))),
+            // Each request brings the retriever of its collection.
+            None,
             config.limits.engine_options(conversations_dir.clone()),
         )
         .map_err(|error| match error {
@@ -68,7 +67,7 @@ impl App {
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         Ok(Arc::new(Self {
             engine,
-            index,
+            collections,
             model: ServedModel {
                 name: config.model.served_model_name.clone(),
                 directory_name,
@@ -90,14 +89,9 @@ impl App {
         self.engine.model().max_positions()
     }
 
-    /// Passages that can be retrieved.
-    pub fn passages(&self) -> u64 {
-        self.index.passages()
-    }
-
-    /// Where the index lies.
-    pub fn index_dir(&self) -> &Path {
-        self.index.dir()
+    /// What can be retrieved from.
+    pub fn collections(&self) -> &Collections {
+        &self.collections
     }
 
     /// From now on the server counts as not ready.
@@ -129,27 +123,4 @@ pub(crate) fn unix_seconds() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
-}
-
-fn open_index(model: &Model, config: &ModelConfig) -> Result<Index> {
-    let of_model = model.fingerprints();
-    let fingerprints = Fingerprints {
-        name: model.name().to_owned(),
-        model: of_model.model.clone(),
-        tokenizer: of_model.tokenizer.clone(),
-        template: of_model.template.clone(),
-    };
-    if let Some(dir) = &config.index {
-        return indexing::open(dir, &fingerprints);
-    }
-    let beside_model = config.dir().join("almanac.jsonl");
-    let corpus = match &config.corpus {
-        Some(corpus) => corpus,
-        None if beside_model.is_file() => &beside_model,
-        None => bail!(
-            "there is nothing to retrieve from: {} is not there; name an index with --index or a corpus with --corpus",
-            beside_model.display()
-        ),
-    };
-    indexing::open_or_build(model, &fingerprints, corpus, &config.data_dir)
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use onegen_engine::{Passage, RetrievalReceipt};
 use onegen_proto::{Annotation, Receipt, ReceiptPassage, UrlCitation};
 
-/// A receipt on the wire.
-pub(crate) fn receipt(receipt: &RetrievalReceipt) -> Receipt {
+/// A receipt on the wire, of a search in `collection`.
+pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
     let passage = |passage: &Passage| ReceiptPassage {
         id: passage.id.clone(),
         title: passage.title.clone(),
@@ -17,6 +17,7 @@ pub(crate) fn receipt(receipt: &RetrievalReceipt) -> Receipt {
     Receipt {
         index: receipt.index,
         at_token: receipt.at_token,
+        collection: collection.to_owned(),
         passages: receipt.passages.iter().map(passage).collect(),
         query_tokens_reencoded: receipt.query_tokens_reencoded,
         search_ms: to_microseconds(receipt.search_ms),

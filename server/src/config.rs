@@ -1,8 +1,11 @@
 //! Configuration: every flag has an `ONEGEN_…` variable.
 
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser};
 use onegen_engine::{DeviceName, EngineOptions, StoreOptions, WeightType};
 
@@ -43,18 +46,27 @@ pub struct ModelConfig {
         default_value = "cpu"
     )]
     pub device: DeviceName,
-    /// Directory of an index that this model has built
+    /// Directory of an index that this model has built, and the collection's name in requests; may be
+    /// given several times, or with commas between. A directory alone is the collection "default"
     #[arg(
         long,
         env = "ONEGEN_INDEX",
-        value_name = "DIR",
-        conflicts_with = "corpus"
+        value_name = "[NAME=]DIR",
+        value_delimiter = ',',
+        value_parser = collection_path()
     )]
-    pub index: Option<PathBuf>,
-    /// Passages to index once, one JSON object a line [default: almanac.jsonl in the model's directory]
-    #[arg(long, env = "ONEGEN_CORPUS", value_name = "FILE")]
-    pub corpus: Option<PathBuf>,
-    /// Where conversations are kept, and an index that is built from a corpus
+    pub index: Vec<CollectionPath>,
+    /// Passages to index once, one JSON object a line; named and repeated like --index [default:
+    /// almanac.jsonl in the model's directory, if there is no --index]
+    #[arg(
+        long,
+        env = "ONEGEN_CORPUS",
+        value_name = "[NAME=]FILE",
+        value_delimiter = ',',
+        value_parser = collection_path()
+    )]
+    pub corpus: Vec<CollectionPath>,
+    /// Where conversations are kept, and indexes that are built from corpora
     #[arg(
         long,
         env = "ONEGEN_DATA_DIR",
@@ -70,6 +82,52 @@ pub struct ModelConfig {
         default_value = "onegen"
     )]
     pub served_model_name: String,
+}
+
+/// The collection of a path without a name, and of requests that name none.
+pub(crate) const DEFAULT_COLLECTION: &str = "default";
+
+/// A collection's name and where its index or its corpus lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionPath {
+    /// Its name in requests: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The directory of its index, or the file of its corpus.
+    pub path: PathBuf,
+}
+
+impl CollectionPath {
+    /// Reads `NAME=PATH`, or a path alone. What stands before a `=` is part of the path if it holds a
+    /// `/`: so `./a=b` is a path.
+    fn parse(text: OsString) -> Result<Self, String> {
+        let unnamed = |path: OsString| Self {
+            name: DEFAULT_COLLECTION.to_owned(),
+            path: path.into(),
+        };
+        let bytes = text.as_encoded_bytes();
+        let Some(equals) = bytes.iter().position(|&byte| byte == b'=') else {
+            return Ok(unnamed(text));
+        };
+        let (name, path) = (&bytes[..equals], &bytes[equals + 1..]);
+        if name.contains(&b'/') {
+            return Ok(unnamed(text));
+        }
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        match str::from_utf8(name) {
+            Ok(name) if !name.is_empty() && name.bytes().all(|byte| fits(&byte)) => Ok(Self {
+                name: name.to_owned(),
+                path: OsStr::from_bytes(path).into(),
+            }),
+            _ => Err(format!(
+                "{:?} is no name of a collection; it may hold letters, digits, '-', '_' and '.'",
+                String::from_utf8_lossy(name)
+            )),
+        }
+    }
+}
+
+fn collection_path() -> impl TypedValueParser<Value = CollectionPath> {
+    OsStringValueParser::new().try_map(CollectionPath::parse)
 }
 
 /// Where it is served.
@@ -165,6 +223,32 @@ mod tests {
             let variable = format!("ONEGEN_{}", flag.replace('-', "_").to_uppercase());
             let of_flag = argument.get_env().map(|v| v.to_string_lossy().into_owned());
             assert_eq!(of_flag, Some(variable), "--{flag}");
+        }
+    }
+
+    fn collections(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, String> {
+        let all = ["onegen-server"].iter().chain(arguments);
+        let config = Config::try_parse_from(all).map_err(|error| error.to_string())?;
+        let model = config.model;
+        let named = model.index.into_iter().chain(model.corpus);
+        Ok(named.map(|c| (c.name, c.path)).collect())
+    }
+
+    #[test]
+    fn a_collection_is_a_name_and_a_path_or_a_path_alone() {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, PathBuf)> {
+            let pairs = pairs.iter();
+            pairs.map(|(n, p)| ((*n).into(), (*p).into())).collect()
+        };
+        let given = ["--index", "a/b", "--index", "world=c=d", "--index", "./x=y"];
+        let expected = [("default", "a/b"), ("world", "c=d"), ("default", "./x=y")];
+        assert_eq!(collections(&given).unwrap(), pairs(&expected));
+        let given = ["--index", "a=b,c=d", "--corpus", "e.jsonl"];
+        let expected = [("a", "b"), ("c", "d"), ("default", "e.jsonl")];
+        assert_eq!(collections(&given).unwrap(), pairs(&expected));
+        for bad in ["=a", "two words=a", "é=a"] {
+            let error = collections(&["--index", bad]).unwrap_err();
+            assert!(error.contains("is no name of a collection"), "{error}");
         }
     }
 }

@@ -34,6 +34,12 @@ pub(crate) enum ApiError {
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
+    #[error("there is no collection {collection:?}; this server has {}", .served.join(", "))]
+    CollectionNotFound {
+        collection: String,
+        /// Names in quotation marks.
+        served: Vec<String>,
+    },
     #[error("there is no conversation {0:?}; begin a new one by leaving out the field")]
     ConversationNotFound(String),
     #[error("conversation {0:?} is busy with another turn; wait for its end")]
@@ -98,6 +104,10 @@ impl ApiError {
             Self::ModelNotFound { .. } => Told {
                 param: Some("model"),
                 ..told(StatusCode::NOT_FOUND, "model_not_found")
+            },
+            Self::CollectionNotFound { .. } => Told {
+                param: Some("retrieval.collection"),
+                ..told(StatusCode::NOT_FOUND, "collection_not_found")
             },
             Self::ConversationNotFound(_) => Told {
                 param: Some("conversation"),

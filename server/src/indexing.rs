@@ -1,6 +1,7 @@
-//! The index that is served: the one named, or one built once from a corpus.
+//! An index that is served: one that is there, or one built once from a corpus.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -16,11 +17,33 @@ use onegen_index::{
 /// # Errors
 /// It is no index, it is damaged, or another model built it; the error names both models.
 pub(crate) fn open(dir: &Path, fingerprints: &Fingerprints) -> Result<Index> {
-    let opened = Index::open(dir).and_then(|index| {
-        index.check_fingerprints(fingerprints)?;
-        Ok(index)
-    });
-    opened.with_context(|| format!("cannot serve the index {}", dir.display()))
+    open_checked(dir, fingerprints)
+        .with_context(|| format!("cannot serve the index {}", dir.display()))
+}
+
+fn open_checked(dir: &Path, fingerprints: &Fingerprints) -> Result<Index, IndexError> {
+    let index = match Index::open_for_changes(dir) {
+        Err(error) if leaves_searching(&error) => {
+            tracing::warn!(%error, "the index is searched as it stands now, and not changed");
+            Index::open(dir)?
+        }
+        opened => opened?,
+    };
+    index.check_fingerprints(fingerprints)?;
+    Ok(index)
+}
+
+/// Whether it keeps an index from being changed only: somebody else changes it, or its directory
+/// cannot be written.
+fn leaves_searching(error: &IndexError) -> bool {
+    match error {
+        IndexError::Locked { .. } => true,
+        IndexError::Io { source, .. } => matches!(
+            source.kind(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull
+        ),
+        _ => false,
+    }
 }
 
 /// Opens the index of a corpus, after building it if it is not there yet.
@@ -37,14 +60,14 @@ pub(crate) fn open_or_build(
     data_dir: &Path,
 ) -> Result<Index> {
     let dir = data_dir.join(directory_name(fingerprints, corpus)?);
-    match Index::open(&dir) {
+    match open_checked(&dir, fingerprints) {
         Ok(index) => return Ok(index),
         Err(IndexError::NotAnIndex { .. }) => {}
         Err(error) => tracing::warn!(%error, "the index is built again"),
     }
     build(model, fingerprints, corpus, &dir)
         .with_context(|| format!("cannot index {}", corpus.display()))?;
-    Ok(Index::open(&dir)?)
+    Ok(open_checked(&dir, fingerprints)?)
 }
 
 fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf> {

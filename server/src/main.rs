@@ -1,4 +1,4 @@
-//! `onegen-server`: loads a model and its index, and serves them.
+//! `onegen-server`: loads a model and its collections, and serves them.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
@@ -60,10 +60,16 @@ async fn run(config: Config) -> Result<()> {
         shown(&config.model.dir())
     ));
     let app = tokio::task::spawn_blocking(move || App::load(&config)).await??;
+    for collection in app.collections().iter() {
+        say(format_args!(
+            "collection {}: {} passages in the index {}",
+            collection.name(),
+            collection.index().passages(),
+            collection.index().dir().display(),
+        ));
+    }
     say(format_args!(
-        "{} passages in the index {}, {} tokens of context, ready after {:.1} s",
-        app.passages(),
-        app.index_dir().display(),
+        "{} tokens of context, ready after {:.1} s",
         app.context_tokens(),
         started.elapsed().as_secs_f64(),
     ));

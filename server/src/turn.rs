@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onegen_engine::{
-    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalParams, RetrievalReceipt,
-    Role, SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
+    SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
+use crate::retrieval::AskedRetrieval;
 
 /// What a client asks, validated.
 #[derive(Debug, Clone)]
@@ -24,7 +25,8 @@ pub(crate) struct TurnRequest {
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) sampling: SamplingParams,
     pub(crate) constraint: Option<AskedConstraint>,
-    pub(crate) retrieval: RetrievalParams,
+    /// Of this turn only: the conversation's next one may retrieve from another collection.
+    pub(crate) retrieval: AskedRetrieval,
     /// When the request came.
     pub(crate) received: Instant,
 }
@@ -213,7 +215,8 @@ impl TurnRequest {
             // **Invariant:** nothing is appended to a log that somebody else has continued.
             expected_log_len: Some(log_len),
             sampling: self.sampling.clone(),
-            retrieval: self.retrieval.clone(),
+            retrieval: self.retrieval.params.clone(),
+            retriever: Some(self.retrieval.retriever.clone()),
             grammar,
         };
         let turn = app.engine.submit(request).await?;

@@ -108,6 +108,57 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
             "retrieval.k",
         ),
         (
+            with(hello(), json!({"retrieval": {"min_score": -1.1}})),
+            400,
+            invalid,
+            "retrieval.min_score",
+        ),
+        (
+            with(hello(), json!({"retrieval": {"min_score": "high"}})),
+            400,
+            invalid,
+            "retrieval.min_score",
+        ),
+        (
+            with(hello(), json!({"retrieval": {"filter": [1]}})),
+            400,
+            invalid,
+            "retrieval.filter",
+        ),
+        (
+            with(
+                hello(),
+                json!({"retrieval": {"filter": {"type": "not", "filter": {"type": "gt", "key": "year", "value": true}}}}),
+            ),
+            400,
+            invalid,
+            "retrieval.filter.filter.value",
+        ),
+        (
+            with(
+                hello(),
+                json!({"retrieval": {"filter": {"type": "eq", "key": "$document", "value": "x"}}}),
+            ),
+            400,
+            invalid,
+            "retrieval.filter.key",
+        ),
+        (
+            with(hello(), json!({"retrieval": {"collection": "elsewhere"}})),
+            404,
+            "collection_not_found",
+            "retrieval.collection",
+        ),
+        (
+            with(
+                hello(),
+                json!({"retrieval": {"forced": true, "enabled": false}}),
+            ),
+            400,
+            invalid,
+            "retrieval.forced",
+        ),
+        (
             with(hello(), json!({"stream_options": {}})),
             400,
             invalid,

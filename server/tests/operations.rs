@@ -13,11 +13,19 @@ macro_rules! assert_snapshot {
 }
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{Files, Server, chunks, question, with};
+use onegen_index::{Change, Index, IndexError};
 use onegen_server::{App, openapi};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+
+/// Where the index of the default collection lies.
+fn index_dir(app: &App) -> PathBuf {
+    let collection = app.collections().iter().next().unwrap();
+    collection.index().dir().to_owned()
+}
 
 #[tokio::test]
 async fn the_openapi_document_is_the_one_that_was_reviewed() {
@@ -33,7 +41,10 @@ async fn the_server_says_what_it_serves_and_that_it_is_ready() {
     let files = Files::new();
     let server = files.serve().await;
     assert_eq!(server.get_json("/healthz").await, json!({"status": "ok"}));
-    let ready = json!({"status": "ok", "model": "onegen", "passages": 3});
+    let ready = json!({
+        "status": "ok", "model": "onegen", "passages": 3,
+        "collections": [{"name": "default", "passages": 3}],
+    });
     assert_eq!(server.get_json("/readyz").await, ready);
     let models = server.get_json("/v1/models").await;
     assert_eq!(models["object"], "list");
@@ -67,7 +78,7 @@ async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
     // One server at a time: each is gone before the next comes.
     let load = || {
         let app = App::load(&config).unwrap();
-        (app.index_dir().to_owned(), app.passages())
+        (index_dir(&app), app.collections().passages())
     };
     let (first, _) = load();
     let when = built(&first);
@@ -99,7 +110,7 @@ async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
 async fn an_index_of_another_model_is_refused_and_both_are_named() {
     let files = Files::new();
     let built = App::load(&files.config(&[])).unwrap();
-    let index = built.index_dir().to_str().unwrap().to_owned();
+    let index = index_dir(&built).to_str().unwrap().to_owned();
     drop(built);
     assert!(App::load(&files.config(&["--index", &index])).is_ok());
 
@@ -116,10 +127,67 @@ async fn an_index_of_another_model_is_refused_and_both_are_named() {
 }
 
 #[tokio::test]
+async fn every_index_is_checked_against_the_model_and_the_collection_is_named() {
+    let (files, other) = (Files::new(), Files::with_seed(8));
+    let [own, foreign] = [&files, &other].map(|files| {
+        let app = App::load(&files.config(&[])).unwrap();
+        index_dir(&app).to_str().unwrap().to_owned()
+    });
+    let own = format!("own={own}");
+    let foreign = format!("foreign={foreign}");
+    let error = App::load(&files.config(&["--index", &own, "--index", &foreign]))
+        .err()
+        .unwrap();
+    let message = format!("{error:#}");
+    assert!(message.contains("collection \"foreign\""), "{message}");
+    assert!(message.contains("model differ"), "{message}");
+}
+
+#[tokio::test]
+async fn two_collections_of_one_name_are_refused_and_both_are_named() {
+    let files = Files::new();
+    let second = files.dir.path().join("second.jsonl");
+    fs::copy(files.corpus(), &second).unwrap();
+    let second = second.to_str().unwrap();
+    let error = App::load(&files.config(&["--corpus", second])).err();
+    let message = error.unwrap().to_string();
+    for path in [files.corpus().to_str().unwrap(), second] {
+        assert!(message.contains(path), "{message}");
+    }
+    // Before anything was built.
+    assert!(!files.data_dir().exists());
+
+    let named = format!("second={second}");
+    let app = App::load(&files.config(&["--corpus", &named])).unwrap();
+    let names: Vec<_> = app.collections().iter().map(|c| c.name()).collect();
+    assert_eq!(names, ["default", "second"]);
+}
+
+#[tokio::test]
+async fn an_index_that_somebody_else_changes_is_searched_all_the_same() {
+    let files = Files::new();
+    let dir = index_dir(&App::load(&files.config(&[])).unwrap());
+    let changed_here = Index::open_for_changes(&dir).unwrap();
+    let config = files.config(&["--index", dir.to_str().unwrap()]);
+    let app = App::load(&config).unwrap();
+    assert_eq!(app.collections().passages(), 3);
+    let change = || vec![Change::Delete { id: "x".into() }];
+    let served = app.collections().iter().next().unwrap().index();
+    let refused = served.apply(change()).unwrap_err();
+    assert!(matches!(refused, IndexError::ReadOnly { .. }), "{refused}");
+    drop((app, changed_here));
+
+    // Nobody else: the server could change it.
+    let app = App::load(&config).unwrap();
+    let served = app.collections().iter().next().unwrap().index();
+    assert!(served.apply(change()).is_ok());
+}
+
+#[tokio::test]
 async fn a_start_without_anything_to_retrieve_from_says_what_to_do() {
     let files = Files::new();
     let mut config = files.config(&[]);
-    config.model.corpus = None;
+    config.model.corpus.clear();
     let error = App::load(&config).err().unwrap().to_string();
     assert!(
         error.contains("--index") && error.contains("--corpus"),

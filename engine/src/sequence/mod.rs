@@ -17,8 +17,8 @@ use crate::constraint::Grammar;
 use crate::conversation::{Conversation, ConversationId};
 use crate::counters::ForwardedTokens;
 use crate::error::EngineError;
-use crate::request::RetrievalParams;
-use crate::retrieval::{Found, Passage};
+use crate::request::{Request, RetrievalParams};
+use crate::retrieval::{Found, Passage, Retriever};
 use crate::sampling::Sampler;
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
@@ -106,6 +106,7 @@ pub(crate) struct Sequence {
     sampler: Sampler,
     grammar: Option<Grammar>,
     retrieval: RetrievalParams,
+    retriever: Option<Arc<dyn Retriever>>,
     searches_left: usize,
     text: VisibleText,
     usage: Usage,
@@ -120,9 +121,8 @@ impl Sequence {
     /// Appends the prompt to the conversation's log, to be forwarded when there is a place.
     pub(crate) fn new(
         id: SequenceId,
-        request: crate::request::Request,
+        request: Request,
         mut conversation: Conversation,
-        retriever: bool,
         rules: &Rules,
         events: UnboundedSender<Event>,
     ) -> Self {
@@ -134,7 +134,7 @@ impl Sequence {
         };
         let limit = request.retrieval.max_retrievals;
         let limit = limit.unwrap_or(rules.tokens.onegen().max_retrievals);
-        let may_retrieve = retriever && request.retrieval.enabled;
+        let may_retrieve = request.retriever.is_some() && request.retrieval.enabled;
         let text = VisibleText::new(
             rules.tokens.clone(),
             request.sampling.stop.clone(),
@@ -152,6 +152,7 @@ impl Sequence {
             grammar: request.grammar,
             searches_left: if may_retrieve { limit } else { 0 },
             retrieval: request.retrieval,
+            retriever: request.retriever,
             usage,
             forwarded: ForwardedTokens::default(),
             receipts: Vec::new(),
@@ -174,6 +175,11 @@ impl Sequence {
 
     pub(crate) fn is_retrieving(&self) -> bool {
         matches!(self.phase, Phase::Retrieving(_))
+    }
+
+    /// Whom to ask for passages.
+    pub(crate) fn retriever(&self) -> Option<Arc<dyn Retriever>> {
+        self.retriever.clone()
     }
 
     /// Passages to ask for.

@@ -16,17 +16,20 @@ impl Sequence {
     /// neither `[RQ]` nor a passage advances the grammar. One retrieval comes before it: with nothing
     /// written in between, another would ask the same again.
     pub(super) fn sample(&mut self, logits: Vec<f32>, may_search: bool, rules: &Rules) -> Next {
+        let query_id = rules.tokens.query_id();
         let max_tokens = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
         // A last token cannot be [RQ]: there would be none left to answer with.
         let tokens_left = max_tokens - self.usage.completion_tokens;
         let writes = self.grammar.as_ref();
         let writes = writes.is_some_and(|text| text.has_begun() || !self.receipts.is_empty());
         let may_search = may_search && self.searches_left > 0 && tokens_left > 1 && !writes;
+        if may_search && self.retrieval.forced && self.usage.completion_tokens == 0 {
+            return self.query(logits, query_id);
+        }
         let allowed = match self.grammar.as_mut().map(Grammar::allowed).transpose() {
             Ok(allowed) => allowed,
             Err(reason) => return Next::Fail(EngineError::Constraint(reason)),
         };
-        let query_id = rules.tokens.query_id();
         let stop_ids = self.sampler.params().stop_token_ids.clone();
         let ends = |id: u32| rules.tokens.is_eos(id) || stop_ids.contains(&id);
         let too_early = self.usage.completion_tokens < self.sampler.params().min_tokens;
@@ -43,18 +46,10 @@ impl Sequence {
         let Some(id) = self.sampler.sample(&logits, masked) else {
             return Next::Fail(self.nothing_to_sample(&logits));
         };
-        self.usage.completion_tokens += 1;
         if id == query_id {
-            self.searches_left -= 1;
-            self.phase = Phase::Query(Query {
-                logits,
-                at_token: self.usage.completion_tokens - 1,
-                char_offset: self.text.chars(),
-                forwarded: self.forwarded.total(),
-            });
-            self.conversation.log.push(id, SpanKind::Retrieval);
-            return Next::GoOn;
+            return self.query(logits, query_id);
         }
+        self.usage.completion_tokens += 1;
         self.conversation.log.push(id, SpanKind::Generated);
         self.sampler.generated(id);
         if ends(id) {
@@ -80,6 +75,20 @@ impl Sequence {
             return self.end(FinishReason::Length);
         }
         self.phase = Phase::Decode;
+        Next::GoOn
+    }
+
+    /// Writes `[RQ]`, which was sampled from these logits or forced.
+    fn query(&mut self, logits: Vec<f32>, query_id: u32) -> Next {
+        self.phase = Phase::Query(Query {
+            logits,
+            at_token: self.usage.completion_tokens,
+            char_offset: self.text.chars(),
+            forwarded: self.forwarded.total(),
+        });
+        self.usage.completion_tokens += 1;
+        self.searches_left -= 1;
+        self.conversation.log.push(query_id, SpanKind::Retrieval);
         Next::GoOn
     }
 

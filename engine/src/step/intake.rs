@@ -60,7 +60,7 @@ impl StepLoop {
         Heard::GoOn
     }
 
-    fn submit(&mut self, request: Request) -> Result<Turn, SubmitError> {
+    fn submit(&mut self, mut request: Request) -> Result<Turn, SubmitError> {
         let log_len = self.check(&request)?;
         let context = self.rules.context;
         let needed = log_len + request.prompt.len() + 1;
@@ -84,8 +84,8 @@ impl StepLoop {
             .take(&name, id)
             .unwrap_or_else(|| self.new_conversation(&request.prompt));
         let (events, stream) = unbounded_channel();
-        let retriever = self.workers.is_some();
-        let sequence = Sequence::new(id, request, conversation, retriever, &self.rules, events);
+        request.retriever = request.retriever.or_else(|| self.workers.retriever());
+        let sequence = Sequence::new(id, request, conversation, &self.rules, events);
         self.waiting.push_back(sequence);
         Ok(Turn::new(id, name, stream, self.commands.clone()))
     }

@@ -23,7 +23,7 @@ use intake::Heard;
 /// Everything that happens to conversations happens here, one step after another.
 pub(crate) struct StepLoop {
     model: Arc<Model>,
-    workers: Option<RetrievalWorkers>,
+    workers: RetrievalWorkers,
     store: Option<Store>,
     options: EngineOptions,
     rules: Rules,
@@ -46,7 +46,7 @@ pub(crate) struct StepLoop {
 impl StepLoop {
     pub(crate) fn new(
         model: Arc<Model>,
-        workers: Option<RetrievalWorkers>,
+        workers: RetrievalWorkers,
         store: Option<(Store, Vec<Stored>)>,
         options: EngineOptions,
         counters: Arc<Counters>,
@@ -111,10 +111,11 @@ impl StepLoop {
 
     /// Gives free places in the batch to those that wait longest.
     fn admit(&mut self) {
-        let free = self.options.max_sequences - self.running.len();
-        let admitted = free.min(self.waiting.len());
-        let admitted: Vec<_> = self.waiting.drain(..admitted).collect();
-        for mut sequence in admitted {
+        while self.running.len() < self.options.max_sequences {
+            // One at a time: the KV-caches of those that wait count when one is read back.
+            let Some(mut sequence) = self.waiting.pop_front() else {
+                return;
+            };
             if !self.restore(&mut sequence) {
                 sequence.admit();
             }
@@ -183,12 +184,13 @@ impl StepLoop {
             return sequence.on_logits(logits, &self.rules);
         }
         if let Some(state) = output.hidden.pop() {
-            let Some(workers) = &self.workers else {
+            let Some(retriever) = sequence.retriever() else {
                 return Next::Fail(EngineError::Retrieval("there is no retriever".into()));
             };
             // **Invariant:** a parked sequence holds no step back; the others go on without it.
             sequence.park();
-            workers.search(Search {
+            self.workers.search(Search {
+                retriever,
                 sequence: sequence.id,
                 query_embedding: normalised(state),
                 k: sequence.k(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{ResponseFormat, StructuredOutputs};
@@ -177,13 +178,41 @@ impl ConversationReference {
     }
 }
 
-/// Whether and how the model may retrieve.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Whether, where and how the model may retrieve. It holds for this answer only: passages that the
+/// conversation has read before stay in it, whatever collection they came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "collection": "default", "k": 3, "min_score": 0.3,
+    "filter": {"type": "and", "filters": [
+        {"type": "eq", "key": "kind", "value": "country"},
+        {"type": "gte", "key": "year", "value": 1821}
+    ]}
+}))]
 pub struct RetrievalOptions {
     /// False keeps the model from retrieving. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// True makes the answer begin with a retrieval, whether or not the model would. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced: Option<bool>,
+    /// The collection to retrieve from, by name. Default: the server's default collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "default")]
+    pub collection: Option<String>,
+    /// What the metadata of passages must be, as OpenAI's vector stores take it. A comparison is
+    /// `{"type", "key", "value"}` of type `eq`, `ne`, `gt`, `gte`, `lt` or `lte` with a string, number
+    /// or boolean (no boolean for an order), or of type `in` or `nin` with a list of them; `a.b` names
+    /// a field within a field. `{"type": "and", "filters": […]}`, `{"type": "or", "filters": […]}` and
+    /// `{"type": "not", "filter": …}` combine filters. Default: every passage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub filter: Option<Value>,
+    /// The cosine that passages must have at least. Default: none. Where nothing is found, the model
+    /// goes on without a passage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -1, maximum = 1)]
+    pub min_score: Option<f32>,
     /// How many passages a retrieval returns; all are in the receipt, the first is read. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use onegen_proto::{Health, HealthStatus, Readiness};
+use onegen_proto::{CollectionCard, Health, HealthStatus, Readiness};
 
 use crate::app::App;
+use crate::collections::Collection;
 
 /// Whether the server lives.
 #[utoipa::path(
@@ -20,7 +21,7 @@ pub(crate) async fn healthz() -> Json<Health> {
     })
 }
 
-/// Whether model and index are loaded and requests are taken.
+/// Whether model and collections are loaded and requests are taken.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -36,7 +37,15 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     let readiness = Readiness {
         status,
         model: app.model.name.clone(),
-        passages: app.passages(),
+        passages: app.collections.passages(),
+        collections: app.collections.iter().map(card).collect(),
     };
     (code, Json(readiness))
+}
+
+fn card(collection: &Collection) -> CollectionCard {
+    CollectionCard {
+        name: collection.name().to_owned(),
+        passages: collection.index().passages(),
+    }
 }

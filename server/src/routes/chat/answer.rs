@@ -24,16 +24,19 @@ pub(super) struct Answer {
     id: String,
     created: u64,
     model: String,
+    /// Where its retrievals search.
+    collection: String,
     /// Whether logprobs were asked for.
     logprobs: bool,
 }
 
 impl Answer {
-    pub(super) fn new(model: String, logprobs: bool) -> Self {
+    pub(super) fn new(model: String, collection: String, logprobs: bool) -> Self {
         Self {
             id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
             created: unix_seconds(),
             model,
+            collection,
             logprobs,
         }
     }
@@ -64,7 +67,7 @@ impl Answer {
             usage: usage(&summary),
             onegen: CompletionExtension {
                 conversation: summary.conversation.to_string(),
-                retrievals: receipts(&summary),
+                retrievals: self.receipts(&summary),
             },
         }
     }
@@ -94,7 +97,7 @@ impl Answer {
     pub(super) fn retrieval(&self, of_engine: &RetrievalReceipt) -> ChatCompletionChunk {
         ChatCompletionChunk {
             onegen: Some(ChunkExtension {
-                retrieval: Some(receipt(of_engine)),
+                retrieval: Some(receipt(of_engine, &self.collection)),
                 ..ChunkExtension::default()
             }),
             ..self.delta(Delta::default())
@@ -119,7 +122,7 @@ impl Answer {
             onegen: Some(ChunkExtension {
                 retrieval: None,
                 conversation: Some(summary.conversation.to_string()),
-                retrievals: Some(receipts(summary)),
+                retrievals: Some(self.receipts(summary)),
             }),
             ..self.chunk(choice)
         }
@@ -146,6 +149,11 @@ impl Answer {
             content: logprobs.into_iter().map(token_logprob).collect(),
             refusal: None,
         })
+    }
+
+    fn receipts(&self, summary: &TurnSummary) -> Vec<Receipt> {
+        let of_engine = summary.retrievals.iter();
+        of_engine.map(|r| receipt(r, &self.collection)).collect()
     }
 
     fn chunk(&self, choice: ChunkChoice) -> ChatCompletionChunk {
@@ -176,10 +184,6 @@ fn token_logprob(of_engine: EngineLogprob) -> TokenLogprob {
             })
             .collect(),
     }
-}
-
-fn receipts(summary: &TurnSummary) -> Vec<Receipt> {
-    summary.retrievals.iter().map(receipt).collect()
 }
 
 fn finish_reason(reason: EngineFinishReason) -> FinishReason {

@@ -29,7 +29,7 @@ use request::{Delivery, validate};
         (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
             content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
-        (status = 404, description = "There is no such model or conversation", body = ErrorEnvelope),
+        (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
@@ -43,10 +43,11 @@ pub(crate) async fn complete(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
-    let (request, delivery) = validate(body, &app.model, received)?;
+    let (request, delivery) = validate(body, &app.model, &app.collections, received)?;
     let logprobs = request.sampling.logprobs.is_some();
+    let collection = request.retrieval.collection().to_owned();
     let turn = request.start(&app).await?;
-    let answer = Answer::new(app.model.name.clone(), logprobs);
+    let answer = Answer::new(app.model.name.clone(), collection, logprobs);
     match delivery {
         Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
         Delivery::Stream(options) => Ok(stream::response(turn, answer, options)),

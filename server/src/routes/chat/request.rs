@@ -5,20 +5,19 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use onegen_engine::{ChatMessage, RetrievalParams, Role as EngineRole, SamplingParams};
-use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, RetrievalOptions, Role, Stop};
+use onegen_engine::{ChatMessage, Role as EngineRole, SamplingParams};
+use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, Role, Stop};
 use serde_json::Value;
 
 use crate::app::ServedModel;
+use crate::collections::Collections;
 use crate::constraint::AskedConstraint;
 use crate::errors::ApiError;
 use crate::json::typed;
+use crate::retrieval::AskedRetrieval;
 use crate::turn::TurnRequest;
 
 use super::unsupported::refuse_unsupported;
-
-/// Passages that one retrieval may return: a receipt should stay readable.
-const MAX_K: usize = 100;
 
 /// How the answer goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +41,7 @@ pub(super) struct StreamDelivery {
 pub(super) fn validate(
     body: Value,
     model: &ServedModel,
+    collections: &Collections,
     received: Instant,
 ) -> Result<(TurnRequest, Delivery), ApiError> {
     refuse_unsupported(&body)?;
@@ -51,12 +51,13 @@ pub(super) fn validate(
     let sampling = sampling(&request)?;
     let conversation = request.conversation.as_ref().map(|c| c.id().into());
     let constraint = AskedConstraint::of(&request)?;
+    let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
         conversation,
         messages: messages(request.messages)?,
         sampling,
         constraint,
-        retrieval: retrieval(request.retrieval.unwrap_or_default())?,
+        retrieval: AskedRetrieval::of(retrieval, collections)?,
         received,
     };
     Ok((turn, delivery))
@@ -126,22 +127,6 @@ fn logprobs(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError> 
     }
 }
 
-fn retrieval(options: RetrievalOptions) -> Result<RetrievalParams, ApiError> {
-    let default = RetrievalParams::default();
-    let k = options.k.unwrap_or(default.k);
-    if !(1..=MAX_K).contains(&k) {
-        return Err(ApiError::invalid(
-            "retrieval.k",
-            format!("is {k}, but must be between 1 and {MAX_K}"),
-        ));
-    }
-    Ok(RetrievalParams {
-        enabled: options.enabled.unwrap_or(default.enabled),
-        k,
-        max_retrievals: options.max_retrievals,
-    })
-}
-
 fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError> {
     match messages.last() {
         None => {
@@ -197,10 +182,15 @@ fn text(content: Content, message: usize) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use onegen_engine::Constraint;
     use serde_json::json;
 
     use super::*;
+    use crate::collections::tests::collections;
+
+    static COLLECTIONS: LazyLock<Collections> = LazyLock::new(|| collections(&["default"]));
 
     fn model() -> ServedModel {
         ServedModel {
@@ -217,7 +207,7 @@ mod tests {
             panic!("not an object: {fields}");
         };
         body_fields.extend(fields.clone());
-        validate(body, &model(), Instant::now())
+        validate(body, &model(), &COLLECTIONS, Instant::now())
     }
 
     fn fault(fields: Value) -> String {
@@ -353,19 +343,15 @@ mod tests {
     }
 
     #[test]
-    fn retrieval_options_arrive_at_the_engine_and_unknown_ones_are_refused() {
-        let options = json!({"enabled": false, "k": 3, "max_retrievals": 0});
+    fn retrieval_options_arrive_and_unknown_ones_are_refused() {
+        let options = json!({"enabled": false, "k": 3});
         let (turn, _) = validated(json!({"retrieval": options})).unwrap();
-        let expected = RetrievalParams {
-            enabled: false,
-            k: 3,
-            max_retrievals: Some(0),
-        };
-        assert_eq!(turn.retrieval, expected);
-        assert_eq!(fault(json!({"retrieval": {"k": 0}})), "retrieval.k");
+        assert!(!turn.retrieval.params.enabled);
+        assert_eq!(turn.retrieval.params.k, 3);
+        assert_eq!(turn.retrieval.collection(), "default");
         assert_eq!(
-            fault(json!({"retrieval": {"filter": {}}})),
-            "retrieval.filter"
+            fault(json!({"retrieval": {"filters": {}}})),
+            "retrieval.filters"
         );
     }
 

@@ -94,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_after_the_headers_is_an_event_and_the_stream_ends_as_ever() {
         let writer = Writer {
-            answer: Answer::new("onegen".to_owned(), false),
+            answer: Answer::new("onegen".to_owned(), "default".to_owned(), false),
             delivery: StreamDelivery {
                 include_usage: true,
             },
