@@ -63,7 +63,19 @@ pub(crate) fn open_or_build(
     match open_checked(&dir, fingerprints) {
         Ok(index) => return Ok(index),
         Err(IndexError::NotAnIndex { .. }) => {}
-        Err(error) => tracing::warn!(%error, "the index is built again"),
+        Err(error @ IndexError::Version { .. }) => {
+            tracing::warn!(%error, "the index is built again");
+        }
+        // It may hold documents that are not in the corpus.
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "the index of {} cannot be opened; remove {} to have it built again",
+                    corpus.display(),
+                    dir.display()
+                )
+            });
+        }
     }
     build(model, fingerprints, corpus, &dir)
         .with_context(|| format!("cannot index {}", corpus.display()))?;
@@ -79,9 +91,15 @@ fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf>
     ] {
         hasher.update(part.as_bytes());
     }
-    File::open(corpus)
-        .and_then(|file| hasher.update_reader(file).map(|_| ()))
-        .with_context(|| format!("cannot read the corpus {}", corpus.display()))?;
+    let unreadable = || format!("cannot read the corpus {}", corpus.display());
+    if corpus.is_dir() {
+        let folder = Corpus::open(corpus).with_context(unreadable)?;
+        hasher.update(folder.identity().as_bytes());
+    } else {
+        File::open(corpus)
+            .and_then(|file| hasher.update_reader(file).map(|_| ()))
+            .with_context(unreadable)?;
+    }
     let mut name = corpus.file_stem().unwrap_or_default().to_owned();
     name.push(format!("-{}", &hasher.finalize().to_hex()[..16]));
     Ok(name.into())
