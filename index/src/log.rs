@@ -229,16 +229,24 @@ pub(crate) fn read(dir: &Path, index_id: &str, number: u64) -> Result<Replay, In
         number,
     };
     let read = || fs::read(&path).map_err(IndexError::io("read", &path));
+    replay_settled(read, &identity)?.map_err(|reason| IndexError::damaged(&path, reason))
+}
+
+/// Replays what `read` returns; reads again what may have been read while another process was
+/// writing to it.
+fn replay_settled(
+    mut read: impl FnMut() -> Result<Vec<u8>, IndexError>,
+    identity: &Identity,
+) -> Result<Result<Replay, String>, IndexError> {
     let mut bytes = read()?;
     loop {
-        let reason = match replay(&bytes, &identity) {
-            Ok(replay) => return Ok(replay),
-            Err(reason) => reason,
-        };
-        // It may have been read while another process was writing to it.
+        let replay = replay(&bytes, identity);
+        if replay.is_ok() {
+            return Ok(replay);
+        }
         let again = read()?;
         if again == bytes {
-            return Err(IndexError::damaged(&path, reason));
+            return Ok(replay);
         }
         bytes = again;
     }
@@ -343,6 +351,25 @@ mod tests {
         fs::rename(path(dir.path(), 1), path(dir.path(), 2)).unwrap();
         let error = read(dir.path(), ID, 2).err().unwrap().to_string();
         assert!(error.contains("changes-000002.log"), "{error}");
+    }
+
+    #[test]
+    fn a_log_that_was_read_while_it_was_written_to_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = written(dir.path(), &[b"one".into()]);
+        let mut halfway = whole.clone();
+        halfway[SLOTS[0]] ^= 1;
+        let identity = Identity {
+            index_id: ID.into(),
+            number: 1,
+        };
+        let mut reads = vec![whole, halfway.clone()];
+        let read = || Ok(reads.pop().unwrap());
+        let replay = replay_settled(read, &identity).unwrap().ok().unwrap();
+        assert_eq!(replay.payloads, [b"one"]);
+        assert!(reads.is_empty());
+        let damaged = replay_settled(|| Ok(halfway.clone()), &identity).unwrap();
+        assert!(damaged.is_err());
     }
 
     proptest! {

@@ -28,11 +28,13 @@ impl Staging {
         fs::create_dir_all(parent).map_err(IndexError::io("create", parent))?;
         let path = sibling(target, "building")?;
         fs::create_dir_all(&path).map_err(IndexError::io("create", &path))?;
+        let lock = lock_directory(&path)?;
+        end_exchange_by_three(target)?;
         Ok(Self {
             target: target.into(),
-            _lock: lock_directory(&path)?,
             path,
             keep: false,
+            _lock: lock,
         })
     }
 
@@ -154,6 +156,16 @@ fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
     rename(&aside, new)
 }
 
+/// Ends what a crash has interrupted in [`exchange_by_three`].
+fn end_exchange_by_three(target: &Path) -> Result<(), IndexError> {
+    let aside = sibling(target, "replaced")?;
+    match (Manifest::marks(&aside), Manifest::marks(target)) {
+        (false, _) => Ok(()),
+        (true, false) => rename(&aside, target),
+        (true, true) => fs::remove_dir_all(&aside).map_err(IndexError::io("remove", &aside)),
+    }
+}
+
 /// Fails if `target` holds anything but an index.
 fn refuse_foreign(target: &Path) -> Result<(), IndexError> {
     match fs::read_dir(target) {
@@ -184,4 +196,46 @@ fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, IndexError> {
         return Err(IndexError::NotReplaceable { dir: target.into() });
     };
     Ok(parent(target).join(format!(".{}.{purpose}", name.to_string_lossy())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::{BuildOptions, IndexBuilder};
+    use crate::index::Index;
+    use crate::manifest::Fingerprints;
+
+    fn build(dir: &Path, dimension: usize) {
+        let fingerprints = Fingerprints {
+            name: String::new(),
+            model: String::new(),
+            tokenizer: String::new(),
+            template: String::new(),
+        };
+        let options = BuildOptions::new(dimension, fingerprints);
+        let builder = IndexBuilder::create(dir, options).unwrap();
+        builder.finish().unwrap();
+    }
+
+    #[test]
+    fn an_exchange_in_three_steps_that_was_interrupted_is_ended_by_the_next_build() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, new) = (home.path().join("index"), home.path().join("new"));
+        let dimension = || Index::open(&dir).unwrap().manifest().dimension;
+        build(&dir, 1);
+        build(&new, 2);
+        exchange_by_three(&new, &dir).unwrap();
+        assert_eq!(dimension(), 2);
+
+        // After the first step the target was gone.
+        let aside = sibling(&dir, "replaced").unwrap();
+        rename(&dir, &aside).unwrap();
+        drop(Staging::begin(&dir).unwrap());
+        assert_eq!(dimension(), 2);
+        // After the second the old one stood beside, where the next exchange needs the place.
+        rename(&new, &aside).unwrap();
+        drop(Staging::begin(&dir).unwrap());
+        assert_eq!(dimension(), 2);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
 }

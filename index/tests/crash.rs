@@ -200,9 +200,10 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
         let segments = segments(&dir);
         let arguments: Vec<u64> = [&[seed][..], &acknowledged].concat();
         let child = Running::start(command(TEST, &dir, &arguments));
-        let mut hear = |(what, numbers): (String, Vec<u64>)| match (&what[..], &numbers[..]) {
-            ("applied", &[writer, number]) => acknowledged[writer as usize] = number,
-            _ => (),
+        let mut hear = |(what, numbers): child::Told| {
+            if let ("applied", &[writer, number]) = (&what[..], &numbers[..]) {
+                acknowledged[writer as usize] = number;
+            }
         };
         // At any time, also while it opens; or shortly after something was acknowledged.
         let mut kill = within(&mut rng, 60_000);

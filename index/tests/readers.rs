@@ -84,7 +84,7 @@ fn who_opens_an_index_while_it_changes_sees_all_that_was_acknowledged_before() {
         let mut number = 0;
         while goes_on() {
             // Opened anew now and then, which cuts and cleans.
-            let index = Index::open_for_changes_with(&dir, 5).unwrap();
+            let index = Index::open_for_changes_with(&dir, 4).unwrap();
             for _ in 0..50 {
                 number += 1;
                 index.apply(batch(number)).unwrap();
