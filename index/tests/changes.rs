@@ -76,7 +76,7 @@ fn passage(id: u8, document: Option<u8>) -> Passage {
         title: format!("Title {id}"),
         text: format!("Text {id} of {document:?}"),
         url: None,
-        metadata: json!({ "even": id % 2 == 0, "id": id })
+        metadata: json!({ "even": id.is_multiple_of(2), "id": id })
             .as_object()
             .cloned(),
         part: document.map(|document| Part {
