@@ -12,6 +12,7 @@ use crate::Format;
 use crate::embedder::{ModelArguments, ModelEmbedder};
 use crate::progress::Progress;
 use crate::source::SourceArguments;
+use crate::stats::describe;
 
 /// Embed a corpus and write its index. A build that was interrupted goes on when it is started again
 #[derive(clap::Args)]
@@ -48,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (seconds, rate) = (progress.seconds(), progress.rate(ingested.passages));
     let index = Index::open(out)?;
     let stats = index.stats();
+    let searches: Vec<_> = stats.segments.iter().map(|s| describe(&s.search)).collect();
     let mut out = stdout().lock();
     if arguments.format.json {
         let report = json!({
@@ -55,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "documents": ingested.documents,
             "passages": stats.passages,
             "vectors": stats.vectors,
+            "search": searches,
             "bad_records": ingested.bad_records,
             "bytes": stats.bytes,
             "seconds": seconds,
@@ -75,6 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         stats.vectors,
         embedder.dimension()
     )?;
+    for search in searches {
+        writeln!(out, "search      {search}")?;
+    }
     writeln!(out, "size        {}", HumanBytes(stats.bytes))?;
     writeln!(out, "time        {seconds:.1} s, {rate:.0} passages/s")?;
     Ok(())

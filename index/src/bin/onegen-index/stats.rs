@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 "passages": segment.passages,
                 "deleted": segment.deleted,
                 "vectors": segment.vectors,
-                "search": search(&segment.search),
+                "search": describe(&segment.search),
             })
         };
         let report = json!({
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "segment     {} passages, {} deleted, {}",
             segment.passages,
             segment.deleted,
-            search(&segment.search)
+            describe(&segment.search)
         )?;
     }
     if stats.in_log > 0 {
@@ -93,12 +93,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn search(search: &SegmentSearch) -> String {
+/// How a segment is searched, in words.
+pub(crate) fn describe(search: &SegmentSearch) -> String {
     match search {
-        SegmentSearch::Scan => "scanned exactly".into(),
+        SegmentSearch::Scan => "scanned exactly: recall@10 is 1".into(),
         SegmentSearch::Graph(measured) => format!(
-            "graph: ef_search {}, recall@10 {:.3} when it was built",
-            measured.ef_search, measured.recall_at_10
+            "graph: recall@10 {:.3} against an exact scan of a sample, with ef_search {}",
+            measured.recall_at_10, measured.ef_search
         ),
         SegmentSearch::GraphDamaged { reason } => {
             format!("scanned exactly, because its graph is damaged ({reason})")
