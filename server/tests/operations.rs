@@ -94,7 +94,7 @@ async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
     assert_ne!(changed, first);
     assert_eq!(passages, 4);
 
-    // A damaged index is noticed and built again.
+    // A damaged one may hold what the corpus does not: it is not replaced unasked.
     let manifest = changed.join("manifest.json");
     fs::write(
         &manifest,
@@ -103,6 +103,13 @@ async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
             .replace("\"passages\": 4", "\"passages\": 5"),
     )
     .unwrap();
+    let error = format!("{:#}", App::load(&config).err().unwrap());
+    let remedy = format!("remove {} to have it built again", changed.display());
+    assert!(
+        error.contains(&remedy) && error.contains("manifest.json"),
+        "{error}"
+    );
+    fs::remove_dir_all(&changed).unwrap();
     assert_eq!(load().1, 4);
 }
 
