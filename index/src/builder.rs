@@ -7,16 +7,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dot_i8::LARGEST_DIMENSION;
 use crate::error::IndexError;
+use crate::files::staging::Staging;
+use crate::files::tracked;
 use crate::ingest::Ingested;
 use crate::log::{self, Log};
 use crate::manifest::{Fingerprints, GraphParameters, Manifest};
-use crate::passages::Passage;
+use crate::search::dot_i8::LARGEST_DIMENSION;
+use crate::segment::passages::Passage;
+use crate::segment::vectors::normalised;
 use crate::segment::{self, FinishOptions, SegmentWriter, WrittenSoFar};
-use crate::staging::Staging;
-use crate::tracked;
-use crate::vectors::normalised;
 
 /// Vectors up to which no graph is built. At 896 dimensions a scan is as fast as a walk through a graph
 /// up to about 1,000 (20 µs); 5,000 are scanned in a tenth of a millisecond, nothing beside the model,

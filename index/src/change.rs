@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::IndexError;
-use crate::passages::{IdDigest, Passage, digest};
-use crate::vectors::normalised;
+use crate::segment::passages::{IdDigest, Passage, digest};
+use crate::segment::vectors::normalised;
 
 /// One change of an index.
-#[expect(clippy::large_enum_variant, reason = "most are the large one")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most are the large one; how large depends on a feature of serde_json"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Puts a passage in, in place of one with the same id.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::change::Entry;
-use crate::passages::{IdDigest, Passage};
-use crate::scan::{Scored, dot};
+use crate::search::scan::{Scored, dot};
+use crate::segment::passages::{IdDigest, Passage};
 
 /// Passages in the order in which they came. Cloned for each batch of changes, so that searches keep
 /// the one they began with.

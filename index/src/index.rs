@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::calibrate::Calibration;
 use crate::change::{self, Applied, Change};
 use crate::delta::Delta;
 use crate::error::IndexError;
+use crate::files::tracked;
 use crate::filter::Filter;
+use crate::graph::calibrate::Calibration;
 use crate::log::{self, Log, Replay};
 use crate::manifest::{Fingerprints, MANIFEST_FILE, Manifest};
 use crate::merge::{self, DELTA_VECTORS, Merger};
-use crate::passages::Passage;
+use crate::segment::passages::Passage;
+use crate::segment::tombstones;
 use crate::segment::{self, FinishOptions, Segment};
 use crate::snapshot::{LiveSegment, Snapshot};
-use crate::tombstones;
-use crate::tracked;
 use crate::writer::{Current, Writer, lock_directory};
 
 /// What is searched for, besides the query embedding.

@@ -16,56 +16,36 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod bitset;
-mod blocks;
 mod builder;
-mod calibrate;
-mod candidates;
 mod change;
-mod checked;
-mod codes;
-mod columns;
-mod copies;
-mod corpus;
 mod delta;
-mod dot_i8;
 mod error;
+mod files;
 mod filter;
-mod filter_json;
 mod graph;
 mod index;
 mod ingest;
-mod layer;
-mod links;
 mod log;
 mod manifest;
 mod merge;
-mod metadata;
-mod nearest;
-mod passages;
-mod scan;
+mod search;
 mod segment;
-mod sentences;
 mod snapshot;
-mod split;
-mod staging;
 #[cfg(test)]
 mod testing;
-mod tombstones;
-mod tracked;
-mod vectors;
 mod verify;
-mod walk;
 mod writer;
 
 pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
-pub use calibrate::Calibration;
 pub use change::{Applied, Change};
-pub use corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use error::IndexError;
+pub use filter::json::{FilterError, FilterReason};
 pub use filter::{Filter, Scalar};
-pub use filter_json::{FilterError, FilterReason};
+pub use graph::calibrate::Calibration;
 pub use index::{Hit, Index, SearchOptions, SegmentSearch, SegmentStats, Stats};
+pub use ingest::corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
+pub use ingest::sentences::{sentence_prefixes, sentences};
+pub use ingest::split::{SplitPassage, Splitter};
 pub use ingest::{
     Embedder, IngestError, IngestEvent, IngestOptions, Ingested, VectorsPer, add_from_corpus,
     build_from_corpus,
@@ -75,7 +55,5 @@ pub use manifest::{
     Manifest, Metric, SegmentRecord, TombstoneRecord,
 };
 pub use merge::DELTA_VECTORS;
-pub use passages::{Part, Passage};
-pub use sentences::{sentence_prefixes, sentences};
-pub use split::{SplitPassage, Splitter};
+pub use segment::passages::{Part, Passage};
 pub use verify::{Finding, Remedy, Verification, verify};

@@ -18,7 +18,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
-use crate::tracked::sync_dir;
+use crate::files::tracked::sync_dir;
 
 const MAGIC: &[u8; 16] = b"onegen changes\x02\n";
 const HEADER: usize = 256;

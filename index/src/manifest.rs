@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use uuid::Uuid;
 
-use crate::calibrate::Calibration;
 use crate::error::IndexError;
-use crate::tracked;
+use crate::files::tracked;
+use crate::graph::calibrate::Calibration;
 
 /// Name of the manifest in the directory of an index.
 pub const MANIFEST_FILE: &str = "manifest.json";

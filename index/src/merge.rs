@@ -17,14 +17,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bitset::Bitset;
 use crate::error::IndexError;
+use crate::files::tracked;
+use crate::filter::bitset::Bitset;
 use crate::log::{self, Log};
 use crate::manifest::{Manifest, SegmentRecord, TombstoneRecord};
+use crate::segment::tombstones;
 use crate::segment::{self, FinishOptions, Segment, SegmentWriter};
 use crate::snapshot::{LiveSegment, Snapshot};
-use crate::tombstones;
-use crate::tracked;
 use crate::writer::{Current, Writer};
 
 /// Vectors in the delta from which on it becomes a segment. A scan of so many in f32 takes about a

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::bitset::Bitset;
 use crate::change::{Applied, Entry, Prepared};
 use crate::delta::Delta;
 use crate::error::IndexError;
+use crate::filter::bitset::Bitset;
 use crate::index::{Hit, SearchOptions, SegmentSearch, SegmentStats};
-use crate::passages::{IdDigest, Passage, digest};
-use crate::scan::Scored;
+use crate::search::scan::Scored;
 use crate::segment::Segment;
-use crate::vectors::normalised;
+use crate::segment::passages::{IdDigest, Passage, digest};
+use crate::segment::vectors::normalised;
 
 /// A segment and which of its passages are deleted in this state.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
-use crate::vectors::{VectorStore, VectorWriter, normalised};
+use crate::segment::vectors::{VectorStore, VectorWriter, normalised};
 
 /// The store of some vectors, each with its passage.
 pub(crate) fn store(vectors: &[(u32, Vec<f32>)]) -> (TempDir, VectorStore) {

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::change;
-use crate::checked::FileSet;
-use crate::codes::CODES;
 use crate::error::IndexError;
-use crate::links::GRAPH;
+use crate::files::checked::FileSet;
+use crate::files::tracked::BLOCKS;
+use crate::graph::links::GRAPH;
 use crate::log;
 use crate::manifest::{MANIFEST_FILE, Manifest, SegmentRecord};
+use crate::segment::codes::CODES;
+use crate::segment::tombstones;
 use crate::segment::{self, Segment};
-use crate::tombstones;
-use crate::tracked::BLOCKS;
 
 /// What [`verify`] has seen.
 #[derive(Debug)]

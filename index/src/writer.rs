@@ -11,7 +11,7 @@ use crate::change::{self, Applied, Prepared};
 use crate::error::IndexError;
 use crate::log::Log;
 use crate::manifest::Manifest;
-use crate::passages::IdDigest;
+use crate::segment::passages::IdDigest;
 use crate::snapshot::Snapshot;
 
 /// What searches see now. Held for as long as it takes to clone or to replace a pointer.
@@ -213,12 +213,12 @@ fn stands_at(_: &File, _: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bitset::Bitset;
     use crate::builder::{BuildOptions, IndexBuilder};
     use crate::change::Change;
     use crate::delta::Delta;
+    use crate::filter::bitset::Bitset;
     use crate::manifest::Fingerprints;
-    use crate::passages::{Part, Passage};
+    use crate::segment::passages::{Part, Passage};
     use crate::segment::{Segment, directory_name};
     use crate::snapshot::LiveSegment;
 

@@ -17,11 +17,13 @@ const K: usize = 10;
 
 /// Passages whose metadata let filters allow any share of them.
 fn described(number: usize) -> Passage {
+    let mut of = vec![10, 100, 1000];
+    of.retain(|&n| number.is_multiple_of(n));
     Passage {
         metadata: json!({
             "number": number,
             "half": number.is_multiple_of(2),
-            "of": [10, 100, 1000].iter().filter(|&&n| number.is_multiple_of(n)).collect::<Vec<_>>(),
+            "of": of,
         })
         .as_object()
         .cloned(),

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::checked::{CheckedFile, FileSet};
 use crate::error::IndexError;
-use crate::tracked::{TrackedFile, WrittenFile};
+use crate::files::checked::{CheckedFile, FileSet};
+use crate::files::tracked::{TrackedFile, WrittenFile};
 
 /// One JSON object a line, in passage order.
 pub(crate) const PASSAGES: &str = "passages.jsonl";

@@ -6,15 +6,15 @@
 //! longer than others, and these seem nearer to everything: in tight clusters the graph then leads to
 //! them.) Beside the scale stands the norm of what is lost, ‖r − s·c‖: by Cauchy and Schwarz
 //! the product with a query q is known to within ‖q‖·‖r − s·c‖, which makes a scan of codes exact
-//! ([`crate::scan::exact`]).
+//! ([`crate::search::scan::exact`]).
 
 use std::ops::Range;
 use std::path::Path;
 
-use crate::checked::{CheckedFile, FileSet};
-use crate::dot_i8::{LINE, dot_i8, prefetch};
 use crate::error::IndexError;
-use crate::tracked::{TrackedFile, WrittenFile};
+use crate::files::checked::{CheckedFile, FileSet};
+use crate::files::tracked::{TrackedFile, WrittenFile};
+use crate::search::dot_i8::{LINE, dot_i8, prefetch};
 
 /// int8 codes of the vectors, each padded to whole cache lines.
 pub(crate) const CODES: &str = "vectors.i8";
@@ -293,8 +293,8 @@ impl QueryCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::dot;
-    use crate::vectors::normalised;
+    use crate::search::scan::dot;
+    use crate::segment::vectors::normalised;
     use proptest::prelude::*;
 
     fn numbers() -> impl Strategy<Value = f32> {

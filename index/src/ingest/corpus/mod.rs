@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::passages::Passage;
+use crate::segment::passages::Passage;
 
 pub use self::record::{Position, RecordError, RecordReason};
 
@@ -262,7 +262,10 @@ impl Corpus {
         let Some(number) = position.number() else {
             return Ok(document);
         };
-        match self.ids.entry(crate::passages::digest(&document.id)) {
+        match self
+            .ids
+            .entry(crate::segment::passages::digest(&document.id))
+        {
             Entry::Vacant(free) => {
                 free.insert(number);
                 Ok(document)

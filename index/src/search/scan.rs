@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
-use crate::candidates::{Candidate, Possible, rescore};
-use crate::codes::QueryCode;
 use crate::error::IndexError;
-use crate::vectors::VectorStore;
+use crate::search::candidates::{Candidate, Possible, rescore};
+use crate::segment::codes::QueryCode;
+use crate::segment::vectors::VectorStore;
 
 // Vectors that one core takes at a time; with fewer it is done before others are awake.
 pub(crate) const PART: usize = 2048;
@@ -96,8 +96,8 @@ pub(crate) fn exact(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::vectors::normalised;
     use crate::testing::{clustered, e5_vectors, singles, store};
-    use crate::vectors::normalised;
     use proptest::prelude::*;
 
     /// Every f32 row is scored, and everything is sorted.

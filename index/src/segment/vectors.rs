@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::checked::{CheckedFile, FileSet};
-use crate::codes::{CodeWriter, Codes};
 use crate::error::IndexError;
-use crate::tracked::{TrackedFile, WrittenFile};
+use crate::files::checked::{CheckedFile, FileSet};
+use crate::files::tracked::{TrackedFile, WrittenFile};
+use crate::segment::codes::{CodeWriter, Codes};
 
 /// Unit vectors: f32, one after the other.
 const VECTORS: &str = "vectors.f32";

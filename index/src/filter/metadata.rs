@@ -1,5 +1,5 @@
 //! Metadata as it is stored for filters: for each field its values in order, and for each value
-//! the passages that hold it. [`crate::columns`] reads it.
+//! the passages that hold it. [`crate::filter::columns`] reads it.
 //!
 //! ```text
 //! "onegenM1", passages (u32), fields (u32), then for each field, ascending by name:

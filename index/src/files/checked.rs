@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use crate::blocks::{self, BLOCK, BlockHash};
 use crate::error::IndexError;
+use crate::files::blocks::{self, BLOCK, BlockHash};
+use crate::files::tracked::BLOCKS;
 use crate::manifest::FileRecord;
-use crate::tracked::BLOCKS;
 
 // Numbers are little-endian in the files and are used where they are mapped.
 #[cfg(target_endian = "big")]

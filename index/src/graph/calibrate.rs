@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::codes::QueryCode;
 use crate::error::IndexError;
-use crate::links::Links;
-use crate::nearest::best_passages;
-use crate::scan::{self, Allowed, Scored};
-use crate::vectors::VectorStore;
-use crate::walk::{Adjacency, Beam};
+use crate::graph::links::Links;
+use crate::search::nearest::best_passages;
+use crate::search::scan::{self, Allowed, Scored};
+use crate::search::walk::{Adjacency, Beam};
+use crate::segment::codes::QueryCode;
+use crate::segment::vectors::VectorStore;
 
 /// Recall@10 that is aimed at by default. The promise is .95; the rest is for queries unlike those
 /// that it was measured with.
@@ -152,8 +152,8 @@ mod tests {
     use super::*;
     use crate::graph::build;
     use crate::manifest::GraphParameters;
+    use crate::segment::vectors::normalised;
     use crate::testing::{clustered, e5_vectors, singles, store};
-    use crate::vectors::normalised;
 
     /// Recall@10 of the graph alone on queries that were not stored, and what was measured before.
     fn unseen(mut rows: Vec<Vec<f32>>, queries: usize) -> (f64, Calibration) {

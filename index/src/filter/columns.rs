@@ -1,10 +1,10 @@
-//! Filters over a whole segment, from the file that [`crate::metadata`] describes.
+//! Filters over a whole segment, from the file that [`crate::filter::metadata`] describes.
 
 use std::ops::Range;
 
-use crate::bitset::Bitset;
+use crate::filter::bitset::Bitset;
+use crate::filter::metadata::{BOOL, MAGIC, NUMBER, TEXT, encode};
 use crate::filter::{Filter, Scalar};
-use crate::metadata::{BOOL, MAGIC, NUMBER, TEXT, encode};
 
 /// The metadata of a segment, searched where it lies.
 ///
@@ -301,8 +301,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::metadata::MetadataWriter;
     use crate::filter::random;
-    use crate::metadata::MetadataWriter;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 

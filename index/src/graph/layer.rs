@@ -1,6 +1,6 @@
 //! One layer of a graph while it is built, and which vectors belong to it.
 
-use crate::walk::Ranked;
+use crate::search::walk::Ranked;
 
 // With `m` of 2 and 2^31 vectors no level is likely to be above this.
 const MAX_LAYERS: usize = 40;

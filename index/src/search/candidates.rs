@@ -5,11 +5,11 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::codes::Estimate;
 use crate::error::IndexError;
-use crate::scan::{PART, Scored, dot};
-use crate::vectors::VectorStore;
-use crate::walk::Ranked;
+use crate::search::scan::{PART, Scored, dot};
+use crate::search::walk::Ranked;
+use crate::segment::codes::Estimate;
+use crate::segment::vectors::VectorStore;
 
 /// A vector that may be among the best, and its score within bounds.
 #[derive(Debug, Clone, Copy)]

@@ -1,15 +1,15 @@
 //! One search: through the graph, or by a scan where that is less work.
 
-use crate::calibrate::{Calibration, LEAST_RECALL, RECALL, calibrate};
-use crate::candidates::{Candidate, rescore};
-use crate::codes::{Estimate, QueryCode};
 use crate::error::IndexError;
 use crate::graph;
-use crate::links::Links;
+use crate::graph::calibrate::{Calibration, LEAST_RECALL, RECALL, calibrate};
+use crate::graph::links::Links;
 use crate::manifest::GraphParameters;
-use crate::scan::{self, Allowed, Scored};
-use crate::vectors::VectorStore;
-use crate::walk::{Beam, Ranked};
+use crate::search::candidates::{Candidate, rescore};
+use crate::search::scan::{self, Allowed, Scored};
+use crate::search::walk::{Beam, Ranked};
+use crate::segment::codes::{Estimate, QueryCode};
+use crate::segment::vectors::VectorStore;
 
 /// Codes that a scan compares in the time in which a walk compares one. Measured on clustered vectors of
 /// 896 dimensions: 2.5 for 1,000 of them, 4 for 8,000, 5 for 16,000 and more.
@@ -141,8 +141,8 @@ pub(crate) fn best_passages(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::vectors::normalised;
     use crate::testing::{clustered, singles, store};
-    use crate::vectors::normalised;
 
     const PARAMETERS: GraphParameters = GraphParameters {
         m: 16,

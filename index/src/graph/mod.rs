@@ -9,17 +9,22 @@
 //! 896 dimensions it built faster than faiss-cpu, but recall@10 at ef 128 was .93 where faiss's graph
 //! gave .99; and a distance in it cannot fail.
 
+pub(crate) mod calibrate;
+pub(crate) mod copies;
+pub(crate) mod layer;
+pub(crate) mod links;
+
 use std::cmp::Reverse;
 
 use rayon::prelude::*;
 
-use crate::codes::Codes;
-use crate::copies::Copies;
 use crate::error::IndexError;
-use crate::layer::{Layer, level, scatter};
-use crate::links::{LayerLinks, Links, Words, flatten};
+use crate::graph::copies::Copies;
+use crate::graph::layer::{Layer, level, scatter};
+use crate::graph::links::{LayerLinks, Links, Words, flatten};
 use crate::manifest::GraphParameters;
-use crate::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
+use crate::search::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
+use crate::segment::codes::Codes;
 
 // Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
 // a core's cache.
@@ -184,7 +189,7 @@ impl<'c> Builder<'c> {
             limit: u32::MAX.into(),
         })?;
         Links::parse(Words::Built(words), self.codes.count())
-            .map_err(|reason| IndexError::damaged(crate::links::GRAPH.as_ref(), reason))
+            .map_err(|reason| IndexError::damaged(crate::graph::links::GRAPH.as_ref(), reason))
     }
 
     /// The links that a new vector begins with, for each of its layers, lowest first: algorithm 1.

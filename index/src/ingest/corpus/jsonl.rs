@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::corpus::{Corpus, RecordError};
+    use crate::ingest::corpus::{Corpus, RecordError};
 
     fn open(lines: &[u8]) -> Corpus {
         Corpus::from_lines(Cursor::new(lines.to_vec()))

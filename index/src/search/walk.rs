@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::codes::{Code, Codes};
 use crate::error::IndexError;
+use crate::segment::codes::{Code, Codes};
 
 // Codes asked for ahead of the one that is being compared. On 100,000 vectors of 896 dimensions a search
 // takes 1.2 times as long without; 2, 8 and all at once are no better.
@@ -240,7 +240,7 @@ impl<'w, A: Adjacency> Walk<'w, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::Scored;
+    use crate::search::scan::Scored;
     use proptest::prelude::*;
 
     proptest! {

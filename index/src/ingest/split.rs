@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::corpus::Document;
 use crate::error::IndexError;
-use crate::passages::{Part, Passage};
-use crate::sentences::{sentence_prefixes, sentences, trimmed};
+use crate::ingest::corpus::Document;
+use crate::ingest::sentences::{sentence_prefixes, sentences, trimmed};
+use crate::segment::passages::{Part, Passage};
 
 /// How long passages are. The caller brings the function that counts tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

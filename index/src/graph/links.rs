@@ -11,10 +11,10 @@
 
 use std::ops::Range;
 
-use crate::checked::CheckedFile;
-use crate::codes::{Code, Codes};
 use crate::error::IndexError;
-use crate::walk::{Adjacency, Beam, Found, Scratch, Walk};
+use crate::files::checked::CheckedFile;
+use crate::search::walk::{Adjacency, Beam, Found, Scratch, Walk};
+use crate::segment::codes::{Code, Codes};
 
 /// Links of one layer, before they are flattened: (point, its links), ascending by point.
 pub(crate) type LayerLinks<'l> = Vec<(u32, &'l [u32])>;

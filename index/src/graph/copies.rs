@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
-use crate::codes::Codes;
 use crate::error::IndexError;
+use crate::segment::codes::Codes;
 
 /// Chains of vectors with equal codes.
 #[derive(Debug, Default, PartialEq)]

@@ -1,5 +1,10 @@
 //! A segment: passages, vectors and a graph that never change, in a directory of their own.
 
+pub(crate) mod codes;
+pub(crate) mod passages;
+pub(crate) mod tombstones;
+pub(crate) mod vectors;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -7,21 +12,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bitset::Bitset;
-use crate::checked::{CheckedFile, FileSet};
-use crate::columns::Columns;
 use crate::error::IndexError;
+use crate::files::checked::{CheckedFile, FileSet};
+use crate::files::tracked::{self, TrackedFile};
+use crate::filter::bitset::Bitset;
+use crate::filter::columns::Columns;
+use crate::filter::metadata::MetadataWriter;
 use crate::filter::{Filter, RESERVED};
-use crate::links::{GRAPH, Links, Words};
+use crate::graph::links::{GRAPH, Links, Words};
 use crate::manifest::{GraphParameters, GraphRecord, SegmentRecord};
-use crate::metadata::MetadataWriter;
-use crate::nearest::{Graph, nearest};
-use crate::passages::{IdDigest, Passage, PassageStore, PassageWriter};
-use crate::scan::{Allowed, Scored};
-use crate::tracked::{self, TrackedFile};
-use crate::vectors::{VectorStore, VectorWriter};
+use crate::search::nearest::{Graph, nearest};
+use crate::search::scan::{Allowed, Scored};
+use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
+use crate::segment::vectors::{VectorStore, VectorWriter};
 
-/// Values of the passages' metadata, see [`crate::metadata`].
+/// Values of the passages' metadata, see [`crate::filter::metadata`].
 const METADATA: &str = "metadata.values";
 /// Key of the index's own under which a passage's document stands.
 const DOCUMENT: &str = "$document";

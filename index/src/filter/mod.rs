@@ -1,5 +1,10 @@
-//! Filters on the metadata of passages: what they mean. [`crate::columns`] answers the same for
+//! Filters on the metadata of passages: what they mean. [`crate::filter::columns`] answers the same for
 //! whole segments.
+
+pub(crate) mod bitset;
+pub(crate) mod columns;
+pub(crate) mod json;
+pub(crate) mod metadata;
 
 use std::cmp::Ordering;
 

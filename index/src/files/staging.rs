@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
+use crate::files::tracked::sync_dir;
 use crate::manifest::Manifest;
-use crate::tracked::sync_dir;
 use crate::writer::{DirectoryLock, LOCK_FILE, lock_directory};
 
 /// A directory under construction, which one builder at a time may hold. Dropped unpublished, it

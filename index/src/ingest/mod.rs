@@ -1,5 +1,9 @@
 //! From a corpus to passages with vectors: read, split, embed. What embeds is the caller's.
 
+pub(crate) mod corpus;
+pub(crate) mod sentences;
+pub(crate) mod split;
+
 use std::fmt::{Debug, Display};
 use std::mem;
 use std::path::Path;
@@ -9,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::builder::{BuildOptions, IndexBuilder};
 use crate::change::Change;
-use crate::corpus::{Corpus, CorpusError, Position, RecordError, RecordReason};
 use crate::error::IndexError;
 use crate::index::Index;
+use crate::ingest::corpus::{Corpus, CorpusError, Position, RecordError, RecordReason};
+use crate::ingest::split::{SplitPassage, Splitter};
 use crate::manifest::Manifest;
-use crate::passages::Passage;
-use crate::split::{SplitPassage, Splitter};
+use crate::segment::passages::Passage;
 
 /// What embeds passages and counts tokens: a model.
 pub trait Embedder {

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::blocks::{self, BLOCK, BlockHash};
 use crate::error::IndexError;
+use crate::files::blocks::{self, BLOCK, BlockHash};
 use crate::manifest::FileRecord;
 
 /// Hashes of the blocks of a segment's files that have more than one, in the order of their names.
