@@ -1,26 +1,22 @@
 //! An open index: searched by many, changed by one.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::change::{self, Applied, Change};
-use crate::delta::Delta;
+use crate::change::{Applied, Change};
 use crate::error::IndexError;
-use crate::files::tracked;
 use crate::filter::Filter;
-use crate::graph::calibrate::Calibration;
-use crate::log::{self, Log, Replay};
+use crate::log::Log;
 use crate::manifest::{Fingerprints, MANIFEST_FILE, Manifest};
 use crate::merge::{self, DELTA_VECTORS, Merger};
+use crate::open::{load, remove_leftovers};
+use crate::segment::FinishOptions;
 use crate::segment::passages::Passage;
-use crate::segment::tombstones;
-use crate::segment::{self, FinishOptions, Segment};
-use crate::snapshot::{LiveSegment, Snapshot};
+use crate::snapshot::Snapshot;
+use crate::stats::Stats;
 use crate::writer::{Current, Writer, lock_directory};
 
 /// What is searched for, besides the query embedding.
@@ -57,52 +53,6 @@ pub struct Hit {
     pub part: u32,
     /// The passage.
     pub passage: Passage,
-}
-
-/// What an index holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stats {
-    /// Passages.
-    pub passages: u64,
-    /// Vectors of passages in segments, deleted ones included, and in the delta.
-    pub vectors: u64,
-    /// Passages that are deleted and still in the files.
-    pub deleted: u64,
-    /// Passages that are in the log only.
-    pub in_log: u64,
-    /// Bytes of all files.
-    pub bytes: u64,
-    /// The segments, oldest first.
-    pub segments: Vec<SegmentStats>,
-    /// Metadata that filters can ask for: each field with the passages in segments that have it.
-    pub fields: BTreeMap<String, u64>,
-}
-
-/// What a segment holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SegmentStats {
-    /// Passages, deleted ones included.
-    pub passages: u32,
-    /// Deleted ones.
-    pub deleted: u32,
-    /// Vectors.
-    pub vectors: u32,
-    /// How it is searched.
-    pub search: SegmentSearch,
-}
-
-/// How a segment is searched.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SegmentSearch {
-    /// Every vector is compared.
-    Scan,
-    /// Through its graph, with what was measured of it when it was built.
-    Graph(Calibration),
-    /// Every vector is compared, because the graph cannot be used; a merge builds it again.
-    GraphDamaged {
-        /// What is wrong with it.
-        reason: String,
-    },
 }
 
 /// An open index. Shared between threads by reference; its files are mapped, not read.
@@ -248,25 +198,7 @@ impl Index {
 
     /// What the index holds.
     pub fn stats(&self) -> Stats {
-        let snapshot = self.shared.current.get();
-        let segments: Vec<_> = snapshot.segments.iter().map(LiveSegment::stats).collect();
-        let in_segments: u64 = segments.iter().map(|s| u64::from(s.vectors)).sum();
-        let in_delta = snapshot.delta.numbers() / snapshot.dimension.max(1);
-        let mut fields = BTreeMap::new();
-        for live in &snapshot.segments {
-            for (name, passages) in live.segment.fields() {
-                *fields.entry(name.to_owned()).or_default() += u64::from(passages);
-            }
-        }
-        Stats {
-            fields,
-            passages: snapshot.passages(),
-            vectors: in_segments + in_delta as u64,
-            deleted: segments.iter().map(|s| u64::from(s.deleted)).sum(),
-            in_log: snapshot.delta.passages() as u64,
-            bytes: bytes_below(&self.shared.dir),
-            segments,
-        }
+        Stats::of(&self.shared.current.get(), &self.shared.dir)
     }
 
     /// The passage with an id, if there is one.
@@ -420,104 +352,4 @@ impl Shared {
         self.merge_failed.store(false, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Opens every file that a manifest names. Returns what searches see, and what the last log holds.
-fn load(dir: &Path, manifest: &Manifest) -> Result<(Snapshot, Option<(u64, Replay)>), IndexError> {
-    let dimension = manifest.dimension as usize;
-    if dimension == 0 {
-        let file = dir.join(MANIFEST_FILE);
-        return Err(IndexError::damaged(&file, "its vectors have no dimensions"));
-    }
-    if manifest
-        .numbers()
-        .any(|number| number >= manifest.next_number)
-    {
-        let file = dir.join(MANIFEST_FILE);
-        return Err(IndexError::damaged(&file, "its next number is in use"));
-    }
-    let mut segments = Vec::new();
-    for record in &manifest.segments {
-        let deleted = tombstones::read(dir, record)?;
-        let segment = Segment::open(dir, record.clone(), dimension)?;
-        if let Some(reason) = segment.graph_damage() {
-            let dir = segment.dir().display();
-            tracing::warn!(%reason, segment = %dir, "the graph cannot be used: every vector is compared");
-        }
-        segments.push(LiveSegment::new(Arc::new(segment), deleted));
-    }
-    let mut snapshot = Snapshot {
-        segments,
-        delta: Arc::new(Delta::default()),
-        dimension,
-    };
-    let mut last = None;
-    for &number in &manifest.logs {
-        let replay = log::read(dir, &manifest.index_id, number)?;
-        for payload in &replay.payloads {
-            let changes = change::decode(payload, dimension)
-                .map_err(|reason| IndexError::damaged(&log::path(dir, number), reason))?;
-            snapshot.apply(&changes, |_| ())?;
-        }
-        if replay.torn > 0 {
-            let log = log::path(dir, number);
-            tracing::warn!(log = %log.display(), bytes = replay.torn, "a change that nobody was told of is left out");
-        }
-        last = Some((number, replay));
-    }
-    Ok((snapshot, last))
-}
-
-/// Removes what a crash has left: segments, logs and tombstones that the manifest does not name.
-fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
-    let segments = manifest.segments.iter();
-    let mut named: Vec<PathBuf> = segments
-        .map(|s| dir.join(segment::directory_name(s.number)))
-        .collect();
-    let tombstones = manifest
-        .segments
-        .iter()
-        .filter_map(|s| s.tombstones.as_ref());
-    named.extend(tombstones.map(|t| tombstones::path(dir, t.number)));
-    named.extend(manifest.logs.iter().map(|&number| log::path(dir, number)));
-    let half_a_manifest = tracked::aside(&dir.join(MANIFEST_FILE));
-    for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
-        let path = entry.map_err(IndexError::io("read", dir))?.path();
-        let ours = path == half_a_manifest || is_numbered(&path);
-        if !ours || named.contains(&path) {
-            continue;
-        }
-        let removed = match path.is_dir() {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
-        };
-        removed.map_err(IndexError::io("remove", &path))?;
-    }
-    Ok(())
-}
-
-/// Whether a path's name is one that a segment, a log or a file of tombstones could have.
-fn is_numbered(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some((_, rest)) = name.split_once('-') else {
-        return false;
-    };
-    let number = rest.strip_suffix(".log").unwrap_or(rest).parse();
-    number.is_ok_and(|number| {
-        let dir = path.parent().unwrap_or(Path::new(""));
-        *path == dir.join(segment::directory_name(number))
-            || *path == log::path(dir, number)
-            || *path == tombstones::path(dir, number)
-    })
-}
-
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return 0;
-    };
-    let bytes = entries.flatten().map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => bytes_below(&entry.path()),
-        _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-    });
-    bytes.sum()
 }

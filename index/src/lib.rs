@@ -28,9 +28,11 @@ mod ingest;
 mod log;
 mod manifest;
 mod merge;
+mod open;
 mod search;
 mod segment;
 mod snapshot;
+mod stats;
 #[cfg(test)]
 mod testing;
 mod verify;
@@ -42,7 +44,7 @@ pub use error::IndexError;
 pub use filter::json::{FilterError, FilterReason};
 pub use filter::{Filter, Scalar};
 pub use graph::calibrate::Calibration;
-pub use index::{Hit, Index, SearchOptions, SegmentSearch, SegmentStats, Stats};
+pub use index::{Hit, Index, SearchOptions};
 pub use ingest::corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use ingest::sentences::{sentence_prefixes, sentences};
 pub use ingest::split::{SplitPassage, Splitter};
@@ -56,4 +58,5 @@ pub use manifest::{
 };
 pub use merge::DELTA_VECTORS;
 pub use segment::passages::{Part, Passage};
+pub use stats::{SegmentSearch, SegmentStats, Stats};
 pub use verify::{Finding, Remedy, Verification, verify};

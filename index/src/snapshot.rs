@@ -6,11 +6,12 @@ use crate::change::{Applied, Entry, Prepared};
 use crate::delta::Delta;
 use crate::error::IndexError;
 use crate::filter::bitset::Bitset;
-use crate::index::{Hit, SearchOptions, SegmentSearch, SegmentStats};
+use crate::index::{Hit, SearchOptions};
 use crate::search::scan::Scored;
 use crate::segment::Segment;
 use crate::segment::passages::{IdDigest, Passage, digest};
 use crate::segment::vectors::normalised;
+use crate::stats::{SegmentSearch, SegmentStats};
 
 /// A segment and which of its passages are deleted in this state.
 #[derive(Clone)]
