@@ -21,6 +21,9 @@ pub struct Config {
     /// Where it is served.
     #[command(flatten)]
     pub listen: ListenConfig,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessConfig,
     /// How much memory it may take.
     #[command(flatten)]
     pub limits: LimitsConfig,
@@ -139,6 +142,18 @@ pub struct ListenConfig {
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "ONEGEN_PORT", default_value_t = 8080)]
     pub port: u16,
+}
+
+/// Who may ask.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AccessConfig {
+    /// File of the API keys that are asked for, made of what the command new-key prints; read again on
+    /// SIGHUP [default: anybody may ask]
+    #[arg(long, env = "ONEGEN_API_KEYS", value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
+    /// Let /metrics be read without a key
+    #[arg(long, env = "ONEGEN_OPEN_METRICS")]
+    pub open_metrics: bool,
 }
 
 /// How much memory it may take.

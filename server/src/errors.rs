@@ -6,10 +6,12 @@
 //!   the same envelope.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use onegen_engine::{EngineError, SubmitError, TokensError};
 use onegen_proto::{ErrorBody, ErrorEnvelope};
+
+use crate::access::Scope;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,7 @@ pub(crate) enum ApiError {
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
-    #[error("there is no collection {collection:?}; this server has {}", .served.join(", "))]
+    #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
         /// Names in quotation marks.
@@ -52,6 +54,12 @@ pub(crate) enum ApiError {
     RouteNotFound { method: String, path: String },
     #[error("{path} does not take {method}")]
     MethodNotAllowed { method: String, path: String },
+    #[error("this server asks for an API key; send it as Authorization: Bearer KEY")]
+    KeyMissing,
+    #[error("the API key is not known here")]
+    KeyUnknown,
+    #[error("the API key does not have the scope {scope:?} that this needs", scope = .scope.to_string())]
+    ScopeMissing { scope: Scope },
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,
     #[error("the server is shutting down")]
@@ -125,10 +133,30 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => {
                 told(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             }
+            Self::KeyMissing => told(StatusCode::UNAUTHORIZED, "missing_api_key"),
+            Self::KeyUnknown => told(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::ScopeMissing { .. } => told(StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
             Self::ShuttingDown => told(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::Internal(_) => told(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
+    }
+
+    /// What the client is to do, as HTTP has it; the challenges are those of RFC 6750.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = match self {
+            Self::Overloaded => {
+                return Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            }
+            Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
+            Self::KeyUnknown => "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned(),
+            Self::ScopeMissing { scope } => {
+                format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
+            }
+            _ => return None,
+        };
+        let challenge = HeaderValue::try_from(challenge).ok()?;
+        Some((header::WWW_AUTHENTICATE, challenge))
     }
 
     /// What the client reads. Writes the log line of an error that is the server's.
@@ -165,9 +193,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.told().status;
         let mut response = (status, Json(self.envelope())).into_response();
-        if matches!(self, Self::Overloaded) {
-            let seconds = HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
         }
         response
     }

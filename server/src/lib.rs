@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod access;
 mod app;
 mod citations;
 mod collections;
@@ -25,8 +26,9 @@ mod serve;
 mod transcript_files;
 mod turn;
 
+pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
 pub use collections::{Collection, Collections};
-pub use config::{CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig};
+pub use config::{AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig};
 pub use openapi::openapi;
 pub use serve::serve;

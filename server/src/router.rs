@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{HeaderName, Method, Request};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tower_http::cors::CorsLayer;
@@ -13,6 +14,7 @@ use tower_http::request_id::{
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::{Level, Span, field};
 
+use crate::access;
 use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::BODY_LIMIT_BYTES;
@@ -33,6 +35,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(CorsLayer::permissive())
         .layer(
             TraceLayer::new_for_http()
@@ -53,6 +56,7 @@ fn request_span<B>(request: &Request<B>) -> Span {
         method = %request.method(),
         path = request.uri().path(),
         id = id.map(field::display),
+        key = field::Empty,
     )
 }
 

@@ -9,6 +9,7 @@ use onegen_engine::{
 };
 use uuid::Uuid;
 
+use crate::access::Owner;
 use crate::app::App;
 use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
@@ -19,6 +20,8 @@ use crate::retrieval::AskedRetrieval;
 /// What a client asks, validated.
 #[derive(Debug, Clone)]
 pub(crate) struct TurnRequest {
+    /// Whose conversations it may continue, and whose the new one is.
+    pub(crate) owner: Owner,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
     /// With a named conversation the new messages, else all. The last is the user's.
@@ -38,6 +41,7 @@ pub(crate) struct LiveTurn {
     observation: Observation,
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
+    owner: Owner,
     named: bool,
     /// The field that constrains the text.
     constrained_by: Option<&'static str>,
@@ -93,7 +97,7 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(transcript) = app.conversations.get(&id) else {
+        let Some(transcript) = app.conversations.get(&id, &self.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let known = Known {
@@ -131,7 +135,7 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for recognised in app.conversations.recognise(&self.messages) {
+        for recognised in app.conversations.recognise(&self.messages, &self.owner) {
             match self.continue_recognised(app, recognised).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
@@ -218,6 +222,7 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
+            cache_salt: self.owner.name().cloned(),
         };
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
@@ -225,6 +230,7 @@ impl TurnRequest {
             turn,
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
+            owner: self.owner.clone(),
             named: place.named,
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             text: String::new(),
@@ -265,6 +271,7 @@ impl LiveTurn {
                 let transcript = Transcript {
                     messages,
                     log_len: summary.log_len,
+                    owner: self.owner.clone(),
                     named: self.named,
                 };
                 self.remember(summary.conversation.clone(), transcript)

@@ -143,6 +143,18 @@ impl Client {
         Self { url, http }
     }
 
+    /// The same server, asked with a key.
+    pub fn with_key(&self, key: &str) -> Self {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let value = format!("Bearer {key}").parse().unwrap();
+        headers.insert("authorization", value);
+        let http = reqwest::Client::builder().default_headers(headers);
+        Self {
+            url: self.url.clone(),
+            http: http.build().unwrap(),
+        }
+    }
+
     pub async fn get(&self, path: &str) -> Response {
         self.http
             .get(format!("{}{path}", self.url))

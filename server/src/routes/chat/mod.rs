@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use onegen_proto::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ErrorEnvelope};
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::JsonBody;
@@ -29,6 +30,8 @@ use request::{Delivery, validate};
         (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
             content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
+        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
+        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
@@ -40,10 +43,11 @@ use request::{Delivery, validate};
 )]
 pub(crate) async fn complete(
     State(app): State<Arc<App>>,
+    caller: Caller,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
-    let (request, delivery) = validate(body, &app.model, &app.collections, received)?;
+    let (request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
     let logprobs = request.sampling.logprobs.is_some();
     let collection = request.retrieval.collection().to_owned();
     let turn = request.start(&app).await?;

@@ -9,6 +9,7 @@ use onegen_engine::{ChatMessage, Role as EngineRole, SamplingParams};
 use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, Role, Stop};
 use serde_json::Value;
 
+use crate::access::Caller;
 use crate::app::ServedModel;
 use crate::collections::Collections;
 use crate::constraint::AskedConstraint;
@@ -42,6 +43,7 @@ pub(super) fn validate(
     body: Value,
     model: &ServedModel,
     collections: &Collections,
+    caller: &Caller,
     received: Instant,
 ) -> Result<(TurnRequest, Delivery), ApiError> {
     refuse_unsupported(&body)?;
@@ -53,11 +55,12 @@ pub(super) fn validate(
     let constraint = AskedConstraint::of(&request)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
+        owner: caller.owner.clone(),
         conversation,
         messages: messages(request.messages)?,
         sampling,
         constraint,
-        retrieval: AskedRetrieval::of(retrieval, collections)?,
+        retrieval: AskedRetrieval::of(retrieval, collections, caller)?,
         received,
     };
     Ok((turn, delivery))
@@ -207,7 +210,8 @@ mod tests {
             panic!("not an object: {fields}");
         };
         body_fields.extend(fields.clone());
-        validate(body, &model(), &COLLECTIONS, Instant::now())
+        let caller = Caller::anybody();
+        validate(body, &model(), &COLLECTIONS, &caller, Instant::now())
     }
 
     fn fault(fields: Value) -> String {
