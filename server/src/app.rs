@@ -12,7 +12,9 @@ use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
 use crate::errors::ApiError;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::streams::Streams;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
@@ -21,6 +23,8 @@ pub struct App {
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
+    pub(crate) limits: Limits,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
     draining: AtomicBool,
 }
@@ -79,6 +83,8 @@ impl App {
                 created: unix_seconds(),
             },
             conversations,
+            limits: Limits::new(config.traffic.clone()),
+            streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
         }))

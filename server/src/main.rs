@@ -97,6 +97,7 @@ async fn run(config: Config) -> Result<()> {
         .with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
     let address = listener.local_addr()?;
 
+    let drain_timeout = config.listen.drain_timeout;
     let started = Instant::now();
     say(format_args!(
         "loading the model {}",
@@ -121,7 +122,7 @@ async fn run(config: Config) -> Result<()> {
         example(address, app.model_name())
     ));
     reload_on_hangup(app.clone())?;
-    serve(listener, app, stop_signal()?).await?;
+    serve(listener, app, stop_signal()?, drain_timeout).await?;
     say(format_args!("stopped"));
     Ok(())
 }

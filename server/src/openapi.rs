@@ -13,6 +13,8 @@ use crate::routes;
     ),
     paths(
         routes::chat::complete,
+        routes::stream::resume,
+        routes::stream::stop,
         routes::models::list,
         routes::health::healthz,
         routes::health::readyz,

@@ -17,9 +17,9 @@ use tracing::{Level, Span, field};
 use crate::access;
 use crate::app::App;
 use crate::errors::ApiError;
-use crate::json::BODY_LIMIT_BYTES;
+use crate::limits;
 use crate::openapi::openapi;
-use crate::routes::{chat, health, metrics, models};
+use crate::routes::{chat, health, metrics, models, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -27,6 +27,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -34,7 +35,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(|| async { Json(openapi()) }))
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
+        .layer(from_fn_with_state(app.clone(), limits::count))
         .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(CorsLayer::permissive())
         .layer(

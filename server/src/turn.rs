@@ -7,6 +7,7 @@ use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
     SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
+use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use crate::access::Owner;
@@ -37,7 +38,10 @@ pub(crate) struct TurnRequest {
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
 pub(crate) struct LiveTurn {
     app: Arc<App>,
-    turn: Turn,
+    /// None once it was given up.
+    turn: Option<Turn>,
+    conversation: ConversationId,
+    received: Instant,
     observation: Observation,
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
@@ -85,7 +89,8 @@ impl TurnRequest {
     /// # Errors
     /// The request names a conversation that is not there or busy, does not fit the context, or is
     /// one too many.
-    pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+    pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        self.sampling.max_tokens = app.limits.max_tokens(self.sampling.max_tokens)?;
         match self.conversation.clone() {
             Some(id) => self.continue_named(app, id).await,
             None => self.continue_recognised_or_begin(app).await,
@@ -227,7 +232,9 @@ impl TurnRequest {
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
             app: app.clone(),
-            turn,
+            conversation: turn.conversation().clone(),
+            turn: Some(turn),
+            received: self.received,
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
             owner: self.owner.clone(),
@@ -251,9 +258,27 @@ async fn encode(
 }
 
 impl LiveTurn {
+    /// The conversation that it belongs to.
+    pub(crate) fn conversation(&self) -> &ConversationId {
+        &self.conversation
+    }
+
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
-        Some(match self.turn.next().await? {
+        let turn = self.turn.as_mut()?;
+        let event = match self.app.limits.deadline(self.received) {
+            None => turn.next().await,
+            Some(deadline) => match timeout_at(deadline.into(), turn.next()).await {
+                Ok(event) => event,
+                Err(_) => {
+                    self.turn = None;
+                    self.observation.failed();
+                    let after = self.received.elapsed();
+                    return Some(TurnEvent::Failed(ApiError::TimedOut { after }));
+                }
+            },
+        };
+        Some(match event? {
             Event::Text(text) => {
                 self.observation.text();
                 self.text.push_str(&text.text);

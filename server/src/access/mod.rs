@@ -60,6 +60,14 @@ fn needs(method: &Method, path: &str) -> Needs {
     }
 }
 
+/// Whether a request is counted against its client's limits: what asks for the model or for documents.
+pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
+    matches!(
+        needs(method, path),
+        Needs::Key(Scope::Chat | Scope::Documents)
+    )
+}
+
 /// The keys, where the server asks for any.
 pub(crate) struct Access {
     file: Option<PathBuf>,

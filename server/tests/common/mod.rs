@@ -108,9 +108,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(listener, app, async move {
+        let stopped = async move {
             let _ = stopped.await;
-        }));
+        };
+        let drain_timeout = config.listen.drain_timeout;
+        let serving = tokio::spawn(serve(listener, app, stopped, drain_timeout));
         Self {
             client: Client::new(url),
             stop: Some(stop),

@@ -33,6 +33,8 @@ pub(super) enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamDelivery {
     pub(super) include_usage: bool,
+    /// Whether the turn goes on when its client is gone.
+    pub(super) resumable: bool,
 }
 
 /// Validates a request for a chat completion.
@@ -68,14 +70,20 @@ pub(super) fn validate(
 
 fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
     let options = request.stream_options.as_ref();
+    let resumable = request.resumable.unwrap_or(false);
     match (request.stream.unwrap_or(false), options) {
         (false, Some(_)) => Err(ApiError::invalid(
             "stream_options",
             "is allowed only with stream",
         )),
+        (false, None) if resumable => Err(ApiError::invalid(
+            "resumable",
+            "is allowed only with stream",
+        )),
         (false, None) => Ok(Delivery::Whole),
         (true, options) => Ok(Delivery::Stream(StreamDelivery {
             include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
+            resumable,
         })),
     }
 }
@@ -366,6 +374,7 @@ mod tests {
         let (_, delivery) = validated(json!({"stream": true, "stream_options": options})).unwrap();
         let with_usage = StreamDelivery {
             include_usage: true,
+            resumable: false,
         };
         assert_eq!(delivery, Delivery::Stream(with_usage));
     }
