@@ -60,6 +60,9 @@ pub(crate) struct Conversation {
     pub(crate) cache: KvCache,
     /// Of how many of the log's first tokens the store holds the KV.
     pub(crate) stored: usize,
+    /// Whose prompts may start with blocks of the cache: those of the last turn's salt. Not stored,
+    /// since a cache is empty until a turn fills it.
+    pub(crate) cache_salt: Option<Arc<str>>,
 }
 
 impl Conversation {
@@ -69,6 +72,7 @@ impl Conversation {
             log,
             cache,
             stored: 0,
+            cache_salt: None,
         }
     }
 

@@ -29,6 +29,10 @@ pub struct Request {
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
+    /// KV-caches are shared among conversations of one salt only: who does not know it cannot tell
+    /// from the time to the first token what others have asked (vLLM's `cache_salt`). Default `None`,
+    /// which is a salt like any other.
+    pub cache_salt: Option<Arc<str>>,
 }
 
 impl Request {
@@ -42,6 +46,7 @@ impl Request {
             retrieval: RetrievalParams::default(),
             retriever: None,
             grammar: None,
+            cache_salt: None,
         }
     }
 }

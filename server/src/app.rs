@@ -7,18 +7,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 
+use crate::access::Access;
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
 use crate::errors::ApiError;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::streams::Streams;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
+    pub(crate) access: Access,
     pub(crate) engine: Engine,
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
+    pub(crate) limits: Limits,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
     draining: AtomicBool,
 }
@@ -39,6 +45,8 @@ impl App {
     /// A file is missing or damaged, another model built an index, or two collections have one name; the
     /// error says which.
     pub fn load(config: &Config) -> Result<Arc<Self>> {
+        // Before the model: a mistake in it should not show only after minutes.
+        let access = Access::open(&config.access)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -66,6 +74,7 @@ impl App {
         let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         Ok(Arc::new(Self {
+            access,
             engine,
             collections,
             model: ServedModel {
@@ -74,6 +83,8 @@ impl App {
                 created: unix_seconds(),
             },
             conversations,
+            limits: Limits::new(config.traffic.clone()),
+            streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
         }))
@@ -92,6 +103,14 @@ impl App {
     /// What can be retrieved from.
     pub fn collections(&self) -> &Collections {
         &self.collections
+    }
+
+    /// Reads again what may change while the server runs: the API keys. What cannot be read stays as
+    /// it was, with a line in the log.
+    pub fn reload(&self) {
+        if let Err(error) = self.access.reload() {
+            tracing::error!(%error, "the API keys stay as they were");
+        }
     }
 
     /// From now on the server counts as not ready.

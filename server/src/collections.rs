@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use onegen_engine::Model;
 use onegen_index::{Fingerprints, Index};
 
+use crate::access::Caller;
 use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
 use crate::errors::ApiError;
 use crate::indexing;
@@ -86,18 +87,28 @@ impl Collections {
         })
     }
 
-    /// The collection of a name, or the default one.
+    /// The collection of a name, or the default one: the first that the caller may know of.
     ///
     /// # Errors
-    /// [`ApiError::CollectionNotFound`] names those that there are.
-    pub(crate) fn get(&self, name: Option<&str>) -> Result<&Arc<Collection>, ApiError> {
-        let Some(name) = name else {
-            return Ok(&self.default);
+    /// [`ApiError::CollectionNotFound`] names those that there are for the caller.
+    pub(crate) fn get(
+        &self,
+        name: Option<&str>,
+        caller: &Caller,
+    ) -> Result<&Arc<Collection>, ApiError> {
+        let mut seen = self
+            .all()
+            .filter(|collection| caller.sees(&collection.name));
+        let found = match name {
+            None => seen.next(),
+            Some(name) => seen.find(|collection| collection.name == name),
         };
-        let named = self.all().find(|collection| collection.name == name);
-        named.ok_or_else(|| ApiError::CollectionNotFound {
-            collection: name.to_owned(),
-            served: self.iter().map(|c| format!("{:?}", c.name)).collect(),
+        found.ok_or_else(|| {
+            let seen = self.iter().filter(|c| caller.sees(&c.name));
+            ApiError::CollectionNotFound {
+                collection: name.unwrap_or(DEFAULT_COLLECTION).to_owned(),
+                served: seen.map(|c| format!("{:?}", c.name)).collect(),
+            }
         })
     }
 

@@ -2,8 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser};
@@ -21,6 +23,15 @@ pub struct Config {
     /// Where it is served.
     #[command(flatten)]
     pub listen: ListenConfig,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessConfig,
+    /// How much one client may ask for.
+    #[command(flatten)]
+    pub traffic: TrafficConfig,
+    /// How answers are streamed.
+    #[command(flatten)]
+    pub streams: StreamConfig,
     /// How much memory it may take.
     #[command(flatten)]
     pub limits: LimitsConfig,
@@ -126,6 +137,11 @@ impl CollectionPath {
     }
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "it is no number".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
 fn collection_path() -> impl TypedValueParser<Value = CollectionPath> {
     OsStringValueParser::new().try_map(CollectionPath::parse)
 }
@@ -139,6 +155,83 @@ pub struct ListenConfig {
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "ONEGEN_PORT", default_value_t = 8080)]
     pub port: u16,
+    /// Seconds that answers under way may still take after SIGTERM; then they are cancelled
+    #[arg(
+        long,
+        env = "ONEGEN_DRAIN_TIMEOUT",
+        value_name = "SECONDS",
+        value_parser = seconds,
+        default_value = "30"
+    )]
+    pub drain_timeout: Duration,
+}
+
+/// Who may ask.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AccessConfig {
+    /// File of the API keys that are asked for, made of what the command new-key prints; read again on
+    /// SIGHUP [default: anybody may ask]
+    #[arg(long, env = "ONEGEN_API_KEYS", value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
+    /// Let /metrics be read without a key
+    #[arg(long, env = "ONEGEN_OPEN_METRICS")]
+    pub open_metrics: bool,
+}
+
+/// How much one client may ask for: a key, or an address where no keys are asked for.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TrafficConfig {
+    /// Requests of one client in a minute; all may come at once, and then one each 60/N seconds
+    /// [default: any number]
+    #[arg(long, env = "ONEGEN_REQUESTS_PER_MINUTE", value_name = "N")]
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Requests of one client that are being answered at once [default: any number]
+    #[arg(long, env = "ONEGEN_MAX_CONCURRENT", value_name = "N")]
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Tokens that one answer may have; a request that asks for more is refused [default: as the
+    /// context allows]
+    #[arg(long, env = "ONEGEN_MAX_TOKENS", value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Seconds that an answer may take from the request to its end [default: as long as it takes]
+    #[arg(
+        long,
+        env = "ONEGEN_REQUEST_TIMEOUT",
+        value_name = "SECONDS",
+        value_parser = seconds
+    )]
+    pub request_timeout: Option<Duration>,
+    /// KiB that the body of a request may hold
+    #[arg(
+        long,
+        env = "ONEGEN_MAX_BODY_KB",
+        value_name = "KB",
+        default_value_t = 4096
+    )]
+    pub max_body_kb: usize,
+}
+
+/// How answers are streamed.
+#[derive(Debug, Clone, Args)]
+pub struct StreamConfig {
+    /// Seconds without an event after which a comment is sent, so that nothing between closes the
+    /// stream; 0 sends none
+    #[arg(
+        long,
+        env = "ONEGEN_HEARTBEAT",
+        value_name = "SECONDS",
+        value_parser = seconds,
+        default_value = "15"
+    )]
+    pub heartbeat: Duration,
+    /// Seconds after its end for which a resumable stream can still be read again
+    #[arg(
+        long,
+        env = "ONEGEN_RETENTION",
+        value_name = "SECONDS",
+        value_parser = seconds,
+        default_value = "60"
+    )]
+    pub retention: Duration,
 }
 
 /// How much memory it may take.
@@ -170,6 +263,22 @@ pub struct LimitsConfig {
         default_value_t = 4096
     )]
     pub max_conversations: usize,
+    /// Turns that are generated at once; more wait
+    #[arg(
+        long,
+        env = "ONEGEN_MAX_RUNNING",
+        value_name = "N",
+        default_value_t = 64
+    )]
+    pub max_running: usize,
+    /// Turns that may wait, of all clients together; more are refused
+    #[arg(
+        long,
+        env = "ONEGEN_MAX_WAITING",
+        value_name = "N",
+        default_value_t = 256
+    )]
+    pub max_waiting: usize,
 }
 
 impl ModelConfig {
@@ -196,6 +305,8 @@ impl LimitsConfig {
         EngineOptions {
             kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),
             max_conversations: self.max_conversations,
+            max_sequences: self.max_running,
+            max_waiting: self.max_waiting,
             store: Some(StoreOptions {
                 dir: conversations_dir,
                 kv_bytes: self.kv_disk_budget_mb.saturating_mul(1 << 20),

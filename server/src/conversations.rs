@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use uuid::Uuid;
 
+use crate::access::Owner;
 use crate::transcript_files::TranscriptFiles;
 
 /// A chain over roles and contents: one digest stands for a message and all before it.
@@ -30,6 +31,8 @@ pub(crate) struct Transcript {
     pub(crate) messages: Vec<ChatMessage>,
     /// How many tokens the engine's log held when that message ended.
     pub(crate) log_len: usize,
+    /// Who may read and continue it.
+    pub(crate) owner: Owner,
     /// Whether the client goes by the conversation's id.
     pub(crate) named: bool,
 }
@@ -91,16 +94,18 @@ impl Conversations {
         Ok(conversations)
     }
 
-    /// The transcript of a conversation by its id.
-    pub(crate) fn get(&self, id: &ConversationId) -> Option<Transcript> {
+    /// The transcript of a conversation by its id, if it is the owner's. To others there is none: they
+    /// are not even told that somebody has it.
+    pub(crate) fn get(&self, id: &ConversationId, owner: &Owner) -> Option<Transcript> {
         let state = self.lock();
-        state.entries.get(id).map(|entry| entry.transcript.clone())
+        let transcript = &state.entries.get(id)?.transcript;
+        (transcript.owner == *owner).then(|| transcript.clone())
     }
 
-    /// The conversations whose whole transcript these messages begin with, the longest such
+    /// The owner's conversations whose whole transcript these messages begin with, the longest such
     /// transcript, the most recently used first. They are equal in all that a client can see.
-    pub(crate) fn recognise(&self, messages: &[ChatMessage]) -> Vec<Recognised> {
-        let chain = self.chain(messages);
+    pub(crate) fn recognise(&self, messages: &[ChatMessage], owner: &Owner) -> Vec<Recognised> {
+        let chain = self.chain(messages, owner);
         let state = self.lock();
         let assistants = (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant);
         let found = assistants.rev().find_map(|last| {
@@ -141,7 +146,7 @@ impl Conversations {
     }
 
     fn insert(&self, id: ConversationId, transcript: Transcript) {
-        let Some(&head) = self.chain(&transcript.messages).last() else {
+        let Some(&head) = self.chain(&transcript.messages, &transcript.owner).last() else {
             return;
         };
         let mut state = self.lock();
@@ -172,11 +177,16 @@ impl Conversations {
         }
     }
 
-    /// For each message the digest of it and all before it.
-    fn chain(&self, messages: &[ChatMessage]) -> Vec<Digest> {
+    /// For each message the digest of it and all before it. It begins with the owner, so that equal
+    /// messages of two owners have nothing in common.
+    fn chain(&self, messages: &[ChatMessage], owner: &Owner) -> Vec<Digest> {
+        let beginning = match owner.name() {
+            None => Digest::from_bytes([0; 32]),
+            Some(name) => blake3::keyed_hash(&self.salt, name.as_bytes()),
+        };
         messages
             .iter()
-            .scan(Digest::from_bytes([0; 32]), |before, message| {
+            .scan(beginning, |before, message| {
                 // Clients trim what they show and send back.
                 let content = message.content.trim();
                 let role: &[u8] = match message.role {
@@ -243,6 +253,7 @@ mod tests {
         Transcript {
             messages,
             log_len,
+            owner: Owner::default(),
             named: false,
         }
     }
@@ -258,7 +269,7 @@ mod tests {
         conversations.remember("a".into(), transcript(peru(), 40));
         let mut sent = follow_up(peru());
         sent[1].content = "Lima.".into();
-        let recognised = conversations.recognise(&sent);
+        let recognised = conversations.recognise(&sent, &Owner::default());
         let expected = Recognised {
             id: "a".into(),
             known_messages: 2,
@@ -266,8 +277,12 @@ mod tests {
         };
         assert_eq!(recognised, [expected]);
         sent[1].content = "Lima!".into();
-        assert!(conversations.recognise(&sent).is_empty());
-        assert!(conversations.recognise(&peru()[..1]).is_empty());
+        assert!(conversations.recognise(&sent, &Owner::default()).is_empty());
+        assert!(
+            conversations
+                .recognise(&peru()[..1], &Owner::default())
+                .is_empty()
+        );
     }
 
     #[test]
@@ -277,8 +292,15 @@ mod tests {
         let mut longer = follow_up(peru());
         longer.push(ChatMessage::new(Role::Assistant, "Sol."));
         conversations.remember("a".into(), transcript(longer.clone(), 80));
-        assert!(conversations.recognise(&follow_up(peru())).is_empty());
-        assert_eq!(conversations.recognise(&follow_up(longer))[0].log_len, 80);
+        assert!(
+            conversations
+                .recognise(&follow_up(peru()), &Owner::default())
+                .is_empty()
+        );
+        assert_eq!(
+            conversations.recognise(&follow_up(longer), &Owner::default())[0].log_len,
+            80
+        );
     }
 
     #[test]
@@ -289,8 +311,12 @@ mod tests {
             ..transcript(peru(), 40)
         };
         conversations.remember("a".into(), named);
-        assert!(conversations.recognise(&follow_up(peru())).is_empty());
-        assert!(conversations.get(&"a".into()).is_some());
+        assert!(
+            conversations
+                .recognise(&follow_up(peru()), &Owner::default())
+                .is_empty()
+        );
+        assert!(conversations.get(&"a".into(), &Owner::default()).is_some());
     }
 
     #[test]
@@ -300,7 +326,7 @@ mod tests {
             conversations.remember(name.into(), transcript(peru(), 40));
         }
         conversations.forget(&"b".into());
-        let recognised = conversations.recognise(&follow_up(peru()));
+        let recognised = conversations.recognise(&follow_up(peru()), &Owner::default());
         let ids: Vec<_> = recognised.iter().map(|r| r.id.as_str()).collect();
         assert_eq!(ids, ["c", "a"]);
     }
@@ -311,8 +337,13 @@ mod tests {
         for name in ["a", "b", "a", "c"] {
             conversations.remember(name.into(), transcript(peru(), 40));
         }
-        assert!(conversations.get(&"b".into()).is_none());
-        assert_eq!(conversations.recognise(&follow_up(peru())).len(), 2);
+        assert!(conversations.get(&"b".into(), &Owner::default()).is_none());
+        assert_eq!(
+            conversations
+                .recognise(&follow_up(peru()), &Owner::default())
+                .len(),
+            2
+        );
         assert_eq!(conversations.lock().by_head.len(), 1);
     }
 
@@ -326,16 +357,16 @@ mod tests {
         std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
         let conversations = Conversations::open(dir.path(), 2).unwrap();
         let ids: Vec<_> = conversations
-            .recognise(&follow_up(peru()))
+            .recognise(&follow_up(peru()), &Owner::default())
             .iter()
             .map(|recognised| recognised.id.to_string())
             .collect();
         assert_eq!(ids, ["c", "a"]);
-        let kept = conversations.get(&"a".into());
+        let kept = conversations.get(&"a".into(), &Owner::default());
         assert_eq!(kept, Some(transcript(peru(), 40)));
         conversations.forget(&"a".into());
         drop(conversations);
         let conversations = Conversations::open(dir.path(), 2).unwrap();
-        assert_eq!(conversations.get(&"a".into()), None);
+        assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
     }
 }

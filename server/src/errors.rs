@@ -5,11 +5,15 @@
 //! * Before the headers an error is a response; after them it is an event of the stream. Both hold
 //!   the same envelope.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use onegen_engine::{EngineError, SubmitError, TokensError};
 use onegen_proto::{ErrorBody, ErrorEnvelope};
+
+use crate::access::Scope;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +38,7 @@ pub(crate) enum ApiError {
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
-    #[error("there is no collection {collection:?}; this server has {}", .served.join(", "))]
+    #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
         /// Names in quotation marks.
@@ -52,13 +56,36 @@ pub(crate) enum ApiError {
     RouteNotFound { method: String, path: String },
     #[error("{path} does not take {method}")]
     MethodNotAllowed { method: String, path: String },
+    #[error("this server asks for an API key; send it as Authorization: Bearer KEY")]
+    KeyMissing,
+    #[error("the API key is not known here")]
+    KeyUnknown,
+    #[error("the API key does not have the scope {scope:?} that this needs", scope = .scope.to_string())]
+    ScopeMissing { scope: Scope },
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,
+    /// Of one client.
+    #[error(
+        "{most} requests of yours are being answered, which is as many as may be; wait for one to end"
+    )]
+    TooManyAtOnce { most: u32 },
+    /// Of one client.
+    #[error("you may send {most} requests a minute; try again in {} s", whole_seconds(.wait))]
+    TooManyInAMinute { most: u32, wait: Duration },
+    #[error("the answer was not complete after {:.1} s, which is all that this server gives it", .after.as_secs_f64())]
+    TimedOut { after: Duration },
+    #[error("there is no stream of conversation {0:?} to go on with, or not any more; ask again")]
+    StreamNotFound(String),
     #[error("the server is shutting down")]
     ShuttingDown,
     /// Not the client's fault; the detail is for the log.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Rounded up: who waits so long has waited long enough.
+fn whole_seconds(wait: &Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// What a client is told beside the message.
@@ -125,10 +152,42 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => {
                 told(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             }
+            Self::KeyMissing => told(StatusCode::UNAUTHORIZED, "missing_api_key"),
+            Self::KeyUnknown => told(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::ScopeMissing { .. } => told(StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            Self::TooManyAtOnce { .. } => told(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once"),
+            Self::TooManyInAMinute { .. } => {
+                told(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+            }
+            Self::TimedOut { .. } => told(StatusCode::GATEWAY_TIMEOUT, "request_timeout"),
+            Self::StreamNotFound(_) => Told {
+                param: Some("conv_id"),
+                ..told(StatusCode::NOT_FOUND, "stream_not_found")
+            },
             Self::ShuttingDown => told(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::Internal(_) => told(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
+    }
+
+    /// What the client is to do, as HTTP has it; the challenges are those of RFC 6750.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = match self {
+            Self::Overloaded | Self::TooManyAtOnce { .. } => {
+                return Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            }
+            Self::TooManyInAMinute { wait, .. } => {
+                return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
+            }
+            Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
+            Self::KeyUnknown => "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned(),
+            Self::ScopeMissing { scope } => {
+                format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
+            }
+            _ => return None,
+        };
+        let challenge = HeaderValue::try_from(challenge).ok()?;
+        Some((header::WWW_AUTHENTICATE, challenge))
     }
 
     /// What the client reads. Writes the log line of an error that is the server's.
@@ -165,9 +224,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.told().status;
         let mut response = (status, Json(self.envelope())).into_response();
-        if matches!(self, Self::Overloaded) {
-            let seconds = HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
         }
         response
     }

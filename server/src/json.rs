@@ -1,23 +1,23 @@
 //! Reading a JSON body, with errors that say where.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::app::App;
 use crate::errors::ApiError;
-
-/// Bytes that a body may hold.
-pub(crate) const BODY_LIMIT_BYTES: usize = 4 << 20;
 
 /// A body that is JSON of any shape.
 pub(crate) struct JsonBody(pub(crate) Value);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         if let Some(content_type) = request.headers().get(header::CONTENT_TYPE) {
             let content_type = String::from_utf8_lossy(content_type.as_bytes());
             let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -25,15 +25,14 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
                 return Err(ApiError::NotJson(essence.to_owned()));
             }
         }
-        let body =
-            Bytes::from_request(request, state)
-                .await
-                .map_err(|rejection| match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
-                        limit_bytes: BODY_LIMIT_BYTES,
-                    },
-                    _ => ApiError::UnreadableBody(rejection.body_text()),
-                })?;
+        let body = Bytes::from_request(request, app)
+            .await
+            .map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
+                    limit_bytes: app.limits.body_bytes(),
+                },
+                _ => ApiError::UnreadableBody(rejection.body_text()),
+            })?;
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(ApiError::MalformedJson)

@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod access;
 mod app;
 mod citations;
 mod collections;
@@ -16,17 +17,23 @@ mod conversations;
 mod errors;
 mod indexing;
 mod json;
+mod limits;
 mod metrics;
 mod openapi;
 mod retrieval;
 mod router;
 mod routes;
 mod serve;
+mod streams;
 mod transcript_files;
 mod turn;
 
+pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
 pub use collections::{Collection, Collections};
-pub use config::{CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig};
+pub use config::{
+    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig, StreamConfig,
+    TrafficConfig,
+};
 pub use openapi::openapi;
 pub use serve::serve;

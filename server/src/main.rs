@@ -5,25 +5,68 @@ use std::io::{IsTerminal, Write, stdout};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use onegen_server::{App, Config, serve};
+use clap::{Parser, Subcommand};
+use onegen_server::{App, Config, NewKey, Scope, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// The command line: without a command the server is started.
+#[derive(Parser)]
+#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make an API key: its entry for the file of --api-keys goes to the standard output, the key itself
+    /// to the standard error, this once
+    NewKey {
+        /// What the log calls it; its conversations belong to this name
+        name: String,
+        /// What it may do
+        #[arg(long, value_delimiter = ',', default_value = "chat")]
+        scopes: Vec<Scope>,
+        /// The only collections that it may search or change [default: all]
+        #[arg(long, value_delimiter = ',', value_name = "NAME")]
+        collections: Option<Vec<String>>,
+    },
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
-    match run(Config::parse()).await {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => run(cli.config).await,
+        Some(Command::NewKey {
+            name,
+            scopes,
+            collections,
+        }) => new_key(NewKey::new(name, scopes, collections)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+fn new_key(new: NewKey) -> Result<()> {
+    let key = new.key().to_owned();
+    write!(stdout(), "{}", new.entry()?)?;
+    eprintln!("the key, shown this once: {key}");
+    Ok(())
 }
 
 /// An error with its causes, but for those that it quotes itself.
@@ -54,6 +97,7 @@ async fn run(config: Config) -> Result<()> {
         .with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
     let address = listener.local_addr()?;
 
+    let drain_timeout = config.listen.drain_timeout;
     let started = Instant::now();
     say(format_args!(
         "loading the model {}",
@@ -77,7 +121,8 @@ async fn run(config: Config) -> Result<()> {
         "serving on http://{address}; try\n\n{}\n",
         example(address, app.model_name())
     ));
-    serve(listener, app, stop_signal()?).await?;
+    reload_on_hangup(app.clone())?;
+    serve(listener, app, stop_signal()?, drain_timeout).await?;
     say(format_args!("stopped"));
     Ok(())
 }
@@ -106,6 +151,20 @@ fn example(address: SocketAddr, model: &str) -> String {
     format!(
         "curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{body}'"
     )
+}
+
+/// Reads again at each SIGHUP what may change while the server runs.
+fn reload_on_hangup(app: Arc<App>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let app = app.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || app.reload()).await {
+                tracing::error!(%error, "reloading failed");
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Over at the first SIGTERM or ctrl-c.

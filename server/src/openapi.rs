@@ -1,6 +1,7 @@
 //! The document that describes the API.
 
-use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use crate::routes;
 
@@ -12,6 +13,8 @@ use crate::routes;
     ),
     paths(
         routes::chat::complete,
+        routes::stream::resume,
+        routes::stream::stop,
         routes::models::list,
         routes::health::healthz,
         routes::health::readyz,
@@ -21,9 +24,23 @@ use crate::routes;
         (name = "chat", description = "Conversations with the model"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
-    )
+    ),
+    modifiers(&ApiKey),
+    // Or none: the server decides with its configuration.
+    security((), ("api_key" = []))
 )]
 struct Document;
+
+/// How a key is sent.
+struct ApiKey;
+
+impl Modify for ApiKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("api_key", bearer);
+    }
+}
 
 /// The OpenAPI document of everything that is served.
 pub fn openapi() -> utoipa::openapi::OpenApi {

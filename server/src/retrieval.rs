@@ -6,6 +6,7 @@ use onegen_engine::{Passage, RetrievalParams, RetrieveError, Retriever};
 use onegen_index::{Filter, SearchOptions};
 use onegen_proto::RetrievalOptions;
 
+use crate::access::Caller;
 use crate::collections::{Collection, Collections};
 use crate::errors::ApiError;
 
@@ -26,11 +27,14 @@ impl AskedRetrieval {
     pub(crate) fn of(
         options: RetrievalOptions,
         collections: &Collections,
+        caller: &Caller,
     ) -> Result<Self, ApiError> {
         Ok(Self {
             params: params(&options)?,
             retriever: Arc::new(CollectionRetriever {
-                collection: collections.get(options.collection.as_deref())?.clone(),
+                collection: collections
+                    .get(options.collection.as_deref(), caller)?
+                    .clone(),
                 filter: filter(&options)?,
                 min_score: min_score(&options)?,
             }),
@@ -123,7 +127,8 @@ mod tests {
 
     fn asked(options: Value) -> Result<AskedRetrieval, ApiError> {
         let options = serde_json::from_value(options).unwrap();
-        AskedRetrieval::of(options, &collections(&["default", "elements"]))
+        let collections = collections(&["default", "elements"]);
+        AskedRetrieval::of(options, &collections, &Caller::anybody())
     }
 
     fn fault(options: Value) -> (String, String) {

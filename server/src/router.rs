@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{HeaderName, Method, Request};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tower_http::cors::CorsLayer;
@@ -13,11 +14,12 @@ use tower_http::request_id::{
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::{Level, Span, field};
 
+use crate::access;
 use crate::app::App;
 use crate::errors::ApiError;
-use crate::json::BODY_LIMIT_BYTES;
+use crate::limits;
 use crate::openapi::openapi;
-use crate::routes::{chat, health, metrics, models};
+use crate::routes::{chat, health, metrics, models, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,6 +27,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -32,7 +35,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(|| async { Json(openapi()) }))
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
+        .layer(from_fn_with_state(app.clone(), limits::count))
+        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(CorsLayer::permissive())
         .layer(
             TraceLayer::new_for_http()
@@ -53,6 +58,7 @@ fn request_span<B>(request: &Request<B>) -> Span {
         method = %request.method(),
         path = request.uri().path(),
         id = id.map(field::display),
+        key = field::Empty,
     )
 }
 

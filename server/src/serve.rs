@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,9 @@ use tokio::sync::oneshot;
 use crate::app::App;
 use crate::router::router;
 
-/// How long answers under way may still take after the signal.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-
-/// Serves until `stop` is over, then lets the answers under way come to their ends, but no longer
-/// than half a minute.
+/// Serves until `stop` is over. From then on the server counts as not ready and refuses what is new,
+/// while the answers under way come to their ends; what is not at its end after `drain_timeout` is
+/// cancelled.
 ///
 /// # Errors
 /// The listener failed.
@@ -24,6 +23,7 @@ pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
     stop: impl Future<Output = ()> + Send + 'static,
+    drain_timeout: Duration,
 ) -> io::Result<()> {
     // Events are small and wait for nobody.
     let listener = listener.tap_io(|connection| {
@@ -32,20 +32,23 @@ pub async fn serve(
         }
     });
     let (stopped, draining) = oneshot::channel();
-    let signalled = {
+    let drained = {
         let app = app.clone();
         async move {
             stop.await;
             app.drain();
             // Nobody waits any more when serving has failed meanwhile.
             let _ = stopped.send(());
+            // Connections are taken until then: who asks is told that the server is stopping.
+            app.limits.idle().await;
         }
     };
-    let serving = axum::serve(listener, router(app)).with_graceful_shutdown(signalled);
+    let routes = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(drained);
     let too_long = async {
         // Never sent when serving fails first.
         if draining.await.is_ok() {
-            tokio::time::sleep(DRAIN_LIMIT).await;
+            tokio::time::sleep(drain_timeout).await;
         } else {
             std::future::pending::<()>().await;
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use serde::{Deserialize, Serialize};
 
+use crate::access::Owner;
 use crate::conversations::Transcript;
 
 const FINISHED: &str = "json";
@@ -20,6 +21,9 @@ pub(crate) struct TranscriptFiles {
 #[derive(Serialize, Deserialize)]
 struct Record {
     conversation: String,
+    /// The name of the key that made it; none where the server asked for no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     named: bool,
     log_len: usize,
     messages: Vec<Message>,
@@ -75,6 +79,7 @@ impl TranscriptFiles {
     pub(crate) fn write(&self, id: &ConversationId, transcript: &Transcript) -> io::Result<()> {
         let record = Record {
             conversation: id.to_string(),
+            owner: transcript.owner.name().map(|name| name.to_string()),
             named: transcript.named,
             log_len: transcript.log_len,
             messages: transcript.messages.iter().map(Message::of).collect(),
@@ -109,6 +114,7 @@ fn read(path: &Path) -> io::Result<(ConversationId, Transcript)> {
     let transcript = Transcript {
         messages: messages.map(Message::into_chat).collect(),
         log_len: record.log_len,
+        owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),
         named: record.named,
     };
     Ok((record.conversation.into(), transcript))

@@ -7,8 +7,10 @@ use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
     SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
 };
+use tokio::time::timeout_at;
 use uuid::Uuid;
 
+use crate::access::Owner;
 use crate::app::App;
 use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
@@ -19,6 +21,8 @@ use crate::retrieval::AskedRetrieval;
 /// What a client asks, validated.
 #[derive(Debug, Clone)]
 pub(crate) struct TurnRequest {
+    /// Whose conversations it may continue, and whose the new one is.
+    pub(crate) owner: Owner,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
     /// With a named conversation the new messages, else all. The last is the user's.
@@ -34,10 +38,14 @@ pub(crate) struct TurnRequest {
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
 pub(crate) struct LiveTurn {
     app: Arc<App>,
-    turn: Turn,
+    /// None once it was given up.
+    turn: Option<Turn>,
+    conversation: ConversationId,
+    received: Instant,
     observation: Observation,
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
+    owner: Owner,
     named: bool,
     /// The field that constrains the text.
     constrained_by: Option<&'static str>,
@@ -81,7 +89,8 @@ impl TurnRequest {
     /// # Errors
     /// The request names a conversation that is not there or busy, does not fit the context, or is
     /// one too many.
-    pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+    pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        self.sampling.max_tokens = app.limits.max_tokens(self.sampling.max_tokens)?;
         match self.conversation.clone() {
             Some(id) => self.continue_named(app, id).await,
             None => self.continue_recognised_or_begin(app).await,
@@ -93,7 +102,7 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(transcript) = app.conversations.get(&id) else {
+        let Some(transcript) = app.conversations.get(&id, &self.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let known = Known {
@@ -131,7 +140,7 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for recognised in app.conversations.recognise(&self.messages) {
+        for recognised in app.conversations.recognise(&self.messages, &self.owner) {
             match self.continue_recognised(app, recognised).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
@@ -218,13 +227,17 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
+            cache_salt: self.owner.name().cloned(),
         };
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
             app: app.clone(),
-            turn,
+            conversation: turn.conversation().clone(),
+            turn: Some(turn),
+            received: self.received,
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
+            owner: self.owner.clone(),
             named: place.named,
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             text: String::new(),
@@ -245,9 +258,27 @@ async fn encode(
 }
 
 impl LiveTurn {
+    /// The conversation that it belongs to.
+    pub(crate) fn conversation(&self) -> &ConversationId {
+        &self.conversation
+    }
+
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
-        Some(match self.turn.next().await? {
+        let turn = self.turn.as_mut()?;
+        let event = match self.app.limits.deadline(self.received) {
+            None => turn.next().await,
+            Some(deadline) => match timeout_at(deadline.into(), turn.next()).await {
+                Ok(event) => event,
+                Err(_) => {
+                    self.turn = None;
+                    self.observation.failed();
+                    let after = self.received.elapsed();
+                    return Some(TurnEvent::Failed(ApiError::TimedOut { after }));
+                }
+            },
+        };
+        Some(match event? {
             Event::Text(text) => {
                 self.observation.text();
                 self.text.push_str(&text.text);
@@ -265,6 +296,7 @@ impl LiveTurn {
                 let transcript = Transcript {
                     messages,
                     log_len: summary.log_len,
+                    owner: self.owner.clone(),
                     named: self.named,
                 };
                 self.remember(summary.conversation.clone(), transcript)

@@ -79,10 +79,11 @@ impl StepLoop {
         let id = SequenceId(self.sequences_so_far);
         self.sequences_so_far += 1;
         let name = request.conversation.clone();
-        let conversation = self
+        let mut conversation = self
             .conversations
             .take(&name, id)
-            .unwrap_or_else(|| self.new_conversation(&request.prompt));
+            .unwrap_or_else(|| self.new_conversation(&request));
+        conversation.cache_salt = request.cache_salt.clone();
         let (events, stream) = unbounded_channel();
         request.retriever = request.retriever.or_else(|| self.workers.retriever());
         let sequence = Sequence::new(id, request, conversation, &self.rules, events);
@@ -92,14 +93,17 @@ impl StepLoop {
 
     /// A conversation without a log. Its KV-cache starts with what another one holds of the same
     /// prompt, in whole blocks: a system prompt is neither forwarded nor held twice.
-    fn new_conversation(&self, prompt: &[u32]) -> Conversation {
+    fn new_conversation(&self, request: &Request) -> Conversation {
+        let prompt = &request.prompt;
         let running = self.running.iter().map(|sequence| &sequence.conversation);
         let shared = |other: &Conversation| {
             // The last token is forwarded in any case: its logits are wanted.
             let most = other.cache.len().min(prompt.len().saturating_sub(1));
             other.log.common_prefix(prompt).min(most) / BLOCK * BLOCK
         };
-        let candidates = running.chain(self.conversations.idle());
+        let candidates = running
+            .chain(self.conversations.idle())
+            .filter(|other| other.cache_salt == request.cache_salt);
         let best = candidates
             .map(|other| (shared(other), other))
             .max_by_key(|(len, _)| *len)
@@ -219,7 +223,8 @@ impl StepLoop {
             false => Ok(self.model.new_cache()),
         };
         let cache = cached.map_err(|error| ConversationError::Copy(error.to_string()))?;
-        let fork = Conversation::new(source.log.prefix(len), cache);
+        let mut fork = Conversation::new(source.log.prefix(len), cache);
+        fork.cache_salt = source.cache_salt.clone();
         self.keep(to, fork, || ());
         Ok(())
     }

@@ -32,6 +32,11 @@ pub struct ChatCompletionRequest {
     /// Whether the answer comes as server-sent events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// Whether a streamed answer goes on when its client is gone, to be read again from any event on
+    /// with `GET /v1/stream?conv_id=…&from=N`. Its conversation is told in the header
+    /// `onegen-conversation`, and each event has its number as `id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumable: Option<bool>,
     /// Only with `stream`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,

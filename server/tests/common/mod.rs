@@ -108,9 +108,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(listener, app, async move {
+        let stopped = async move {
             let _ = stopped.await;
-        }));
+        };
+        let drain_timeout = config.listen.drain_timeout;
+        let serving = tokio::spawn(serve(listener, app, stopped, drain_timeout));
         Self {
             client: Client::new(url),
             stop: Some(stop),
@@ -141,6 +143,18 @@ impl Client {
     pub fn new(url: String) -> Self {
         let http = reqwest::Client::new();
         Self { url, http }
+    }
+
+    /// The same server, asked with a key.
+    pub fn with_key(&self, key: &str) -> Self {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let value = format!("Bearer {key}").parse().unwrap();
+        headers.insert("authorization", value);
+        let http = reqwest::Client::builder().default_headers(headers);
+        Self {
+            url: self.url.clone(),
+            http: http.build().unwrap(),
+        }
     }
 
     pub async fn get(&self, path: &str) -> Response {

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use onegen_proto::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ErrorEnvelope};
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::JsonBody;
+use crate::limits::Ticket;
 use crate::turn::{LiveTurn, TurnEvent};
 
 use answer::Answer;
@@ -29,28 +32,50 @@ use request::{Delivery, validate};
         (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
             content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
+        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
+        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
         (status = 429, description = "Too many requests are waiting", body = ErrorEnvelope),
+        (status = 504, description = "The answer took longer than the server gives it", body = ErrorEnvelope),
         (status = 500, description = "The server failed", body = ErrorEnvelope),
         (status = 503, description = "The server is shutting down", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn complete(
     State(app): State<Arc<App>>,
+    asked: Asked,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
-    let (request, delivery) = validate(body, &app.model, &app.collections, received)?;
+    let (request, delivery) =
+        validate(body, &app.model, &app.collections, &asked.caller, received)?;
     let logprobs = request.sampling.logprobs.is_some();
     let collection = request.retrieval.collection().to_owned();
     let turn = request.start(&app).await?;
     let answer = Answer::new(app.model.name.clone(), collection, logprobs);
     match delivery {
         Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
-        Delivery::Stream(options) => Ok(stream::response(turn, answer, options)),
+        Delivery::Stream(options) => Ok(stream::response(&app, asked, turn, answer, options)),
+    }
+}
+
+/// Who asks, and as what the request is counted.
+pub(crate) struct Asked {
+    caller: Caller,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ok(Self {
+            ticket: parts.extensions.get().cloned(),
+            caller: Caller::from_request_parts(parts, state).await?,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use onegen_engine::{ChatMessage, Role as EngineRole, SamplingParams};
 use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, Role, Stop};
 use serde_json::Value;
 
+use crate::access::Caller;
 use crate::app::ServedModel;
 use crate::collections::Collections;
 use crate::constraint::AskedConstraint;
@@ -32,6 +33,8 @@ pub(super) enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamDelivery {
     pub(super) include_usage: bool,
+    /// Whether the turn goes on when its client is gone.
+    pub(super) resumable: bool,
 }
 
 /// Validates a request for a chat completion.
@@ -42,6 +45,7 @@ pub(super) fn validate(
     body: Value,
     model: &ServedModel,
     collections: &Collections,
+    caller: &Caller,
     received: Instant,
 ) -> Result<(TurnRequest, Delivery), ApiError> {
     refuse_unsupported(&body)?;
@@ -53,11 +57,12 @@ pub(super) fn validate(
     let constraint = AskedConstraint::of(&request)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
+        owner: caller.owner.clone(),
         conversation,
         messages: messages(request.messages)?,
         sampling,
         constraint,
-        retrieval: AskedRetrieval::of(retrieval, collections)?,
+        retrieval: AskedRetrieval::of(retrieval, collections, caller)?,
         received,
     };
     Ok((turn, delivery))
@@ -65,14 +70,20 @@ pub(super) fn validate(
 
 fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
     let options = request.stream_options.as_ref();
+    let resumable = request.resumable.unwrap_or(false);
     match (request.stream.unwrap_or(false), options) {
         (false, Some(_)) => Err(ApiError::invalid(
             "stream_options",
             "is allowed only with stream",
         )),
+        (false, None) if resumable => Err(ApiError::invalid(
+            "resumable",
+            "is allowed only with stream",
+        )),
         (false, None) => Ok(Delivery::Whole),
         (true, options) => Ok(Delivery::Stream(StreamDelivery {
             include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
+            resumable,
         })),
     }
 }
@@ -207,7 +218,8 @@ mod tests {
             panic!("not an object: {fields}");
         };
         body_fields.extend(fields.clone());
-        validate(body, &model(), &COLLECTIONS, Instant::now())
+        let caller = Caller::anybody();
+        validate(body, &model(), &COLLECTIONS, &caller, Instant::now())
     }
 
     fn fault(fields: Value) -> String {
@@ -362,6 +374,7 @@ mod tests {
         let (_, delivery) = validated(json!({"stream": true, "stream_options": options})).unwrap();
         let with_usage = StreamDelivery {
             include_usage: true,
+            resumable: false,
         };
         assert_eq!(delivery, Delivery::Stream(with_usage));
     }

@@ -1,30 +1,36 @@
 //! An answer as server-sent events.
 
-use std::time::Duration;
-
-use axum::http::HeaderName;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use axum::response::sse::Event;
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::ChatCompletionChunk;
 use serde::Serialize;
 
+use crate::app::App;
 use crate::citations::annotations;
 use crate::turn::{Finished, LiveTurn, TurnEvent};
 
+use super::Asked;
 use super::answer::Answer;
 use super::request::StreamDelivery;
 
-/// A comment this often keeps proxies from closing a stream that waits.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// Streams a turn. A client that goes away drops the body, and with it the turn.
-pub(super) fn response(turn: LiveTurn, answer: Answer, delivery: StreamDelivery) -> Response {
-    // Without this nginx collects the events before it passes them on.
-    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    let heartbeat = KeepAlive::new().interval(HEARTBEAT);
+/// Streams a turn. A client that goes away drops the body, and with it the turn, unless it has asked
+/// for a resumable one.
+pub(super) fn response(
+    app: &App,
+    asked: Asked,
+    turn: LiveTurn,
+    answer: Answer,
+    delivery: StreamDelivery,
+) -> Response {
+    let conversation = turn.conversation().clone();
     let events = events(turn, answer, delivery);
-    (unbuffered, Sse::new(events).keep_alive(heartbeat)).into_response()
+    match delivery.resumable {
+        false => app.streams.response(events),
+        true => app
+            .streams
+            .resumable(conversation, asked.caller.owner, asked.ticket, events),
+    }
 }
 
 fn events(
@@ -86,6 +92,7 @@ fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
+    use axum::response::{IntoResponse, Sse};
     use serde_json::{Value, json};
 
     use super::*;
@@ -97,6 +104,7 @@ mod tests {
             answer: Answer::new("onegen".to_owned(), "default".to_owned(), false),
             delivery: StreamDelivery {
                 include_usage: true,
+                resumable: false,
             },
         };
         let secret = ApiError::Internal("the disk /dev/sdx is on fire".to_owned());

@@ -1,0 +1,93 @@
+//! Who asks, and what is theirs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::ApiError;
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Ask the model, and go on with one's own conversations.
+    Chat,
+    /// Read, change and search documents.
+    Documents,
+    /// Operate the server: metrics, and whatever no other scope covers.
+    Admin,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chat => "chat",
+            Self::Documents => "documents",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// Whose a conversation is: a key's, by the key's name, or a server's that asks for no keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Owner(Option<Arc<str>>);
+
+impl Owner {
+    pub(crate) fn key(name: &str) -> Self {
+        Self(Some(name.into()))
+    }
+
+    /// The key's name.
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.0.as_ref()
+    }
+}
+
+/// Who asks: a key, or anybody where the server asks for none.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Caller {
+    pub(crate) owner: Owner,
+    pub(super) scopes: Vec<Scope>,
+    /// The collections that there are for this caller; all where `None`.
+    pub(super) collections: Option<Vec<String>>,
+}
+
+impl Caller {
+    /// Everybody, on a server that asks for no keys.
+    pub(crate) fn anybody() -> Self {
+        Self {
+            owner: Owner::default(),
+            scopes: vec![Scope::Chat, Scope::Documents, Scope::Admin],
+            collections: None,
+        }
+    }
+
+    /// Somebody who has shown no key where keys are asked for.
+    pub(super) fn nobody() -> Self {
+        Self {
+            owner: Owner::default(),
+            scopes: Vec::new(),
+            collections: Some(Vec::new()),
+        }
+    }
+
+    /// Whether this caller may know of a collection.
+    pub(crate) fn sees(&self, collection: &str) -> bool {
+        let named = self.collections.as_ref();
+        named.is_none_or(|named| named.iter().any(|name| name == collection))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    /// What the layer before the routes has found out. Without that layer nothing is served.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| ApiError::Internal("a route asks who calls, but is open".to_owned()))
+    }
+}

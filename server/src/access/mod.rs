@@ -1,0 +1,204 @@
+//! Who may ask for what. One table says which scope a path needs; a layer before all routes keeps it.
+
+mod caller;
+mod keys;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::Span;
+
+use crate::app::App;
+use crate::config::AccessConfig;
+use crate::errors::ApiError;
+
+pub use caller::Scope;
+pub(crate) use caller::{Caller, Owner};
+use keys::ApiKeys;
+pub use keys::{KeyFileError, NewKey};
+
+/// What a request needs to be let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Of any scope.
+    AnyKey,
+    Key(Scope),
+}
+
+/// What paths need, by their first segments; the first line that fits counts. So a new route under
+/// `/v1` is for administrators until somebody gives it a line.
+const NEEDS: &[(&str, Needs)] = &[
+    ("/v1/chat", Needs::Key(Scope::Chat)),
+    ("/v1/completions", Needs::Key(Scope::Chat)),
+    ("/v1/responses", Needs::Key(Scope::Chat)),
+    ("/v1/conversations", Needs::Key(Scope::Chat)),
+    ("/v1/stream", Needs::Key(Scope::Chat)),
+    ("/v1/embeddings", Needs::Key(Scope::Chat)),
+    ("/v1/entities", Needs::Key(Scope::Chat)),
+    ("/v1/documents", Needs::Key(Scope::Documents)),
+    ("/v1/vector_stores", Needs::Key(Scope::Documents)),
+    ("/v1/models", Needs::AnyKey),
+    ("/v1", Needs::Key(Scope::Admin)),
+    ("/metrics", Needs::Key(Scope::Admin)),
+];
+
+fn needs(method: &Method, path: &str) -> Needs {
+    let below = |prefix: &str| {
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match NEEDS.iter().find(|(prefix, _)| below(prefix)) {
+        Some((_, needs)) => *needs,
+        // The page, the documentation, the probes: nothing that tells of anybody.
+        None if method == Method::GET || method == Method::HEAD => Needs::Nothing,
+        None => Needs::Key(Scope::Admin),
+    }
+}
+
+/// Whether a request is counted against its client's limits: what asks for the model or for documents.
+pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
+    matches!(
+        needs(method, path),
+        Needs::Key(Scope::Chat | Scope::Documents)
+    )
+}
+
+/// The keys, where the server asks for any.
+pub(crate) struct Access {
+    file: Option<PathBuf>,
+    keys: RwLock<Option<Arc<ApiKeys>>>,
+    open_metrics: bool,
+}
+
+impl Access {
+    /// # Errors
+    /// The file of keys is not taken.
+    pub(crate) fn open(config: &AccessConfig) -> Result<Self, KeyFileError> {
+        let access = Self {
+            file: config.api_keys.clone(),
+            keys: RwLock::default(),
+            open_metrics: config.open_metrics,
+        };
+        access.reload()?;
+        Ok(access)
+    }
+
+    /// Reads the file again. Where that fails, the keys stay as they were.
+    ///
+    /// # Errors
+    /// The file of keys is not taken.
+    pub(crate) fn reload(&self) -> Result<(), KeyFileError> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let keys = ApiKeys::read(file)?;
+        tracing::info!(keys = keys.len(), file = %file.display(), "API keys are asked for");
+        let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(Arc::new(keys));
+        Ok(())
+    }
+
+    /// Whether the server asks for keys.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Who asks, if they may.
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let needs = match needs(method, path) {
+            _ if path == "/metrics" && self.open_metrics => Needs::Nothing,
+            needs => needs,
+        };
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(keys) = keys.clone() else {
+            return Ok(Caller::anybody());
+        };
+        if needs == Needs::Nothing {
+            return Ok(Caller::nobody());
+        }
+        let key = bearer(headers).ok_or(ApiError::KeyMissing)?;
+        let caller = keys.find(key).ok_or(ApiError::KeyUnknown)?;
+        match needs {
+            Needs::Key(scope) if !caller.scopes.contains(&scope) => {
+                Err(ApiError::ScopeMissing { scope })
+            }
+            _ => Ok(caller.clone()),
+        }
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Lets a request through to its route, with who asks, or refuses it.
+pub(crate) async fn admit(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    let caller = app
+        .access
+        .admit(request.method(), path, request.headers())?;
+    if let Some(name) = caller.owner.name() {
+        Span::current().record("key", name.as_ref());
+    }
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_needs_what_its_first_segments_say() {
+        let (get, post) = (&Method::GET, &Method::POST);
+        for (method, path, expected) in [
+            (post, "/v1/chat/completions", Needs::Key(Scope::Chat)),
+            (
+                get,
+                "/v1/conversations/conv_1/items",
+                Needs::Key(Scope::Chat),
+            ),
+            (post, "/v1/documents", Needs::Key(Scope::Documents)),
+            (
+                post,
+                "/v1/vector_stores/a/search",
+                Needs::Key(Scope::Documents),
+            ),
+            (get, "/v1/models", Needs::AnyKey),
+            (get, "/v1/chatter", Needs::Key(Scope::Admin)),
+            (get, "/v1/admin/reload", Needs::Key(Scope::Admin)),
+            (get, "/metrics", Needs::Key(Scope::Admin)),
+            (get, "/healthz", Needs::Nothing),
+            (get, "/", Needs::Nothing),
+            (post, "/", Needs::Key(Scope::Admin)),
+        ] {
+            assert_eq!(needs(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn every_documented_path_but_the_open_ones_needs_a_key() {
+        let document = crate::openapi::openapi();
+        for path in document.paths.paths.keys() {
+            let open = needs(&Method::GET, path) == Needs::Nothing;
+            assert_eq!(
+                open,
+                ["/healthz", "/readyz"].contains(&path.as_str()),
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Going on with a stream that was lost: llama.cpp's `GET /v1/stream?conv_id=…&from=N`.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use onegen_proto::ErrorEnvelope;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::errors::ApiError;
+
+/// Which stream, and where.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Lost {
+    /// The conversation, as the header `onegen-conversation` of the lost stream told it.
+    #[param(example = "conv_0123456789abcdef0123456789abcdef")]
+    conv_id: String,
+    /// The first event that is wanted, counted from 0: one more than the last `id` that arrived.
+    /// Default: after the header `Last-Event-ID`, else from the beginning.
+    #[param(example = 0)]
+    from: Option<usize>,
+}
+
+/// Gives the events of a conversation's running or last turn, if that was asked for as `resumable`.
+#[utoipa::path(
+    get, path = "/v1/stream", tag = "chat",
+    params(Lost),
+    responses(
+        (status = 200, description = "The same events as of the stream that was lost, from `from` on", content_type = "text/event-stream", body = String),
+        (status = 400, description = "`conv_id` is missing or `from` no number", body = ErrorEnvelope),
+        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
+        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
+        (status = 404, description = "There is no such stream, or not any more", body = ErrorEnvelope),
+        (status = 429, description = "Too many requests", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    lost: Result<Query<Lost>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let lost = query(lost)?;
+    let last = headers.get("last-event-id");
+    let last = last.and_then(|last| last.to_str().ok()?.parse::<usize>().ok());
+    let from = lost.from.or(last.map(|last| last.saturating_add(1)));
+    let conversation = lost.conv_id.as_str().into();
+    let resumed = app
+        .streams
+        .resume(&conversation, &caller.owner, from.unwrap_or(0));
+    resumed.ok_or(ApiError::StreamNotFound(lost.conv_id))
+}
+
+/// Stops a turn that goes on without its client. The conversation is as it was before it.
+#[utoipa::path(
+    delete, path = "/v1/stream", tag = "chat",
+    params(Lost),
+    responses(
+        (status = 204, description = "It is stopped"),
+        (status = 400, description = "`conv_id` is missing", body = ErrorEnvelope),
+        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
+        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
+        (status = 404, description = "There is no such stream, or it has ended", body = ErrorEnvelope),
+        (status = 429, description = "Too many requests", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn stop(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    lost: Result<Query<Lost>, QueryRejection>,
+) -> Result<StatusCode, ApiError> {
+    let lost = query(lost)?;
+    match app
+        .streams
+        .stop(&lost.conv_id.as_str().into(), &caller.owner)
+    {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::StreamNotFound(lost.conv_id)),
+    }
+}
+
+fn query(lost: Result<Query<Lost>, QueryRejection>) -> Result<Lost, ApiError> {
+    match lost {
+        Ok(Query(lost)) => Ok(lost),
+        Err(rejection) => Err(ApiError::invalid("query", rejection.body_text())),
+    }
+}

@@ -1,0 +1,312 @@
+//! Who may ask for what, and whose conversations are whose.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::{Client, Files, Server, content, conversation, count, envelope, question, with};
+use onegen_server::{NewKey, Scope};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+const PERU: &str = "What is the capital of Peru?";
+
+/// A server that asks for keys, and clients that have some.
+struct Keyed {
+    files: Files,
+    server: Server,
+    alice: Client,
+    bob: Client,
+    /// May search the collection `second` only.
+    narrow: Client,
+    librarian: Client,
+    admin: Client,
+    secrets: Vec<String>,
+}
+
+fn keys_file(files: &Files) -> std::path::PathBuf {
+    files.dir.path().join("keys.toml")
+}
+
+impl Keyed {
+    async fn new(more: &[&str]) -> Self {
+        let files = Files::new();
+        let mut text = String::new();
+        let mut secrets = Vec::new();
+        let mut new = |name: &str, scope, collections| {
+            let key = NewKey::new(name.to_owned(), vec![scope], collections);
+            secrets.push(key.key().to_owned());
+            text += &key.entry().unwrap();
+        };
+        new("alice", Scope::Chat, None);
+        new("bob", Scope::Chat, None);
+        new("narrow", Scope::Chat, Some(vec!["second".to_owned()]));
+        new("librarian", Scope::Documents, None);
+        new("admin", Scope::Admin, None);
+        fs::write(keys_file(&files), text).unwrap();
+        let server = Self::serve(&files, more).await;
+        let client = |at: usize| server.with_key(&secrets[at]);
+        Self {
+            alice: client(0),
+            bob: client(1),
+            narrow: client(2),
+            librarian: client(3),
+            admin: client(4),
+            files,
+            server,
+            secrets,
+        }
+    }
+
+    async fn serve(files: &Files, more: &[&str]) -> Server {
+        let second = files.dir.path().join("second.jsonl");
+        fs::copy(files.corpus(), &second).unwrap();
+        let second = format!("second={}", second.to_str().unwrap());
+        let keys = keys_file(files);
+        let mut arguments = vec!["--api-keys", keys.to_str().unwrap(), "--corpus", &second];
+        arguments.extend(more);
+        Server::start(&files.config(&arguments)).await
+    }
+
+    /// Short answers without retrievals.
+    fn short(&self) -> Value {
+        json!({"logit_bias": self.files.bias(false), "max_tokens": 6})
+    }
+}
+
+async fn told(response: Response) -> (StatusCode, Option<String>, Value) {
+    let challenge = response.headers().get("www-authenticate");
+    let challenge = challenge.map(|value| value.to_str().unwrap().to_owned());
+    let status = response.status();
+    (status, challenge, envelope(response.json().await.unwrap()))
+}
+
+#[tokio::test]
+async fn without_a_key_only_probes_and_documentation_are_open() {
+    let keyed = Keyed::new(&[]).await;
+    for open in ["/healthz", "/readyz", "/openapi.json"] {
+        assert_eq!(
+            keyed.server.get(open).await.status(),
+            StatusCode::OK,
+            "{open}"
+        );
+    }
+    // Nobody unknown is told which collections there are.
+    let ready = keyed.server.get_json("/readyz").await;
+    assert_eq!(ready["collections"], json!([]));
+    for closed in ["/v1/models", "/metrics", "/v1/no/such/route"] {
+        let (status, challenge, error) = told(keyed.server.get(closed).await).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{closed}");
+        assert_eq!(challenge.unwrap(), "Bearer realm=\"onegen\"");
+        assert_eq!(error["code"], "missing_api_key");
+    }
+    let (status, _, error) = told(keyed.server.send(&question(PERU)).await).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(error["message"].as_str().unwrap().contains("Bearer"));
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_and_not_repeated() {
+    let keyed = Keyed::new(&[]).await;
+    let right = &keyed.secrets[0];
+    for wrong in ["sk-wrong", &right[..right.len() - 1], &right.to_uppercase()] {
+        let client = keyed.server.with_key(wrong);
+        let (status, challenge, error) = told(client.send(&question(PERU)).await).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(challenge.unwrap().contains("invalid_token"));
+        assert_eq!(error["code"], "invalid_api_key");
+        assert!(!error.to_string().contains(wrong));
+    }
+    let basic = keyed
+        .server
+        .http
+        .get(format!("{}/v1/models", keyed.server.url));
+    let basic = basic.basic_auth("alice", Some(right)).send().await.unwrap();
+    assert_eq!(told(basic).await.2["code"], "missing_api_key");
+}
+
+#[tokio::test]
+async fn a_key_may_do_what_its_scopes_say_and_is_told_which_one_it_lacks() {
+    let keyed = Keyed::new(&[]).await;
+    let answer = keyed
+        .alice
+        .complete(&with(question(PERU), keyed.short()))
+        .await;
+    assert!(!content(&answer).is_empty());
+    for client in [&keyed.alice, &keyed.librarian] {
+        assert_eq!(client.get("/v1/models").await.status(), StatusCode::OK);
+    }
+    assert_eq!(keyed.admin.get("/metrics").await.status(), StatusCode::OK);
+    for (response, scope) in [
+        (keyed.librarian.send(&question(PERU)).await, "chat"),
+        (keyed.admin.send(&question(PERU)).await, "chat"),
+        (keyed.alice.get("/v1/documents").await, "documents"),
+        (keyed.alice.get("/metrics").await, "admin"),
+        (keyed.alice.get("/v1/admin/reload").await, "admin"),
+    ] {
+        let (status, challenge, error) = told(response).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(challenge.unwrap().contains(&format!("scope=\"{scope}\"")));
+        assert_eq!(error["code"], "insufficient_scope");
+        assert!(error["message"].as_str().unwrap().contains(scope));
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_open_to_those_without_a_key_where_a_flag_says_so() {
+    let keyed = Keyed::new(&["--open-metrics"]).await;
+    assert_eq!(keyed.server.get("/metrics").await.status(), StatusCode::OK);
+    let (status, ..) = told(keyed.server.get("/v1/models").await).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_browser_learns_that_a_key_is_wanted() {
+    let keyed = Keyed::new(&[]).await;
+    let url = format!("{}/v1/chat/completions", keyed.server.url);
+    let origin = ("origin", "https://example.org");
+    let request = |method| {
+        let request = keyed.server.http.request(method, &url);
+        request.header(origin.0, origin.1)
+    };
+    let preflight = request(reqwest::Method::OPTIONS)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization");
+    let preflight = preflight.send().await.unwrap();
+    assert_eq!(preflight.status(), StatusCode::OK);
+    let refused = request(reqwest::Method::POST).json(&question(PERU));
+    let refused = refused.send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert!(
+        refused
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+    assert!(refused.headers().contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
+    let keyed = Keyed::new(&[]).await;
+    let first = keyed
+        .alice
+        .complete(&with(question(PERU), keyed.short()))
+        .await;
+    let by_id = |id: &str| {
+        let next = with(question("And its currency?"), json!({"conversation": id}));
+        with(next, keyed.short())
+    };
+    // To another key it is as unknown as one that never was.
+    let (status, stolen) = keyed.bob.refused(&by_id(conversation(&first))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (_, mut never) = keyed.bob.refused(&by_id("conv_never")).await;
+    let message = never["message"].as_str().unwrap();
+    never["message"] = message.replace("conv_never", conversation(&first)).into();
+    assert_eq!(stolen, never);
+
+    let messages = json!([
+        {"role": "user", "content": PERU},
+        {"role": "assistant", "content": content(&first)},
+        {"role": "user", "content": "And its currency?"},
+    ]);
+    let seen = with(
+        json!({"model": "onegen", "messages": messages}),
+        keyed.short(),
+    );
+    let of_bob = keyed.bob.complete(&seen).await;
+    assert_ne!(conversation(&of_bob), conversation(&first));
+    let of_alice = keyed.alice.complete(&seen).await;
+    assert_eq!(conversation(&of_alice), conversation(&first));
+    let next = keyed.alice.complete(&by_id(conversation(&first))).await;
+    assert_eq!(conversation(&next), conversation(&first));
+}
+
+/// What a key finds cached of a prompt that it has never sent.
+async fn cached(client: &Client, body: &Value) -> usize {
+    let answer = client.complete(body).await;
+    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+}
+
+#[tokio::test]
+async fn a_key_cannot_tell_from_the_cache_what_another_has_asked() {
+    let keyed = Keyed::new(&[]).await;
+    let long = "The same long system prompt. ".repeat(60);
+    let body = with(question(&long), keyed.short());
+    assert_eq!(cached(&keyed.alice, &body).await, 0);
+    assert_eq!(cached(&keyed.bob, &body).await, 0);
+    // The test could not fail without sharing: the same key does share.
+    assert!(cached(&keyed.alice, &body).await > 0);
+    assert!(cached(&keyed.bob, &body).await > 0);
+}
+
+#[tokio::test]
+async fn conversations_stay_their_keys_after_a_restart() {
+    let Keyed {
+        files,
+        mut server,
+        alice,
+        secrets,
+        ..
+    } = Keyed::new(&[]).await;
+    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    let first = alice.complete(&with(question(PERU), short.clone())).await;
+    server.stop();
+    server.stopped().await;
+    let next = json!({"conversation": conversation(&first)});
+    let next = with(with(question("And its currency?"), next), short);
+
+    let server = Keyed::serve(&files, &[]).await;
+    let (status, _) = server.with_key(&secrets[1]).refused(&next).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let second = server.with_key(&secrets[0]).complete(&next).await;
+    assert_eq!(conversation(&second), conversation(&first));
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_conversation_of_a_server_without_keys_is_no_keys() {
+    let files = Files::new();
+    let mut server = files.serve().await;
+    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    let first = server.complete(&with(question(PERU), short.clone())).await;
+    server.stop();
+    server.stopped().await;
+    let key = NewKey::new("alice".to_owned(), vec![Scope::Chat], None);
+    let secret = key.key().to_owned();
+    fs::write(keys_file(&files), key.entry().unwrap()).unwrap();
+    let server = Keyed::serve(&files, &[]).await;
+    let next = json!({"conversation": conversation(&first)});
+    let next = with(with(question("And its currency?"), next), short);
+    let (status, _) = server.with_key(&secret).refused(&next).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_key_that_names_collections_knows_of_no_others() {
+    let keyed = Keyed::new(&[]).await;
+    let forced = |collection: Value| {
+        let retrieval = json!({"forced": true, "collection": collection});
+        with(
+            question(PERU),
+            json!({"retrieval": retrieval, "max_tokens": 4}),
+        )
+    };
+    let searched = |answer: Value| answer["onegen"]["retrievals"][0]["collection"].clone();
+    assert_eq!(
+        searched(keyed.alice.complete(&forced(Value::Null)).await),
+        "default"
+    );
+    // The only one that it knows is its default one.
+    assert_eq!(
+        searched(keyed.narrow.complete(&forced(Value::Null)).await),
+        "second"
+    );
+    let (status, error) = keyed.narrow.refused(&forced("default".into())).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(error["code"], "collection_not_found");
+    let (_, never) = keyed.narrow.refused(&forced("never".into())).await;
+    let message = never["message"].as_str().unwrap();
+    assert_eq!(error["message"], message.replace("never", "default"));
+    assert!(message.contains("\"second\""), "{message}");
+}

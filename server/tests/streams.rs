@@ -1,0 +1,288 @@
+//! Streams that wait, that are slow, that are lost and gone on with.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{Client, Files, Server, chunks, envelope, question, with};
+use onegen_server::{NewKey, Scope};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+fn body(files: &Files, tokens: usize, fields: Value) -> Value {
+    let answer = json!({"logit_bias": files.bias(false), "max_tokens": tokens, "stream": true});
+    with(with(question("Hello!"), answer), fields)
+}
+
+fn resumable(files: &Files, tokens: usize) -> Value {
+    body(files, tokens, json!({"resumable": true}))
+}
+
+async fn idle(server: &Client) {
+    let since = Instant::now();
+    while server.metric("onegen_num_requests_running").await > 0.0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "still running");
+    }
+}
+
+fn conversation(response: &Response) -> String {
+    let header = &response.headers()["onegen-conversation"];
+    header.to_str().unwrap().to_owned()
+}
+
+/// The events of a stream with their ids.
+fn numbered(stream: &str) -> Vec<(usize, String)> {
+    let events = stream
+        .split("\n\n")
+        .filter(|event| event.contains("data: "));
+    events
+        .map(|event| {
+            let field = |name: &str| {
+                let mut lines = event.lines();
+                lines.find_map(|line| Some(line.strip_prefix(name)?.to_owned()))
+            };
+            let id = field("id: ").unwrap().parse().unwrap();
+            (id, field("data: ").unwrap())
+        })
+        .collect()
+}
+
+async fn resume(server: &Client, conversation: &str, from: &str) -> Response {
+    server
+        .get(&format!("/v1/stream?conv_id={conversation}{from}"))
+        .await
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_sends_comments() {
+    let files = Files::new();
+    let arguments = ["--heartbeat", "0.02", "--max-running", "1"];
+    let server = Server::start(&files.config(&arguments)).await;
+    let first = server.send(&body(&files, 3900, json!({}))).await;
+    let waiting = server.send(&body(&files, 4, json!({}))).await;
+    for (name, value) in [("cache-control", "no-cache"), ("x-accel-buffering", "no")] {
+        assert_eq!(waiting.headers()[name], value);
+    }
+    let text = waiting.text().await.unwrap();
+    assert!(text.contains(": keep-alive\n\n"), "{text}");
+    assert!(!chunks(&text).is_empty());
+    drop(first);
+
+    let quiet = Server::start(&Files::new().config(&["--heartbeat", "0"])).await;
+    let text = quiet.send(&body(&files, 4, json!({}))).await;
+    let text = text.text().await.unwrap();
+    assert!(!text.lines().any(|line| line.starts_with(':')), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_up_nobody_and_loses_nothing() {
+    let files = Files::new();
+    let server = files.serve().await;
+    // Some kilobyte a token.
+    let body = body(&files, 3500, json!({"logprobs": true, "top_logprobs": 20})).to_string();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut slow = socket.connect(address.parse().unwrap()).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let running = "onegen_num_requests_running";
+    while server.metric(running).await < 1.0 {}
+
+    // Others are answered meanwhile, and the turn comes to its end.
+    let others = json!({"logit_bias": files.bias(false), "max_tokens": 8});
+    server.complete(&with(question("Hello!"), others)).await;
+    idle(&server).await;
+    // Its own end is not told yet: more is on its way than the system keeps of a connection.
+    let finished = "onegen_request_success_total{finished_reason=\"length\"}";
+    assert_eq!(server.metric(finished).await, 1.0);
+    // Only now does it read.
+    let mut text = String::new();
+    slow.read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("\"finish_reason\":\"length\""));
+    assert!(text.contains("data: [DONE]"));
+}
+
+#[tokio::test]
+async fn a_resumable_turn_goes_on_without_its_client_and_is_read_again_from_any_event() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let mut lost = server.send(&resumable(&files, 2000)).await;
+    let id = conversation(&lost);
+    lost.chunk().await.unwrap().unwrap();
+    drop(lost);
+    // While it runs, and once more when it is over.
+    let running = resume(&server, &id, "").await;
+    assert_eq!(running.status(), StatusCode::OK);
+    assert_eq!(running.headers()["content-type"], "text/event-stream");
+    let all = numbered(&running.text().await.unwrap());
+    assert!(all.len() > 100);
+    assert!(all.iter().enumerate().all(|(at, (id, _))| at == *id));
+    assert_eq!(all.last().unwrap().1, "[DONE]");
+    let finish: Value = serde_json::from_str(&all[all.len() - 2].1).unwrap();
+    assert_eq!(finish["onegen"]["conversation"], id);
+    idle(&server).await;
+    let rest = resume(&server, &id, "&from=7").await.text().await.unwrap();
+    assert_eq!(numbered(&rest), all[7..]);
+    // As browsers do it.
+    let url = format!("{}/v1/stream?conv_id={id}", server.url);
+    let again = server
+        .http
+        .get(url)
+        .header("last-event-id", "6")
+        .send()
+        .await;
+    assert_eq!(again.unwrap().text().await.unwrap(), rest);
+    let beyond = resume(&server, &id, "&from=999999").await;
+    assert_eq!(beyond.text().await.unwrap(), "");
+
+    // Its turn is part of the conversation.
+    let next = json!({"conversation": id, "stream": false, "resumable": null, "max_tokens": 4});
+    server.complete(&with(resumable(&files, 4), next)).await;
+}
+
+#[tokio::test]
+async fn the_first_reader_gets_what_later_ones_get() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let first = server.send(&resumable(&files, 50)).await;
+    let id = conversation(&first);
+    let first = first.text().await.unwrap();
+    assert_eq!(resume(&server, &id, "").await.text().await.unwrap(), first);
+    chunks(&first);
+}
+
+#[tokio::test]
+async fn a_turn_that_is_not_resumable_ends_with_its_client() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let mut response = server.send(&body(&files, 3900, json!({}))).await;
+    assert!(!response.headers().contains_key("onegen-conversation"));
+    response.chunk().await.unwrap().unwrap();
+    drop(response);
+    idle(&server).await;
+    let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
+    assert_eq!(server.metric(aborted).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_resumable_turn_is_stopped_on_demand_and_leaves_no_trace() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let response = server.send(&resumable(&files, 3900)).await;
+    let url = format!(
+        "{}/v1/stream?conv_id={}",
+        server.url,
+        conversation(&response)
+    );
+    let stopped = server.http.delete(&url).send().await.unwrap();
+    assert_eq!(stopped.status(), StatusCode::NO_CONTENT);
+    // Its readers come to an end too.
+    assert!(!response.text().await.unwrap().contains("[DONE]"));
+    idle(&server).await;
+    assert_eq!(server.metric("onegen_conversations").await, 0.0);
+    let again = server.http.delete(&url).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_recording_is_kept_for_a_while_and_its_owner_only() {
+    let files = Files::new();
+    let keys = files.dir.path().join("keys.toml");
+    let made = ["alice", "bob"].map(|name| {
+        let key = NewKey::new(name.to_owned(), vec![Scope::Chat], None);
+        (key.key().to_owned(), key.entry().unwrap())
+    });
+    fs::write(
+        &keys,
+        made.iter()
+            .map(|(_, entry)| entry.as_str())
+            .collect::<String>(),
+    )
+    .unwrap();
+    let arguments = ["--api-keys", keys.to_str().unwrap(), "--retention", "0.5"];
+    let server = Server::start(&files.config(&arguments)).await;
+    let [alice, bob] = [0, 1].map(|at: usize| server.with_key(&made[at].0));
+    let response = alice.send(&resumable(&files, 4)).await;
+    let id = conversation(&response);
+    response.text().await.unwrap();
+    let ended = Instant::now();
+    let status = resume(&alice, &id, "").await.status();
+    // A slow machine has forgotten it already, which is what is tested below.
+    assert!(status == StatusCode::OK || ended.elapsed() > Duration::from_millis(400));
+    let foreign = resume(&bob, &id, "").await;
+    assert_eq!(foreign.status(), StatusCode::NOT_FOUND);
+    let error = envelope(foreign.json().await.unwrap());
+    assert_eq!(error["code"], "stream_not_found");
+    assert_eq!(
+        resume(&server, &id, "").await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+    while resume(&alice, &id, "").await.status() == StatusCode::OK {
+        assert!(ended.elapsed() < Duration::from_secs(20), "kept");
+    }
+    assert!(ended.elapsed() >= Duration::from_millis(450));
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let whole = json!({"resumable": true, "max_tokens": 4});
+    let (status, error) = server.refused(&with(question("Hello!"), whole)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(error["param"], "resumable");
+    for (path, status) in [
+        ("/v1/stream", StatusCode::BAD_REQUEST),
+        ("/v1/stream?conv_id=a&from=x", StatusCode::BAD_REQUEST),
+        ("/v1/stream?conv_id=never", StatusCode::NOT_FOUND),
+    ] {
+        let response = server.get(path).await;
+        assert_eq!(response.status(), status, "{path}");
+        envelope(response.json().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn while_it_stops_the_server_says_so_and_takes_nothing_new() {
+    let files = Files::new();
+    let mut server = files.serve().await;
+    // Nobody reads it: it counts all the same.
+    let mut response = server.send(&resumable(&files, 3900)).await;
+    response.chunk().await.unwrap().unwrap();
+    server.stop();
+    let since = Instant::now();
+    let mut ready = server.get("/readyz").await;
+    while ready.status() != StatusCode::SERVICE_UNAVAILABLE {
+        assert!(since.elapsed() < Duration::from_secs(5), "still ready");
+        ready = server.get("/readyz").await;
+    }
+    let ready: Value = ready.json().await.unwrap();
+    assert_eq!(ready["status"], "draining");
+    let (status, error) = server.refused(&question("Hello!")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(error["code"], "shutting_down");
+    let text = response.text().await.unwrap();
+    assert!(text.contains("[DONE]"));
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn what_takes_longer_than_the_drain_timeout_is_cut_off() {
+    let files = Files::new();
+    let mut server = Server::start(&files.config(&["--drain-timeout", "0.05"])).await;
+    let mut response = server.send(&body(&files, 3900, json!({}))).await;
+    response.chunk().await.unwrap().unwrap();
+    let since = Instant::now();
+    server.stop();
+    server.stopped().await;
+    assert!(since.elapsed() < Duration::from_secs(5));
+}
