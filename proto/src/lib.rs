@@ -8,11 +8,14 @@
 //! here is validated beyond its JSON type.
 
 mod chat;
+mod conversations;
+mod documents;
 mod errors;
 mod health;
 mod models;
 mod receipts;
 mod usage;
+mod vector_stores;
 
 pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
@@ -22,8 +25,21 @@ pub use chat::{
     ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, StructuredOutputs, TokenLogprob,
     TopLogprob, UrlCitation,
 };
+pub use conversations::{
+    Conversation, ConversationExtension, ConversationItem, ConversationItemList,
+    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ListItems,
+    MessageItem, NewItem, RebuiltConversation, RetrievalItem,
+};
+pub use documents::{
+    DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,
+    StoredDocument, StoredPassage, UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
+};
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
 pub use usage::{PromptTokensDetails, Usage};
+pub use vector_stores::{
+    RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
+    VectorStoreSearchRequest, VectorStoreSearchResult,
+};

@@ -10,12 +10,14 @@ use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
+use crate::embedding::Embedding;
 use crate::errors::ApiError;
 use crate::metrics::Metrics;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) engine: Engine,
+    pub(crate) embedding: Embedding,
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
@@ -65,7 +67,8 @@ impl App {
         let transcripts = conversations_dir.join("transcripts");
         let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
+            embedding: Embedding::new(engine.model().clone()),
             engine,
             collections,
             model: ServedModel {
@@ -76,7 +79,9 @@ impl App {
             conversations,
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
-        }))
+        });
+        futures::executor::block_on(app.forget_what_is_gone());
+        Ok(app)
     }
 
     /// The model's name in requests.

@@ -86,17 +86,22 @@ impl Collections {
         })
     }
 
-    /// The collection of a name, or the default one.
+    /// The collection of a name, or the default one. `param` is the field that holds the name.
     ///
     /// # Errors
     /// [`ApiError::CollectionNotFound`] names those that there are.
-    pub(crate) fn get(&self, name: Option<&str>) -> Result<&Arc<Collection>, ApiError> {
+    pub(crate) fn get(
+        &self,
+        name: Option<&str>,
+        param: &'static str,
+    ) -> Result<&Arc<Collection>, ApiError> {
         let Some(name) = name else {
             return Ok(&self.default);
         };
         let named = self.all().find(|collection| collection.name == name);
         named.ok_or_else(|| ApiError::CollectionNotFound {
             collection: name.to_owned(),
+            param,
             served: self.iter().map(|c| format!("{:?}", c.name)).collect(),
         })
     }

@@ -12,6 +12,16 @@ use crate::routes;
     ),
     paths(
         routes::chat::complete,
+        routes::conversations::create,
+        routes::conversations::get,
+        routes::conversations::delete,
+        routes::conversations::list_items,
+        routes::conversations::fork,
+        routes::conversations::rebuild,
+        routes::documents::upsert,
+        routes::documents::get,
+        routes::documents::delete,
+        routes::vector_stores::search,
         routes::models::list,
         routes::health::healthz,
         routes::health::readyz,
@@ -19,6 +29,8 @@ use crate::routes;
     ),
     tags(
         (name = "chat", description = "Conversations with the model"),
+        (name = "conversations", description = "What the server remembers of them"),
+        (name = "documents", description = "What can be retrieved, changed while it is served"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     )

@@ -1,5 +1,6 @@
 //! Transcripts on the disk, a JSON file for each conversation, replaced whole after each turn.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -7,10 +8,14 @@ use std::path::{Path, PathBuf};
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::conversations::Transcript;
+use crate::conversations::{About, Transcript};
+use crate::past_retrievals::PastRetrieval;
 
 const FINISHED: &str = "json";
 const UNFINISHED: &str = "tmp";
+
+/// What a file holds.
+type Found = (ConversationId, Transcript, About);
 
 /// A directory of transcripts.
 pub(crate) struct TranscriptFiles {
@@ -20,9 +25,14 @@ pub(crate) struct TranscriptFiles {
 #[derive(Serialize, Deserialize)]
 struct Record {
     conversation: String,
+    /// Seconds since 1970.
+    created: u64,
+    metadata: BTreeMap<String, String>,
     named: bool,
     log_len: usize,
     messages: Vec<Message>,
+    /// Not to be left out: of a conversation without it nobody knows what it has read.
+    retrievals: Vec<PastRetrieval>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,7 +55,7 @@ impl TranscriptFiles {
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<(ConversationId, Transcript)>)> {
+    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<Found>)> {
         fs::create_dir_all(dir)?;
         let mut paths = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -72,12 +82,20 @@ impl TranscriptFiles {
     ///
     /// # Errors
     /// A file could not be written.
-    pub(crate) fn write(&self, id: &ConversationId, transcript: &Transcript) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        id: &ConversationId,
+        transcript: &Transcript,
+        about: &About,
+    ) -> io::Result<()> {
         let record = Record {
             conversation: id.to_string(),
+            created: about.created,
+            metadata: about.metadata.clone(),
             named: transcript.named,
             log_len: transcript.log_len,
             messages: transcript.messages.iter().map(Message::of).collect(),
+            retrievals: transcript.retrievals.clone(),
         };
         let unfinished = self.path(id, UNFINISHED);
         fs::write(&unfinished, serde_json::to_vec(&record)?)?;
@@ -103,15 +121,20 @@ impl TranscriptFiles {
     }
 }
 
-fn read(path: &Path) -> io::Result<(ConversationId, Transcript)> {
+fn read(path: &Path) -> io::Result<Found> {
     let record: Record = serde_json::from_slice(&fs::read(path)?)?;
     let messages = record.messages.into_iter();
     let transcript = Transcript {
         messages: messages.map(Message::into_chat).collect(),
         log_len: record.log_len,
         named: record.named,
+        retrievals: record.retrievals,
     };
-    Ok((record.conversation.into(), transcript))
+    let about = About {
+        created: record.created,
+        metadata: record.metadata,
+    };
+    Ok((record.conversation.into(), transcript, about))
 }
 
 impl Message {

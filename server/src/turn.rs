@@ -10,10 +10,12 @@ use onegen_engine::{
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::collections::Collection;
 use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
+use crate::past_retrievals::PastRetrieval;
 use crate::retrieval::AskedRetrieval;
 
 /// What a client asks, validated.
@@ -39,6 +41,9 @@ pub(crate) struct LiveTurn {
     /// The whole transcript up to the answer.
     messages: Vec<ChatMessage>,
     named: bool,
+    /// Those of earlier turns.
+    retrievals: Vec<PastRetrieval>,
+    collection: Arc<Collection>,
     /// The field that constrains the text.
     constrained_by: Option<&'static str>,
     text: String,
@@ -64,6 +69,8 @@ struct Place {
     /// The whole visible transcript, new messages included.
     messages: Vec<ChatMessage>,
     named: bool,
+    /// What the conversation has read so far.
+    retrievals: Vec<PastRetrieval>,
 }
 
 /// What the engine has of a conversation that goes on.
@@ -79,8 +86,8 @@ impl TurnRequest {
     /// Finds the conversation that the request continues and hands it to the engine.
     ///
     /// # Errors
-    /// The request names a conversation that is not there or busy, does not fit the context, or is
-    /// one too many.
+    /// The request names a conversation that is not there, busy, or has read what is gone; it does not
+    /// fit the context, or is one too many.
     pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
         match self.conversation.clone() {
             Some(id) => self.continue_named(app, id).await,
@@ -96,6 +103,7 @@ impl TurnRequest {
         let Some(transcript) = app.conversations.get(&id) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
+        app.refuse_if_gone(&id, &transcript.retrievals).await?;
         let known = Known {
             messages: transcript.messages.len(),
             log_len: transcript.log_len,
@@ -106,10 +114,11 @@ impl TurnRequest {
             conversation: id.clone(),
             messages,
             named: true,
+            retrievals: transcript.retrievals,
         };
         match app.engine.conversation(&id).await {
             Some(info) if info.busy => Err(ApiError::ConversationBusy(id.to_string())),
-            Some(info) if info.log.len() >= known.log_len => {
+            Some(info) if known.log_len > 0 && info.log.len() >= known.log_len => {
                 // It may hold the end of a turn whose client went away before it came, or whose server
                 // was killed. What the client has seen is the truth.
                 let ahead = info.log.len() > known.log_len;
@@ -147,6 +156,7 @@ impl TurnRequest {
             conversation: format!("conv_{}", Uuid::new_v4().simple()).into(),
             messages: self.messages.clone(),
             named: false,
+            retrievals: Vec::new(),
         };
         self.begin(app, place).await
     }
@@ -157,6 +167,10 @@ impl TurnRequest {
         recognised: Recognised,
     ) -> Result<LiveTurn, ApiError> {
         let id = recognised.id;
+        // Nobody has asked for this very conversation, and a new one holds nothing that is gone.
+        if !app.gone(&recognised.retrievals).await?.is_empty() {
+            return Err(ApiError::ConversationNotFound(id.to_string()));
+        }
         let Some(info) = app.engine.conversation(&id).await else {
             app.conversations.forget(&id);
             return Err(ApiError::ConversationNotFound(id.to_string()));
@@ -165,6 +179,7 @@ impl TurnRequest {
             conversation: id,
             messages: self.messages.clone(),
             named: false,
+            retrievals: recognised.retrievals,
         };
         let known = Known {
             messages: recognised.known_messages,
@@ -174,8 +189,11 @@ impl TurnRequest {
         self.append(app, place, known, log_end).await
     }
 
-    /// Begins a log with all messages of the transcript.
-    async fn begin(&self, app: &Arc<App>, place: Place) -> Result<LiveTurn, ApiError> {
+    /// Begins a log with all messages of the transcript. It holds no passage then.
+    async fn begin(&self, app: &Arc<App>, mut place: Place) -> Result<LiveTurn, ApiError> {
+        for retrieval in &mut place.retrievals {
+            retrieval.held = false;
+        }
         let messages = place.messages.clone();
         let prompt = encode(app, move |tokens| tokens.encode_chat(&messages)).await?;
         self.submit(app, place, prompt, 0).await
@@ -226,6 +244,8 @@ impl TurnRequest {
             observation: Observation::new(app.metrics.clone(), self.received),
             messages: place.messages,
             named: place.named,
+            retrievals: place.retrievals,
+            collection: self.retrieval.collection().clone(),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             text: String::new(),
         })
@@ -266,9 +286,9 @@ impl LiveTurn {
                     messages,
                     log_len: summary.log_len,
                     named: self.named,
+                    retrievals: std::mem::take(&mut self.retrievals),
                 };
-                self.remember(summary.conversation.clone(), transcript)
-                    .await;
+                self.remember(transcript, &summary).await;
                 TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
@@ -284,11 +304,27 @@ impl LiveTurn {
     }
 
     /// Before the client hears of the end: what it has seen, a restart must know.
-    async fn remember(&self, id: ConversationId, transcript: Transcript) {
-        let app = self.app.clone();
-        let write = move || app.conversations.remember(id, transcript);
-        if let Err(panicked) = tokio::task::spawn_blocking(write).await {
-            tracing::error!(%panicked, "a transcript was not remembered");
+    async fn remember(&self, mut transcript: Transcript, summary: &TurnSummary) {
+        let (app, collection) = (self.app.clone(), self.collection.clone());
+        let id = summary.conversation.clone();
+        let receipts = summary.retrievals.clone();
+        let write = move || {
+            let answer = transcript.messages.len() - 1;
+            let read = receipts.iter();
+            let read = read.filter_map(|receipt| PastRetrieval::new(receipt, &collection, answer));
+            transcript.retrievals.extend(read);
+            let retrievals = transcript.retrievals.clone();
+            app.conversations.remember(id, transcript);
+            retrievals
+        };
+        match tokio::task::spawn_blocking(write).await {
+            // A document may have gone while it was read. Whoever deletes one looks at what is
+            // remembered after it is gone, and here it is the other way round: one of both notices.
+            Ok(retrievals) => {
+                let id = summary.conversation.clone();
+                self.app.drop_if_gone(vec![(id, retrievals)]).await;
+            }
+            Err(panicked) => tracing::error!(%panicked, "a transcript was not remembered"),
         }
     }
 }

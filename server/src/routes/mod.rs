@@ -1,6 +1,9 @@
 //! The routes, one file a noun.
 
 pub(crate) mod chat;
+pub(crate) mod conversations;
+pub(crate) mod documents;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod vector_stores;

@@ -45,7 +45,7 @@ pub(crate) async fn complete(
     let received = Instant::now();
     let (request, delivery) = validate(body, &app.model, &app.collections, received)?;
     let logprobs = request.sampling.logprobs.is_some();
-    let collection = request.retrieval.collection().to_owned();
+    let collection = request.retrieval.collection().name().to_owned();
     let turn = request.start(&app).await?;
     let answer = Answer::new(app.model.name.clone(), collection, logprobs);
     match delivery {

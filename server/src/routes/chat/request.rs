@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use onegen_engine::{ChatMessage, Role as EngineRole, SamplingParams};
-use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, Role, Stop};
+use onegen_engine::{ChatMessage, SamplingParams};
+use onegen_proto::{ChatCompletionRequest, RequestMessage, Role, Stop};
 use serde_json::Value;
 
 use crate::app::ServedModel;
@@ -14,6 +14,7 @@ use crate::collections::Collections;
 use crate::constraint::AskedConstraint;
 use crate::errors::ApiError;
 use crate::json::typed;
+use crate::messages::{role, text};
 use crate::retrieval::AskedRetrieval;
 use crate::turn::TurnRequest;
 
@@ -148,34 +149,12 @@ fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError>
         .into_iter()
         .enumerate()
         .map(|(at, message)| {
-            let role = match message.role {
-                Role::System | Role::Developer => EngineRole::System,
-                Role::User => EngineRole::User,
-                Role::Assistant => EngineRole::Assistant,
-            };
-            Ok(ChatMessage::new(role, text(message.content, at)?))
-        })
-        .collect()
-}
-
-fn text(content: Content, message: usize) -> Result<String, ApiError> {
-    let parts = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Parts(parts) => parts,
-    };
-    parts
-        .into_iter()
-        .enumerate()
-        .map(|(at, part)| {
-            let param = format!("messages[{message}].content[{at}]");
-            if part.kind != "text" {
-                let kind = part.kind;
-                return Err(ApiError::Unsupported {
-                    param: format!("{param}.type {kind:?}"),
-                });
-            }
-            let missing = || ApiError::invalid(format!("{param}.text"), "is missing");
-            part.text.ok_or_else(missing)
+            let text = text(
+                message.content,
+                &["text"],
+                &format!("messages[{at}].content"),
+            )?;
+            Ok(ChatMessage::new(role(message.role), text))
         })
         .collect()
 }
@@ -348,7 +327,7 @@ mod tests {
         let (turn, _) = validated(json!({"retrieval": options})).unwrap();
         assert!(!turn.retrieval.params.enabled);
         assert_eq!(turn.retrieval.params.k, 3);
-        assert_eq!(turn.retrieval.collection(), "default");
+        assert_eq!(turn.retrieval.collection().name(), "default");
         assert_eq!(
             fault(json!({"retrieval": {"filters": {}}})),
             "retrieval.filters"
