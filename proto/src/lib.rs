@@ -8,8 +8,10 @@
 //! here is validated beyond its JSON type.
 
 mod chat;
+mod completions;
 mod conversations;
 mod documents;
+mod embeddings;
 mod errors;
 mod health;
 mod models;
@@ -25,6 +27,9 @@ pub use chat::{
     ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, StructuredOutputs, TokenLogprob,
     TopLogprob, UrlCitation,
 };
+pub use completions::{
+    Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,
+};
 pub use conversations::{
     Conversation, ConversationExtension, ConversationItem, ConversationItemList,
     CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ListItems,
@@ -33,6 +38,10 @@ pub use conversations::{
 pub use documents::{
     DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,
     StoredDocument, StoredPassage, UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
+};
+pub use embeddings::{
+    Embedding, EmbeddingInput, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest,
+    EncodingFormat, InputType,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};

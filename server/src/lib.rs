@@ -31,6 +31,7 @@ mod routes;
 mod serve;
 mod transcript_files;
 mod turn;
+mod unsupported;
 
 pub use app::App;
 pub use collections::{Collection, Collections};

@@ -22,6 +22,8 @@ use crate::routes;
         routes::documents::get,
         routes::documents::delete,
         routes::vector_stores::search,
+        routes::embeddings::embed,
+        routes::completions::complete,
         routes::models::list,
         routes::health::healthz,
         routes::health::readyz,
@@ -29,8 +31,10 @@ use crate::routes;
     ),
     tags(
         (name = "chat", description = "Conversations with the model"),
+        (name = "completions", description = "Plain text, gone on with"),
         (name = "conversations", description = "What the server remembers of them"),
         (name = "documents", description = "What can be retrieved, changed while it is served"),
+        (name = "embeddings", description = "Texts as vectors"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     )

@@ -17,7 +17,9 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::BODY_LIMIT_BYTES;
 use crate::openapi::openapi;
-use crate::routes::{chat, conversations, documents, health, metrics, models, vector_stores};
+use crate::routes::{
+    chat, completions, conversations, documents, embeddings, health, metrics, models, vector_stores,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -48,6 +50,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             get(documents::get).delete(documents::delete),
         )
         .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
+        .route("/v1/completions", post(completions::complete))
+        .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/models", get(models::list))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

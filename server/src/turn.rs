@@ -33,16 +33,23 @@ pub(crate) struct TurnRequest {
     pub(crate) received: Instant,
 }
 
+/// A text to go on with, validated: no messages, and no conversation afterwards.
+#[derive(Debug, Clone)]
+pub(crate) struct TextRequest {
+    pub(crate) prompt: String,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) retrieval: AskedRetrieval,
+    /// When the request came.
+    pub(crate) received: Instant,
+}
+
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
 pub(crate) struct LiveTurn {
     app: Arc<App>,
     turn: Turn,
     observation: Observation,
-    /// The whole transcript up to the answer.
-    messages: Vec<ChatMessage>,
-    named: bool,
-    /// Those of earlier turns.
-    retrievals: Vec<PastRetrieval>,
+    /// The transcript up to the answer; none of a turn that belongs to no conversation.
+    transcript: Option<Transcript>,
     collection: Arc<Collection>,
     /// The field that constrains the text.
     constrained_by: Option<&'static str>,
@@ -230,6 +237,7 @@ impl TurnRequest {
         let request = Request {
             conversation: place.conversation,
             prompt,
+            trims_text: true,
             // **Invariant:** nothing is appended to a log that somebody else has continued.
             expected_log_len: Some(log_len),
             sampling: self.sampling.clone(),
@@ -242,11 +250,46 @@ impl TurnRequest {
             app: app.clone(),
             turn,
             observation: Observation::new(app.metrics.clone(), self.received),
-            messages: place.messages,
-            named: place.named,
-            retrievals: place.retrievals,
+            transcript: Some(Transcript {
+                messages: place.messages,
+                log_len: 0,
+                named: place.named,
+                retrievals: place.retrievals,
+            }),
             collection: self.retrieval.collection().clone(),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
+            text: String::new(),
+        })
+    }
+}
+
+impl TextRequest {
+    /// Hands the text to the engine, as a conversation that nobody can continue.
+    ///
+    /// # Errors
+    /// The text does not fit the context, or the request is one too many.
+    pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        let text = self.prompt;
+        let prompt = encode(app, move |tokens| tokens.encode_text(&text)).await?;
+        let request = Request {
+            conversation: format!("text_{}", Uuid::new_v4().simple()).into(),
+            prompt,
+            // What goes on after a word begins with a space.
+            trims_text: false,
+            expected_log_len: Some(0),
+            sampling: self.sampling,
+            retrieval: self.retrieval.params.clone(),
+            retriever: Some(self.retrieval.retriever.clone()),
+            grammar: None,
+        };
+        let turn = app.engine.submit(request).await?;
+        Ok(LiveTurn {
+            app: app.clone(),
+            turn,
+            observation: Observation::new(app.metrics.clone(), self.received),
+            transcript: None,
+            collection: self.retrieval.collection().clone(),
+            constrained_by: None,
             text: String::new(),
         })
     }
@@ -280,15 +323,16 @@ impl LiveTurn {
             Event::Finished(summary) => {
                 self.observation.finished(&summary);
                 let text = std::mem::take(&mut self.text);
-                let mut messages = std::mem::take(&mut self.messages);
-                messages.push(ChatMessage::new(Role::Assistant, text.clone()));
-                let transcript = Transcript {
-                    messages,
-                    log_len: summary.log_len,
-                    named: self.named,
-                    retrievals: std::mem::take(&mut self.retrievals),
-                };
-                self.remember(transcript, &summary).await;
+                match self.transcript.take() {
+                    Some(mut transcript) => {
+                        let answer = ChatMessage::new(Role::Assistant, text.clone());
+                        transcript.messages.push(answer);
+                        transcript.log_len = summary.log_len;
+                        self.remember(transcript, &summary).await;
+                    }
+                    // Fails only when the engine has forgotten it already.
+                    None => _ = self.app.engine.delete(&summary.conversation).await,
+                }
                 TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {

@@ -3,7 +3,6 @@
 mod answer;
 mod request;
 mod stream;
-mod unsupported;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +18,11 @@ use crate::json::JsonBody;
 use crate::turn::{LiveTurn, TurnEvent};
 
 use answer::Answer;
-use request::{Delivery, validate};
+use request::validate;
+
+pub(super) use answer::{finish_reason, usage};
+pub(super) use request::{Delivery, delivery, sampling};
+pub(super) use stream::{data, done, event_stream};
 
 /// Answers the last message of a conversation, retrieving passages while it writes.
 #[utoipa::path(

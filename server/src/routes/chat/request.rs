@@ -17,12 +17,11 @@ use crate::json::typed;
 use crate::messages::{role, text};
 use crate::retrieval::AskedRetrieval;
 use crate::turn::TurnRequest;
-
-use super::unsupported::refuse_unsupported;
+use crate::unsupported::refuse_unsupported;
 
 /// How the answer goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(in crate::routes) enum Delivery {
     /// At once.
     Whole,
     /// As server-sent events.
@@ -31,8 +30,8 @@ pub(super) enum Delivery {
 
 /// What a stream holds beside the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StreamDelivery {
-    pub(super) include_usage: bool,
+pub(in crate::routes) struct StreamDelivery {
+    pub(in crate::routes) include_usage: bool,
 }
 
 /// Validates a request for a chat completion.
@@ -64,7 +63,7 @@ pub(super) fn validate(
     Ok((turn, delivery))
 }
 
-fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
+pub(in crate::routes) fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
     let options = request.stream_options.as_ref();
     match (request.stream.unwrap_or(false), options) {
         (false, Some(_)) => Err(ApiError::invalid(
@@ -78,7 +77,9 @@ fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
     }
 }
 
-fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError> {
+pub(in crate::routes) fn sampling(
+    request: &ChatCompletionRequest,
+) -> Result<SamplingParams, ApiError> {
     let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
         (Some(new), Some(old)) if new != old => {
             return Err(ApiError::invalid(

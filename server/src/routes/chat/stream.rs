@@ -20,10 +20,16 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Streams a turn. A client that goes away drops the body, and with it the turn.
 pub(super) fn response(turn: LiveTurn, answer: Answer, delivery: StreamDelivery) -> Response {
+    event_stream(events(turn, answer, delivery))
+}
+
+/// A response of events, each sent at once.
+pub(in crate::routes) fn event_stream(
+    events: impl Stream<Item = Result<Event, axum::Error>> + Send + 'static,
+) -> Response {
     // Without this nginx collects the events before it passes them on.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     let heartbeat = KeepAlive::new().interval(HEARTBEAT);
-    let events = events(turn, answer, delivery);
     (unbuffered, Sse::new(events).keep_alive(heartbeat)).into_response()
 }
 
@@ -49,7 +55,6 @@ struct Writer {
 
 impl Writer {
     fn on(&self, event: TurnEvent) -> Vec<Result<Event, axum::Error>> {
-        let done = Ok(Event::default().data("[DONE]"));
         match event {
             TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
             TurnEvent::Retrieval(receipt) => vec![self.chunk(self.answer.retrieval(&receipt))],
@@ -63,11 +68,11 @@ impl Writer {
                 if self.delivery.include_usage {
                     events.push(self.chunk(self.answer.usage(&summary)));
                 }
-                events.push(done);
+                events.push(done());
                 events
             }
             // The headers are gone, so the status cannot tell.
-            TurnEvent::Failed(error) => vec![data(&error.envelope()), done],
+            TurnEvent::Failed(error) => vec![data(&error.envelope()), done()],
         }
     }
 
@@ -79,7 +84,13 @@ impl Writer {
     }
 }
 
-fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
+/// The last event.
+pub(in crate::routes) fn done() -> Result<Event, axum::Error> {
+    Ok(Event::default().data("[DONE]"))
+}
+
+/// A value as an event.
+pub(in crate::routes) fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
     Event::default().json_data(value)
 }
 
