@@ -21,11 +21,12 @@ mod vector_stores;
 
 pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
-    ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,
-    CompletionExtension, Content, ContentPart, ConversationReference, Delta, FinishReason,
-    JsonSchemaFormat, Logprobs, RequestMessage, ResponseFormat, ResponseFormatType,
-    ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, StructuredOutputs, TokenLogprob,
-    TopLogprob, UrlCitation,
+    ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,
+    ChunkExtension, CompletionExtension, Content, ContentPart, ConversationReference, Delta,
+    FinishReason, JsonSchemaFormat, Logprobs, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata,
+    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseFormatType, ResponseMessage,
+    RetrievalOptions, Role, Stop, StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob,
+    TopLogprob, UiMessageMetadata, UiMessagePart, UrlCitation,
 };
 pub use completions::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,

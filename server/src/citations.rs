@@ -67,15 +67,11 @@ pub(crate) fn citations(content: &str, read: &[Read<'_>]) -> Vec<UrlCitation> {
         let end = read.get(index + 1).map_or(characters.len(), start);
         let text = trimmed(&characters, start(passage)..end);
         let url = passage.url.map(str::to_owned);
-        let title = match passage.title.is_empty() {
-            true => passage.id,
-            false => passage.title,
-        };
         UrlCitation {
             start_index: text.start,
             end_index: text.end,
             url: url.unwrap_or_else(|| passage_url(passage.id)),
-            title: title.to_owned(),
+            title: passage_name(passage.id, passage.title).to_owned(),
         }
     });
     each.collect()
@@ -93,8 +89,16 @@ fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {
     range.start + first..range.start + last + 1
 }
 
+/// What a passage is called where it is shown: its title, else its id.
+pub(crate) fn passage_name<'p>(id: &'p str, title: &'p str) -> &'p str {
+    match title.is_empty() {
+        true => id,
+        false => title,
+    }
+}
+
 /// The URL of a passage that has none of its own.
-fn passage_url(id: &str) -> String {
+pub(crate) fn passage_url(id: &str) -> String {
     let mut url = String::from("onegen://passage/");
     for byte in id.bytes() {
         match byte {

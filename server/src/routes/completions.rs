@@ -99,6 +99,10 @@ fn validate(
     }
     let request = as_chat(request);
     let delivery = delivery(&request)?;
+    if delivery.events().is_some() {
+        let param = "stream_options.events".to_owned();
+        return Err(ApiError::Unsupported { param });
+    }
     let sampling = sampling(&request)?;
     let each = prompts.into_iter().map(|prompt| TextRequest {
         prompt,

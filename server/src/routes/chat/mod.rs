@@ -1,16 +1,21 @@
 //! Chat completions: OpenAI's API, and the retrievals shown.
 
 mod answer;
+mod open_webui;
 mod request;
 mod stream;
+mod vercel_ui;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use onegen_proto::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ErrorEnvelope};
+use onegen_proto::{
+    ChatCompletion, ChatCompletionRequest, ChatStreamEvent, ErrorEnvelope, StreamEvents,
+};
 
 use crate::app::App;
 use crate::errors::ApiError;
@@ -27,10 +32,11 @@ pub(super) use stream::{data, done, event_stream};
 /// Answers the last message of a conversation, retrieving passages while it writes.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat",
+    params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1")),
     request_body = ChatCompletionRequest,
     responses(
         (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
-            content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))),
+            content((ChatCompletion = "application/json"), (ChatStreamEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
@@ -43,15 +49,20 @@ pub(super) use stream::{data, done, event_stream};
 )]
 pub(crate) async fn complete(
     State(app): State<Arc<App>>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
     let (request, delivery) = validate(body, &app.model, &app.collections, received)?;
     let logprobs = request.sampling.logprobs.is_some();
     let collection = request.retrieval.collection().name().to_owned();
+    let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
     let turn = request.start(&app).await?;
-    let answer = Answer::new(app.model.name.clone(), collection, logprobs);
+    let answer = Answer::new(app.model.name.clone(), collection.clone(), logprobs);
     match delivery {
+        delivery if asks_for_ui || delivery.events() == Some(StreamEvents::VercelUi) => {
+            Ok(vercel_ui::response(turn, collection))
+        }
         Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
         Delivery::Stream(options) => Ok(stream::response(turn, answer, options)),
     }

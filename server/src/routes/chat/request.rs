@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use onegen_engine::{ChatMessage, SamplingParams};
-use onegen_proto::{ChatCompletionRequest, RequestMessage, Role, Stop};
+use onegen_proto::{ChatCompletionRequest, RequestMessage, Role, Stop, StreamEvents};
 use serde_json::Value;
 
 use crate::app::ServedModel;
@@ -32,6 +32,18 @@ pub(in crate::routes) enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routes) struct StreamDelivery {
     pub(in crate::routes) include_usage: bool,
+    /// Others than OpenAI's.
+    pub(super) events: Option<StreamEvents>,
+}
+
+impl Delivery {
+    /// Events that were asked for, others than OpenAI's.
+    pub(in crate::routes) fn events(self) -> Option<StreamEvents> {
+        match self {
+            Self::Whole => None,
+            Self::Stream(stream) => stream.events,
+        }
+    }
 }
 
 /// Validates a request for a chat completion.
@@ -73,6 +85,7 @@ pub(in crate::routes) fn delivery(request: &ChatCompletionRequest) -> Result<Del
         (false, None) => Ok(Delivery::Whole),
         (true, options) => Ok(Delivery::Stream(StreamDelivery {
             include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
+            events: options.and_then(|o| o.events),
         })),
     }
 }
@@ -342,6 +355,7 @@ mod tests {
         let (_, delivery) = validated(json!({"stream": true, "stream_options": options})).unwrap();
         let with_usage = StreamDelivery {
             include_usage: true,
+            events: None,
         };
         assert_eq!(delivery, Delivery::Stream(with_usage));
     }

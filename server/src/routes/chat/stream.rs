@@ -6,13 +6,14 @@ use axum::http::HeaderName;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
-use onegen_proto::ChatCompletionChunk;
+use onegen_proto::{ChatCompletionChunk, StreamEvents};
 use serde::Serialize;
 
 use crate::citations::annotations;
 use crate::turn::{Finished, LiveTurn, TurnEvent};
 
 use super::answer::Answer;
+use super::open_webui;
 use super::request::StreamDelivery;
 
 /// A comment this often keeps proxies from closing a stream that waits.
@@ -57,7 +58,13 @@ impl Writer {
     fn on(&self, event: TurnEvent) -> Vec<Result<Event, axum::Error>> {
         match event {
             TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
-            TurnEvent::Retrieval(receipt) => vec![self.chunk(self.answer.retrieval(&receipt))],
+            TurnEvent::Retrieval(receipt) => {
+                let mut events = vec![self.chunk(self.answer.retrieval(&receipt))];
+                if self.delivery.events == Some(StreamEvents::OpenWebui) {
+                    events.extend(open_webui::chunks(&receipt).iter().map(data));
+                }
+                events
+            }
             TurnEvent::Finished(Finished { text, summary }) => {
                 let mut events = Vec::new();
                 let annotations = annotations(&text, &summary.retrievals);
@@ -108,6 +115,7 @@ mod tests {
             answer: Answer::new("onegen".to_owned(), "default".to_owned(), false),
             delivery: StreamDelivery {
                 include_usage: true,
+                events: None,
             },
         };
         let secret = ApiError::Internal("the disk /dev/sdx is on fire".to_owned());
