@@ -16,6 +16,9 @@ pub struct Request {
     /// Ids to append to the conversation's token log, from [`crate::Tokens::encode_chat`] for a new
     /// conversation and [`crate::Tokens::encode_turn`] for one that goes on.
     pub prompt: Vec<u32>,
+    /// Whether white space at the start of the turn's text is taken off; a grammar wants it kept
+    /// anyway. Default true.
+    pub trims_text: bool,
     /// How many tokens the caller believes the log to hold. `Some(0)` asks for a new conversation,
     /// `Some(n)` for one that nobody has continued meanwhile, `None` for whichever there is.
     pub expected_log_len: Option<usize>,
@@ -41,6 +44,7 @@ impl Request {
         Self {
             conversation: conversation.into(),
             prompt,
+            trims_text: true,
             expected_log_len: None,
             sampling: SamplingParams::default(),
             retrieval: RetrievalParams::default(),

@@ -302,12 +302,27 @@ impl Tokens {
             (None, Some(chat)) => self.encode_pieces(&chat.render(messages)?.pieces()?)?,
             (None, None) => return Err(TokensError::NoChatTemplate),
         };
+        self.begin(&mut ids);
+        Ok(ids)
+    }
+
+    /// The ids of a text that a token log begins with: plain text, without any template.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        let mut ids = self.encode_plain(text)?;
+        self.begin(&mut ids);
+        Ok(ids)
+    }
+
+    /// Puts the token that a log begins with before these, where the model wants one.
+    fn begin(&self, ids: &mut Vec<u32>) {
         if let Some(bos) = self.bos.filter(|_| self.onegen.add_bos)
             && ids.first() != Some(&bos)
         {
             ids.insert(0, bos);
         }
-        Ok(ids)
     }
 
     /// The ids to append to a token log that ends with the assistant's turn

@@ -173,6 +173,11 @@ impl Index {
         &self.shared.dir
     }
 
+    /// Whether it was opened to be searched only.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.writer.is_none()
+    }
+
     /// What made the vectors.
     pub fn fingerprints(&self) -> &Fingerprints {
         &self.shared.manifest.fingerprints
@@ -207,6 +212,15 @@ impl Index {
     /// [`IndexError::ChecksumMismatch`] or [`IndexError::Damaged`] if it cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<Passage>, IndexError> {
         self.shared.current.get().get(id)
+    }
+
+    /// The passages of the document with an id: the one that has it, or those that were cut from it,
+    /// in the document's order. None if there is no such document.
+    ///
+    /// # Errors
+    /// As [`Index::get`].
+    pub fn document(&self, id: &str) -> Result<Vec<Passage>, IndexError> {
+        self.shared.current.get().document(id)
     }
 
     /// The `k` passages nearest to a query embedding of any length, each once, by its best vector:

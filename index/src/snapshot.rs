@@ -183,12 +183,29 @@ impl Snapshot {
     }
 
     pub(crate) fn get(&self, id: &str) -> Result<Option<Passage>, IndexError> {
-        let id = digest(id);
-        if let Some(entry) = self.delta.find(&id).and_then(|place| self.delta.get(place)) {
+        self.get_by_digest(&digest(id))
+    }
+
+    /// The passages of a document; see [`crate::Index::document`].
+    pub(crate) fn document(&self, id: &str) -> Result<Vec<Passage>, IndexError> {
+        // A passage of this id that was cut from another document is not this one.
+        if let Some(whole) = self.get(id)?.filter(|passage| passage.part.is_none()) {
+            return Ok(vec![whole]);
+        }
+        let mut passages = Vec::new();
+        for part in self.parts(id)? {
+            passages.extend(self.get_by_digest(&part)?);
+        }
+        passages.sort_by_key(|passage| passage.part.as_ref().map(|part| part.start));
+        Ok(passages)
+    }
+
+    fn get_by_digest(&self, id: &IdDigest) -> Result<Option<Passage>, IndexError> {
+        if let Some(entry) = self.delta.find(id).and_then(|place| self.delta.get(place)) {
             return Ok(Some(entry.passage.clone()));
         }
         for live in self.segments.iter().rev() {
-            if let Some(row) = live.find(&id) {
+            if let Some(row) = live.find(id) {
                 return live.segment.passage(row).map(Some);
             }
         }

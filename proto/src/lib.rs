@@ -8,22 +8,48 @@
 //! here is validated beyond its JSON type.
 
 mod chat;
+mod completions;
+mod conversations;
+mod documents;
+mod embeddings;
 mod errors;
 mod health;
 mod models;
 mod receipts;
 mod usage;
+mod vector_stores;
 
 pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
-    ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,
-    CompletionExtension, Content, ContentPart, ConversationReference, Delta, FinishReason,
-    JsonSchemaFormat, Logprobs, RequestMessage, ResponseFormat, ResponseFormatType,
-    ResponseMessage, RetrievalOptions, Role, Stop, StreamOptions, StructuredOutputs, TokenLogprob,
-    TopLogprob, UrlCitation,
+    ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,
+    ChunkExtension, CompletionExtension, Content, ContentPart, ConversationReference, Delta,
+    FinishReason, JsonSchemaFormat, Logprobs, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata,
+    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseFormatType, ResponseMessage,
+    RetrievalOptions, Role, Stop, StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob,
+    TopLogprob, UiMessageMetadata, UiMessagePart, UrlCitation,
+};
+pub use completions::{
+    Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,
+};
+pub use conversations::{
+    Conversation, ConversationExtension, ConversationItem, ConversationItemList,
+    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ListItems,
+    MessageItem, NewItem, RebuiltConversation, RetrievalItem,
+};
+pub use documents::{
+    DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,
+    StoredDocument, StoredPassage, UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
+};
+pub use embeddings::{
+    Embedding, EmbeddingInput, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest,
+    EncodingFormat, InputType,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
 pub use usage::{PromptTokensDetails, Usage};
+pub use vector_stores::{
+    RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
+    VectorStoreSearchRequest, VectorStoreSearchResult,
+};

@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
+use crate::embedding::Embedding;
 use crate::errors::ApiError;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -20,6 +21,7 @@ use crate::streams::Streams;
 pub struct App {
     pub(crate) access: Access,
     pub(crate) engine: Engine,
+    pub(crate) embedding: Embedding,
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
@@ -73,8 +75,9 @@ impl App {
         let transcripts = conversations_dir.join("transcripts");
         let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             access,
+            embedding: Embedding::new(engine.model().clone()),
             engine,
             collections,
             model: ServedModel {
@@ -87,7 +90,9 @@ impl App {
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
-        }))
+        });
+        futures::executor::block_on(app.forget_what_is_gone());
+        Ok(app)
     }
 
     /// The model's name in requests.

@@ -31,33 +31,50 @@ fn to_microseconds(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }
 
+/// A passage that was read, and where in the text, in characters.
+pub(crate) struct Read<'r> {
+    pub(crate) char_offset: usize,
+    pub(crate) id: &'r str,
+    pub(crate) title: &'r str,
+    pub(crate) url: Option<&'r str>,
+}
+
 /// One annotation for each passage that was read: the text from there to the next retrieval, in
 /// characters, without the white space around it.
 pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<Annotation> {
+    let read = receipts.iter().filter_map(|receipt| {
+        let passage = receipt.passages.first()?;
+        Some(Read {
+            char_offset: receipt.char_offset,
+            id: &passage.id,
+            title: &passage.title,
+            url: passage.url.as_deref(),
+        })
+    });
+    let read: Vec<_> = read.collect();
+    citations(content, &read)
+        .into_iter()
+        .map(Annotation::from)
+        .collect()
+}
+
+/// The same for whoever makes something else of them.
+pub(crate) fn citations(content: &str, read: &[Read<'_>]) -> Vec<UrlCitation> {
     let characters: Vec<char> = content.chars().collect();
     // A stop string may have cut the text before the place of a retrieval.
-    let start = |receipt: &RetrievalReceipt| receipt.char_offset.min(characters.len());
-    receipts
-        .iter()
-        .enumerate()
-        .filter_map(|(index, receipt)| {
-            let passage = receipt.passages.first()?;
-            let end = receipts.get(index + 1).map_or(characters.len(), start);
-            let text = trimmed(&characters, start(receipt)..end);
-            Some(Annotation::from(UrlCitation {
-                start_index: text.start,
-                end_index: text.end,
-                url: passage
-                    .url
-                    .clone()
-                    .unwrap_or_else(|| passage_url(&passage.id)),
-                title: match passage.title.is_empty() {
-                    true => passage.id.clone(),
-                    false => passage.title.clone(),
-                },
-            }))
-        })
-        .collect()
+    let start = |read: &Read<'_>| read.char_offset.min(characters.len());
+    let each = read.iter().enumerate().map(|(index, passage)| {
+        let end = read.get(index + 1).map_or(characters.len(), start);
+        let text = trimmed(&characters, start(passage)..end);
+        let url = passage.url.map(str::to_owned);
+        UrlCitation {
+            start_index: text.start,
+            end_index: text.end,
+            url: url.unwrap_or_else(|| passage_url(passage.id)),
+            title: passage_name(passage.id, passage.title).to_owned(),
+        }
+    });
+    each.collect()
 }
 
 fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {
@@ -72,8 +89,16 @@ fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {
     range.start + first..range.start + last + 1
 }
 
+/// What a passage is called where it is shown: its title, else its id.
+pub(crate) fn passage_name<'p>(id: &'p str, title: &'p str) -> &'p str {
+    match title.is_empty() {
+        true => id,
+        false => title,
+    }
+}
+
 /// The URL of a passage that has none of its own.
-fn passage_url(id: &str) -> String {
+pub(crate) fn passage_url(id: &str) -> String {
     let mut url = String::from("onegen://passage/");
     for byte in id.bytes() {
         match byte {

@@ -87,7 +87,8 @@ impl Collections {
         })
     }
 
-    /// The collection of a name, or the default one: the first that the caller may know of.
+    /// The collection of a name, or the default one: the first that the caller may know of. `param` is
+    /// the field that holds the name.
     ///
     /// # Errors
     /// [`ApiError::CollectionNotFound`] names those that there are for the caller.
@@ -95,6 +96,7 @@ impl Collections {
         &self,
         name: Option<&str>,
         caller: &Caller,
+        param: &'static str,
     ) -> Result<&Arc<Collection>, ApiError> {
         let mut seen = self
             .all()
@@ -107,6 +109,7 @@ impl Collections {
             let seen = self.iter().filter(|c| caller.sees(&c.name));
             ApiError::CollectionNotFound {
                 collection: name.unwrap_or(DEFAULT_COLLECTION).to_owned(),
+                param,
                 served: seen.map(|c| format!("{:?}", c.name)).collect(),
             }
         })

@@ -10,7 +10,7 @@
 //! may well have seen the same transcript, and the one that goes by names must not find the other's
 //! turns in its conversation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ use onegen_engine::{ChatMessage, ConversationId, Role};
 use uuid::Uuid;
 
 use crate::access::Owner;
+use crate::app::unix_seconds;
+use crate::past_retrievals::PastRetrieval;
 use crate::transcript_files::TranscriptFiles;
 
 /// A chain over roles and contents: one digest stands for a message and all before it.
@@ -27,23 +29,53 @@ type Digest = blake3::Hash;
 /// What is known of a conversation between its turns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {
-    /// The visible messages. The last is the assistant's.
+    /// The visible messages. The last is the assistant's, but in one that was begun without a turn.
     pub(crate) messages: Vec<ChatMessage>,
-    /// How many tokens the engine's log held when that message ended.
+    /// How many tokens the engine's log held when that message ended; 0 if it holds nothing.
     pub(crate) log_len: usize,
     /// Who may read and continue it.
     pub(crate) owner: Owner,
     /// Whether the client goes by the conversation's id.
     pub(crate) named: bool,
+    /// What it has read, in order.
+    pub(crate) retrievals: Vec<PastRetrieval>,
+}
+
+impl Transcript {
+    /// Nothing of it is in the engine: the next turn begins again from the visible messages.
+    pub(crate) fn begin_again(&mut self) {
+        self.log_len = 0;
+        for retrieval in &mut self.retrievals {
+            retrieval.held = false;
+        }
+    }
+}
+
+/// What does not change from turn to turn.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// When the conversation was begun, in seconds since 1970.
+    pub(crate) created: u64,
+    /// What the client wants to remember of it.
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl About {
+    /// Of a conversation that begins now.
+    pub(crate) fn now(metadata: BTreeMap<String, String>) -> Self {
+        let created = unix_seconds();
+        Self { created, metadata }
+    }
 }
 
 /// A conversation that a request's messages begin with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Recognised {
     pub(crate) id: ConversationId,
     /// How many of the request's messages are in it already.
     pub(crate) known_messages: usize,
     pub(crate) log_len: usize,
+    pub(crate) retrievals: Vec<PastRetrieval>,
 }
 
 /// The visible side of all conversations; the one owner of it.
@@ -65,7 +97,9 @@ struct State {
 
 struct Entry {
     transcript: Transcript,
-    head: Digest,
+    about: About,
+    /// None of one without messages.
+    head: Option<Digest>,
     /// Orders by last use.
     used: u64,
 }
@@ -88,8 +122,8 @@ impl Conversations {
             files,
             state: Mutex::default(),
         };
-        for (id, transcript) in found {
-            conversations.insert(id, transcript);
+        for (id, transcript, about) in found {
+            conversations.insert(id, transcript, about);
         }
         Ok(conversations)
     }
@@ -100,6 +134,12 @@ impl Conversations {
         let state = self.lock();
         let transcript = &state.entries.get(id)?.transcript;
         (transcript.owner == *owner).then(|| transcript.clone())
+    }
+
+    /// When a conversation was begun, and what its client wants to remember of it.
+    pub(crate) fn about(&self, id: &ConversationId) -> Option<About> {
+        let state = self.lock();
+        state.entries.get(id).map(|entry| entry.about.clone())
     }
 
     /// The owner's conversations whose whole transcript these messages begin with, the longest such
@@ -126,6 +166,7 @@ impl Conversations {
                 id: id.clone(),
                 known_messages,
                 log_len: entry.transcript.log_len,
+                retrievals: entry.transcript.retrievals.clone(),
             })
             .collect()
     }
@@ -133,31 +174,68 @@ impl Conversations {
     /// Moves a conversation's head on, after a turn that its client is about to have seen to the end.
     /// Writes a file.
     pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
-        if let Err(error) = self.files.write(&id, &transcript) {
-            tracing::warn!(%error, conversation = %id, "a restart will not know this conversation's last turn");
-        }
-        self.insert(id, transcript);
+        let about = self.about(&id);
+        let about = about.unwrap_or_else(|| About::now(BTreeMap::new()));
+        self.begin(id, transcript, about);
     }
 
-    /// Forgets a conversation that the engine does not hold any more.
+    /// Begins a conversation without a turn. Writes a file.
+    pub(crate) fn begin(&self, id: ConversationId, transcript: Transcript, about: About) {
+        if let Err(error) = self.files.write(&id, &transcript, &about) {
+            tracing::warn!(%error, conversation = %id, "a restart will not know this conversation's last turn");
+        }
+        self.insert(id, transcript, about);
+    }
+
+    /// The conversations, whosever they are, of which `holds` is true for a passage in the engine's log,
+    /// with all that they have read.
+    pub(crate) fn holding(
+        &self,
+        holds: impl Fn(&PastRetrieval) -> bool,
+    ) -> Vec<(ConversationId, Vec<PastRetrieval>)> {
+        let state = self.lock();
+        let all = state
+            .entries
+            .iter()
+            .map(|(id, e)| (id, &e.transcript.retrievals));
+        all.filter(|(_, retrievals)| retrievals.iter().any(|r| r.held && holds(r)))
+            .map(|(id, retrievals)| (id.clone(), retrievals.clone()))
+            .collect()
+    }
+
+    /// Notes that nothing of a conversation is in the engine any more, so that its next turn begins
+    /// again from the visible messages. From now on its client goes by its id. False if it has gone on
+    /// since the caller saw it with so many messages. Writes a file.
+    pub(crate) fn begin_again(&self, id: &ConversationId, owner: &Owner, messages: usize) -> bool {
+        let transcript = self.get(id, owner);
+        let Some(mut transcript) = transcript.filter(|t| t.messages.len() == messages) else {
+            return false;
+        };
+        transcript.begin_again();
+        transcript.named = true;
+        self.remember(id.clone(), transcript);
+        true
+    }
+
+    /// Forgets a conversation, which the engine does not hold any more. Deletes a file.
     pub(crate) fn forget(&self, id: &ConversationId) {
         self.lock().remove(id);
         self.delete_file(id);
     }
 
-    fn insert(&self, id: ConversationId, transcript: Transcript) {
-        let Some(&head) = self.chain(&transcript.messages, &transcript.owner).last() else {
-            return;
-        };
+    fn insert(&self, id: ConversationId, transcript: Transcript, about: About) {
+        let chain = self.chain(&transcript.messages, &transcript.owner);
+        let head = chain.last().copied();
         let mut state = self.lock();
         state.remove(&id);
         state.clock += 1;
         let used = state.clock;
-        if !transcript.named {
+        if let Some(head) = head.filter(|_| !transcript.named) {
             state.by_head.entry(head).or_default().push(id.clone());
         }
         let entry = Entry {
             transcript,
+            about,
             head,
             used,
         };
@@ -215,10 +293,13 @@ impl State {
         let Some(entry) = self.entries.remove(id) else {
             return;
         };
-        if let Some(ids) = self.by_head.get_mut(&entry.head) {
+        let Some(head) = entry.head else {
+            return;
+        };
+        if let Some(ids) = self.by_head.get_mut(&head) {
             ids.retain(|other| other != id);
             if ids.is_empty() {
-                self.by_head.remove(&entry.head);
+                self.by_head.remove(&head);
             }
         }
     }
@@ -255,6 +336,7 @@ mod tests {
             log_len,
             owner: Owner::default(),
             named: false,
+            retrievals: Vec::new(),
         }
     }
 
@@ -274,6 +356,7 @@ mod tests {
             id: "a".into(),
             known_messages: 2,
             log_len: 40,
+            retrievals: Vec::new(),
         };
         assert_eq!(recognised, [expected]);
         sent[1].content = "Lima!".into();

@@ -41,13 +41,33 @@ pub(crate) enum ApiError {
     #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
+        /// The field that names it.
+        param: &'static str,
         /// Names in quotation marks.
         served: Vec<String>,
     },
+    #[error("there is no document {document:?} in the collection {collection:?}")]
+    DocumentNotFound {
+        document: String,
+        collection: String,
+    },
+    #[error(
+        "the collection {0:?} is searched only, since its index is open for changes elsewhere or cannot be written; change it there"
+    )]
+    CollectionReadOnly(String),
     #[error("there is no conversation {0:?}; begin a new one by leaving out the field")]
     ConversationNotFound(String),
     #[error("conversation {0:?} is busy with another turn; wait for its end")]
     ConversationBusy(String),
+    #[error(
+        "conversation {conversation:?} has read documents that were deleted or changed since: {}; POST /v1/conversations/{conversation}/rebuild makes it anew without them",
+        .documents.join(", ")
+    )]
+    ConversationHoldsDeletedDocument {
+        conversation: String,
+        /// Ids in quotation marks.
+        documents: Vec<String>,
+    },
     #[error(
         "the conversation and its new messages need {needed} tokens, but the model's context holds {available}"
     )]
@@ -132,9 +152,17 @@ impl ApiError {
                 param: Some("model"),
                 ..told(StatusCode::NOT_FOUND, "model_not_found")
             },
-            Self::CollectionNotFound { .. } => Told {
-                param: Some("retrieval.collection"),
+            Self::CollectionNotFound { param, .. } => Told {
+                param: Some(param),
                 ..told(StatusCode::NOT_FOUND, "collection_not_found")
+            },
+            Self::DocumentNotFound { .. } => Told {
+                param: Some("id"),
+                ..told(StatusCode::NOT_FOUND, "document_not_found")
+            },
+            Self::CollectionReadOnly(_) => Told {
+                param: Some("collection"),
+                ..told(StatusCode::CONFLICT, "collection_read_only")
             },
             Self::ConversationNotFound(_) => Told {
                 param: Some("conversation"),
@@ -143,6 +171,10 @@ impl ApiError {
             Self::ConversationBusy(_) => Told {
                 param: Some("conversation"),
                 ..told(StatusCode::CONFLICT, "conversation_busy")
+            },
+            Self::ConversationHoldsDeletedDocument { .. } => Told {
+                param: Some("conversation"),
+                ..told(StatusCode::CONFLICT, "conversation_holds_deleted_document")
             },
             Self::ContextLength { .. } => Told {
                 param: Some("messages"),

@@ -44,6 +44,10 @@ impl FromRequest<Arc<App>> for JsonBody {
 /// # Errors
 /// [`ApiError::Invalid`] names the field, as `messages[0].content`.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    // serde would take an array for the fields in their order.
+    if !value.is_object() {
+        return Err(ApiError::invalid("body", "expected a JSON object"));
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {

@@ -29,21 +29,21 @@ impl AskedRetrieval {
         collections: &Collections,
         caller: &Caller,
     ) -> Result<Self, ApiError> {
+        let collection = options.collection.as_deref();
+        let collection = collections.get(collection, caller, "retrieval.collection")?;
         Ok(Self {
             params: params(&options)?,
             retriever: Arc::new(CollectionRetriever {
-                collection: collections
-                    .get(options.collection.as_deref(), caller)?
-                    .clone(),
+                collection: collection.clone(),
                 filter: filter(&options)?,
                 min_score: min_score(&options)?,
             }),
         })
     }
 
-    /// The name of the collection that is searched.
-    pub(crate) fn collection(&self) -> &str {
-        self.retriever.collection.name()
+    /// The collection that is searched.
+    pub(crate) fn collection(&self) -> &Arc<Collection> {
+        &self.retriever.collection
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     fn what_is_not_said_is_the_engines_default_over_the_default_collection() {
         let nothing = asked(json!({})).unwrap();
         assert_eq!(nothing.params, RetrievalParams::default());
-        assert_eq!(nothing.collection(), "default");
+        assert_eq!(nothing.collection().name(), "default");
         assert_eq!(nothing.retriever.filter, None);
         assert_eq!(nothing.retriever.min_score, None);
     }
@@ -162,7 +162,7 @@ mod tests {
             max_retrievals: Some(2),
         };
         assert_eq!(all.params, expected);
-        assert_eq!(all.collection(), "elements");
+        assert_eq!(all.collection().name(), "elements");
         let expected = Filter::from_json(&filter).unwrap();
         assert_eq!(all.retriever.filter, Some(expected));
         assert_eq!(all.retriever.min_score, Some(-0.5));

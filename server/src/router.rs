@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{HeaderName, Method, Request};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use tower_http::cors::CorsLayer;
 use tower_http::request_id::{
@@ -19,7 +19,10 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
-use crate::routes::{chat, health, metrics, models, stream};
+use crate::routes::{
+    chat, completions, conversations, documents, embeddings, health, metrics, models, stream,
+    vector_stores,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -27,6 +30,31 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/conversations", post(conversations::create))
+        .route(
+            "/v1/conversations/{id}",
+            get(conversations::get).delete(conversations::delete),
+        )
+        .route(
+            "/v1/conversations/{id}/items",
+            get(conversations::list_items),
+        )
+        .route("/v1/conversations/{id}/fork", post(conversations::fork))
+        .route(
+            "/v1/conversations/{id}/rebuild",
+            post(conversations::rebuild),
+        )
+        .route(
+            "/v1/documents",
+            put(documents::upsert).post(documents::upsert),
+        )
+        .route(
+            "/v1/documents/{id}",
+            get(documents::get).delete(documents::delete),
+        )
+        .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
+        .route("/v1/completions", post(completions::complete))
+        .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
         .route("/healthz", get(health::healthz))

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
@@ -41,6 +41,8 @@ pub(crate) struct Streams {
 #[derive(Clone)]
 struct Recording {
     owner: Owner,
+    /// Of each response that gives these events.
+    headers: HeaderMap,
     events: watch::Receiver<Events>,
     turn: AbortHandle,
 }
@@ -89,6 +91,7 @@ impl Streams {
         conversation: ConversationId,
         owner: Owner,
         ticket: Option<Arc<Ticket>>,
+        mut headers: HeaderMap,
         events: impl Stream<Item = Made> + Send + 'static,
     ) -> Response {
         let (sender, receiver) = watch::channel(Events::default());
@@ -97,18 +100,18 @@ impl Streams {
             let _counted = ticket;
             record(recorder, events).await;
         });
+        if let Ok(conversation) = HeaderValue::from_str(conversation.as_str()) {
+            headers.insert(CONVERSATION, conversation);
+        }
         let recording = Recording {
             owner,
+            headers,
             events: receiver.clone(),
             turn: turn.abort_handle(),
         };
-        self.keep(conversation.clone(), recording);
-        self.forget_later(conversation.clone(), receiver.clone());
-        let mut response = self.response(replay(receiver, 0));
-        if let Ok(conversation) = HeaderValue::from_str(conversation.as_str()) {
-            response.headers_mut().insert(CONVERSATION, conversation);
-        }
-        response
+        self.keep(conversation.clone(), recording.clone());
+        self.forget_later(conversation, receiver);
+        self.replayed(recording, 0)
     }
 
     /// The events of a conversation's running or last turn from one on, if it is the owner's.
@@ -119,7 +122,17 @@ impl Streams {
         from: usize,
     ) -> Option<Response> {
         let recording = self.find(conversation, owner)?;
-        Some(self.response(replay(recording.events, from)))
+        Some(self.replayed(recording, from))
+    }
+
+    fn replayed(&self, recording: Recording, from: usize) -> Response {
+        let response = self.response(replay(recording.events, from));
+        (recording.headers, response).into_response()
+    }
+
+    /// Forgets what is recorded of a conversation, which is deleted.
+    pub(crate) fn forget(&self, conversation: &ConversationId) {
+        self.lock().remove(conversation);
     }
 
     /// Stops a turn that goes on by itself; false where the owner has none. Its recording stays.

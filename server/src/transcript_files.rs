@@ -1,5 +1,6 @@
 //! Transcripts on the disk, a JSON file for each conversation, replaced whole after each turn.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -8,10 +9,14 @@ use onegen_engine::{ChatMessage, ConversationId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Owner;
-use crate::conversations::Transcript;
+use crate::conversations::{About, Transcript};
+use crate::past_retrievals::PastRetrieval;
 
 const FINISHED: &str = "json";
 const UNFINISHED: &str = "tmp";
+
+/// What a file holds.
+type Found = (ConversationId, Transcript, About);
 
 /// A directory of transcripts.
 pub(crate) struct TranscriptFiles {
@@ -24,9 +29,16 @@ struct Record {
     /// The name of the key that made it; none where the server asked for no keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    /// Seconds since 1970; 0 where an earlier version has not noted it.
+    #[serde(default)]
+    created: u64,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
     named: bool,
     log_len: usize,
     messages: Vec<Message>,
+    /// None where an earlier version has not noted them.
+    retrievals: Option<Vec<PastRetrieval>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,7 +61,7 @@ impl TranscriptFiles {
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<(ConversationId, Transcript)>)> {
+    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<Found>)> {
         fs::create_dir_all(dir)?;
         let mut paths = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -76,13 +88,21 @@ impl TranscriptFiles {
     ///
     /// # Errors
     /// A file could not be written.
-    pub(crate) fn write(&self, id: &ConversationId, transcript: &Transcript) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        id: &ConversationId,
+        transcript: &Transcript,
+        about: &About,
+    ) -> io::Result<()> {
         let record = Record {
             conversation: id.to_string(),
             owner: transcript.owner.name().map(|name| name.to_string()),
+            created: about.created,
+            metadata: about.metadata.clone(),
             named: transcript.named,
             log_len: transcript.log_len,
             messages: transcript.messages.iter().map(Message::of).collect(),
+            retrievals: Some(transcript.retrievals.clone()),
         };
         let unfinished = self.path(id, UNFINISHED);
         fs::write(&unfinished, serde_json::to_vec(&record)?)?;
@@ -108,16 +128,23 @@ impl TranscriptFiles {
     }
 }
 
-fn read(path: &Path) -> io::Result<(ConversationId, Transcript)> {
+fn read(path: &Path) -> io::Result<Found> {
     let record: Record = serde_json::from_slice(&fs::read(path)?)?;
     let messages = record.messages.into_iter();
     let transcript = Transcript {
         messages: messages.map(Message::into_chat).collect(),
-        log_len: record.log_len,
+        // Of what nobody has noted nobody knows whether it is gone: such a conversation begins again
+        // from its visible messages.
+        log_len: record.retrievals.as_ref().map_or(0, |_| record.log_len),
         owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),
         named: record.named,
+        retrievals: record.retrievals.unwrap_or_default(),
     };
-    Ok((record.conversation.into(), transcript))
+    let about = About {
+        created: record.created,
+        metadata: record.metadata,
+    };
+    Ok((record.conversation.into(), transcript, about))
 }
 
 impl Message {

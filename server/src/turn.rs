@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use crate::access::Owner;
 use crate::app::App;
+use crate::collections::Collection;
 use crate::constraint::AskedConstraint;
 use crate::conversations::{Recognised, Transcript};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
+use crate::past_retrievals::PastRetrieval;
 use crate::retrieval::AskedRetrieval;
 
 /// What a client asks, validated.
@@ -35,6 +37,18 @@ pub(crate) struct TurnRequest {
     pub(crate) received: Instant,
 }
 
+/// A text to go on with, validated: no messages, and no conversation afterwards.
+#[derive(Debug, Clone)]
+pub(crate) struct TextRequest {
+    /// Whose KV-caches it may share.
+    pub(crate) owner: Owner,
+    pub(crate) prompt: String,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) retrieval: AskedRetrieval,
+    /// When the request came.
+    pub(crate) received: Instant,
+}
+
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
 pub(crate) struct LiveTurn {
     app: Arc<App>,
@@ -43,10 +57,9 @@ pub(crate) struct LiveTurn {
     conversation: ConversationId,
     received: Instant,
     observation: Observation,
-    /// The whole transcript up to the answer.
-    messages: Vec<ChatMessage>,
-    owner: Owner,
-    named: bool,
+    /// The transcript up to the answer; none of a turn that belongs to no conversation.
+    transcript: Option<Transcript>,
+    collection: Arc<Collection>,
     /// The field that constrains the text.
     constrained_by: Option<&'static str>,
     text: String,
@@ -72,6 +85,8 @@ struct Place {
     /// The whole visible transcript, new messages included.
     messages: Vec<ChatMessage>,
     named: bool,
+    /// What the conversation has read so far.
+    retrievals: Vec<PastRetrieval>,
 }
 
 /// What the engine has of a conversation that goes on.
@@ -87,8 +102,8 @@ impl TurnRequest {
     /// Finds the conversation that the request continues and hands it to the engine.
     ///
     /// # Errors
-    /// The request names a conversation that is not there or busy, does not fit the context, or is
-    /// one too many.
+    /// The request names a conversation that is not there, busy, or has read what is gone; it does not
+    /// fit the context, or is one too many.
     pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
         self.sampling.max_tokens = app.limits.max_tokens(self.sampling.max_tokens)?;
         match self.conversation.clone() {
@@ -105,6 +120,7 @@ impl TurnRequest {
         let Some(transcript) = app.conversations.get(&id, &self.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
+        app.refuse_if_gone(&id, &transcript.retrievals).await?;
         let known = Known {
             messages: transcript.messages.len(),
             log_len: transcript.log_len,
@@ -115,10 +131,11 @@ impl TurnRequest {
             conversation: id.clone(),
             messages,
             named: true,
+            retrievals: transcript.retrievals,
         };
         match app.engine.conversation(&id).await {
             Some(info) if info.busy => Err(ApiError::ConversationBusy(id.to_string())),
-            Some(info) if info.log.len() >= known.log_len => {
+            Some(info) if known.log_len > 0 && info.log.len() >= known.log_len => {
                 // It may hold the end of a turn whose client went away before it came, or whose server
                 // was killed. What the client has seen is the truth.
                 let ahead = info.log.len() > known.log_len;
@@ -156,6 +173,7 @@ impl TurnRequest {
             conversation: format!("conv_{}", Uuid::new_v4().simple()).into(),
             messages: self.messages.clone(),
             named: false,
+            retrievals: Vec::new(),
         };
         self.begin(app, place).await
     }
@@ -166,6 +184,10 @@ impl TurnRequest {
         recognised: Recognised,
     ) -> Result<LiveTurn, ApiError> {
         let id = recognised.id;
+        // Nobody has asked for this very conversation, and a new one holds nothing that is gone.
+        if recognised.log_len == 0 || !app.gone(&recognised.retrievals).await?.is_empty() {
+            return Err(ApiError::ConversationNotFound(id.to_string()));
+        }
         let Some(info) = app.engine.conversation(&id).await else {
             app.conversations.forget(&id);
             return Err(ApiError::ConversationNotFound(id.to_string()));
@@ -174,6 +196,7 @@ impl TurnRequest {
             conversation: id,
             messages: self.messages.clone(),
             named: false,
+            retrievals: recognised.retrievals,
         };
         let known = Known {
             messages: recognised.known_messages,
@@ -183,8 +206,11 @@ impl TurnRequest {
         self.append(app, place, known, log_end).await
     }
 
-    /// Begins a log with all messages of the transcript.
-    async fn begin(&self, app: &Arc<App>, place: Place) -> Result<LiveTurn, ApiError> {
+    /// Begins a log with all messages of the transcript. It holds no passage then.
+    async fn begin(&self, app: &Arc<App>, mut place: Place) -> Result<LiveTurn, ApiError> {
+        for retrieval in &mut place.retrievals {
+            retrieval.held = false;
+        }
         let messages = place.messages.clone();
         let prompt = encode(app, move |tokens| tokens.encode_chat(&messages)).await?;
         self.submit(app, place, prompt, 0).await
@@ -221,6 +247,7 @@ impl TurnRequest {
         let request = Request {
             conversation: place.conversation,
             prompt,
+            trims_text: true,
             // **Invariant:** nothing is appended to a log that somebody else has continued.
             expected_log_len: Some(log_len),
             sampling: self.sampling.clone(),
@@ -236,10 +263,50 @@ impl TurnRequest {
             turn: Some(turn),
             received: self.received,
             observation: Observation::new(app.metrics.clone(), self.received),
-            messages: place.messages,
-            owner: self.owner.clone(),
-            named: place.named,
+            transcript: Some(Transcript {
+                messages: place.messages,
+                log_len: 0,
+                owner: self.owner.clone(),
+                named: place.named,
+                retrievals: place.retrievals,
+            }),
+            collection: self.retrieval.collection().clone(),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
+            text: String::new(),
+        })
+    }
+}
+
+impl TextRequest {
+    /// Hands the text to the engine, as a conversation that nobody can continue.
+    ///
+    /// # Errors
+    /// The text does not fit the context, or the request is one too many.
+    pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
+        let text = self.prompt;
+        let prompt = encode(app, move |tokens| tokens.encode_text(&text)).await?;
+        let request = Request {
+            conversation: format!("text_{}", Uuid::new_v4().simple()).into(),
+            prompt,
+            // What goes on after a word begins with a space.
+            trims_text: false,
+            expected_log_len: Some(0),
+            sampling: self.sampling,
+            retrieval: self.retrieval.params.clone(),
+            retriever: Some(self.retrieval.retriever.clone()),
+            grammar: None,
+            cache_salt: self.owner.name().cloned(),
+        };
+        let turn = app.engine.submit(request).await?;
+        Ok(LiveTurn {
+            app: app.clone(),
+            conversation: turn.conversation().clone(),
+            turn: Some(turn),
+            received: self.received,
+            observation: Observation::new(app.metrics.clone(), self.received),
+            transcript: None,
+            collection: self.retrieval.collection().clone(),
+            constrained_by: None,
             text: String::new(),
         })
     }
@@ -291,16 +358,16 @@ impl LiveTurn {
             Event::Finished(summary) => {
                 self.observation.finished(&summary);
                 let text = std::mem::take(&mut self.text);
-                let mut messages = std::mem::take(&mut self.messages);
-                messages.push(ChatMessage::new(Role::Assistant, text.clone()));
-                let transcript = Transcript {
-                    messages,
-                    log_len: summary.log_len,
-                    owner: self.owner.clone(),
-                    named: self.named,
-                };
-                self.remember(summary.conversation.clone(), transcript)
-                    .await;
+                match self.transcript.take() {
+                    Some(mut transcript) => {
+                        let answer = ChatMessage::new(Role::Assistant, text.clone());
+                        transcript.messages.push(answer);
+                        transcript.log_len = summary.log_len;
+                        self.remember(transcript, &summary).await;
+                    }
+                    // Fails only when the engine has forgotten it already.
+                    None => _ = self.app.engine.delete(&summary.conversation).await,
+                }
                 TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
@@ -316,11 +383,27 @@ impl LiveTurn {
     }
 
     /// Before the client hears of the end: what it has seen, a restart must know.
-    async fn remember(&self, id: ConversationId, transcript: Transcript) {
-        let app = self.app.clone();
-        let write = move || app.conversations.remember(id, transcript);
-        if let Err(panicked) = tokio::task::spawn_blocking(write).await {
-            tracing::error!(%panicked, "a transcript was not remembered");
+    async fn remember(&self, mut transcript: Transcript, summary: &TurnSummary) {
+        let (app, collection) = (self.app.clone(), self.collection.clone());
+        let id = summary.conversation.clone();
+        let receipts = summary.retrievals.clone();
+        let write = move || {
+            let answer = transcript.messages.len() - 1;
+            let read = receipts.iter();
+            let read = read.filter_map(|receipt| PastRetrieval::new(receipt, &collection, answer));
+            transcript.retrievals.extend(read);
+            let retrievals = transcript.retrievals.clone();
+            app.conversations.remember(id, transcript);
+            retrievals
+        };
+        match tokio::task::spawn_blocking(write).await {
+            // A document may have gone while it was read. Whoever deletes one looks at what is
+            // remembered after it is gone, and here it is the other way round: one of both notices.
+            Ok(retrievals) => {
+                let id = summary.conversation.clone();
+                self.app.drop_if_gone(vec![(id, retrievals)]).await;
+            }
+            Err(panicked) => tracing::error!(%panicked, "a transcript was not remembered"),
         }
     }
 }

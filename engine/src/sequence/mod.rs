@@ -138,7 +138,7 @@ impl Sequence {
         let text = VisibleText::new(
             rules.tokens.clone(),
             request.sampling.stop.clone(),
-            request.grammar.is_none(),
+            request.trims_text && request.grammar.is_none(),
         );
         let sampler = Sampler::new(request.sampling, &conversation.log);
         Self {

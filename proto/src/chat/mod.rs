@@ -6,6 +6,7 @@ mod completion;
 mod constraint;
 mod logprobs;
 mod request;
+mod ui_stream;
 
 pub use annotation::{Annotation, AnnotationType, UrlCitation};
 pub use chunk::{
@@ -20,4 +21,8 @@ pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
     RetrievalOptions, Role, Stop, StreamOptions,
+};
+pub use ui_stream::{
+    ChatStreamEvent, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata, OpenWebUiSource,
+    StreamEvents, UiMessageMetadata, UiMessagePart,
 };

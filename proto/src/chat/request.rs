@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{ResponseFormat, StructuredOutputs};
+use super::{ResponseFormat, StreamEvents, StructuredOutputs};
 
 /// A chat completion request. Fields that nobody knows are ignored; a field of OpenAI's or vLLM's
 /// that is not listed here is refused with an error that names it, unless its value asks for
@@ -233,6 +233,9 @@ pub struct StreamOptions {
     /// A last chunk with the usage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_usage: Option<bool>,
+    /// Other events than OpenAI's. Default: OpenAI's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<StreamEvents>,
 }
 
 /// One text that ends the answer, or several.

@@ -28,34 +28,49 @@ enum Needs {
     /// Of any scope.
     AnyKey,
     Key(Scope),
+    /// Of one of these.
+    Either(Scope, Scope),
+}
+
+/// Which requests for a path a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// Only those that change nothing.
+    Read,
+    Do,
 }
 
 /// What paths need, by their first segments; the first line that fits counts. So a new route under
 /// `/v1` is for administrators until somebody gives it a line.
-const NEEDS: &[(&str, Needs)] = &[
-    ("/v1/chat", Needs::Key(Scope::Chat)),
-    ("/v1/completions", Needs::Key(Scope::Chat)),
-    ("/v1/responses", Needs::Key(Scope::Chat)),
-    ("/v1/conversations", Needs::Key(Scope::Chat)),
-    ("/v1/stream", Needs::Key(Scope::Chat)),
-    ("/v1/embeddings", Needs::Key(Scope::Chat)),
-    ("/v1/entities", Needs::Key(Scope::Chat)),
-    ("/v1/documents", Needs::Key(Scope::Documents)),
-    ("/v1/vector_stores", Needs::Key(Scope::Documents)),
-    ("/v1/models", Needs::AnyKey),
-    ("/v1", Needs::Key(Scope::Admin)),
-    ("/metrics", Needs::Key(Scope::Admin)),
+///
+/// Who chats is shown passages anyway, so reading and searching them needs nothing more.
+const NEEDS: &[(To, &str, Needs)] = &[
+    (To::Do, "/v1/chat", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/completions", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/conversations", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/stream", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/embeddings", Needs::Key(Scope::Chat)),
+    (To::Read, "/v1/documents", CHAT_OR_DOCUMENTS),
+    (To::Do, "/v1/documents", Needs::Key(Scope::Documents)),
+    (To::Do, "/v1/vector_stores", CHAT_OR_DOCUMENTS),
+    (To::Do, "/v1/models", Needs::AnyKey),
+    (To::Do, "/v1", Needs::Key(Scope::Admin)),
+    (To::Do, "/metrics", Needs::Key(Scope::Admin)),
 ];
+
+const CHAT_OR_DOCUMENTS: Needs = Needs::Either(Scope::Chat, Scope::Documents);
 
 fn needs(method: &Method, path: &str) -> Needs {
     let below = |prefix: &str| {
         let rest = path.strip_prefix(prefix);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    match NEEDS.iter().find(|(prefix, _)| below(prefix)) {
-        Some((_, needs)) => *needs,
+    let reads = method == Method::GET || method == Method::HEAD;
+    let fits = |to: To, prefix: &str| (reads || to == To::Do) && below(prefix);
+    match NEEDS.iter().find(|(to, prefix, _)| fits(*to, prefix)) {
+        Some((_, _, needs)) => *needs,
         // The page, the documentation, the probes: nothing that tells of anybody.
-        None if method == Method::GET || method == Method::HEAD => Needs::Nothing,
+        None if reads => Needs::Nothing,
         None => Needs::Key(Scope::Admin),
     }
 }
@@ -64,7 +79,7 @@ fn needs(method: &Method, path: &str) -> Needs {
 pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
     matches!(
         needs(method, path),
-        Needs::Key(Scope::Chat | Scope::Documents)
+        Needs::Key(Scope::Chat | Scope::Documents) | Needs::Either(..)
     )
 }
 
@@ -123,9 +138,11 @@ impl Access {
         }
         let key = bearer(headers).ok_or(ApiError::KeyMissing)?;
         let caller = keys.find(key).ok_or(ApiError::KeyUnknown)?;
+        let may = |scope: &Scope| caller.scopes.contains(scope);
         match needs {
-            Needs::Key(scope) if !caller.scopes.contains(&scope) => {
-                Err(ApiError::ScopeMissing { scope })
+            Needs::Key(scope) if !may(&scope) => Err(ApiError::ScopeMissing { scope }),
+            Needs::Either(one, other) if !may(&one) && !may(&other) => {
+                Err(ApiError::ScopeMissing { scope: one })
             }
             _ => Ok(caller.clone()),
         }
@@ -172,11 +189,14 @@ mod tests {
                 Needs::Key(Scope::Chat),
             ),
             (post, "/v1/documents", Needs::Key(Scope::Documents)),
+            (get, "/v1/documents/a", CHAT_OR_DOCUMENTS),
             (
-                post,
-                "/v1/vector_stores/a/search",
+                &Method::DELETE,
+                "/v1/documents/a",
                 Needs::Key(Scope::Documents),
             ),
+            (post, "/v1/vector_stores/a/search", CHAT_OR_DOCUMENTS),
+            (post, "/v1/embeddings", Needs::Key(Scope::Chat)),
             (get, "/v1/models", Needs::AnyKey),
             (get, "/v1/chatter", Needs::Key(Scope::Admin)),
             (get, "/v1/admin/reload", Needs::Key(Scope::Admin)),

@@ -4,6 +4,8 @@
 #[path = "../../../engine/tests/common/mod.rs"]
 pub mod models;
 
+pub mod almanac;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +171,43 @@ impl Client {
         let response = self.get(path).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.json().await.unwrap()
+    }
+
+    /// Sends a request with a JSON body, if any, and reads the answer as JSON.
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// Sends a request that is answered.
+    pub async fn done(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.ask(method, path, body).await;
+        assert_eq!(status, StatusCode::OK, "{method} {path}: {answer}");
+        answer
+    }
+
+    /// Sends a request that is refused; gives status, code, field at fault and message.
+    pub async fn refused_at(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> (u16, String, Value, String) {
+        let (status, answer) = self.ask(method, path, body).await;
+        assert!(!status.is_success(), "{method} {path}: {answer}");
+        let error = envelope(answer);
+        let text = |key: &str| error[key].as_str().unwrap().to_owned();
+        (
+            status.as_u16(),
+            text("code"),
+            error["param"].clone(),
+            text("message"),
+        )
     }
 
     /// Posts a chat completion and gives the response as it is.

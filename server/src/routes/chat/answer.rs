@@ -186,7 +186,7 @@ fn token_logprob(of_engine: EngineLogprob) -> TokenLogprob {
     }
 }
 
-fn finish_reason(reason: EngineFinishReason) -> FinishReason {
+pub(in crate::routes) fn finish_reason(reason: EngineFinishReason) -> FinishReason {
     match reason {
         EngineFinishReason::Stop => FinishReason::Stop,
         EngineFinishReason::Length => FinishReason::Length,
@@ -194,7 +194,7 @@ fn finish_reason(reason: EngineFinishReason) -> FinishReason {
 }
 
 /// Passages count as prompt: see [`Usage`].
-fn usage(summary: &TurnSummary) -> Usage {
+pub(in crate::routes) fn usage(summary: &TurnSummary) -> Usage {
     let of_engine = &summary.usage;
     let prompt_tokens = of_engine.prompt_tokens + of_engine.passage_tokens;
     Usage {

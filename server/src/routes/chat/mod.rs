@@ -1,18 +1,25 @@
 //! Chat completions: OpenAI's API, and the retrievals shown.
 
 mod answer;
+mod open_webui;
 mod request;
 mod stream;
-mod unsupported;
+mod vercel_ui;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use onegen_proto::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ErrorEnvelope};
+use futures::Stream;
+use onegen_engine::ConversationId;
+use onegen_proto::{
+    ChatCompletion, ChatCompletionRequest, ChatStreamEvent, ErrorEnvelope, StreamEvents,
+};
 
 use crate::access::Caller;
 use crate::app::App;
@@ -22,15 +29,20 @@ use crate::limits::Ticket;
 use crate::turn::{LiveTurn, TurnEvent};
 
 use answer::Answer;
-use request::{Delivery, validate};
+use request::validate;
+
+pub(super) use answer::{finish_reason, usage};
+pub(super) use request::{Delivery, delivery, sampling};
+pub(super) use stream::{data, done};
 
 /// Answers the last message of a conversation, retrieving passages while it writes.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat",
+    params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1")),
     request_body = ChatCompletionRequest,
     responses(
         (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
-            content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))),
+            content((ChatCompletion = "application/json"), (ChatStreamEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
         (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
@@ -47,16 +59,23 @@ use request::{Delivery, validate};
 pub(crate) async fn complete(
     State(app): State<Arc<App>>,
     asked: Asked,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
     let (request, delivery) =
         validate(body, &app.model, &app.collections, &asked.caller, received)?;
     let logprobs = request.sampling.logprobs.is_some();
-    let collection = request.retrieval.collection().to_owned();
+    let collection = request.retrieval.collection().name().to_owned();
+    let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
     let turn = request.start(&app).await?;
-    let answer = Answer::new(app.model.name.clone(), collection, logprobs);
+    let answer = Answer::new(app.model.name.clone(), collection.clone(), logprobs);
     match delivery {
+        delivery if asks_for_ui || delivery.events() == Some(StreamEvents::VercelUi) => {
+            let resumable = delivery.is_resumable();
+            let response = vercel_ui::response(&app, asked, turn, collection, resumable);
+            Ok(response)
+        }
         Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
         Delivery::Stream(options) => Ok(stream::response(&app, asked, turn, answer, options)),
     }
@@ -66,6 +85,21 @@ pub(crate) async fn complete(
 pub(crate) struct Asked {
     caller: Caller,
     ticket: Option<Arc<Ticket>>,
+}
+
+impl Asked {
+    /// Streams a turn that goes on when its client is gone.
+    fn resumable(
+        self,
+        app: &App,
+        conversation: ConversationId,
+        headers: HeaderMap,
+        events: impl Stream<Item = Result<Event, axum::Error>> + Send + 'static,
+    ) -> Response {
+        let owner = self.caller.owner;
+        app.streams
+            .resumable(conversation, owner, self.ticket, headers, events)
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use onegen_engine::{ChatMessage, Role as EngineRole, SamplingParams};
-use onegen_proto::{ChatCompletionRequest, Content, RequestMessage, Role, Stop};
+use onegen_engine::{ChatMessage, SamplingParams};
+use onegen_proto::{ChatCompletionRequest, RequestMessage, Role, Stop, StreamEvents};
 use serde_json::Value;
 
 use crate::access::Caller;
@@ -15,14 +15,14 @@ use crate::collections::Collections;
 use crate::constraint::AskedConstraint;
 use crate::errors::ApiError;
 use crate::json::typed;
+use crate::messages::{role, text};
 use crate::retrieval::AskedRetrieval;
 use crate::turn::TurnRequest;
-
-use super::unsupported::refuse_unsupported;
+use crate::unsupported::refuse_unsupported;
 
 /// How the answer goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(in crate::routes) enum Delivery {
     /// At once.
     Whole,
     /// As server-sent events.
@@ -31,10 +31,27 @@ pub(super) enum Delivery {
 
 /// What a stream holds beside the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StreamDelivery {
-    pub(super) include_usage: bool,
+pub(in crate::routes) struct StreamDelivery {
+    pub(in crate::routes) include_usage: bool,
     /// Whether the turn goes on when its client is gone.
     pub(super) resumable: bool,
+    /// Others than OpenAI's.
+    pub(super) events: Option<StreamEvents>,
+}
+
+impl Delivery {
+    /// Events that were asked for, others than OpenAI's.
+    pub(in crate::routes) fn events(self) -> Option<StreamEvents> {
+        match self {
+            Self::Whole => None,
+            Self::Stream(stream) => stream.events,
+        }
+    }
+
+    /// Whether the turn goes on when its client is gone.
+    pub(super) fn is_resumable(self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.resumable)
+    }
 }
 
 /// Validates a request for a chat completion.
@@ -68,7 +85,7 @@ pub(super) fn validate(
     Ok((turn, delivery))
 }
 
-fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
+pub(in crate::routes) fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
     let options = request.stream_options.as_ref();
     let resumable = request.resumable.unwrap_or(false);
     match (request.stream.unwrap_or(false), options) {
@@ -84,11 +101,14 @@ fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
         (true, options) => Ok(Delivery::Stream(StreamDelivery {
             include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
             resumable,
+            events: options.and_then(|o| o.events),
         })),
     }
 }
 
-fn sampling(request: &ChatCompletionRequest) -> Result<SamplingParams, ApiError> {
+pub(in crate::routes) fn sampling(
+    request: &ChatCompletionRequest,
+) -> Result<SamplingParams, ApiError> {
     let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
         (Some(new), Some(old)) if new != old => {
             return Err(ApiError::invalid(
@@ -159,34 +179,12 @@ fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError>
         .into_iter()
         .enumerate()
         .map(|(at, message)| {
-            let role = match message.role {
-                Role::System | Role::Developer => EngineRole::System,
-                Role::User => EngineRole::User,
-                Role::Assistant => EngineRole::Assistant,
-            };
-            Ok(ChatMessage::new(role, text(message.content, at)?))
-        })
-        .collect()
-}
-
-fn text(content: Content, message: usize) -> Result<String, ApiError> {
-    let parts = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Parts(parts) => parts,
-    };
-    parts
-        .into_iter()
-        .enumerate()
-        .map(|(at, part)| {
-            let param = format!("messages[{message}].content[{at}]");
-            if part.kind != "text" {
-                let kind = part.kind;
-                return Err(ApiError::Unsupported {
-                    param: format!("{param}.type {kind:?}"),
-                });
-            }
-            let missing = || ApiError::invalid(format!("{param}.text"), "is missing");
-            part.text.ok_or_else(missing)
+            let text = text(
+                message.content,
+                &["text"],
+                &format!("messages[{at}].content"),
+            )?;
+            Ok(ChatMessage::new(role(message.role), text))
         })
         .collect()
 }
@@ -360,7 +358,7 @@ mod tests {
         let (turn, _) = validated(json!({"retrieval": options})).unwrap();
         assert!(!turn.retrieval.params.enabled);
         assert_eq!(turn.retrieval.params.k, 3);
-        assert_eq!(turn.retrieval.collection(), "default");
+        assert_eq!(turn.retrieval.collection().name(), "default");
         assert_eq!(
             fault(json!({"retrieval": {"filters": {}}})),
             "retrieval.filters"
@@ -375,6 +373,7 @@ mod tests {
         let with_usage = StreamDelivery {
             include_usage: true,
             resumable: false,
+            events: None,
         };
         assert_eq!(delivery, Delivery::Stream(with_usage));
     }

@@ -1,9 +1,10 @@
 //! An answer as server-sent events.
 
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures::stream::{self, Stream, StreamExt};
-use onegen_proto::ChatCompletionChunk;
+use onegen_proto::{ChatCompletionChunk, StreamEvents};
 use serde::Serialize;
 
 use crate::app::App;
@@ -12,10 +13,10 @@ use crate::turn::{Finished, LiveTurn, TurnEvent};
 
 use super::Asked;
 use super::answer::Answer;
+use super::open_webui;
 use super::request::StreamDelivery;
 
-/// Streams a turn. A client that goes away drops the body, and with it the turn, unless it has asked
-/// for a resumable one.
+/// Streams a turn as chunks.
 pub(super) fn response(
     app: &App,
     asked: Asked,
@@ -27,9 +28,7 @@ pub(super) fn response(
     let events = events(turn, answer, delivery);
     match delivery.resumable {
         false => app.streams.response(events),
-        true => app
-            .streams
-            .resumable(conversation, asked.caller.owner, asked.ticket, events),
+        true => asked.resumable(app, conversation, HeaderMap::new(), events),
     }
 }
 
@@ -55,10 +54,15 @@ struct Writer {
 
 impl Writer {
     fn on(&self, event: TurnEvent) -> Vec<Result<Event, axum::Error>> {
-        let done = Ok(Event::default().data("[DONE]"));
         match event {
             TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
-            TurnEvent::Retrieval(receipt) => vec![self.chunk(self.answer.retrieval(&receipt))],
+            TurnEvent::Retrieval(receipt) => {
+                let mut events = vec![self.chunk(self.answer.retrieval(&receipt))];
+                if self.delivery.events == Some(StreamEvents::OpenWebui) {
+                    events.extend(open_webui::chunks(&receipt).iter().map(data));
+                }
+                events
+            }
             TurnEvent::Finished(Finished { text, summary }) => {
                 let mut events = Vec::new();
                 let annotations = annotations(&text, &summary.retrievals);
@@ -69,11 +73,11 @@ impl Writer {
                 if self.delivery.include_usage {
                     events.push(self.chunk(self.answer.usage(&summary)));
                 }
-                events.push(done);
+                events.push(done());
                 events
             }
             // The headers are gone, so the status cannot tell.
-            TurnEvent::Failed(error) => vec![data(&error.envelope()), done],
+            TurnEvent::Failed(error) => vec![data(&error.envelope()), done()],
         }
     }
 
@@ -85,7 +89,13 @@ impl Writer {
     }
 }
 
-fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
+/// The last event.
+pub(in crate::routes) fn done() -> Result<Event, axum::Error> {
+    Ok(Event::default().data("[DONE]"))
+}
+
+/// A value as an event.
+pub(in crate::routes) fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
     Event::default().json_data(value)
 }
 
@@ -105,6 +115,7 @@ mod tests {
             delivery: StreamDelivery {
                 include_usage: true,
                 resumable: false,
+                events: None,
             },
         };
         let secret = ApiError::Internal("the disk /dev/sdx is on fire".to_owned());

@@ -64,6 +64,19 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("return_hidden_states", Flag(false)),
 ];
 
+/// Beside those of chat completions.
+const OF_COMPLETIONS: &[(&str, Neutral)] = &[
+    ("conversation", Nothing),
+    ("logprobs", Nothing),
+    ("messages", Nothing),
+    ("prompt_embeds", Nothing),
+    ("resumable", Flag(false)),
+    ("response_format", Nothing),
+    ("structured_outputs", Nothing),
+    ("suffix", Nothing),
+    ("top_logprobs", Nothing),
+];
+
 const OF_MESSAGES: &[(&str, Neutral)] = &[
     ("audio", Nothing),
     ("function_call", Nothing),
@@ -76,13 +89,22 @@ const OF_MESSAGES: &[(&str, Neutral)] = &[
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
-pub(super) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
+pub(crate) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
     refuse(body, OF_REQUESTS, "")?;
     let messages = body.get("messages").and_then(Value::as_array);
     for (at, message) in messages.into_iter().flatten().enumerate() {
         refuse(message, OF_MESSAGES, &format!("messages[{at}]."))?;
     }
     Ok(())
+}
+
+/// The same for a completion of plain text.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_COMPLETIONS, "")?;
+    refuse(body, OF_REQUESTS, "")
 }
 
 fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {

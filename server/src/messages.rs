@@ -1,0 +1,38 @@
+//! Messages of the wire as the engine takes them.
+
+use onegen_engine::Role as EngineRole;
+use onegen_proto::{Content, Role};
+
+use crate::errors::ApiError;
+
+/// Developers speak as the system does.
+pub(crate) fn role(role: Role) -> EngineRole {
+    match role {
+        Role::System | Role::Developer => EngineRole::System,
+        Role::User => EngineRole::User,
+        Role::Assistant => EngineRole::Assistant,
+    }
+}
+
+/// A message's text, whose parts must be of these kinds. `path` is where it stands in the request.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names a part of another kind.
+pub(crate) fn text(content: Content, kinds: &[&str], path: &str) -> Result<String, ApiError> {
+    let parts = match content {
+        Content::Text(text) => return Ok(text),
+        Content::Parts(parts) => parts,
+    };
+    let each = parts.into_iter().enumerate().map(|(at, part)| {
+        let param = format!("{path}[{at}]");
+        if !kinds.contains(&&*part.kind) {
+            let kind = part.kind;
+            return Err(ApiError::Unsupported {
+                param: format!("{param}.type {kind:?}"),
+            });
+        }
+        let missing = || ApiError::invalid(format!("{param}.text"), "is missing");
+        part.text.ok_or_else(missing)
+    });
+    each.collect()
+}

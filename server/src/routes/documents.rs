@@ -1,0 +1,140 @@
+//! Documents: put in, looked at, taken out; live in the next retrieval.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use onegen_proto::{
+    DeletedDocument, DocumentBatch, ErrorEnvelope, InCollection, StoredDocument,
+    UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
+};
+use serde_json::Value;
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::collections::Collection;
+use crate::documents::{self, Upload};
+use crate::errors::ApiError;
+use crate::extract::{PathParam, QueryParams};
+use crate::json::{JsonBody, typed};
+
+/// Puts documents into a collection, each in place of the one with its id. All are put in or none;
+/// the answer comes when they are on the disk, and the next retrieval finds them.
+#[utoipa::path(
+    method(put, post), path = "/v1/documents", tag = "documents",
+    request_body = UpsertDocumentsRequest,
+    responses(
+        (status = 200, description = "They are put in", body = UpsertedDocuments),
+        (status = 400, description = "A document makes no sense, or cannot be embedded", body = ErrorEnvelope),
+        (status = 404, description = "There is no such collection", body = ErrorEnvelope),
+        (status = 409, description = "The collection is searched only", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large", body = ErrorEnvelope),
+        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
+        (status = 500, description = "The server failed, and nothing was changed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn upsert(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JsonBody(body): JsonBody,
+) -> Result<Json<UpsertedDocuments>, ApiError> {
+    let (upload, ids) = validate(body, &app, &caller)?;
+    let collection = upload.collection.name().to_owned();
+    let passages = upload.put_in(&app).await?;
+    let upserted = |(id, passages)| UpsertedDocument {
+        id,
+        object: "document".to_owned(),
+        passages,
+    };
+    Ok(Json(UpsertedDocuments {
+        object: "list".to_owned(),
+        collection,
+        data: ids.into_iter().zip(passages).map(upserted).collect(),
+    }))
+}
+
+/// The documents of a body with `documents`, else the one that the body is; and their ids.
+fn validate(
+    mut body: Value,
+    app: &App,
+    caller: &Caller,
+) -> Result<(Upload, Vec<String>), ApiError> {
+    if body.get("documents").is_some() {
+        let batch: DocumentBatch = typed(body)?;
+        let ids = batch.documents.iter().map(|d| d.id.clone()).collect();
+        let collection = in_collection(app, caller, batch.collection)?;
+        return Ok((Upload::batch(collection, batch.documents)?, ids));
+    }
+    // Apart from the document, so that a fault in either is named.
+    let collection = body
+        .as_object_mut()
+        .and_then(|body| body.remove("collection"));
+    let collection = typed(serde_json::json!({ "collection": collection }))?;
+    let document: onegen_proto::Document = typed(body)?;
+    let ids = vec![document.id.clone()];
+    let InCollection { collection } = collection;
+    let collection = in_collection(app, caller, collection)?;
+    Ok((Upload::one(collection, document)?, ids))
+}
+
+fn in_collection(
+    app: &App,
+    caller: &Caller,
+    name: Option<String>,
+) -> Result<Arc<Collection>, ApiError> {
+    let collection = app.collections.get(name.as_deref(), caller, "collection")?;
+    Ok(collection.clone())
+}
+
+/// A document, or one passage of a long one.
+#[utoipa::path(
+    get, path = "/v1/documents/{id}", tag = "documents",
+    params(("id" = String, Path, description = "The id of the document or passage, percent-encoded", example = "country-peru"), InCollection),
+    responses(
+        (status = 200, description = "The document", body = StoredDocument),
+        (status = 404, description = "There is no such document or collection", body = ErrorEnvelope),
+        (status = 500, description = "The document could not be read", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    QueryParams(within): QueryParams<InCollection>,
+) -> Result<Json<StoredDocument>, ApiError> {
+    let collection = in_collection(&app, &caller, within.collection)?;
+    Ok(Json(documents::get(&collection, id).await?))
+}
+
+/// Takes a document out, all its passages with it. No answer that begins after this reads it: what
+/// conversations hold of it is dropped from their logs and caches. One that its client names then
+/// answers `conversation_holds_deleted_document` until it is rebuilt; one that is recognised by its
+/// messages is encoded afresh without it.
+#[utoipa::path(
+    delete, path = "/v1/documents/{id}", tag = "documents",
+    params(("id" = String, Path, description = "The document's id, percent-encoded", example = "country-peru"), InCollection),
+    responses(
+        (status = 200, description = "It is gone", body = DeletedDocument),
+        (status = 400, description = "The id is a passage's of a long document", body = ErrorEnvelope),
+        (status = 404, description = "There is no such document or collection", body = ErrorEnvelope),
+        (status = 409, description = "The collection is searched only", body = ErrorEnvelope),
+        (status = 500, description = "The server failed, and nothing was changed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    QueryParams(within): QueryParams<InCollection>,
+) -> Result<Json<DeletedDocument>, ApiError> {
+    let collection = in_collection(&app, &caller, within.collection)?;
+    let (passages, conversations) = documents::take_out(&app, &collection, id.clone()).await?;
+    Ok(Json(DeletedDocument {
+        id,
+        object: "document.deleted".to_owned(),
+        deleted: true,
+        collection: collection.name().to_owned(),
+        passages,
+        conversations,
+    }))
+}
