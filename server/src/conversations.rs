@@ -452,4 +452,21 @@ mod tests {
         let conversations = Conversations::open(dir.path(), 2).unwrap();
         assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
     }
+
+    #[test]
+    fn a_file_of_the_first_version_is_read_as_of_a_conversation_that_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = r#"{"conversation":"a","named":false,"log_len":40,"messages":[
+            {"role":"user","content":"What is the capital of Peru?"},
+            {"role":"assistant","content":"Lima. "}]}"#;
+        std::fs::write(dir.path().join("first.json"), file).unwrap();
+        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        let kept = conversations.get(&"a".into(), &Owner::default());
+        // What it has read was not noted, so its log is not to be gone on with.
+        assert_eq!(kept, Some(transcript(peru(), 0)));
+        let about = conversations.about(&"a".into());
+        assert_eq!(about, Some(About::default()));
+        let other = Owner::key("somebody");
+        assert_eq!(conversations.get(&"a".into(), &other), None);
+    }
 }

@@ -69,6 +69,12 @@ impl Keyed {
         Server::start(&files.config(&arguments)).await
     }
 
+    async fn put_document(&self, client: &Client) -> Response {
+        let url = format!("{}/v1/documents", client.url);
+        let document = json!({"id": "peru", "title": "Peru", "text": "A country."});
+        client.http.put(url).json(&document).send().await.unwrap()
+    }
+
     /// Short answers without retrievals.
     fn short(&self) -> Value {
         json!({"logit_bias": self.files.bias(false), "max_tokens": 6})
@@ -141,7 +147,8 @@ async fn a_key_may_do_what_its_scopes_say_and_is_told_which_one_it_lacks() {
     for (response, scope) in [
         (keyed.librarian.send(&question(PERU)).await, "chat"),
         (keyed.admin.send(&question(PERU)).await, "chat"),
-        (keyed.alice.get("/v1/documents").await, "documents"),
+        (keyed.librarian.get("/v1/conversations/a").await, "chat"),
+        (keyed.put_document(&keyed.alice).await, "documents"),
         (keyed.alice.get("/metrics").await, "admin"),
         (keyed.alice.get("/v1/admin/reload").await, "admin"),
     ] {
@@ -309,4 +316,126 @@ async fn a_key_that_names_collections_knows_of_no_others() {
     let message = never["message"].as_str().unwrap();
     assert_eq!(error["message"], message.replace("never", "default"));
     assert!(message.contains("\"second\""), "{message}");
+}
+
+/// Everything that can be asked of a conversation but to go on with it.
+const OF_A_CONVERSATION: [(&str, &str); 5] = [
+    ("GET", ""),
+    ("GET", "/items"),
+    ("POST", "/rebuild"),
+    ("POST", "/fork"),
+    ("DELETE", ""),
+];
+
+#[tokio::test]
+async fn a_conversation_is_there_for_its_key_only_whatever_is_asked_of_it() {
+    let keyed = Keyed::new(&[]).await;
+    let said = json!({"items": [{"role": "user", "content": PERU}, {"role": "assistant", "content": "Lima."}]});
+    let created = keyed.alice.done("POST", "/v1/conversations", said).await;
+    let answered = with(question(PERU), keyed.short());
+    let answered = keyed.alice.complete(&answered).await;
+    let first = format!("/v1/conversations/{}", conversation(&answered));
+    let fork = format!("{first}/fork");
+    let forked = keyed.alice.done("POST", &fork, Value::Null).await;
+    let ids = [
+        &created["id"],
+        &answered["onegen"]["conversation"],
+        &forked["id"],
+    ];
+    for id in ids.map(|id| id.as_str().unwrap()) {
+        for (method, more) in OF_A_CONVERSATION {
+            let path = format!("/v1/conversations/{id}{more}");
+            let stolen = keyed.bob.refused_at(method, &path, Value::Null).await;
+            let never = path.replace(id, "conv_never");
+            let mut never = keyed.bob.refused_at(method, &never, Value::Null).await;
+            never.3 = never.3.replace("conv_never", id);
+            assert_eq!(stolen, never, "{method} {path}");
+            assert_eq!((stolen.0, &*stolen.1), (404, "conversation_not_found"));
+        }
+        // The test could not fail without a conversation to be found.
+        for (method, more) in OF_A_CONVERSATION {
+            let path = format!("/v1/conversations/{id}{more}");
+            keyed.alice.done(method, &path, Value::Null).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_chat_reads_and_searches_documents_but_changes_none() {
+    let keyed = Keyed::new(&[]).await;
+    let document = "/v1/documents/country-peru";
+    let search = ("POST", "/v1/vector_stores/default/search");
+    for client in [&keyed.alice, &keyed.librarian] {
+        let read = client.done("GET", document, Value::Null).await;
+        assert_eq!(read["title"], "Peru");
+        let found = client
+            .done(search.0, search.1, json!({"query": PERU}))
+            .await;
+        assert!(!found["data"].as_array().unwrap().is_empty());
+    }
+    let delete = keyed
+        .alice
+        .refused_at("DELETE", document, Value::Null)
+        .await;
+    assert_eq!((delete.0, &*delete.1), (403, "insufficient_scope"));
+    assert_eq!(keyed.put_document(&keyed.alice).await.status(), 403);
+    assert_eq!(keyed.put_document(&keyed.librarian).await.status(), 200);
+    keyed.librarian.done("DELETE", document, Value::Null).await;
+    let gone = keyed.alice.refused_at("GET", document, Value::Null).await;
+    assert_eq!((gone.0, &*gone.1), (404, "document_not_found"));
+
+    // Where a key's own collections end, there are no others.
+    let only_second = "/v1/documents/element-gold?collection=second";
+    keyed.narrow.done("GET", only_second, Value::Null).await;
+    let elsewhere = only_second.replace("second", "default");
+    for (method, path) in [("GET", elsewhere.as_str()), search] {
+        let refused = keyed
+            .narrow
+            .refused_at(method, path, json!({"query": "x"}))
+            .await;
+        assert_eq!((refused.0, &*refused.1), (404, "collection_not_found"));
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_document_is_gone_from_the_conversations_of_every_key() {
+    let keyed = Keyed::new(&[]).await;
+    let forced = json!({"retrieval": {"forced": true}, "max_tokens": 4});
+    let forced = with(question(PERU), forced);
+    let answers = [
+        keyed.alice.complete(&forced).await,
+        keyed.bob.complete(&forced).await,
+    ];
+    let read = &answers[0]["onegen"]["retrievals"][0]["passages"][0]["id"];
+    let path = read.as_str().unwrap().replace('/', "%2F");
+    let path = format!("/v1/documents/{path}");
+    let deleted = keyed.librarian.done("DELETE", &path, Value::Null).await;
+    assert_eq!(deleted["conversations"], 2);
+    for (client, answer) in [&keyed.alice, &keyed.bob].into_iter().zip(&answers) {
+        let next = json!({"conversation": conversation(answer)});
+        let (status, error) = client.refused(&with(question("And?"), next)).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert_eq!(error["code"], "conversation_holds_deleted_document");
+    }
+}
+
+#[tokio::test]
+async fn a_completion_shares_the_cache_of_its_own_key_only() {
+    let keyed = Keyed::new(&[]).await;
+    let ask = async |client: &Client, fields: Value| {
+        let body = json!({"model": "onegen", "prompt": "The same long text. ".repeat(60)});
+        let body = with(with(body, keyed.short()), fields);
+        let url = format!("{}/v1/completions", client.url);
+        client.http.post(url).json(&body).send().await.unwrap()
+    };
+    // A cache to share: a text that is being gone on with.
+    let long = json!({"stream": true, "max_tokens": 3000});
+    let mut running = ask(&keyed.alice, long).await;
+    assert!(running.chunk().await.unwrap().is_some());
+    let cached = async |client: &Client| {
+        let answer: Value = ask(client, json!({})).await.json().await.unwrap();
+        count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+    };
+    assert_eq!(cached(&keyed.bob).await, 0);
+    assert!(cached(&keyed.alice).await > 0);
 }

@@ -286,3 +286,39 @@ async fn what_takes_longer_than_the_drain_timeout_is_cut_off() {
     server.stopped().await;
     assert!(since.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn other_events_than_openais_are_gone_on_with_as_they_were() {
+    let files = Files::new();
+    let server = files.serve().await;
+    for events in ["vercel_ui", "open_webui"] {
+        let asked = json!({"resumable": true, "stream_options": {"events": events}});
+        let first = server.send(&body(&files, 20, asked)).await;
+        let name = conversation(&first);
+        let kind = |response: &Response| {
+            let header = response.headers().get("x-vercel-ai-ui-message-stream");
+            header.cloned()
+        };
+        let of_first = kind(&first);
+        assert_eq!(of_first.is_some(), events == "vercel_ui");
+        let whole = numbered(&first.text().await.unwrap());
+        let rest = resume(&server, &name, "&from=3").await;
+        assert_eq!(kind(&rest), of_first);
+        assert_eq!(conversation(&rest), name);
+        assert_eq!(numbered(&rest.text().await.unwrap()), whole[3..]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_the_stream_of_a_deleted_conversation() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let first = server.send(&resumable(&files, 4)).await;
+    let name = conversation(&first);
+    first.text().await.unwrap();
+    assert_eq!(resume(&server, &name, "").await.status(), StatusCode::OK);
+    let path = format!("/v1/conversations/{name}");
+    server.done("DELETE", &path, Value::Null).await;
+    let gone = resume(&server, &name, "").await;
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+}

@@ -47,6 +47,7 @@ enum To {
 const NEEDS: &[(To, &str, Needs)] = &[
     (To::Do, "/v1/chat", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/completions", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/responses", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/conversations", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/stream", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/embeddings", Needs::Key(Scope::Chat)),
