@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
+use axum::http::HeaderValue;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 
 use crate::access::Access;
@@ -15,6 +16,7 @@ use crate::errors::ApiError;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
+use crate::tls::Tls;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
@@ -23,6 +25,8 @@ pub struct App {
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
@@ -47,6 +51,7 @@ impl App {
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         // Before the model: a mistake in it should not show only after minutes.
         let access = Access::open(&config.access)?;
+        let tls = Tls::open(&config.listen)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -83,6 +88,8 @@ impl App {
                 created: unix_seconds(),
             },
             conversations,
+            tls,
+            cors_origins: config.listen.cors_origins.clone(),
             limits: Limits::new(config.traffic.clone()),
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
@@ -105,11 +112,14 @@ impl App {
         &self.collections
     }
 
-    /// Reads again what may change while the server runs: the API keys. What cannot be read stays as
-    /// it was, with a line in the log.
+    /// Reads again what may change while the server runs: the API keys, and the certificate. What cannot
+    /// be read stays as it was, with a line in the log.
     pub fn reload(&self) {
         if let Err(error) = self.access.reload() {
             tracing::error!(%error, "the API keys stay as they were");
+        }
+        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+            tracing::error!(%error, "the certificate stays as it was");
         }
     }
 

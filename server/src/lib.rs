@@ -12,11 +12,13 @@ mod app;
 mod citations;
 mod collections;
 mod config;
+mod config_file;
 mod constraint;
 mod conversations;
 mod errors;
 mod indexing;
 mod json;
+mod json_log;
 mod limits;
 mod metrics;
 mod openapi;
@@ -25,6 +27,7 @@ mod router;
 mod routes;
 mod serve;
 mod streams;
+mod tls;
 mod transcript_files;
 mod turn;
 
@@ -32,8 +35,11 @@ pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
 pub use collections::{Collection, Collections};
 pub use config::{
-    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig, StreamConfig,
-    TrafficConfig,
+    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,
+    StreamConfig, TrafficConfig,
 };
+pub use config_file::{ConfigError, Configuration};
+pub use json_log::JsonLog;
 pub use openapi::openapi;
 pub use serve::serve;
+pub use tls::TlsError;
