@@ -223,6 +223,11 @@ impl Index {
         &self.shared.dir
     }
 
+    /// Whether it was opened to be searched only.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.writer.is_none()
+    }
+
     /// What made the vectors.
     pub fn fingerprints(&self) -> &Fingerprints {
         &self.shared.manifest.fingerprints

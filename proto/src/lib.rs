@@ -7,6 +7,7 @@
 //! Every type can be read and written, so that a server and a client share one definition. Nothing
 //! here is validated beyond its JSON type.
 
+mod admin;
 mod chat;
 mod errors;
 mod health;
@@ -14,6 +15,7 @@ mod models;
 mod receipts;
 mod usage;
 
+pub use admin::Reloaded;
 pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, ChatCompletionRequest, Choice, ChunkChoice, ChunkExtension,

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use axum::http::HeaderValue;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
+use onegen_proto::Reloaded;
 
 use crate::access::Access;
 use crate::collections::Collections;
@@ -112,15 +113,37 @@ impl App {
         &self.collections
     }
 
-    /// Reads again what may change while the server runs: the API keys, and the certificate. What cannot
-    /// be read stays as it was, with a line in the log.
-    pub fn reload(&self) {
+    /// Reads again what may change while the server runs: the API keys, the certificate, the indexes. What
+    /// cannot be read stays as it was, with a line in the log. Takes as long as opening indexes and
+    /// building those of changed corpora; requests go on.
+    pub fn reload(&self) -> Reloaded {
+        let mut reloaded = Reloaded::default();
         if let Err(error) = self.access.reload() {
             tracing::error!(%error, "the API keys stay as they were");
+            reloaded.failed.push("API keys".to_owned());
         }
         if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
             tracing::error!(%error, "the certificate stays as it was");
+            reloaded.failed.push("certificate".to_owned());
         }
+        for (name, outcome) in self.collections.reload(self.engine.model()) {
+            match outcome {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(collection = name, "the index was opened again");
+                    reloaded.collections.push(name.to_owned());
+                }
+                Err(error) => {
+                    tracing::error!(
+                        collection = name,
+                        error = format!("{error:#}"),
+                        "the index stays as it was"
+                    );
+                    reloaded.failed.push(format!("collection {name}"));
+                }
+            }
+        }
+        reloaded
     }
 
     /// From now on the server counts as not ready.

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
-use crate::routes::{chat, health, metrics, models, stream};
+use crate::routes::{admin, chat, health, metrics, models, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -29,6 +29,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
+        .route("/v1/admin/reload", post(admin::reload))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))

@@ -106,6 +106,13 @@ fn read(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| fault("certificate", certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(fault(
+            "certificate",
+            certificate,
+            "there is none in it".to_owned(),
+        ));
+    }
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| fault("private key", key, error.to_string()))?;
     let provider = Arc::new(ring::default_provider());
