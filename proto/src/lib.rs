@@ -7,6 +7,7 @@
 //! Every type can be read and written, so that a server and a client share one definition. Nothing
 //! here is validated beyond its JSON type.
 
+mod admin;
 mod chat;
 mod completions;
 mod conversations;
@@ -19,6 +20,7 @@ mod receipts;
 mod usage;
 mod vector_stores;
 
+pub use admin::Reloaded;
 pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,

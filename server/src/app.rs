@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
+use axum::http::HeaderValue;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
+use onegen_proto::Reloaded;
 
 use crate::access::Access;
 use crate::collections::Collections;
@@ -16,6 +18,7 @@ use crate::errors::ApiError;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
+use crate::tls::Tls;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
@@ -25,6 +28,8 @@ pub struct App {
     pub(crate) collections: Collections,
     pub(crate) model: ServedModel,
     pub(crate) conversations: Conversations,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
@@ -49,6 +54,7 @@ impl App {
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         // Before the model: a mistake in it should not show only after minutes.
         let access = Access::open(&config.access)?;
+        let tls = Tls::open(&config.listen)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -86,6 +92,8 @@ impl App {
                 created: unix_seconds(),
             },
             conversations,
+            tls,
+            cors_origins: config.listen.cors_origins.clone(),
             limits: Limits::new(config.traffic.clone()),
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
@@ -110,12 +118,37 @@ impl App {
         &self.collections
     }
 
-    /// Reads again what may change while the server runs: the API keys. What cannot be read stays as
-    /// it was, with a line in the log.
-    pub fn reload(&self) {
+    /// Reads again what may change while the server runs: the API keys, the certificate, the indexes. What
+    /// cannot be read stays as it was, with a line in the log. Takes as long as opening indexes and
+    /// building those of changed corpora; requests go on.
+    pub fn reload(&self) -> Reloaded {
+        let mut reloaded = Reloaded::default();
         if let Err(error) = self.access.reload() {
             tracing::error!(%error, "the API keys stay as they were");
+            reloaded.failed.push("API keys".to_owned());
         }
+        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+            tracing::error!(%error, "the certificate stays as it was");
+            reloaded.failed.push("certificate".to_owned());
+        }
+        for (name, outcome) in self.collections.reload(self.engine.model()) {
+            match outcome {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(collection = name, "the index was opened again");
+                    reloaded.collections.push(name.to_owned());
+                }
+                Err(error) => {
+                    tracing::error!(
+                        collection = name,
+                        error = format!("{error:#}"),
+                        "the index stays as it was"
+                    );
+                    reloaded.failed.push(format!("collection {name}"));
+                }
+            }
+        }
+        reloaded
     }
 
     /// From now on the server counts as not ready.

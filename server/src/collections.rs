@@ -1,8 +1,10 @@
 //! The collections that are served: indexes by name.
 
+use std::fs;
 use std::iter;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
 use onegen_engine::Model;
@@ -13,11 +15,21 @@ use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
 use crate::errors::ApiError;
 use crate::indexing;
 
-/// An index by its name in requests.
+/// An index by its name in requests. It may be replaced while requests go on: each searches the one that
+/// it found.
 #[derive(Debug)]
 pub struct Collection {
     name: String,
-    index: Index,
+    source: Source,
+    opened: RwLock<Opened>,
+}
+
+/// An index, and which directory it was found in: its device and inode, since a path may lead to
+/// another one later.
+#[derive(Debug)]
+struct Opened {
+    index: Arc<Index>,
+    place: Option<(u64, u64)>,
 }
 
 impl Collection {
@@ -27,8 +39,26 @@ impl Collection {
     }
 
     /// What it holds.
-    pub fn index(&self) -> &Index {
-        &self.index
+    pub fn index(&self) -> Arc<Index> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        opened.index.clone()
+    }
+
+    /// Opens what stands there now; false where that is what is open already.
+    fn reload(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<bool> {
+        let dir = self.source.index_dir(fingerprints, data_dir)?;
+        let unchanged = {
+            let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+            let same = opened.index.dir() == dir && opened.place == place(&dir);
+            // Nobody else changes what is open for changes here.
+            same && !opened.index.is_read_only()
+        };
+        if unchanged {
+            return Ok(false);
+        }
+        let now = self.source.open(model, fingerprints, data_dir)?;
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(true)
     }
 }
 
@@ -38,12 +68,52 @@ pub struct Collections {
     /// For requests that name none.
     default: Arc<Collection>,
     others: Vec<Arc<Collection>>,
+    data_dir: PathBuf,
+    /// Held while indexes are opened again.
+    reloading: Mutex<()>,
 }
 
 /// What a collection is made of.
-enum Source<'a> {
-    Index(&'a Path),
-    Corpus(&'a Path),
+#[derive(Debug, Clone)]
+enum Source {
+    Index(PathBuf),
+    Corpus(PathBuf),
+}
+
+impl Source {
+    /// Where its index lies, or will once it is built.
+    fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<PathBuf> {
+        match self {
+            Self::Index(dir) => Ok(dir.clone()),
+            Self::Corpus(file) => indexing::corpus_dir(fingerprints, file, data_dir),
+        }
+    }
+
+    fn open(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<Opened> {
+        let index = match self {
+            Self::Index(dir) => {
+                // Before it is opened: what takes its place meanwhile is noticed next time.
+                let place = place(dir);
+                let index = indexing::open(dir, fingerprints)?;
+                return Ok(Opened::at(index, place));
+            }
+            Self::Corpus(file) => indexing::open_or_build(model, fingerprints, file, data_dir)?,
+        };
+        let place = place(index.dir());
+        Ok(Opened::at(index, place))
+    }
+}
+
+impl Opened {
+    fn at(index: Index, place: Option<(u64, u64)>) -> Self {
+        let index = Arc::new(index);
+        Self { index, place }
+    }
+}
+
+fn place(dir: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(dir).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Collections {
@@ -59,21 +129,23 @@ impl Collections {
         };
         let mut sources = sources(config)?;
         if sources.is_empty() && beside_model.path.is_file() {
-            sources.push((&beside_model.name, Source::Corpus(&beside_model.path)));
+            sources.push((
+                &beside_model.name,
+                Source::Corpus(beside_model.path.clone()),
+            ));
         }
         sources.sort_by_key(|(name, _)| *name != DEFAULT_COLLECTION);
 
         let fingerprints = fingerprints(model);
         let mut opened = sources.into_iter().map(|(name, source)| {
-            let index = match source {
-                Source::Index(dir) => indexing::open(dir, &fingerprints),
-                Source::Corpus(file) => {
-                    indexing::open_or_build(model, &fingerprints, file, &config.data_dir)
-                }
-            };
-            let index = index.with_context(|| format!("cannot serve the collection {name:?}"))?;
-            let name = name.to_owned();
-            anyhow::Ok(Arc::new(Collection { name, index }))
+            let opened = source
+                .open(model, &fingerprints, &config.data_dir)
+                .with_context(|| format!("cannot serve the collection {name:?}"))?;
+            anyhow::Ok(Arc::new(Collection {
+                name: name.to_owned(),
+                source,
+                opened: RwLock::new(opened),
+            }))
         });
         let Some(default) = opened.next().transpose()? else {
             bail!(
@@ -84,7 +156,23 @@ impl Collections {
         Ok(Self {
             default,
             others: opened.collect::<Result<_>>()?,
+            data_dir: config.data_dir.clone(),
+            reloading: Mutex::default(),
         })
+    }
+
+    /// Opens again each collection whose path leads to another index by now, builds that of a corpus that
+    /// has changed, and looks again at an index that somebody else changes. Requests go on meanwhile.
+    /// Gives for each collection whether it is another one now.
+    pub(crate) fn reload(&self, model: &Model) -> Vec<(&str, Result<bool>)> {
+        // One at a time: an index can be opened for changes once.
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let fingerprints = fingerprints(model);
+        let reload = |c: &Arc<Collection>| c.reload(model, &fingerprints, &self.data_dir);
+        self.all().map(|c| (c.name.as_str(), reload(c))).collect()
     }
 
     /// The collection of a name, or the default one: the first that the caller may know of. `param` is
@@ -126,12 +214,12 @@ impl Collections {
 
     /// Passages that can be retrieved, in all collections together.
     pub fn passages(&self) -> u64 {
-        self.iter().map(|c| c.index.passages()).sum()
+        self.iter().map(|c| c.index().passages()).sum()
     }
 }
 
 /// What the configuration names, indexes before corpora.
-fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source<'_>)>> {
+fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
     let named: Vec<_> = config.index.iter().chain(&config.corpus).collect();
     for (at, later) in named.iter().enumerate() {
         if let Some(earlier) = named[..at].iter().find(|c| c.name == later.name) {
@@ -144,9 +232,9 @@ fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source<'_>)>> {
         }
     }
     let indexes = config.index.iter();
-    let indexes = indexes.map(|c| (c.name.as_str(), Source::Index(&c.path)));
+    let indexes = indexes.map(|c| (c.name.as_str(), Source::Index(c.path.clone())));
     let corpora = config.corpus.iter();
-    let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(&c.path)));
+    let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(c.path.clone())));
     Ok(indexes.chain(corpora).collect())
 }
 
@@ -185,14 +273,18 @@ pub(crate) mod tests {
             builder.add(&passage, &[vec![1.0, 0.0]]).unwrap();
             builder.finish().unwrap();
             // Mapped files stay readable when the directory is gone.
+            let opened = Opened::at(Index::open(&dir).unwrap(), None);
             Arc::new(Collection {
                 name: (*name).to_owned(),
-                index: Index::open(&dir).unwrap(),
+                source: Source::Index(dir),
+                opened: RwLock::new(opened),
             })
         });
         Collections {
             default: all.next().unwrap(),
             others: all.collect(),
+            data_dir: PathBuf::new(),
+            reloading: Mutex::default(),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use onegen_engine::{DeviceName, EngineOptions, StoreOptions, WeightType};
 
 /// Serves a OneGen model: one pass that retrieves while it writes.
@@ -17,6 +18,10 @@ use onegen_engine::{DeviceName, EngineOptions, StoreOptions, WeightType};
 #[derive(Debug, Clone, Parser)]
 #[command(version)]
 pub struct Config {
+    /// File of configuration: TOML with the names of flags as keys, as in port = 8080. Flags and variables
+    /// go before it
+    #[arg(long, env = "ONEGEN_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// What is served.
     #[command(flatten)]
     pub model: ModelConfig,
@@ -38,6 +43,23 @@ pub struct Config {
     /// What is logged: a level (error, warn, info, debug, trace), or targets with levels
     #[arg(long, env = "ONEGEN_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: String,
+    /// How the log is written
+    #[arg(
+        long,
+        env = "ONEGEN_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
 }
 
 /// What is served.
@@ -137,6 +159,14 @@ impl CollectionPath {
     }
 }
 
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let whole = text.contains("://") && !text.ends_with('/');
+    if !whole && !["*", "none"].contains(&text) {
+        return Err("it is no origin, as https://example.org, nor * or none".to_owned());
+    }
+    HeaderValue::from_str(text).map_err(|error| error.to_string())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "it is no number".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -164,6 +194,22 @@ pub struct ListenConfig {
         default_value = "30"
     )]
     pub drain_timeout: Duration,
+    /// File of the certificate, with its chain, as PEM: the server speaks TLS; read again on SIGHUP
+    #[arg(long, env = "ONEGEN_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// File of the certificate's private key, as PEM
+    #[arg(long, env = "ONEGEN_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Origins whose pages may ask from a browser, as https://example.org; * for all, none for none
+    #[arg(
+        long,
+        env = "ONEGEN_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin,
+        default_value = "*"
+    )]
+    pub cors_origins: Vec<HeaderValue>,
 }
 
 /// Who may ask.

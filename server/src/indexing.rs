@@ -59,7 +59,7 @@ pub(crate) fn open_or_build(
     corpus: &Path,
     data_dir: &Path,
 ) -> Result<Index> {
-    let dir = data_dir.join(directory_name(fingerprints, corpus)?);
+    let dir = corpus_dir(fingerprints, corpus, data_dir)?;
     match open_checked(&dir, fingerprints) {
         Ok(index) => return Ok(index),
         Err(IndexError::NotAnIndex { .. }) => {}
@@ -80,6 +80,18 @@ pub(crate) fn open_or_build(
     build(model, fingerprints, corpus, &dir)
         .with_context(|| format!("cannot index {}", corpus.display()))?;
     Ok(open_checked(&dir, fingerprints)?)
+}
+
+/// Where the index of a corpus lies as the corpus is now, built or not.
+///
+/// # Errors
+/// The corpus cannot be read.
+pub(crate) fn corpus_dir(
+    fingerprints: &Fingerprints,
+    corpus: &Path,
+    data_dir: &Path,
+) -> Result<PathBuf> {
+    Ok(data_dir.join(directory_name(fingerprints, corpus)?))
 }
 
 fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf> {

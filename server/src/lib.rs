@@ -12,6 +12,7 @@ mod app;
 mod citations;
 mod collections;
 mod config;
+mod config_file;
 mod constraint;
 mod conversations;
 mod documents;
@@ -22,6 +23,7 @@ mod forgetting;
 mod indexing;
 mod items;
 mod json;
+mod json_log;
 mod limits;
 mod messages;
 mod metrics;
@@ -32,6 +34,7 @@ mod router;
 mod routes;
 mod serve;
 mod streams;
+mod tls;
 mod transcript_files;
 mod turn;
 mod unsupported;
@@ -40,8 +43,11 @@ pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
 pub use collections::{Collection, Collections};
 pub use config::{
-    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig, StreamConfig,
-    TrafficConfig,
+    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,
+    StreamConfig, TrafficConfig,
 };
+pub use config_file::{ConfigError, Configuration};
+pub use json_log::JsonLog;
 pub use openapi::openapi;
 pub use serve::serve;
+pub use tls::TlsError;

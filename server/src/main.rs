@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-use onegen_server::{App, Config, NewKey, Scope, serve};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use onegen_server::{
+    App, Config, ConfigError, Configuration, JsonLog, LogFormat, NewKey, Scope, serve,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The command line: without a command the server is started.
 #[derive(Parser)]
@@ -44,9 +48,16 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
-    let cli = Cli::parse();
+    let (cli, chosen) = match read_configuration() {
+        Ok(read) => read,
+        Err(ConfigError::Usage(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
     let done = match cli.command {
-        None => run(cli.config).await,
+        None => run(cli.config, &chosen).await,
         Some(Command::NewKey {
             name,
             scopes,
@@ -60,6 +71,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, with what variables and the file add to it, and that as text.
+fn read_configuration() -> Result<(Cli, String), ConfigError> {
+    let Configuration { matches, chosen } =
+        Configuration::read(Cli::command(), std::env::args_os())?;
+    Ok((Cli::from_arg_matches(&matches)?, chosen))
 }
 
 fn new_key(new: NewKey) -> Result<()> {
@@ -81,14 +99,26 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
-async fn run(config: Config) -> Result<()> {
+async fn run(config: Config, chosen: &str) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("--log {:?} is no level", config.log))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::registry().with(filter);
+    match config.log_format {
+        LogFormat::Json => log.with(JsonLog::new(std::io::stderr)).init(),
+        LogFormat::Text => log
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
+            .init(),
+    }
+    if !chosen.is_empty() {
+        say(format_args!(
+            "configuration, beside defaults:\n{}",
+            chosen.trim_end()
+        ));
+    }
 
     // A port that is taken should not come as a surprise after the model is loaded.
     let address = SocketAddr::new(config.listen.host, config.listen.port);
@@ -98,6 +128,11 @@ async fn run(config: Config) -> Result<()> {
     let address = listener.local_addr()?;
 
     let drain_timeout = config.listen.drain_timeout;
+    let scheme = match &config.listen.tls_cert {
+        Some(_) => "https",
+        None => "http",
+    };
+    let url = format!("{scheme}://{address}");
     let started = Instant::now();
     say(format_args!(
         "loading the model {}",
@@ -118,8 +153,8 @@ async fn run(config: Config) -> Result<()> {
         started.elapsed().as_secs_f64(),
     ));
     say(format_args!(
-        "serving on http://{address}; try\n\n{}\n",
-        example(address, app.model_name())
+        "serving on {url}; try\n\n{}\n",
+        example(&url, app.model_name())
     ));
     reload_on_hangup(app.clone())?;
     serve(listener, app, stop_signal()?, drain_timeout).await?;
@@ -143,13 +178,13 @@ fn shown(path: &Path) -> String {
         .to_string()
 }
 
-fn example(address: SocketAddr, model: &str) -> String {
+fn example(url: &str, model: &str) -> String {
     let body = serde_json::json!({
         "model": model, "stream": true,
         "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
     });
     format!(
-        "curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{body}'"
+        "curl -N {url}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{body}'"
     )
 }
 

@@ -28,6 +28,7 @@ use crate::routes;
         routes::stream::resume,
         routes::stream::stop,
         routes::models::list,
+        routes::admin::reload,
         routes::health::healthz,
         routes::health::readyz,
         routes::metrics::metrics,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, OriginalUri};
-use axum::http::{HeaderName, Method, Request};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -20,7 +20,7 @@ use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
 use crate::routes::{
-    chat, completions, conversations, documents, embeddings, health, metrics, models, stream,
+    admin, chat, completions, conversations, documents, embeddings, health, metrics, models, stream,
     vector_stores,
 };
 
@@ -57,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
+        .route("/v1/admin/reload", post(admin::reload))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
@@ -66,7 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
         .layer(from_fn_with_state(app.clone(), access::admit))
-        .layer(CorsLayer::permissive())
+        .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
@@ -75,6 +76,18 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .with_state(app)
+}
+
+/// Which pages' scripts may ask; none where no layer answers a browser's question.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let all = CorsLayer::permissive();
+    if origins.iter().any(|origin| origin == "none") {
+        return None;
+    }
+    match origins.iter().any(|origin| origin == "*") {
+        true => Some(all),
+        false => Some(all.allow_origin(origins.to_vec())),
+    }
 }
 
 /// Neither bodies nor queries: texts are not for the log.

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt, TapIo};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::router::router;
+use crate::tls::TlsListener;
 
 /// Serves until `stop` is over. From then on the server counts as not ready and refuses what is new,
 /// while the answers under way come to their ends; what is not at its end after `drain_timeout` is
@@ -31,6 +32,26 @@ pub async fn serve(
             tracing::debug!(%error, "a connection will be slower than it could be");
         }
     });
+    match app.tls.clone() {
+        None => serve_on(listener, app, stop, drain_timeout).await,
+        Some(tls) => {
+            // Tapped for nothing: only so does a listener of ours tell its clients' addresses.
+            let listener = TlsListener::new(listener, tls)?.tap_io(|_| ());
+            serve_on(listener, app, stop, drain_timeout).await
+        }
+    }
+}
+
+async fn serve_on<L, F>(
+    listener: TapIo<L, F>,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain_timeout: Duration,
+) -> io::Result<()>
+where
+    L: Listener<Addr = SocketAddr>,
+    F: FnMut(&mut L::Io) + Send + 'static,
+{
     let (stopped, draining) = oneshot::channel();
     let drained = {
         let app = app.clone();

@@ -236,3 +236,83 @@ async fn a_browser_of_another_origin_may_ask() {
     assert_eq!(preflight.status(), StatusCode::OK);
     assert_eq!(preflight.headers()["access-control-allow-origin"], "*");
 }
+
+/// Asks the server to read everything again, and gives what it says of it.
+async fn reload(server: &Server) -> Value {
+    let url = format!("{}/v1/admin/reload", server.url);
+    let response = server.http.post(url).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response.json().await.unwrap()
+}
+
+/// How many passages are served.
+async fn served(server: &Server) -> Value {
+    server.get_json("/readyz").await["passages"].clone()
+}
+
+#[tokio::test]
+async fn an_index_whose_link_was_switched_is_served_after_a_reload_without_a_stop() {
+    let (files, larger) = (Files::new(), Files::new());
+    let mut corpus = fs::read_to_string(larger.corpus()).unwrap();
+    corpus.push_str("{\"id\":\"x\",\"title\":\"Lima\",\"text\":\"Lima is a city.\"}\n");
+    fs::write(larger.corpus(), corpus).unwrap();
+    let [old, new] = [&files, &larger].map(|made_by| {
+        let mut config = files.config(&[]);
+        config.model.data_dir = made_by.dir.path().join("built");
+        config.model.corpus[0].path = made_by.corpus();
+        index_dir(&App::load(&config).unwrap())
+    });
+    let link = files.dir.path().join("current");
+    std::os::unix::fs::symlink(&old, &link).unwrap();
+    let server = Server::start(&files.config(&["--index", link.to_str().unwrap()])).await;
+    assert_eq!(served(&server).await, 3);
+    // Nothing has changed.
+    assert_eq!(
+        reload(&server).await,
+        json!({"collections": [], "failed": []})
+    );
+
+    let long = json!({"stream": true, "logit_bias": files.bias(false), "max_tokens": 3000});
+    let mut under_way = server.send(&with(question("Hello!"), long)).await;
+    under_way.chunk().await.unwrap().unwrap();
+    let switched = files.dir.path().join("switched");
+    std::os::unix::fs::symlink(&new, &switched).unwrap();
+    fs::rename(&switched, &link).unwrap();
+    assert_eq!(reload(&server).await["collections"], json!(["default"]));
+    assert_eq!(served(&server).await, 4);
+    assert!(under_way.text().await.unwrap().contains("[DONE]"));
+    // The old one is free for others, the new one is held.
+    assert!(Index::open_for_changes(&old).is_ok());
+    let held = Index::open_for_changes(&new);
+    assert!(matches!(held, Err(IndexError::Locked { .. })));
+
+    // What is no index leaves the one that is served.
+    fs::remove_file(&link).unwrap();
+    let failed = json!({"collections": [], "failed": ["collection default"]});
+    assert_eq!(reload(&server).await, failed);
+    assert_eq!(served(&server).await, 4);
+}
+
+#[tokio::test]
+async fn a_changed_corpus_and_anothers_changes_are_served_after_a_reload() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let mut corpus = fs::read_to_string(files.corpus()).unwrap();
+    corpus.push_str("{\"id\":\"x\",\"title\":\"Lima\",\"text\":\"Lima is a city.\"}\n");
+    fs::write(files.corpus(), corpus).unwrap();
+    assert_eq!(reload(&server).await["collections"], json!(["default"]));
+    assert_eq!(served(&server).await, 4);
+    drop(server);
+
+    let other = Files::new();
+    let dir = index_dir(&App::load(&other.config(&[])).unwrap());
+    let changed_here = Index::open_for_changes(&dir).unwrap();
+    let server = Server::start(&other.config(&["--index", dir.to_str().unwrap()])).await;
+    let delete = Change::Delete {
+        id: "element-gold".into(),
+    };
+    changed_here.apply(vec![delete]).unwrap();
+    assert_eq!(served(&server).await, 3);
+    reload(&server).await;
+    assert_eq!(served(&server).await, 2);
+}

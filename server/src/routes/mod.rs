@@ -1,5 +1,6 @@
 //! The routes, one file a noun.
 
+pub(crate) mod admin;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod conversations;

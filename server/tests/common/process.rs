@@ -1,0 +1,86 @@
+//! The program itself, as a user starts it.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Client, Files};
+
+/// A server that runs. Dropped, it is killed.
+pub struct Process {
+    child: Child,
+    pub client: Client,
+    /// The lines that it printed until it served.
+    pub said: Vec<String>,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    /// kill -9
+    Killed,
+    /// SIGTERM
+    Told,
+}
+
+/// The command that starts a server.
+pub fn command(files: &Files, data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
+    command.arg("--model").arg(files.model());
+    command.arg("--corpus").arg(files.corpus());
+    command.arg("--data-dir").arg(data_dir);
+    command.args(["--port", "0"]).env("ONEGEN_LOG", "error");
+    command
+}
+
+impl Process {
+    pub fn start(files: &Files, data_dir: &Path) -> Self {
+        Self::of(command(files, data_dir))
+    }
+
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let url = lines.find_map(|line| {
+            let line = line.unwrap();
+            let url = line
+                .strip_prefix("serving on ")
+                .and_then(|rest| rest.split(';').next());
+            let url = url.map(str::to_owned);
+            said.push(line);
+            url
+        });
+        let client = Client::new(url.unwrap_or_default());
+        let process = Self {
+            child,
+            client,
+            said,
+        };
+        assert!(!process.client.url.is_empty(), "the server did not start");
+        process
+    }
+
+    pub fn end(mut self, how: End) {
+        match how {
+            End::Killed => self.child.kill().unwrap(),
+            End::Told => self.signal("-TERM"),
+        }
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args([signal, &pid]).status();
+        assert!(told.unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, where the test got so far.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
