@@ -16,6 +16,7 @@ mod errors;
 mod health;
 mod models;
 mod receipts;
+mod responses;
 mod usage;
 mod vector_stores;
 
@@ -48,6 +49,12 @@ pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
+pub use responses::{
+    FileSearchResult, FileSearchTool, IncompleteDetails, InputItem, InputTokensDetails, OutputItem,
+    OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
+    ResponseEventKind, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus,
+    ResponseUsage,
+};
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
     RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    Content, ConversationReference, ErrorBody, ItemAnnotation, NewItem, RankingOptions, Receipt,
+    ConversationReference, ErrorBody, ItemAnnotation, NewItem, RankingOptions, Receipt,
     RetrievalOptions,
 };
 
@@ -86,7 +86,10 @@ impl Default for ResponseInput {
 
 /// A message, or an item of an earlier response that a client sends back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a message, or an item of an earlier response")]
+#[serde(
+    untagged,
+    expecting = "expected a message, or an item of an earlier response"
+)]
 pub enum InputItem {
     /// A message.
     Message(NewItem),
@@ -330,25 +333,70 @@ pub enum ResponseEventKind {
     #[serde(rename = "response.in_progress")]
     InProgress { response: ResponseObject },
     #[serde(rename = "response.output_item.added")]
-    ItemAdded { output_index: usize, item: OutputItem },
+    ItemAdded {
+        output_index: usize,
+        item: OutputItem,
+    },
     #[serde(rename = "response.file_search_call.in_progress")]
-    SearchInProgress { output_index: usize, item_id: String },
+    SearchInProgress {
+        output_index: usize,
+        item_id: String,
+    },
     #[serde(rename = "response.file_search_call.searching")]
-    Searching { output_index: usize, item_id: String },
+    Searching {
+        output_index: usize,
+        item_id: String,
+    },
     #[serde(rename = "response.file_search_call.completed")]
-    SearchCompleted { output_index: usize, item_id: String },
+    SearchCompleted {
+        output_index: usize,
+        item_id: String,
+    },
     #[serde(rename = "response.content_part.added")]
-    PartAdded { output_index: usize, item_id: String, content_index: usize, part: OutputText },
+    PartAdded {
+        output_index: usize,
+        item_id: String,
+        content_index: usize,
+        part: OutputText,
+    },
     #[serde(rename = "response.output_text.delta")]
-    TextDelta { output_index: usize, item_id: String, content_index: usize, delta: String, logprobs: Vec<()> },
+    TextDelta {
+        output_index: usize,
+        item_id: String,
+        content_index: usize,
+        delta: String,
+        #[schema(value_type = Vec<Object>)]
+        logprobs: Vec<()>,
+    },
     #[serde(rename = "response.output_text.annotation.added")]
-    AnnotationAdded { output_index: usize, item_id: String, content_index: usize, annotation_index: usize, annotation: ItemAnnotation },
+    AnnotationAdded {
+        output_index: usize,
+        item_id: String,
+        content_index: usize,
+        annotation_index: usize,
+        annotation: ItemAnnotation,
+    },
     #[serde(rename = "response.output_text.done")]
-    TextDone { output_index: usize, item_id: String, content_index: usize, text: String, logprobs: Vec<()> },
+    TextDone {
+        output_index: usize,
+        item_id: String,
+        content_index: usize,
+        text: String,
+        #[schema(value_type = Vec<Object>)]
+        logprobs: Vec<()>,
+    },
     #[serde(rename = "response.content_part.done")]
-    PartDone { output_index: usize, item_id: String, content_index: usize, part: OutputText },
+    PartDone {
+        output_index: usize,
+        item_id: String,
+        content_index: usize,
+        part: OutputText,
+    },
     #[serde(rename = "response.output_item.done")]
-    ItemDone { output_index: usize, item: OutputItem },
+    ItemDone {
+        output_index: usize,
+        item: OutputItem,
+    },
     #[serde(rename = "response.completed")]
     Completed { response: ResponseObject },
     #[serde(rename = "response.incomplete")]

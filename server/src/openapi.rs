@@ -24,6 +24,7 @@ use crate::routes;
         routes::vector_stores::search,
         routes::embeddings::embed,
         routes::completions::complete,
+        routes::responses::create,
         routes::models::list,
         routes::health::healthz,
         routes::health::readyz,
@@ -32,6 +33,7 @@ use crate::routes;
     tags(
         (name = "chat", description = "Conversations with the model"),
         (name = "completions", description = "Plain text, gone on with"),
+        (name = "responses", description = "OpenAI's Responses API"),
         (name = "conversations", description = "What the server remembers of them"),
         (name = "documents", description = "What can be retrieved, changed while it is served"),
         (name = "embeddings", description = "Texts as vectors"),

@@ -18,7 +18,8 @@ use crate::errors::ApiError;
 use crate::json::BODY_LIMIT_BYTES;
 use crate::openapi::openapi;
 use crate::routes::{
-    chat, completions, conversations, documents, embeddings, health, metrics, models, vector_stores,
+    chat, completions, conversations, documents, embeddings, health, metrics, models, responses,
+    vector_stores,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,6 +52,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
         .route("/v1/completions", post(completions::complete))
+        .route("/v1/responses", post(responses::create))
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/models", get(models::list))
         .route("/healthz", get(health::healthz))

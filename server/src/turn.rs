@@ -47,6 +47,7 @@ pub(crate) struct TextRequest {
 pub(crate) struct LiveTurn {
     app: Arc<App>,
     turn: Turn,
+    conversation: ConversationId,
     observation: Observation,
     /// The transcript up to the answer; none of a turn that belongs to no conversation.
     transcript: Option<Transcript>,
@@ -245,10 +246,12 @@ impl TurnRequest {
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
         };
+        let conversation = request.conversation.clone();
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
             app: app.clone(),
             turn,
+            conversation,
             observation: Observation::new(app.metrics.clone(), self.received),
             transcript: Some(Transcript {
                 messages: place.messages,
@@ -282,10 +285,12 @@ impl TextRequest {
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
         };
+        let conversation = request.conversation.clone();
         let turn = app.engine.submit(request).await?;
         Ok(LiveTurn {
             app: app.clone(),
             turn,
+            conversation,
             observation: Observation::new(app.metrics.clone(), self.received),
             transcript: None,
             collection: self.retrieval.collection().clone(),
@@ -308,6 +313,16 @@ async fn encode(
 }
 
 impl LiveTurn {
+    /// The conversation that it is a turn of.
+    pub(crate) fn conversation(&self) -> &ConversationId {
+        &self.conversation
+    }
+
+    /// Visible messages up to the answer.
+    pub(crate) fn messages(&self) -> usize {
+        self.transcript.as_ref().map_or(0, |t| t.messages.len())
+    }
+
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
         Some(match self.turn.next().await? {

@@ -8,4 +8,5 @@ pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod vector_stores;
