@@ -17,6 +17,8 @@ mod health;
 mod models;
 mod receipts;
 mod responses;
+mod server_sent_event;
+mod texts;
 mod usage;
 mod vector_stores;
 
@@ -42,8 +44,8 @@ pub use documents::{
     StoredDocument, StoredPassage, UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
 };
 pub use embeddings::{
-    Embedding, EmbeddingInput, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest,
-    EncodingFormat, InputType,
+    Embedding, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest, EncodingFormat,
+    InputType,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
@@ -55,6 +57,7 @@ pub use responses::{
     ResponseEventKind, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus,
     ResponseUsage,
 };
+pub use server_sent_event::ServerSentEvent;
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
     RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,

@@ -325,7 +325,6 @@ pub struct ResponseEvent {
 /// What happens while a response is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type")]
-#[expect(clippy::large_enum_variant, reason = "few are made, and none is kept")]
 #[expect(missing_docs, reason = "the names are OpenAI's and say it all")]
 pub enum ResponseEventKind {
     #[serde(rename = "response.created")]

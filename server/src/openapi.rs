@@ -30,6 +30,7 @@ use crate::routes;
         routes::health::readyz,
         routes::metrics::metrics,
     ),
+    components(schemas(onegen_proto::ChatStreamEvent, onegen_proto::ResponseEvent)),
     tags(
         (name = "chat", description = "Conversations with the model"),
         (name = "completions", description = "Plain text, gone on with"),

@@ -11,7 +11,7 @@ use futures::stream::{self, Stream, StreamExt};
 use onegen_engine::{ChatMessage, ConversationId, Role, SamplingParams};
 use onegen_proto::{
     ErrorEnvelope, FileSearchTool, InputItem, ResponseEvent, ResponseInput, ResponseObject,
-    ResponseRequest, RetrievalOptions,
+    ResponseRequest, RetrievalOptions, ServerSentEvent,
 };
 use serde_json::Value;
 
@@ -34,8 +34,8 @@ const RESULTS: &str = "file_search_call.results";
     post, path = "/v1/responses", tag = "responses",
     request_body = ResponseRequest,
     responses(
-        (status = 200, description = "The response, or with `stream` its events",
-            content((ResponseObject = "application/json"), (ResponseEvent = "text/event-stream"))),
+        (status = 200, description = "The response, or with `stream` its events, each of whose `data` is a `ResponseEvent`",
+            content((ResponseObject = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The conversation is busy, or has read what is gone", body = ErrorEnvelope),

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use onegen_proto::{
-    ChatCompletion, ChatCompletionRequest, ChatStreamEvent, ErrorEnvelope, StreamEvents,
+    ChatCompletion, ChatCompletionRequest, ErrorEnvelope, ServerSentEvent, StreamEvents,
 };
 
 use crate::app::App;
@@ -35,8 +35,8 @@ pub(super) use stream::{data, done, event_stream};
     params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1")),
     request_body = ChatCompletionRequest,
     responses(
-        (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
-            content((ChatCompletion = "application/json"), (ChatStreamEvent = "text/event-stream"))),
+        (status = 200, description = "The answer, or with `stream` its events, each of whose `data` is a `ChatStreamEvent`, ended by `data: [DONE]`",
+            content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
