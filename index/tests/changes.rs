@@ -81,8 +81,8 @@ fn passage(id: u8, document: Option<u8>) -> Passage {
             .cloned(),
         part: document.map(|document| Part {
             document: format!("d{document}"),
-            start: 0,
-            end: 4,
+            start: usize::from(id),
+            end: usize::from(id) + 4,
         }),
     }
 }
@@ -210,6 +210,14 @@ fn same(index: &Index, model: &Model, home: &Path) -> Result<(), TestCaseError> 
     for id in 0..14u8 {
         let id = format!("p{id}");
         prop_assert_eq!(index.get(&id).unwrap(), wanted.get(&id).unwrap());
+    }
+    let passages: Vec<Passage> = all(&wanted).into_iter().map(|(p, _)| p).collect();
+    let ids = (0..3u8).map(|id| format!("d{id}"));
+    for id in ids.chain((0..14u8).map(|id| format!("p{id}"))) {
+        let mut own: Vec<_> = passages.iter().filter(|p| p.document_id() == id).collect();
+        own.sort_by_key(|passage| passage.part.as_ref().map(|part| part.start));
+        let document = index.document(&id).unwrap();
+        prop_assert_eq!(document.iter().collect::<Vec<_>>(), own);
     }
     Ok(())
 }

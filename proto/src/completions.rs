@@ -17,6 +17,7 @@ pub struct CompletionRequest {
     pub model: String,
     /// The text, or up to 16 of them, each of which is gone on with by itself. Control tokens that it
     /// spells are plain text. Token ids are refused.
+    #[schema(schema_with = crate::texts::prompts)]
     pub prompt: Prompt,
     /// Whether and how the model may retrieve.
     #[serde(default, skip_serializing_if = "Option::is_none")]

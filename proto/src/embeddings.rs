@@ -13,7 +13,7 @@ pub struct EmbeddingsRequest {
     /// The model's served name, or the name of its directory.
     pub model: String,
     /// A text or up to 2,048 of them, none empty. Token ids are refused.
-    #[schema(value_type = EmbeddingInput)]
+    #[schema(schema_with = crate::texts::inputs)]
     pub input: Value,
     /// What the texts are. OpenAI has no such field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,16 +24,6 @@ pub struct EmbeddingsRequest {
     /// Refused, unless it is the model's own width: its embeddings cannot be shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimensions: Option<usize>,
-}
-
-/// A text, or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum EmbeddingInput {
-    /// One.
-    One(String),
-    /// Several.
-    Many(Vec<String>),
 }
 
 /// What a text is: the model embeds questions and what answers them at different tokens.

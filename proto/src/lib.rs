@@ -17,6 +17,9 @@ mod errors;
 mod health;
 mod models;
 mod receipts;
+mod responses;
+mod server_sent_event;
+mod texts;
 mod usage;
 mod vector_stores;
 
@@ -43,13 +46,20 @@ pub use documents::{
     StoredDocument, StoredPassage, UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
 };
 pub use embeddings::{
-    Embedding, EmbeddingInput, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest,
-    EncodingFormat, InputType,
+    Embedding, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest, EncodingFormat,
+    InputType,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
+pub use responses::{
+    FileSearchResult, FileSearchTool, IncompleteDetails, InputItem, InputTokensDetails, OutputItem,
+    OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
+    ResponseEventKind, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus,
+    ResponseUsage,
+};
+pub use server_sent_event::ServerSentEvent;
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
     RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 }))]
 pub struct VectorStoreSearchRequest {
     /// What is searched for.
+    #[schema(schema_with = crate::texts::queries)]
     pub query: SearchQuery,
     /// What the metadata of passages must be, as in `retrieval.filter` of a chat completion. Default:
     /// every passage.

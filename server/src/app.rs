@@ -81,7 +81,7 @@ impl App {
         let transcripts = conversations_dir.join("transcripts");
         let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
-        let app = Arc::new(Self {
+        let app = Self {
             access,
             embedding: Embedding::new(engine.model().clone()),
             engine,
@@ -98,9 +98,9 @@ impl App {
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
             draining: AtomicBool::new(false),
-        });
-        futures::executor::block_on(app.forget_what_is_gone());
-        Ok(app)
+        };
+        app.forget_what_is_gone();
+        Ok(Arc::new(app))
     }
 
     /// The model's name in requests.

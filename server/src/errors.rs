@@ -279,6 +279,11 @@ impl From<SubmitError> for ApiError {
                 value,
                 range,
             } => Self::invalid(field, format!("is {value}, but must be {range}")),
+            // Prompts hold the model's own ids.
+            SubmitError::UnknownId { id, vocabulary } => Self::invalid(
+                "stop_token_ids",
+                format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),
+            ),
             SubmitError::Overloaded { .. } => Self::Overloaded,
             SubmitError::Stopped => Self::ShuttingDown,
             other => Self::Internal(other.to_string()),

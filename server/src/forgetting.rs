@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::executor::block_on;
 use onegen_engine::{ConversationError, ConversationId};
 use tokio::task::spawn_blocking;
 
@@ -63,13 +64,16 @@ impl App {
         self.drop_if_gone(self.conversations.holding(of_them)).await
     }
 
-    /// The same for documents that went while the server was not running.
-    pub(crate) async fn forget_what_is_gone(self: &Arc<Self>) {
-        let dropped = self
-            .drop_if_gone(self.conversations.holding(|_| true))
-            .await;
-        if dropped > 0 {
-            tracing::info!(conversations = dropped, "have read documents that are gone");
+    /// The same for documents that went while the server was not running. Blocks; needs no async
+    /// runtime.
+    pub(crate) fn forget_what_is_gone(&self) {
+        for (id, retrievals) in self.conversations.holding(|_| true) {
+            if gone(&retrievals, &self.collections).is_ok_and(|gone| gone.is_empty()) {
+                continue;
+            }
+            tracing::info!(conversation = %id, "has read documents that are gone");
+            // Nothing is under way yet, so it fails only where the engine holds nothing.
+            let _ = block_on(self.engine.delete(&id));
         }
     }
 

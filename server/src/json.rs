@@ -44,10 +44,7 @@ impl FromRequest<Arc<App>> for JsonBody {
 /// # Errors
 /// [`ApiError::Invalid`] names the field, as `messages[0].content`.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    // serde would take an array for the fields in their order.
-    if !value.is_object() {
-        return Err(ApiError::invalid("body", "expected a JSON object"));
-    }
+    check_objects("body", "", &value)?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {
@@ -70,6 +67,41 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
         }
         ApiError::invalid(param, message)
     })
+}
+
+/// Fields of requests that are objects, and those that are lists of objects.
+const OBJECTS: &[&str] = &[
+    "json_schema",
+    "ranking_options",
+    "response_format",
+    "retrieval",
+    "stream_options",
+    "structured_outputs",
+];
+const LISTS_OF_OBJECTS: &[&str] = &["documents", "items", "messages", "tools"];
+
+/// Refuses arrays where objects are wanted: serde would take their elements for the fields, in their
+/// order.
+fn check_objects(name: &str, path: &str, value: &Value) -> Result<(), ApiError> {
+    let Value::Object(fields) = value else {
+        return Err(ApiError::invalid(name, "expected a JSON object"));
+    };
+    for (field, value) in fields {
+        let name = format!("{path}{field}");
+        if OBJECTS.contains(&field.as_str()) && value.is_array() {
+            return Err(ApiError::invalid(name, "expected a JSON object"));
+        }
+        if OBJECTS.contains(&field.as_str()) && value.is_object() {
+            check_objects(&name, &format!("{name}."), value)?;
+        }
+        if LISTS_OF_OBJECTS.contains(&field.as_str()) {
+            for (at, one) in value.as_array().into_iter().flatten().enumerate() {
+                let name = format!("{name}[{at}]");
+                check_objects(&name, &format!("{name}."), one)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,6 +127,26 @@ mod tests {
         assert!(message.contains("much"), "{message}");
         let (param, _) = fault(json!([]));
         assert_eq!(param, "body");
+    }
+
+    #[test]
+    fn an_array_is_no_object_however_well_its_elements_fit() {
+        let plain = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        for (field, value, at) in [
+            ("retrieval", json!([true]), "retrieval"),
+            ("stream_options", json!([null]), "stream_options"),
+            ("messages", json!([["user", "x"]]), "messages[0]"),
+            (
+                "response_format",
+                json!({"type": "json_schema", "json_schema": ["x", {}]}),
+                "response_format.json_schema",
+            ),
+        ] {
+            let mut body = plain.clone();
+            body[field] = value;
+            assert_eq!(fault(body).0, at);
+        }
+        assert_eq!(fault(json!(["m", []])).0, "body");
     }
 
     #[test]

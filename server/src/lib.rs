@@ -29,6 +29,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod past_retrievals;
+mod response_writer;
 mod retrieval;
 mod router;
 mod routes;

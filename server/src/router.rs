@@ -20,8 +20,8 @@ use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
 use crate::routes::{
-    admin, chat, completions, conversations, documents, embeddings, health, metrics, models, stream,
-    vector_stores,
+    admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
+    responses, stream, vector_stores,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +54,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
         .route("/v1/completions", post(completions::complete))
+        .route("/v1/responses", post(responses::create))
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))

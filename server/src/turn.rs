@@ -325,9 +325,14 @@ async fn encode(
 }
 
 impl LiveTurn {
-    /// The conversation that it belongs to.
+    /// The conversation that it is a turn of.
     pub(crate) fn conversation(&self) -> &ConversationId {
         &self.conversation
+    }
+
+    /// Visible messages up to the answer.
+    pub(crate) fn messages(&self) -> usize {
+        self.transcript.as_ref().map_or(0, |t| t.messages.len())
     }
 
     /// The next event, or `None` after the last.

@@ -20,9 +20,11 @@ enum Neutral {
     Empty,
     /// `["text"]`.
     TextOnly,
+    /// `{"format": {"type": "text"}}`, or less.
+    PlainText,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
+use Neutral::{Any, Empty, Flag, Nothing, Number, PlainText, TextOnly, Word};
 
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
@@ -77,6 +79,24 @@ const OF_COMPLETIONS: &[(&str, Neutral)] = &[
     ("top_logprobs", Nothing),
 ];
 
+/// Of OpenAI's Responses API.
+const OF_RESPONSES: &[(&str, Neutral)] = &[
+    ("background", Flag(false)),
+    ("frequency_penalty", Number(0.0)),
+    ("include_obfuscation", Flag(false)),
+    ("max_tool_calls", Nothing),
+    ("parallel_tool_calls", Any),
+    ("presence_penalty", Number(0.0)),
+    ("prompt", Nothing),
+    ("reasoning", Empty),
+    ("resumable", Flag(false)),
+    // Conversations are kept, and deleted by their id.
+    ("store", Flag(true)),
+    ("text", PlainText),
+    ("top_logprobs", Number(0.0)),
+    ("truncation", Word(&["disabled"])),
+];
+
 const OF_MESSAGES: &[(&str, Neutral)] = &[
     ("audio", Nothing),
     ("function_call", Nothing),
@@ -107,6 +127,14 @@ pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiEr
     refuse(body, OF_REQUESTS, "")
 }
 
+/// The same for a response.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(crate) fn refuse_unsupported_in_response(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_RESPONSES, "")
+}
+
 fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
     let asking = fields.iter().find(|(field, neutral)| {
         let value = object.get(field);
@@ -135,6 +163,10 @@ impl Neutral {
                 Value::Array(items) => items.is_empty(),
                 Value::Object(fields) => fields.is_empty(),
                 _ => false,
+            },
+            Self::PlainText => match &value["format"] {
+                Value::Null => true,
+                format => format["type"] == "text",
             },
             Self::TextOnly => value
                 .as_array()

@@ -157,6 +157,11 @@ async fn what_is_not_done_is_refused_by_its_name() {
         (json!({"prompt": ["x", ""]}), "invalid_value", "prompt"),
         (json!({"prompt": [1, 2]}), "invalid_value", "prompt"),
         (json!({"prompt": vec!["x"; 17]}), "invalid_value", "prompt"),
+        (
+            json!({"stop_token_ids": [4000000]}),
+            "invalid_value",
+            "stop_token_ids",
+        ),
         (json!({"max_tokens": 0}), "invalid_value", "max_tokens"),
         (json!({"temperature": -1}), "invalid_value", "temperature"),
         (

@@ -160,7 +160,6 @@ pub struct UiMessageMetadata {
 /// An event of a streamed answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "most are the large one")]
 pub enum ChatStreamEvent {
     /// OpenAI's.
     Chunk(ChatCompletionChunk),

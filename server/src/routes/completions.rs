@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{
     ChatCompletionRequest, Completion, CompletionChoice, CompletionRequest, CompletionRetrievals,
-    ErrorEnvelope, FinishReason, Receipt, Usage,
+    ErrorEnvelope, FinishReason, Receipt, ServerSentEvent, Usage,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -36,8 +36,8 @@ const DEFAULT_MAX_TOKENS: usize = 16;
     post, path = "/v1/completions", tag = "completions",
     request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The text, or with `stream` its pieces as server-sent events, ended by `data: [DONE]`",
-            content((Completion = "application/json"), (Completion = "text/event-stream"))),
+        (status = 200, description = "The text, or with `stream` its events, each of whose `data` is a `Completion`, ended by `data: [DONE]`",
+            content((Completion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model or collection", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),

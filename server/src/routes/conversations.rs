@@ -351,7 +351,7 @@ impl Page {
         };
         for (name, value) in query {
             match name.as_str() {
-                "after" => page.after = Some(value),
+                "after" => page.after = Some(value).filter(|id| !id.is_empty()),
                 "limit" => {
                     let limit = value.parse().ok();
                     let limit = limit.filter(|limit| (1..=MAX_PAGE).contains(limit));

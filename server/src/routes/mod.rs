@@ -9,5 +9,6 @@ pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod stream;
 pub(crate) mod vector_stores;

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use onegen_engine::ConversationId;
 use onegen_proto::{
-    ChatCompletion, ChatCompletionRequest, ChatStreamEvent, ErrorEnvelope, StreamEvents,
+    ChatCompletion, ChatCompletionRequest, ErrorEnvelope, ServerSentEvent, StreamEvents,
 };
 
 use crate::access::Caller;
@@ -41,8 +41,8 @@ pub(super) use stream::{data, done};
     params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1")),
     request_body = ChatCompletionRequest,
     responses(
-        (status = 200, description = "The answer, or with `stream` its chunks as server-sent events, ended by `data: [DONE]`",
-            content((ChatCompletion = "application/json"), (ChatStreamEvent = "text/event-stream"))),
+        (status = 200, description = "The answer, or with `stream` its events, each of whose `data` is a `ChatStreamEvent`, ended by `data: [DONE]`",
+            content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
         (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
