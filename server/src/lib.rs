@@ -18,6 +18,7 @@ mod indexing;
 mod json;
 mod metrics;
 mod openapi;
+mod page;
 mod retrieval;
 mod router;
 mod routes;

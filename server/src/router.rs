@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::BODY_LIMIT_BYTES;
 use crate::openapi::openapi;
+use crate::page;
 use crate::routes::{chat, health, metrics, models};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +31,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { Json(openapi()) }))
+        .merge(page::routes())
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
