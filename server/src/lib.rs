@@ -23,6 +23,7 @@ mod retrieval;
 mod router;
 mod routes;
 mod serve;
+mod terminal;
 mod transcript_files;
 mod turn;
 
@@ -31,3 +32,4 @@ pub use collections::{Collection, Collections};
 pub use config::{CollectionPath, Config, LimitsConfig, ListenConfig, ModelConfig};
 pub use openapi::openapi;
 pub use serve::serve;
+pub use terminal::{ChatConfig, chat};

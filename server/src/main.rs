@@ -1,4 +1,5 @@
-//! `onegen-server`: loads a model and its collections, and serves them.
+//! `onegen-server`: loads a model and its collections, and serves them. `onegen-server chat` asks such a
+//! server.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
@@ -8,16 +9,37 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use onegen_server::{App, Config, serve};
+use clap::{Parser, Subcommand};
+use onegen_server::{App, ChatConfig, Config, chat, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Without a command it serves.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    serve: Config,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Chats with a running server in the terminal
+    Chat(ChatConfig),
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
-    match run(Config::parse()).await {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Some(Command::Chat(config)) => chat(config).await,
+        None => run(arguments.serve).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told(&error));

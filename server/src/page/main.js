@@ -1,6 +1,7 @@
 // The page: which conversation is shown, and what is asked in it.
 
 import * as api from "./api.js";
+import { answer } from "./answer.js";
 import { byId, count, icon, make } from "./dom.js";
 import { follow } from "./scroll.js";
 import * as store from "./store.js";
@@ -18,9 +19,6 @@ const EXAMPLES = {
     "What is the capital of the country of K2?",
   ],
 };
-/** A turn that was just stopped may hold its conversation for another moment. */
-const BUSY_RETRIES = 10;
-const BUSY_WAIT_MS = 150;
 
 /** The conversation that is shown. */
 let current = null;
@@ -160,7 +158,8 @@ async function ask(question) {
   followAgain();
   say("Answering.");
   try {
-    await answer(run);
+    served ??= await api.readiness();
+    await answer(run, served, k());
     turn.state = "done";
   } catch (error) {
     const stopped = run.stop.signal.aborted;
@@ -183,63 +182,6 @@ function askAgain(turn) {
   current.turns.splice(at, 1);
   turns.children[at].remove();
   ask(turn.question);
-}
-
-async function answer(run) {
-  const { conversation, turn, stop } = run;
-  const started = performance.now();
-  const times = { first: null, end: null };
-  for await (const chunk of chunks(run)) {
-    const [choice] = chunk.choices;
-    if (chunk.onegen?.retrieval) add(run, { retrieval: chunk.onegen.retrieval });
-    if (choice?.delta.content) {
-      times.first ??= performance.now() - started;
-      add(run, { text: choice.delta.content });
-    }
-    if (choice?.finish_reason) turn.finish = choice.finish_reason;
-    if (chunk.onegen?.conversation) conversation.server = chunk.onegen.conversation;
-    if (chunk.usage) turn.usage = chunk.usage;
-  }
-  times.end = performance.now() - started;
-  times.first ??= times.end;
-  turn.times = times;
-  stop.signal.throwIfAborted();
-}
-
-/** The answer's chunks, of a conversation that the server may have forgotten or may still be busy with. */
-async function* chunks({ conversation, turn, stop }) {
-  served ??= await api.readiness();
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return yield* api.chat(request(conversation, turn), stop.signal);
-    } catch (error) {
-      if (error.code === "conversation_not_found" && conversation.server) {
-        conversation.server = null;
-        turn.notice = "The server had forgotten this conversation. It goes on from what is shown here, without the passages read before.";
-      } else if (error.code === "conversation_busy" && tries < BUSY_RETRIES) {
-        await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS));
-      } else {
-        throw error;
-      }
-    }
-  }
-}
-
-function request(conversation, turn) {
-  const asked = { role: "user", content: turn.question };
-  const retrieval = { k: k() };
-  if (served.collections.length > 1 && conversation.collection) retrieval.collection = conversation.collection;
-  return conversation.server
-    ? { model: served.model, conversation: conversation.server, messages: [asked], retrieval }
-    : { model: served.model, messages: [...store.messages(conversation), asked], retrieval };
-}
-
-function add(run, part) {
-  const parts = run.turn.parts;
-  const last = parts.at(-1);
-  if (part.text && last?.text) last.text += part.text;
-  else parts.push({ ...part });
-  run.view.append(part);
 }
 
 function keep(conversation) {

@@ -47,7 +47,8 @@ macro_rules! file {
 }
 
 static INDEX: File = file!("index.html", HTML);
-static FILES: [File; 12] = [
+static FILES: [File; 13] = [
+    file!("answer.js", SCRIPT),
     file!("api.js", SCRIPT),
     file!("dom.js", SCRIPT),
     file!("icon.svg", "image/svg+xml"),
