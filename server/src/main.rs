@@ -15,7 +15,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Without a command it serves.
+/// Serves a OneGen model: one pass that retrieves while it writes.
+///
+/// Without any flag it serves the model that comes with the source, over its almanac.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {

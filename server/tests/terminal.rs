@@ -291,7 +291,7 @@ async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
                 told.push(byte[0].into());
             }
         };
-        until("stopped; the server keeps nothing of it");
+        until("stopped; the conversation goes on without this turn");
         until("> ");
         input.write_all(b"/quit\n").unwrap();
         assert!(child.wait().unwrap().success());

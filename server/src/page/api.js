@@ -4,11 +4,12 @@ const KEY = "onegen.key";
 
 /** An answer that did not come, in words for people. */
 export class AskError extends Error {
-  /** `code` is the server's; `status` is 0 where there was no response. */
-  constructor(message, { status = 0, code = null } = {}) {
+  /** `code` is the server's; `lost` tells that nobody knows what the server has done. */
+  constructor(message, { status = 0, code = null, lost = false } = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.lost = lost;
   }
 }
 
@@ -27,7 +28,7 @@ async function ask(path, options = {}) {
     return await fetch(path, { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new AskError("The server cannot be reached. Is it running?");
+    throw new AskError("The server cannot be reached. Is it running?", { lost: true });
   }
 }
 
@@ -82,8 +83,10 @@ export async function* chat(body, signal) {
     if (chunk.error) throw new AskError(sentence(chunk.error.message), { code: chunk.error.code });
     yield chunk;
   }
-  throw new AskError("The connection was lost before the answer's end.");
+  throw lost();
 }
+
+const lost = () => new AskError("The connection was lost before the answer's end.", { lost: true });
 
 /** The data of server-sent events. Comments, which keep the connection alive, are left out. */
 async function* events(body) {
@@ -102,7 +105,7 @@ async function* events(body) {
     }
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new AskError("The connection was lost before the answer's end.");
+    throw lost();
   } finally {
     reader.cancel().catch(() => {});
   }

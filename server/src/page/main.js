@@ -165,6 +165,8 @@ async function ask(question) {
     const stopped = run.stop.signal.aborted;
     turn.state = stopped ? "stopped" : "failed";
     if (!stopped) turn.error = error instanceof api.AskError ? error.message : `This page failed: ${error.message}`;
+    // The server may have come to the end of what did not arrive: go on from what was seen.
+    if (stopped || error.lost) conversation.server = null;
     if (error.status === 401) openSettings();
   }
   if (run.stop.signal.reason === "deleted") return;
@@ -305,6 +307,7 @@ byId("close-side").addEventListener("click", () => {
 byId("shade").addEventListener("click", () => showSide(false));
 byId("theme").addEventListener("click", () => setTheme(THEMES[theme()]));
 byId("open-settings").addEventListener("click", openSettings);
+byId("cancel-settings").addEventListener("click", () => byId("settings").close("cancel"));
 byId("collection").addEventListener("change", () => {
   current.collection = byId("collection").value;
   if (current.turns.length) keep(current);

@@ -84,7 +84,7 @@ export class TurnView {
 
   halt() {
     const { turn } = this;
-    const said = turn.state === "failed" ? turn.error : "Stopped. The server keeps nothing of this turn.";
+    const said = turn.state === "failed" ? turn.error : "Stopped. The conversation goes on without this turn.";
     const again = make("button", { type: "button", class: "quiet" }, "Ask again");
     again.addEventListener("click", () => this.again(turn));
     return make("div", { class: `halt ${turn.state}` }, make("p", {}, said), again);

@@ -45,6 +45,11 @@ impl ClientError {
     pub(super) fn is(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { code: Some(code), .. } if code == wanted)
     }
+
+    /// Whether nobody knows what the server has done.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Lost(_))
+    }
 }
 
 /// Who asks a server.

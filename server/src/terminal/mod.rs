@@ -91,7 +91,8 @@ struct Chat {
     failed: usize,
 }
 
-/// What has been said, and the server's name for it.
+/// What has been said, and the server's name for it: none before the first answer, and after one whose
+/// end was not seen. The server may have come to that end; it is gone on from what was seen.
 #[derive(Default)]
 struct Conversation {
     id: Option<String>,
@@ -151,10 +152,15 @@ impl Chat {
             }
             Ok(None) => {
                 self.screen.break_off()?;
-                self.screen.aside("stopped; the server keeps nothing of it")
+                self.conversation.id = None;
+                self.screen
+                    .aside("stopped; the conversation goes on without this turn")
             }
             Err(Failure::Client(error)) => {
                 self.failed += 1;
+                if error.leaves_doubt() {
+                    self.conversation.id = None;
+                }
                 self.screen.break_off()?;
                 self.screen.error(&error.to_string())
             }
