@@ -39,7 +39,7 @@ async function* chunks({ conversation, turn, stop }, served, k) {
       return yield* api.chat(request(conversation, turn, served, k), stop.signal);
     } catch (error) {
       if (error.code === "conversation_not_found" && conversation.server) {
-        conversation.server = null;
+        store.leave(conversation);
         turn.notice =
           "The server had forgotten this conversation. It goes on from what is shown here, without the passages read before.";
       } else if (error.code === "conversation_busy" && tries < BUSY_RETRIES) {

@@ -34,7 +34,10 @@ async function ask(path, options = {}) {
 
 /** What is served: `/readyz`, whether or not it takes requests just now. */
 export async function readiness() {
-  return (await ask("readyz")).json();
+  const response = await ask("readyz");
+  // While it shuts down it says so with another status and the same body.
+  if (!response.ok && response.status !== 503) throw await refusal(response);
+  return response.json();
 }
 
 /** The served model's card. */

@@ -97,7 +97,7 @@ function drawn(turn) {
 function list() {
   const items = store.all().map((conversation) => {
     const shown = conversation.id === current.id;
-    const button = make("button", { type: "button", class: "open", "aria-current": shown && "page" }, conversation.title);
+    const button = make("button", { type: "button", class: "open", "aria-current": shown && "page" }, make("span", {}, conversation.title));
     button.addEventListener("click", () => {
       showSide(false);
       open(store.read(conversation.id) ?? conversation);
@@ -123,15 +123,15 @@ function begin() {
 
 function askToDelete(conversation) {
   const dialog = byId("delete");
-  byId("delete-what").textContent = `“${conversation.title}” is deleted here and at the server.`;
+  byId("delete-what").textContent = `“${conversation.title}” is deleted in this browser, and the server is asked to delete it too.`;
   dialog.returnValue = "cancel";
   dialog.onclose = () => {
     if (dialog.returnValue !== "delete") return;
-    const { server } = store.read(conversation.id) ?? conversation;
+    const { server, left } = store.read(conversation.id) ?? conversation;
     running.get(conversation.id)?.stop.abort("deleted");
     running.delete(conversation.id);
     store.remove(conversation.id);
-    if (server) api.forget(server);
+    for (const id of [server, ...left]) if (id) api.forget(id);
     if (conversation.id === current.id) open(store.fresh(current.collection));
     else list();
     say("Deleted.");
@@ -166,7 +166,7 @@ async function ask(question) {
     turn.state = stopped ? "stopped" : "failed";
     if (!stopped) turn.error = error instanceof api.AskError ? error.message : `This page failed: ${error.message}`;
     // The server may have come to the end of what did not arrive: go on from what was seen.
-    if (stopped || error.lost) conversation.server = null;
+    if (stopped || error.lost) store.leave(conversation);
     if (error.status === 401) openSettings();
   }
   if (run.stop.signal.reason === "deleted") return;

@@ -1,8 +1,8 @@
 // Conversations as this browser keeps them, each under a key of its own, so that two tabs do not
 // overwrite each other's.
 //
-// A conversation is `{id, server, title, collection, updated, turns}`: `server` is the server's id of
-// it, null before the first answer. A turn is `{question, parts, state, error, usage, times}`: its
+// A conversation is `{id, server, left, title, collection, updated, turns}`: `server` is the server's id
+// of it, null before the first answer, and `left` those that it had before. A turn is `{question, parts, state, error, usage, times}`: its
 // parts are `{text}` and `{retrieval}` in the order in which they came, its state is `running`, `done`,
 // `stopped` or `failed`. Only turns that are done are part of the conversation at the server.
 
@@ -13,7 +13,7 @@ const TITLE_CHARACTERS = 60;
 export function fresh(collection) {
   const random = crypto.getRandomValues(new Uint32Array(3));
   const id = Array.from(random, (part) => part.toString(36)).join("");
-  return { id, server: null, title: "New conversation", collection, updated: Date.now(), turns: [] };
+  return { id, server: null, left: [], title: "New conversation", collection, updated: Date.now(), turns: [] };
 }
 
 /** All that are kept, the one that was continued last first. */
@@ -57,6 +57,12 @@ export function remove(id) {
 
 /** Whether a change in another tab is one of conversations. */
 export const isConversation = (name) => name === null || name.startsWith(PREFIX);
+
+/** Goes on from what is shown, in another conversation of the server's. */
+export function leave(conversation) {
+  if (conversation.server) conversation.left.push(conversation.server);
+  conversation.server = null;
+}
 
 /** What a conversation is called: its first question, in one line. */
 export function titled(question) {
