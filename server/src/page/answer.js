@@ -7,6 +7,12 @@ import * as store from "./store.js";
 const BUSY_RETRIES = 10;
 const BUSY_WAIT_MS = 150;
 
+/** Why a conversation cannot go on as the server has it. */
+const GONE = {
+  conversation_not_found: "The server had forgotten this conversation.",
+  conversation_holds_deleted_document: "A document that this conversation had read was deleted.",
+};
+
 /**
  * Streams the answer of `run`, which is `{conversation, turn, view, stop}`, into its turn and its
  * view. `served` is what `/readyz` said, `k` how many passages a search lists. Throws where the answer
@@ -32,16 +38,15 @@ export async function answer(run, served, k) {
   turn.times = times;
 }
 
-/** The answer's chunks, of a conversation that the server may have forgotten or may still be busy with. */
+/** The answer's chunks, of a conversation that the server may not have any more or may still be busy with. */
 async function* chunks({ conversation, turn, stop }, served, k) {
   for (let tries = 0; ; tries += 1) {
     try {
       return yield* api.chat(request(conversation, turn, served, k), stop.signal);
     } catch (error) {
-      if (error.code === "conversation_not_found" && conversation.server) {
+      if (GONE[error.code] && conversation.server) {
         store.leave(conversation);
-        turn.notice =
-          "The server had forgotten this conversation. It goes on from what is shown here, without the passages read before.";
+        turn.notice = `${GONE[error.code]} It goes on from what is shown here, without the passages read before.`;
       } else if (error.code === "conversation_busy" && tries < BUSY_RETRIES) {
         await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS));
       } else {

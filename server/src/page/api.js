@@ -48,19 +48,27 @@ export async function model() {
 }
 
 const documents = new Map();
+/** One after another: a page full of cards is to be no storm of requests. */
+let queue = Promise.resolve();
 
-/** The text of a passage, or null where the server does not give it. Asked for once. */
+/** The text of a passage, asked for once: `{text}`, or `{why}` where the server does not give it. */
 export function passageText(id, collection) {
   const path = `v1/documents/${encodeURIComponent(id)}?collection=${encodeURIComponent(collection)}`;
   if (!documents.has(path)) {
-    const text = ask(path).then(
-      async (response) => (response.ok ? ((await response.json()).text ?? null) : null),
-    );
-    documents.set(path, text.catch(() => null));
-    // What was missing may be there the next time.
-    documents.get(path).then((text) => text === null && documents.delete(path));
+    const answer = queue.then(() => document(path)).catch(() => ({ why: "The passage's text did not arrive." }));
+    queue = answer;
+    documents.set(path, answer);
+    // What is missing now may be there the next time.
+    answer.then(({ why }) => why && documents.delete(path));
   }
   return documents.get(path);
+}
+
+async function document(path) {
+  const response = await ask(path);
+  if (response.ok) return { text: (await response.json()).text };
+  if (response.status === 401 || response.status === 403) return { why: "This API key may not read passages." };
+  return { why: "The server does not give this passage's text." };
 }
 
 /** Has the server forget a conversation. One that cannot is no error. */

@@ -22,9 +22,8 @@ export function passageCard(number, passage, collection, answer, question) {
     ),
     body,
   );
-  passageText(passage.id, collection).then((text) => {
-    if (text === null) body.append(make("p", { class: "faint" }, "The server does not give this passage's text."));
-    else body.append(...marked(text, answer, question));
+  passageText(passage.id, collection).then(({ text, why }) => {
+    body.append(...(why ? [make("p", { class: "faint" }, why)] : marked(text, answer, question)));
   });
   return card;
 }

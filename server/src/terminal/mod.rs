@@ -15,6 +15,12 @@ use tokio::sync::mpsc;
 use client::{Client, ClientError, Stream};
 use screen::Screen;
 
+/// Codes of a conversation that cannot go on as the server has it.
+const GONE: [&str; 2] = [
+    "conversation_not_found",
+    "conversation_holds_deleted_document",
+];
+
 const HELP: &str = "\
 /new      begins a new conversation
 /sources  shows the passages that the last answer was read from
@@ -200,10 +206,10 @@ impl Chat {
                 .client
                 .ask(&self.model, self.collection.as_deref(), Some(id), new);
             match asked.await {
-                Err(error) if error.is("conversation_not_found") => {
+                Err(error) if GONE.iter().any(|code| error.is(code)) => {
                     self.conversation.id = None;
                     self.screen
-                        .aside("the server had forgotten this conversation; it goes on from what was shown")?;
+                        .aside("the server cannot go on with this conversation as it was; it goes on from what was shown")?;
                 }
                 other => return Ok(other?),
             }

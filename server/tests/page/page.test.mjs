@@ -104,6 +104,18 @@ test("a conversation that the server has forgotten goes on from what is shown", 
   assert.deepEqual(bodies.map((body) => body.messages.length), [1, 3]);
 });
 
+test("a conversation that holds a deleted document goes on without its passages", async () => {
+  const page = await open();
+  await ask(page, PERU);
+  const error = { message: "it holds a deleted document", type: "invalid_request_error", param: "conversation", code: "conversation_holds_deleted_document" };
+  await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 409, json: { error } }), { times: 1 });
+  const bodies = asked(page);
+  await ask(page, "And what is the capital of Chile?");
+  assert.match((await texts(page, ".answer > .text"))[1], /Santiago/);
+  assert.match((await texts(page, ".notice"))[0], /was deleted/);
+  assert.deepEqual(bodies.map((body) => body.messages.length), [1, 3]);
+});
+
 test("conversations are listed, switched and deleted, here and at the server", async () => {
   const page = await open();
   await ask(page, PERU);
@@ -111,7 +123,7 @@ test("conversations are listed, switched and deleted, here and at the server", a
   assert.equal(await page.locator("#welcome").isVisible(), true);
   await ask(page, "What is the capital of Chile?");
   assert.deepEqual(await texts(page, "nav .open"), ["What is the capital of Chile?", PERU]);
-  await page.click(`nav .open:text("Peru")`);
+  await page.click(`nav .open:has-text("Peru")`);
   await finished(page);
   assert.deepEqual(await texts(page, ".card h4"), ["Peru"]);
   assert.equal(await page.locator("nav [aria-current=page]").innerText(), PERU);

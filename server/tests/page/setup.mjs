@@ -12,7 +12,7 @@ import { chromium } from "playwright-core";
 const { CHROMIUM, ONEGEN_SERVER, ONEGEN_MODELS, PAGE_SHOTS } = process.env;
 const ELEMENT = "element-gold";
 /** How long the slow link holds each event back. */
-const SLOW_MS = 150;
+const SLOW_MS = 300;
 
 /** The passages that are served, by id. */
 const passages = new Map();
