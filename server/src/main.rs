@@ -1,4 +1,5 @@
-//! `onegen-server`: loads a model and its collections, and serves them.
+//! `onegen-server`: loads a model and its collections, and serves them. `onegen-server chat` asks such a
+//! server.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
@@ -11,7 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use onegen_server::{
-    App, Config, ConfigError, Configuration, JsonLog, LogFormat, NewKey, Scope, serve,
+    App, ChatConfig, Config, ConfigError, Configuration, JsonLog, LogFormat, NewKey, Scope, chat,
+    serve,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +33,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Chat with a running server in the terminal
+    Chat(ChatConfig),
     /// Make an API key: its entry for the file of --api-keys goes to the standard output, the key itself
     /// to the standard error, this once
     NewKey {
@@ -58,6 +62,7 @@ async fn main() -> ExitCode {
     };
     let done = match cli.command {
         None => run(cli.config, &chosen).await,
+        Some(Command::Chat(config)) => chat(config).await,
         Some(Command::NewKey {
             name,
             scopes,

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
+use crate::page;
 use crate::routes::{
     admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
     responses, stream, vector_stores,
@@ -63,6 +64,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { Json(openapi()) }))
+        .merge(page::routes())
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))

@@ -1,0 +1,307 @@
+//! `onegen-server chat`, the program itself, against real servers.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::{get, post};
+use clap::Parser;
+use common::{Files, Server};
+use onegen_server::Config;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_onegen-server");
+
+/// The shipped model over the passages of its almanac that a test asks for.
+async fn almanac() -> (Server, TempDir) {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read_to_string(model.join("almanac.jsonl")).unwrap();
+    let wanted = [
+        "country-peru",
+        "country-chile",
+        "country-pakistan",
+        "mountain-k2",
+    ];
+    let is_wanted = |line: &&str| wanted.iter().any(|id| line.contains(&format!("\"{id}\"")));
+    let lines: Vec<_> = whole.lines().filter(is_wanted).collect();
+    assert_eq!(lines.len(), wanted.len());
+    let corpus = dir.path().join("corpus.jsonl");
+    fs::write(&corpus, lines.join("\n")).unwrap();
+    let data_dir = dir.path().join("data");
+    let [model, corpus, data_dir] =
+        [&model, &corpus, &data_dir].map(|path: &PathBuf| path.to_str().unwrap());
+    let arguments = [
+        "onegen-server",
+        "--model",
+        model,
+        "--corpus",
+        corpus,
+        "--data-dir",
+        data_dir,
+    ];
+    let config = Config::try_parse_from(arguments).unwrap();
+    (Server::start(&config).await, dir)
+}
+
+/// Runs the chat with this standard input, piped as everything else.
+async fn piped(url: &str, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(["chat", "--url", url]).args(arguments);
+    let input = input.to_owned();
+    let run = move || {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
+        // One that has ended already reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    spawn_blocking(run).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn piped_questions_are_one_conversation_and_plain_text() {
+    let (server, _dir) = almanac().await;
+    let input = "What is the capital of Peru?\nAnd its currency?\n\n/sources\n/new\n/sources\n/quit\nnever read\n";
+    let output = piped(&server.url, &[], input).await;
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{told}{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    assert!(!told.contains('\x1b'), "{told:?}");
+    let lines: Vec<_> = told.lines().map(without_score).collect();
+    let expected = [
+        "  found Peru",
+        "Lima. [1]",
+        "  [1] Peru, country-peru",
+        "  found Peru",
+        "sol. [1]",
+        "  [1] Peru, country-peru",
+        "[1] Peru",
+    ];
+    assert_eq!(lines[..expected.len()], expected, "{told}");
+    // A server without the route for documents gives no text, and says so.
+    let passage = lines[expected.len()];
+    assert!(
+        passage.contains("Its currency is the sol.") || passage.contains("does not give"),
+        "{told}"
+    );
+    let rest = ["a new conversation", "nothing was read for the last answer"];
+    assert_eq!(lines[expected.len() + 1..], rest, "{told}");
+}
+
+/// Scores are the model's business.
+fn without_score(line: &str) -> &str {
+    match line.rsplit_once(' ') {
+        Some((before, score)) if score.starts_with("0.") => before,
+        _ => line,
+    }
+}
+
+#[tokio::test]
+async fn each_search_is_shown_where_it_happened() {
+    let (server, _dir) = almanac().await;
+    let question = ["What is the capital of the country of K2?"];
+    let output = piped(&server.url, &question, "").await;
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{told}");
+    let lines: Vec<_> = told.lines().map(without_score).collect();
+    let place = |wanted: &str| lines.iter().position(|line| line.contains(wanted));
+    let places = [
+        "found K2",
+        "Pakistan. [1]",
+        "found Pakistan",
+        "Islamabad. [2]",
+        "[1] K2,",
+        "[2] Pakistan,",
+    ]
+    .map(place);
+    assert!(places.iter().all(Option::is_some), "{told}");
+    assert!(places.is_sorted(), "{told}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_and_counts_but_ends_nothing() {
+    let (server, _dir) = almanac().await;
+    let input = "/nonsense\nWhat is the capital of Peru?\nAnd its currency?\n";
+    let output = piped(&server.url, &["--collection", "nowhere"], input).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    let told: Vec<_> = text(&output.stderr).lines().collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[0].contains("there is no /nonsense; /help"), "{told:?}");
+    for refused in &told[1..3] {
+        assert!(
+            refused.contains("there is no collection \"nowhere\""),
+            "{told:?}"
+        );
+    }
+    assert_eq!(told[3], "error: 2 questions got no answer");
+}
+
+#[tokio::test]
+async fn where_no_server_answers_it_says_what_would_help() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let output = piped(&url, &["Hello!"], "").await;
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    for part in [
+        &url,
+        "no server answers",
+        "refused",
+        "start one with `onegen-server`",
+        "--url",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let output = piped("elsewhere", &["Hello!"], "").await;
+    assert!(
+        text(&output.stderr).contains("is no address"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+/// A server that does what a real one does only in need: it answers with this.
+async fn answering(status: u16, content_type: &'static str, body: &'static str) -> String {
+    let ready = r#"{"status":"ok","model":"onegen","passages":1,"collections":[]}"#;
+    let status = reqwest::StatusCode::from_u16(status).unwrap();
+    let routes = Router::new()
+        .route("/readyz", get(move || async move { ready }))
+        .route(
+            "/v1/chat/completions",
+            post(move || async move { (status, [(CONTENT_TYPE, content_type)], body) }),
+        );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
+}
+
+const TEXT: &str = "data: {\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"onegen\",\
+    \"choices\":[{\"index\":0,\"delta\":{\"content\":\"Li\\u001b[2Jma\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_behind_what_came() {
+    let error = "data: {\"error\":{\"message\":\"the server failed to answer\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\ndata: [DONE]\n\n";
+    let failing: &str = format!("{TEXT}{error}").leak();
+    for (body, reason) in [
+        (failing, "the server failed to answer"),
+        (TEXT, "the connection was lost"),
+    ] {
+        let url = answering(200, "text/event-stream", body).await;
+        let output = piped(&url, &["What?"], "").await;
+        assert_eq!(output.status.code(), Some(1));
+        // What would have cleared a terminal is no command any more.
+        assert_eq!(text(&output.stdout), "Li\u{fffd}[2Jma\n");
+        assert!(
+            text(&output.stderr).contains(reason),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_key_is_told_of_and_what_is_no_onegen_server_too() {
+    let refused = r#"{"error":{"message":"no API key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
+    let url = answering(401, "application/json", refused).await;
+    let output = piped(&url, &["What?"], "").await;
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("wants an API key: no API key; give one with --key"),
+        "{told}"
+    );
+
+    let strange = Router::new().route("/readyz", get(async || "fine, thank you"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, strange).await });
+    let output = piped(&url, &["What?"], "").await;
+    let told = text(&output.stderr);
+    assert!(told.contains("not as a OneGen server does"), "{told}");
+}
+
+#[tokio::test]
+async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: no `script` to make a terminal with");
+        return;
+    }
+    // The random model hardly ever comes to an end.
+    let files = Files::new();
+    let server = files.serve().await;
+    let chat = format!("{PROGRAM} chat --url {}", server.url);
+    let run = move || {
+        let mut child = Command::new("script")
+            .args(["-qec", &chat, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut told = Vec::new();
+        let mut until = |wanted: &str| {
+            let mut byte = [0];
+            while !String::from_utf8_lossy(&told).contains(wanted) {
+                assert_eq!(
+                    output.read(&mut byte).unwrap(),
+                    1,
+                    "{:?} without {wanted:?}",
+                    String::from_utf8_lossy(&told)
+                );
+                told.push(byte[0]);
+            }
+            std::mem::take(&mut told)
+        };
+        let greeting = until("> ");
+        assert!(
+            String::from_utf8_lossy(&greeting).contains("\x1b[2m"),
+            "{greeting:?}"
+        );
+        input.write_all(b"What is the capital of Peru?\n").unwrap();
+        until("Peru?\r\n");
+        let mut first = [0; 16];
+        output.read_exact(&mut first).unwrap();
+        input.write_all(b"\x03").unwrap();
+        let mut until = |wanted: &str| {
+            let mut told = String::new();
+            let mut byte = [0];
+            while !told.contains(wanted) {
+                assert_eq!(
+                    output.read(&mut byte).unwrap(),
+                    1,
+                    "{told:?} without {wanted:?}"
+                );
+                told.push(byte[0].into());
+            }
+        };
+        until("stopped; the conversation goes on without this turn");
+        until("> ");
+        input.write_all(b"/quit\n").unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    spawn_blocking(run).await.unwrap();
+    let cancelled = server
+        .metric("onegen_forwarded_tokens_total{kind=\"generated\"}")
+        .await;
+    assert!(
+        cancelled < common::CONTEXT as f64 / 2.0,
+        "{cancelled} tokens were written"
+    );
+}
