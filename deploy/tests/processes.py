@@ -1,5 +1,6 @@
 """Real processes for the tests: servers over the shipped model, and what stands before or watches them."""
 
+import atexit
 import http.client
 import json
 import os
@@ -100,15 +101,23 @@ class Process:
 
 
 class Server(Process):
-    """onegen-server over the almanac: run by a command if there is one, and with a copy of another
-    server's index, which saves embedding the corpus."""
+    """onegen-server over the almanac, run by a command if there is one."""
 
-    def __init__(self, other=None, under=()):
+    # A data directory with the index of the first server, which saves the others embedding the corpus.
+    data = None
+
+    def __init__(self, under=()):
         super().__init__("server", "/readyz")
         self.under = under
-        for index in other.dir.glob("data/almanac-*") if other else []:
-            shutil.copytree(index, self.dir / "data" / index.name)
+        if Server.data:
+            shutil.copytree(Server.data, self.dir / "data")
         self.run()
+        if not Server.data:
+            kept = Path(tempfile.mkdtemp(prefix="onegen-index-"))
+            atexit.register(shutil.rmtree, kept)
+            for index in self.dir.glob("data/almanac-*"):
+                shutil.copytree(index, kept / index.name)
+            Server.data = kept
 
     def run(self):
         settings = {

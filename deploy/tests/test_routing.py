@@ -25,8 +25,8 @@ class Routing(unittest.TestCase):
     def setUpClass(cls):
         cls.servers = []
         cls.addClassCleanup(lambda: [server.remove() for server in cls.servers])
-        cls.servers.append(Server())
-        cls.servers.append(Server(cls.servers[0]))
+        for _ in range(2):
+            cls.servers.append(Server())
         cls.nginx = Nginx([server.port for server in cls.servers])
         cls.addClassCleanup(cls.nginx.remove)
 
