@@ -14,7 +14,7 @@ use crate::errors::ApiError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Ask the model, and go on with one's own conversations.
+    /// Ask the model, go on with one's own conversations, read and search documents.
     Chat,
     /// Read, change and search documents.
     Documents,
