@@ -90,12 +90,23 @@ pub struct ListItems {
     pub limit: Option<usize>,
     /// `desc`, the default, lists the latest first; `asc` the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(example = "asc")]
-    pub order: Option<String>,
+    #[param(inline, example = "asc")]
+    pub order: Option<ItemOrder>,
     /// `onegen.retrieval.passage_text` adds the texts of the passages that were read; other values
     /// change nothing. May be called `include[]` and come several times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<String>,
+}
+
+/// In which order items are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemOrder {
+    /// The first first.
+    Asc,
+    /// The latest first.
+    #[default]
+    Desc,
 }
 
 /// Some of a conversation's items.

@@ -38,8 +38,8 @@ pub use completions::{
 };
 pub use conversations::{
     Conversation, ConversationExtension, ConversationItem, ConversationItemList,
-    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ListItems,
-    MessageItem, NewItem, RebuiltConversation, RetrievalItem,
+    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ItemOrder,
+    ListItems, MessageItem, NewItem, RebuiltConversation, RetrievalItem,
 };
 pub use documents::{
     DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,

@@ -37,6 +37,7 @@ pub struct ResponseRequest {
     /// Nothing, or one `file_search`: it says what is searched. Whether to search is the model's to
     /// choose, with or without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 1)]
     pub tools: Option<Vec<FileSearchTool>>,
     /// `auto`, `none` (no retrieval) or `required` (the answer begins with one).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +111,7 @@ pub struct FileSearchTool {
     pub kind: String,
     /// The collection, by its name: exactly one.
     #[serde(default)]
-    #[schema(example = json!(["default"]))]
+    #[schema(min_items = 1, max_items = 1, example = json!(["default"]))]
     pub vector_store_ids: Vec<String>,
     /// What the metadata of passages must be, as in `retrieval.filter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +119,7 @@ pub struct FileSearchTool {
     pub filters: Option<Value>,
     /// How many passages are reported; the first is read. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
     pub max_num_results: Option<usize>,
     /// Which passages are good enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
-//! Schemas of fields that take a text or several, none of them empty.
+//! Schemas that cannot be said by an attribute: fields that take a text or several, and fields that
+//! take few values.
 
+use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 
@@ -31,4 +33,25 @@ fn one_or_up_to(most: usize, pattern: Option<&str>) -> RefOr<Schema> {
         .min_items(Some(1))
         .max_items(Some(most));
     OneOfBuilder::new().item(text()).item(several).into()
+}
+
+/// Of a flag that may be sent, but not be set.
+pub(crate) fn never() -> RefOr<Schema> {
+    few(Type::Boolean, [Some(Value::Bool(false)), None])
+}
+
+/// Of `ranker` in a search.
+pub(crate) fn rankers() -> RefOr<Schema> {
+    few(
+        Type::String,
+        [Some("auto".into()), Some("none".into()), None],
+    )
+}
+
+/// Some values of a type, or null.
+fn few<const N: usize>(kind: Type, values: [Option<Value>; N]) -> RefOr<Schema> {
+    let kinds = SchemaType::Array(vec![kind, Type::Null]);
+    let values = values.map(|value| value.unwrap_or(Value::Null));
+    let schema = ObjectBuilder::new().schema_type(kinds);
+    schema.enum_values(Some(values)).into()
 }

@@ -29,7 +29,7 @@ pub struct VectorStoreSearchRequest {
     pub ranking_options: Option<RankingOptions>,
     /// False, or left out: the query is embedded as it is, and nothing rewrites it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = false)]
+    #[schema(schema_with = crate::texts::never)]
     pub rewrite_query: Option<bool>,
 }
 
@@ -58,7 +58,7 @@ impl SearchQuery {
 pub struct RankingOptions {
     /// `auto` or `none`, which are the same: passages are ranked by their cosine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "auto")]
+    #[schema(schema_with = crate::texts::rankers)]
     pub ranker: Option<String>,
     /// The cosine that passages must have at least. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

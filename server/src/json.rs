@@ -88,7 +88,9 @@ fn check_objects(name: &str, path: &str, value: &Value) -> Result<(), ApiError> 
     };
     for (field, value) in fields {
         let name = format!("{path}{field}");
-        if OBJECTS.contains(&field.as_str()) && value.is_array() {
+        // What a schema holds is not a request's.
+        let is_object = field == "schema" || OBJECTS.contains(&field.as_str());
+        if is_object && value.is_array() {
             return Err(ApiError::invalid(name, "expected a JSON object"));
         }
         if OBJECTS.contains(&field.as_str()) && value.is_object() {
@@ -136,6 +138,11 @@ mod tests {
             ("retrieval", json!([true]), "retrieval"),
             ("stream_options", json!([null]), "stream_options"),
             ("messages", json!([["user", "x"]]), "messages[0]"),
+            (
+                "response_format",
+                json!({"type": "text", "json_schema": {"name": "x", "schema": []}}),
+                "response_format.json_schema.schema",
+            ),
             (
                 "response_format",
                 json!({"type": "json_schema", "json_schema": ["x", {}]}),

@@ -7,9 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
 use onegen_proto::{
-    Conversation, ConversationExtension, ConversationItem, ConversationItemList,
-    CreateConversationRequest, DeletedConversation, ErrorEnvelope, ListItems, NewItem,
-    RebuiltConversation,
+    Conversation, ConversationExtension, ConversationItemList, CreateConversationRequest,
+    DeletedConversation, ErrorEnvelope, ListItems, NewItem, RebuiltConversation,
 };
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -19,7 +18,7 @@ use crate::app::App;
 use crate::conversations::{About, Transcript};
 use crate::errors::ApiError;
 use crate::extract::{PathParam, QueryParams};
-use crate::items::items;
+use crate::items::{Page, items};
 use crate::json::{JsonBody, typed};
 use crate::messages::{role, text};
 
@@ -28,11 +27,6 @@ const MAX_ITEMS: usize = 20;
 const MAX_PAIRS: usize = 16;
 const MAX_NAME_CHARACTERS: usize = 64;
 const MAX_VALUE_CHARACTERS: usize = 512;
-const DEFAULT_PAGE: usize = 20;
-const MAX_PAGE: usize = 100;
-
-/// What adds passages' texts to a list of items.
-const PASSAGE_TEXT: &str = "onegen.retrieval.passage_text";
 
 /// Begins a conversation, empty or with what was said before. Its first turn names it.
 #[utoipa::path(
@@ -331,75 +325,4 @@ fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
         Ok(ChatMessage::new(role, text))
     });
     each.collect()
-}
-
-/// Which items are asked for.
-struct Page {
-    after: Option<String>,
-    limit: usize,
-    ascending: bool,
-    passage_texts: bool,
-}
-
-impl Page {
-    fn of(query: Vec<(String, String)>) -> Result<Self, ApiError> {
-        let mut page = Self {
-            after: None,
-            limit: DEFAULT_PAGE,
-            ascending: false,
-            passage_texts: false,
-        };
-        for (name, value) in query {
-            match name.as_str() {
-                "after" => page.after = Some(value).filter(|id| !id.is_empty()),
-                "limit" => {
-                    let limit = value.parse().ok();
-                    let limit = limit.filter(|limit| (1..=MAX_PAGE).contains(limit));
-                    page.limit = limit.ok_or_else(|| {
-                        let message = format!("is {value:?}, but must be between 1 and {MAX_PAGE}");
-                        ApiError::invalid("limit", message)
-                    })?;
-                }
-                "order" => {
-                    page.ascending = match value.as_str() {
-                        "asc" => true,
-                        "desc" => false,
-                        _ => {
-                            let message = format!("is {value:?}, but must be asc or desc");
-                            return Err(ApiError::invalid("order", message));
-                        }
-                    }
-                }
-                // Clients write lists in all of these ways.
-                name if name == "include" || name.starts_with("include[") => {
-                    page.passage_texts |= value.split(',').any(|one| one == PASSAGE_TEXT);
-                }
-                _ => {}
-            }
-        }
-        Ok(page)
-    }
-
-    fn cut(self, mut items: Vec<ConversationItem>) -> Result<ConversationItemList, ApiError> {
-        if !self.ascending {
-            items.reverse();
-        }
-        if let Some(after) = &self.after {
-            let Some(at) = items.iter().position(|item| item.id() == after) else {
-                let message = format!("there is no item {after:?} in this conversation");
-                return Err(ApiError::invalid("after", message));
-            };
-            items.drain(..=at);
-        }
-        let has_more = items.len() > self.limit;
-        items.truncate(self.limit);
-        let id = |item: &ConversationItem| item.id().to_owned();
-        Ok(ConversationItemList {
-            object: "list".to_owned(),
-            first_id: items.first().map(id),
-            last_id: items.last().map(id),
-            data: items,
-            has_more,
-        })
-    }
 }
