@@ -61,11 +61,10 @@ fn needs(method: &Method, path: &str) -> Needs {
 }
 
 /// Whether a request is counted against its client's limits: what asks for the model or for documents.
+/// Going on with a lost stream is not, since its turn is counted already.
 pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
-    matches!(
-        needs(method, path),
-        Needs::Key(Scope::Chat | Scope::Documents)
-    )
+    let needs = needs(method, path);
+    path != "/v1/stream" && matches!(needs, Needs::Key(Scope::Chat | Scope::Documents))
 }
 
 /// The keys, where the server asks for any.
