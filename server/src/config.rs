@@ -200,7 +200,7 @@ pub struct ListenConfig {
     /// File of the certificate's private key, as PEM
     #[arg(long, env = "ONEGEN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Origins whose pages may ask from a browser, as https://example.org; * for all, none for none
+    /// Origins (scheme and host) whose pages may ask from a browser; * for all, none for none
     #[arg(
         long,
         env = "ONEGEN_CORS_ORIGINS",

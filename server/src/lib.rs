@@ -1,7 +1,8 @@
 //! OneGen's server: OpenAI's chat API over the engine and its collections of passages, with the retrievals shown.
 //!
 //! [`App::load`] reads a [`Config`] and puts model, collections and engine together; [`serve`] answers
-//! until it is told to stop. The life of a request: `json` reads the body, `routes::chat`
+//! until it is told to stop. The life of a request: `access` finds out who asks and whether they may,
+//! `limits` whether it is too much, `json` reads the body, `routes::chat`
 //! validates it into a typed request once, `turn` finds the conversation that it continues and hands
 //! it to the engine, and what the engine tells becomes one JSON answer or a stream of events.
 

@@ -150,6 +150,27 @@ async fn a_resumable_turn_goes_on_without_its_client_and_is_read_again_from_any_
 }
 
 #[tokio::test]
+async fn a_turn_that_goes_on_without_its_client_is_still_the_clients() {
+    let files = Files::new();
+    let server = Server::start(&files.config(&["--max-concurrent", "1"])).await;
+    let response = server.send(&resumable(&files, 3900)).await;
+    let id = conversation(&response);
+    drop(response);
+    // Its connection is gone by then, or nothing would be counted any more.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    if server.metric("onegen_num_requests_running").await < 1.0 {
+        println!("skipped: the turn was over before anybody could look");
+        return;
+    }
+    let (status, error) = server.refused(&question("Hello!")).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(error["code"], "too_many_at_once");
+    // It may be read all the same.
+    let again = resume(&server, &id, "").await;
+    assert!(again.text().await.unwrap().contains("[DONE]"));
+}
+
+#[tokio::test]
 async fn the_first_reader_gets_what_later_ones_get() {
     let files = Files::new();
     let server = files.serve().await;

@@ -77,11 +77,13 @@ fn needs(method: &Method, path: &str) -> Needs {
 }
 
 /// Whether a request is counted against its client's limits: what asks for the model or for documents.
+/// Going on with a lost stream is not, since its turn is counted already.
 pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
-    matches!(
+    let counted = matches!(
         needs(method, path),
         Needs::Key(Scope::Chat | Scope::Documents) | Needs::Either(..)
-    )
+    );
+    path != "/v1/stream" && counted
 }
 
 /// The keys, where the server asks for any.

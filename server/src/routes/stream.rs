@@ -37,7 +37,6 @@ pub(crate) struct Lost {
         (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
         (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or not any more", body = ErrorEnvelope),
-        (status = 429, description = "Too many requests", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn resume(
@@ -67,7 +66,6 @@ pub(crate) async fn resume(
         (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
         (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or it has ended", body = ErrorEnvelope),
-        (status = 429, description = "Too many requests", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn stop(
