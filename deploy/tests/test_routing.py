@@ -173,15 +173,17 @@ class Routing(unittest.TestCase):
         # Of one client, so at one server; several, so that they take a while.
         server = self.server_at(self.turn(question())[0])
         streams = [open_stream(self.nginx.port) for _ in range(8)]
+        for stream in streams:
+            self.addCleanup(stream.close)
         texts = [stream.recv(256) for stream in streams]
         server.process.terminate()
         try:
             arrived = [stream.recv(1 << 20, socket.MSG_PEEK) for stream in streams]
-            self.assertFalse(all(b"[DONE]" in piece for piece in arrived), "they had ended before")
+            if all(b"[DONE]" in piece for piece in arrived):
+                self.skipTest("the machine is too busy: the streams had ended before the signal")
             for text, stream in zip(texts, streams):
-                with stream:
-                    while piece := stream.recv(1 << 16):
-                        text += piece
+                while piece := stream.recv(1 << 16):
+                    text += piece
                 self.assertIn(b"data: [DONE]", text)
             self.assertEqual(server.process.wait(60), 0)
         finally:
