@@ -1,12 +1,14 @@
 """Two servers behind nginx with the shipped configuration."""
 
 import json
+import re
 import socket
 import statistics
 import threading
 import time
 import unittest
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from processes import Nginx, Server, ask, installed, question, server_binary
 
@@ -167,6 +169,27 @@ class Routing(unittest.TestCase):
         self.assertEqual(again, port)
         self.assertEqual(body["onegen"]["conversation"], answer["onegen"]["conversation"])
 
+    def test_a_server_that_is_stopped_ends_its_streams_first(self):
+        # Of one client, so at one server; several, so that they take a while.
+        server = self.server_at(self.turn(question())[0])
+        streams = [open_stream(self.nginx.port) for _ in range(8)]
+        for stream in streams:
+            self.addCleanup(stream.close)
+        texts = [stream.recv(256) for stream in streams]
+        server.process.terminate()
+        try:
+            arrived = [stream.recv(1 << 20, socket.MSG_PEEK) for stream in streams]
+            if all(b"[DONE]" in piece for piece in arrived):
+                self.skipTest("the machine is too busy: the streams had ended before the signal")
+            for text, stream in zip(texts, streams):
+                while piece := stream.recv(1 << 16):
+                    text += piece
+                self.assertIn(b"data: [DONE]", text)
+            self.assertEqual(server.process.wait(60), 0)
+        finally:
+            server.stop()
+            server.run()
+
     def test_documents_are_not_changed_through_the_router(self):
         for method in ["POST", "PUT", "DELETE"]:
             status, _, body = ask(self.nginx.port, method, "/v1/documents/orm", {})
@@ -174,6 +197,38 @@ class Routing(unittest.TestCase):
 
     def test_metrics_of_one_server_are_not_taken_for_those_of_all(self):
         self.assertEqual(ask(self.nginx.port, "GET", "/metrics")[0], 404)
+
+
+class Growth(unittest.TestCase):
+    def test_a_third_server_takes_its_share_and_moves_nothing_else(self):
+        class Named(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(str(self.server.server_port).encode())
+
+            def log_message(self, *_):
+                pass
+
+        servers = [ThreadingHTTPServer(("127.0.0.1", 0), Named) for _ in range(3)]
+        for server in servers:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self.addCleanup(server.server_close)
+            self.addCleanup(server.shutdown)
+        *two, third = [server.server_port for server in servers]
+
+        def with_third(text):
+            return re.sub(rf"( *server )127.0.0.1:{two[1]}(.*)\n", rf"\g<0>\g<1>127.0.0.1:{third}\2\n", text)
+
+        def places(nginx):
+            self.addCleanup(nginx.remove)
+            keys = [{"x-onegen-affinity": str(number)} for number in range(200)]
+            return [int(ask(nginx.port, "GET", "/", headers=key)[2]) for key in keys]
+
+        before, after = places(Nginx(two)), places(Nginx(two, with_third))
+        moved = [place for old, place in zip(before, after) if old != place]
+        self.assertEqual(set(moved), {third})
+        self.assertLess(len(moved), 100)
 
 
 class Deaf(unittest.TestCase):
