@@ -83,7 +83,7 @@ pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
         needs(method, path),
         Needs::Key(Scope::Chat | Scope::Documents) | Needs::Either(..)
     );
-    path != "/v1/stream" && counted
+    counted && path != "/v1/stream"
 }
 
 /// The keys, where the server asks for any.
