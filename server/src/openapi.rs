@@ -1,8 +1,11 @@
 //! The document that describes the API.
 
+use axum::http::Method;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+use crate::access::refusals;
 use crate::routes;
 
 #[derive(OpenApi)]
@@ -45,7 +48,7 @@ use crate::routes;
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     ),
-    modifiers(&ApiKey),
+    modifiers(&ApiKey, &Refusals),
     // Or none: the server decides with its configuration.
     security((), ("api_key" = []))
 )]
@@ -60,6 +63,39 @@ impl Modify for ApiKey {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("api_key", bearer);
     }
+}
+
+/// What the layers before the routes answer in their place.
+struct Refusals;
+
+impl Modify for Refusals {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::PUT, &mut item.put),
+                (Method::POST, &mut item.post),
+                (Method::DELETE, &mut item.delete),
+            ];
+            for (method, operation) in operations {
+                let Some(operation) = operation else {
+                    continue;
+                };
+                for (status, why) in refusals(&method, path) {
+                    let told = operation.responses.responses.entry(status.to_owned());
+                    told.or_insert_with(|| refusal(why).into());
+                }
+            }
+        }
+    }
+}
+
+fn refusal(why: &str) -> Response {
+    let envelope = Ref::from_schema_name("ErrorEnvelope");
+    ResponseBuilder::new()
+        .description(why)
+        .content("application/json", Content::new(Some(envelope)))
+        .build()
 }
 
 /// The OpenAPI document of everything that is served.

@@ -86,6 +86,31 @@ pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
     counted && path != "/v1/stream"
 }
 
+/// How requests for a path are refused before they reach it: statuses, and why.
+pub(crate) fn refusals(
+    method: &Method,
+    path: &str,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let needs = needs(method, path);
+    let counted = is_counted(method, path);
+    [
+        (
+            needs != Needs::Nothing,
+            "401",
+            "The API key is missing or unknown",
+        ),
+        (
+            !matches!(needs, Needs::Nothing | Needs::AnyKey),
+            "403",
+            "The API key may not do this",
+        ),
+        (counted, "429", "Too many requests"),
+        (counted, "503", "The server is shutting down"),
+    ]
+    .into_iter()
+    .filter_map(|(possible, status, why)| possible.then_some((status, why)))
+}
+
 /// The keys, where the server asks for any.
 pub(crate) struct Access {
     file: Option<PathBuf>,

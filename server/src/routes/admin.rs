@@ -14,8 +14,6 @@ use crate::errors::ApiError;
     post, path = "/v1/admin/reload", tag = "operations",
     responses(
         (status = 200, description = "What is another one now, and what stayed as it was because it could not be read", body = Reloaded),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
-        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]

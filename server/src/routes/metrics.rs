@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use onegen_proto::ErrorEnvelope;
 use prometheus::TEXT_FORMAT;
 
 use crate::app::App;
@@ -16,8 +15,6 @@ use crate::errors::ApiError;
     get, path = "/metrics", tag = "operations",
     responses(
         (status = 200, description = "All metrics", body = String, content_type = "text/plain"),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
-        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {

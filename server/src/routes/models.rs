@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use onegen_proto::{ErrorEnvelope, ModelCard, ModelList, ModelListObject, ModelObject};
+use onegen_proto::{ModelCard, ModelList, ModelListObject, ModelObject};
 
 use crate::app::App;
 
@@ -13,7 +13,6 @@ use crate::app::App;
     get, path = "/v1/models", tag = "models",
     responses(
         (status = 200, description = "The served model", body = ModelList),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {

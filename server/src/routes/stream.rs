@@ -34,8 +34,6 @@ pub(crate) struct Lost {
     responses(
         (status = 200, description = "The same events as of the stream that was lost, from `from` on", content_type = "text/event-stream", body = String),
         (status = 400, description = "`conv_id` is missing or `from` no number", body = ErrorEnvelope),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
-        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or not any more", body = ErrorEnvelope),
     )
 )]
@@ -63,8 +61,6 @@ pub(crate) async fn resume(
     responses(
         (status = 204, description = "It is stopped"),
         (status = 400, description = "`conv_id` is missing", body = ErrorEnvelope),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
-        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or it has ended", body = ErrorEnvelope),
     )
 )]

@@ -44,8 +44,6 @@ pub(super) use stream::{data, done};
         (status = 200, description = "The answer, or with `stream` its events, each of whose `data` is a `ChatStreamEvent`, ended by `data: [DONE]`",
             content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
-        (status = 401, description = "The API key is missing or unknown", body = ErrorEnvelope),
-        (status = 403, description = "The API key may not do this", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection or conversation", body = ErrorEnvelope),
         (status = 409, description = "The named conversation is busy with another turn", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
