@@ -244,7 +244,8 @@ async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
     // The random model hardly ever comes to an end.
     let files = Files::new();
     let server = files.serve().await;
-    let chat = format!("{PROGRAM} chat --url {}", server.url);
+    // `exec`: a shell in between would take Control-C too, and some then end as if they were killed.
+    let chat = format!("exec {PROGRAM} chat --url {}", server.url);
     let run = move || {
         let mut child = Command::new("script")
             .args(["-qec", &chat, "/dev/null"])
