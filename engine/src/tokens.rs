@@ -255,6 +255,12 @@ impl Tokens {
             .collect()
     }
 
+    /// How many tokens a text is. One that the tokenizer fails at counts its bytes, of which a token
+    /// takes at least one.
+    pub fn count(&self, text: &str) -> usize {
+        self.encode_plain(text).map_or(text.len(), |ids| ids.len())
+    }
+
     /// The ids of a text, none of which is a control token, whatever the text spells.
     ///
     /// # Errors

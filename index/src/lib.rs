@@ -9,7 +9,7 @@
 //!   a [`Splitter`] makes passages of those that are long.
 //! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
 //!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
-//! - [`Index`] opens such a directory, checks every byte of it, and searches it by cosine.
+//! - [`Index`] opens such a directory, reads no byte unverified, searches it by cosine, and changes it.
 //!
 //! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
 //! searched through an HNSW graph over int8 codes of their vectors. What is found is scored in f32.

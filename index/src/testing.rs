@@ -1,11 +1,11 @@
 //! What the tests of several files share.
 
-use std::path::PathBuf;
+#[path = "../tests/common/vectors.rs"]
+mod vectors;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+pub(crate) use self::vectors::{clustered, e5_vectors};
 use crate::segment::vectors::{VectorStore, VectorWriter, normalised};
 
 /// The store of some vectors, each with its passage.
@@ -25,35 +25,4 @@ pub(crate) fn store(vectors: &[(u32, Vec<f32>)]) -> (TempDir, VectorStore) {
 /// One vector a passage.
 pub(crate) fn singles(vectors: Vec<Vec<f32>>) -> Vec<(u32, Vec<f32>)> {
     (0..).zip(vectors).collect()
-}
-
-/// Vectors around centres, as embeddings of topics are: (count, dimension).
-pub(crate) fn clustered(
-    seed: u64,
-    count: usize,
-    dimension: usize,
-    centres: usize,
-) -> Vec<Vec<f32>> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut point = |spread: f32| -> Vec<f32> {
-        (0..dimension)
-            .map(|_| rng.random_range(-spread..spread))
-            .collect()
-    };
-    let centres: Vec<Vec<f32>> = (0..centres).map(|_| point(1.0)).collect();
-    let near = |n: usize| &centres[n % centres.len()];
-    (0..count)
-        .map(|n| point(0.6).iter().zip(near(n)).map(|(x, c)| x + c).collect())
-        .collect()
-}
-
-/// A thousand embeddings of E5 (1000, 768), if they lie beside the project: rows of a flat FAISS
-/// index, f32 from byte 45 on.
-pub(crate) fn e5_vectors() -> Option<Vec<Vec<f32>>> {
-    let file =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/e5_flat_sample.index");
-    let bytes = std::fs::read(file).ok()?;
-    let (numbers, _) = bytes[45..].as_chunks::<4>();
-    let numbers: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    Some(numbers.chunks_exact(768).map(<[f32]>::to_vec).collect())
 }

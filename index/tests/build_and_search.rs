@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{build, clustered, fingerprints, graph_options, options, passage};
+use common::vectors::clustered;
+use common::{build, fingerprints, graph_options, options, passage};
 use onegen_index::{
     BuildOptions, Fingerprints, Hit, Index, IndexBuilder, IndexError, SearchOptions, SegmentSearch,
 };

@@ -12,9 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use common::{
-    Content, all, assert_no_leftovers, assert_whole, build, clustered, graph_options, names,
-};
+use common::vectors::clustered;
+use common::{Content, all, assert_no_leftovers, assert_whole, build, graph_options, names};
 use common::{ingested, options, passage, rounds};
 use onegen_index::{
     BuildOptions, Change, Filter, Hit, Index, IndexBuilder, IndexError, MANIFEST_FILE, Manifest,

@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use common::vectors::clustered;
 use common::{
-    all, assert_no_leftovers, assert_whole, build, clustered, graph_options, ingested, names,
-    options, passage,
+    all, assert_no_leftovers, assert_whole, build, graph_options, ingested, names, options, passage,
 };
 use failing::{RENAME, SYNC, WRITE, fail};
 use onegen_index::{

@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::{clustered, options, passage};
+use common::vectors::clustered;
+use common::{options, passage};
 use onegen_index::{
     Change, Filter, Hit, Index, IndexBuilder, Passage, SearchOptions, SegmentSearch,
 };

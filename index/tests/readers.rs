@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{all, assert_whole, build, clustered, graph_options, options, passage};
+use common::vectors::clustered;
+use common::{all, assert_whole, build, graph_options, options, passage};
 use onegen_index::{BuildOptions, Change, Index, IndexBuilder, IndexError, Passage};
 use rand::random_range;
 

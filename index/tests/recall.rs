@@ -4,9 +4,8 @@
 
 mod common;
 
-use std::path::PathBuf;
-
-use common::{build, clustered, graph_options, options};
+use common::vectors::{clustered, e5_vectors};
+use common::{build, graph_options, options};
 use onegen_index::{Index, SearchOptions, SegmentSearch};
 use rand::random;
 
@@ -59,16 +58,6 @@ fn recall_at_10_on_clustered_vectors_is_at_least_95_percent() {
 fn recall_at_10_on_100_000_clustered_vectors_is_at_least_95_percent() {
     let recall = recall_on_clustered(100_000);
     assert!(recall >= 0.95, "{recall}");
-}
-
-/// Rows of a flat FAISS index: f32 from byte 45 on.
-fn e5_vectors() -> Option<Vec<Vec<f32>>> {
-    let file =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/e5_flat_sample.index");
-    let bytes = std::fs::read(file).ok()?;
-    let (numbers, _) = bytes[45..].as_chunks::<4>();
-    let numbers: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    Some(numbers.chunks_exact(768).map(<[f32]>::to_vec).collect())
 }
 
 #[test]

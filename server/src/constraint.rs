@@ -7,6 +7,7 @@ use onegen_proto::{ChatCompletionRequest, ResponseFormat, ResponseFormatType, St
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::errors::ApiError;
 
 /// A constraint and the field that it came in.
@@ -47,14 +48,10 @@ impl AskedConstraint {
         let tokens = app.engine.model().tokens().clone();
         let constraint = self.constraint.clone();
         let compile = move || Grammar::compile(&constraint, &tokens);
-        match tokio::task::spawn_blocking(compile).await {
-            Ok(Ok(grammar)) => Ok(grammar),
-            Ok(Err(error @ ConstraintError::Tokens(_))) => {
-                Err(ApiError::Internal(error.to_string()))
-            }
-            Ok(Err(error)) => Err(ApiError::invalid(self.field, error.to_string())),
-            Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
-        }
+        blocking(compile).await?.map_err(|error| match error {
+            ConstraintError::Tokens(_) => ApiError::Internal(error.to_string()),
+            error => ApiError::invalid(self.field, error.to_string()),
+        })
     }
 }
 

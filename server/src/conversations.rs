@@ -26,6 +26,11 @@ use crate::transcript_files::TranscriptFiles;
 /// A chain over roles and contents: one digest stands for a message and all before it.
 type Digest = blake3::Hash;
 
+/// The id of a new conversation. Nobody can guess it.
+pub(crate) fn new_id() -> ConversationId {
+    format!("conv_{}", Uuid::new_v4().simple()).into()
+}
+
 /// What is known of a conversation between its turns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use onegen_index::{Applied, Change, IndexError, Passage, Splitter};
 use onegen_proto::{Document, DocumentPart, StoredDocument, StoredPassage};
-use tokio::task::spawn_blocking;
 
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::collections::Collection;
 use crate::errors::ApiError;
 
@@ -98,20 +98,14 @@ impl Upload {
         }
         let tokens = app.engine.model().tokens().clone();
         let split = move || -> Vec<Vec<Passage>> {
-            // A token is at least a byte.
-            let count = |text: &str| {
-                tokens
-                    .encode_plain(text)
-                    .map_or(text.len(), |ids| ids.len())
-            };
+            let count = |text: &str| tokens.count(text);
             let documents = documents.into_iter().map(of_index);
             let split = documents.map(|document| Splitter::default().split(document, count));
             split
                 .map(|passages| passages.into_iter().map(|p| p.passage).collect())
                 .collect()
         };
-        let documents = spawn_blocking(split).await;
-        let documents = documents.map_err(|panicked| ApiError::Internal(panicked.to_string()))?;
+        let documents = blocking(split).await?;
 
         let passages = documents.iter().flatten();
         let texts = passages
@@ -183,8 +177,7 @@ pub(crate) async fn get(
 async fn find(collection: &Arc<Collection>, id: &str) -> Result<Option<StoredDocument>, ApiError> {
     let (collection, id) = (collection.clone(), id.to_owned());
     let find = move || stored(&collection, &id);
-    let found = spawn_blocking(find).await;
-    let found = found.map_err(|panicked| ApiError::Internal(panicked.to_string()))?;
+    let found = blocking(find).await?;
     found.map_err(|error| ApiError::Internal(error.to_string()))
 }
 
@@ -292,8 +285,7 @@ async fn change(
     let (app, collection) = (app.clone(), collection.clone());
     let both = async move {
         let index = collection.clone();
-        let applied = spawn_blocking(move || index.index().apply(changes)).await;
-        let applied = applied.map_err(|panicked| ApiError::Internal(panicked.to_string()))?;
+        let applied = blocking(move || index.index().apply(changes)).await?;
         let applied = applied.map_err(|error| refused(error, &collection))?;
         let conversations = app.forget_documents(collection.name(), &documents).await;
         Ok(Changed {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use onegen_engine::{ForwardError, Model};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 
+use crate::blocking::blocking;
 use crate::errors::ApiError;
 
 /// Positions that are forwarded at once, as many as in a step of the engine: while they are, its
@@ -52,7 +52,7 @@ impl Embedding {
     ) -> Result<Vec<Result<Embedded, TooLong>>, ApiError> {
         let available = self.model.max_positions();
         let ids = self
-            .blocking(move |model| {
+            .on_model(move |model| {
                 let each = texts.iter();
                 let ids = each.map(|(title, text)| Ok(model.tokens().passage_ids(title, text)?));
                 ids.collect::<Result<Vec<_>, ForwardError>>()
@@ -116,17 +116,15 @@ impl Embedding {
     ) -> Result<T, ApiError> {
         // Never closed.
         let _one = self.one.acquire().await;
-        self.blocking(work).await
+        self.on_model(work).await
     }
 
-    async fn blocking<T: Send + 'static>(
+    async fn on_model<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Model) -> Result<T, ForwardError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let model = self.model.clone();
-        match spawn_blocking(move || work(&model)).await {
-            Ok(done) => done.map_err(|error| ApiError::Internal(error.to_string())),
-            Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
-        }
+        let done = blocking(move || work(&model)).await?;
+        done.map_err(|error| ApiError::Internal(error.to_string()))
     }
 }

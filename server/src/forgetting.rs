@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use onegen_engine::{ConversationError, ConversationId};
-use tokio::task::spawn_blocking;
 
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::errors::ApiError;
 use crate::past_retrievals::{PastRetrieval, gone};
 
@@ -24,10 +24,8 @@ impl App {
         }
         let (app, retrievals) = (self.clone(), retrievals.to_vec());
         let look = move || gone(&retrievals, &app.collections);
-        match spawn_blocking(look).await {
-            Ok(gone) => gone.map_err(|error| ApiError::Internal(error.to_string())),
-            Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
-        }
+        let gone = blocking(look).await?;
+        gone.map_err(|error| ApiError::Internal(error.to_string()))
     }
 
     /// # Errors

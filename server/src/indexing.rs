@@ -161,9 +161,7 @@ impl Embedder for ModelEmbedder<'_> {
     type Error = ForwardError;
 
     fn count_tokens(&self, text: &str) -> usize {
-        let tokens = self.model.tokens().encode_plain(text);
-        // A token is at least a byte.
-        tokens.map_or(text.len(), |ids| ids.len())
+        self.model.tokens().count(text)
     }
 
     fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, ForwardError> {

@@ -10,6 +10,7 @@
 
 mod access;
 mod app;
+mod blocking;
 mod citations;
 mod collections;
 mod config;

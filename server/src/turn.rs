@@ -5,16 +5,17 @@ use std::time::Instant;
 
 use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
-    SamplingParams, Text, Tokens, TokensError, Turn, TurnSummary,
+    SamplingParams, Text, TokenLogprob, Tokens, TokensError, Turn, TurnSummary,
 };
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use crate::access::Owner;
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::collections::Collection;
 use crate::constraint::AskedConstraint;
-use crate::conversations::{Recognised, Transcript};
+use crate::conversations::{Recognised, Transcript, new_id};
 use crate::errors::ApiError;
 use crate::metrics::Observation;
 use crate::past_retrievals::PastRetrieval;
@@ -170,7 +171,7 @@ impl TurnRequest {
             }
         }
         let place = Place {
-            conversation: format!("conv_{}", Uuid::new_v4().simple()).into(),
+            conversation: new_id(),
             messages: self.messages.clone(),
             named: false,
             retrievals: Vec::new(),
@@ -256,23 +257,18 @@ impl TurnRequest {
             grammar,
             cache_salt: self.owner.name().cloned(),
         };
-        let turn = app.engine.submit(request).await?;
+        let transcript = Transcript {
+            messages: place.messages,
+            log_len: 0,
+            owner: self.owner.clone(),
+            named: place.named,
+            retrievals: place.retrievals,
+        };
+        let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
         Ok(LiveTurn {
-            app: app.clone(),
-            conversation: turn.conversation().clone(),
-            turn: Some(turn),
-            received: self.received,
-            observation: Observation::new(app.metrics.clone(), self.received),
-            transcript: Some(Transcript {
-                messages: place.messages,
-                log_len: 0,
-                owner: self.owner.clone(),
-                named: place.named,
-                retrievals: place.retrievals,
-            }),
-            collection: self.retrieval.collection().clone(),
+            transcript: Some(transcript),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
-            text: String::new(),
+            ..turn
         })
     }
 }
@@ -297,18 +293,7 @@ impl TextRequest {
             grammar: None,
             cache_salt: self.owner.name().cloned(),
         };
-        let turn = app.engine.submit(request).await?;
-        Ok(LiveTurn {
-            app: app.clone(),
-            conversation: turn.conversation().clone(),
-            turn: Some(turn),
-            received: self.received,
-            observation: Observation::new(app.metrics.clone(), self.received),
-            transcript: None,
-            collection: self.retrieval.collection().clone(),
-            constrained_by: None,
-            text: String::new(),
-        })
+        LiveTurn::submit(app, request, &self.retrieval, self.received).await
     }
 }
 
@@ -318,13 +303,31 @@ async fn encode(
     encode: impl FnOnce(&Tokens) -> Result<Vec<u32>, TokensError> + Send + 'static,
 ) -> Result<Vec<u32>, ApiError> {
     let tokens = app.engine.model().tokens().clone();
-    match tokio::task::spawn_blocking(move || encode(&tokens)).await {
-        Ok(encoded) => Ok(encoded?),
-        Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
-    }
+    Ok(blocking(move || encode(&tokens)).await??)
 }
 
 impl LiveTurn {
+    /// Hands a request to the engine: a turn that belongs to no conversation yet.
+    async fn submit(
+        app: &Arc<App>,
+        request: Request,
+        retrieval: &AskedRetrieval,
+        received: Instant,
+    ) -> Result<Self, ApiError> {
+        let turn = app.engine.submit(request).await?;
+        Ok(Self {
+            app: app.clone(),
+            conversation: turn.conversation().clone(),
+            turn: Some(turn),
+            received,
+            observation: Observation::new(app.metrics.clone(), received),
+            transcript: None,
+            collection: retrieval.collection().clone(),
+            constrained_by: None,
+            text: String::new(),
+        })
+    }
+
     /// The conversation that it is a turn of.
     pub(crate) fn conversation(&self) -> &ConversationId {
         &self.conversation
@@ -333,6 +336,25 @@ impl LiveTurn {
     /// Visible messages up to the answer.
     pub(crate) fn messages(&self) -> usize {
         self.transcript.as_ref().map_or(0, |t| t.messages.len())
+    }
+
+    /// Waits for the end. Returns with it the logprobs of all tokens, if they were asked for.
+    ///
+    /// # Errors
+    /// The turn failed.
+    pub(crate) async fn end(mut self) -> Result<(Finished, Vec<TokenLogprob>), ApiError> {
+        let mut logprobs = Vec::new();
+        while let Some(event) = self.next().await {
+            match event {
+                TurnEvent::Text(text) => logprobs.extend(text.logprobs),
+                TurnEvent::Retrieval(_) => {}
+                TurnEvent::Finished(finished) => return Ok((finished, logprobs)),
+                TurnEvent::Failed(error) => return Err(error),
+            }
+        }
+        Err(ApiError::Internal(
+            "the turn ended without an end".to_owned(),
+        ))
     }
 
     /// The next event, or `None` after the last.

@@ -65,18 +65,7 @@ async fn who_asks_too_often_is_told_how_long_to_wait() {
 #[tokio::test]
 async fn each_key_has_its_own_share() {
     let files = Files::new();
-    let keys = files.dir.path().join("keys.toml");
-    let made = ["alice", "bob"].map(|name| {
-        let key = NewKey::new(name.to_owned(), vec![Scope::Chat], None);
-        (key.key().to_owned(), key.entry().unwrap())
-    });
-    fs::write(
-        &keys,
-        made.iter()
-            .map(|(_, entry)| entry.as_str())
-            .collect::<String>(),
-    )
-    .unwrap();
+    let (keys, made) = files.write_keys(["alice", "bob"]);
     let arguments = [
         "--api-keys",
         keys.to_str().unwrap(),
@@ -84,7 +73,7 @@ async fn each_key_has_its_own_share() {
         "1",
     ];
     let server = Server::start(&files.config(&arguments)).await;
-    let [alice, bob] = [0, 1].map(|at: usize| server.with_key(&made[at].0));
+    let [alice, bob] = [0, 1].map(|at: usize| server.with_key(&made[at]));
     alice.complete(&short(&files)).await;
     let (status, wait, _) = refusal(alice.send(&short(&files)).await).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);

@@ -3,11 +3,10 @@
 
 mod common;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{Client, Files, Server, chunks, envelope, question, with};
-use onegen_server::{NewKey, Scope};
+
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -217,21 +216,10 @@ async fn a_resumable_turn_is_stopped_on_demand_and_leaves_no_trace() {
 #[tokio::test]
 async fn a_recording_is_kept_for_a_while_and_its_owner_only() {
     let files = Files::new();
-    let keys = files.dir.path().join("keys.toml");
-    let made = ["alice", "bob"].map(|name| {
-        let key = NewKey::new(name.to_owned(), vec![Scope::Chat], None);
-        (key.key().to_owned(), key.entry().unwrap())
-    });
-    fs::write(
-        &keys,
-        made.iter()
-            .map(|(_, entry)| entry.as_str())
-            .collect::<String>(),
-    )
-    .unwrap();
+    let (keys, made) = files.write_keys(["alice", "bob"]);
     let arguments = ["--api-keys", keys.to_str().unwrap(), "--retention", "0.5"];
     let server = Server::start(&files.config(&arguments)).await;
-    let [alice, bob] = [0, 1].map(|at: usize| server.with_key(&made[at].0));
+    let [alice, bob] = [0, 1].map(|at: usize| server.with_key(&made[at]));
     let response = alice.send(&resumable(&files, 4)).await;
     let id = conversation(&response);
     response.text().await.unwrap();

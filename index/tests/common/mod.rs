@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod vectors;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +11,6 @@ use onegen_index::{
     BuildOptions, Fingerprints, Index, IndexBuilder, IndexError, Ingested, MANIFEST_FILE, Manifest,
     Passage,
 };
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 pub(crate) fn fingerprints() -> Fingerprints {
     Fingerprints {
@@ -44,31 +44,6 @@ pub(crate) fn passage(number: usize) -> Passage {
         metadata: None,
         part: None,
     }
-}
-
-/// Vectors around centres, as embeddings of topics are: (vectors, dimension).
-pub(crate) fn clustered(
-    seed: u64,
-    count: usize,
-    dimension: usize,
-    centres: usize,
-) -> Vec<Vec<f32>> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut point = |spread: f32| -> Vec<f32> {
-        (0..dimension)
-            .map(|_| rng.random_range(-spread..spread))
-            .collect()
-    };
-    let centres: Vec<Vec<f32>> = (0..centres).map(|_| point(1.0)).collect();
-    (0..count)
-        .map(|n| {
-            point(0.6)
-                .iter()
-                .zip(&centres[n % centres.len()])
-                .map(|(x, c)| x + c)
-                .collect()
-        })
-        .collect()
 }
 
 /// Builds an index of one passage a vector.

@@ -7,6 +7,7 @@ use axum::extract::State;
 use onegen_proto::{ErrorEnvelope, Reloaded};
 
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::errors::ApiError;
 
 /// Reads API keys, certificate and indexes again, as SIGHUP does. Requests go on meanwhile.
@@ -18,7 +19,6 @@ use crate::errors::ApiError;
     )
 )]
 pub(crate) async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
-    let reloaded = tokio::task::spawn_blocking(move || app.reload()).await;
-    let reloaded = reloaded.map_err(|panicked| ApiError::Internal(panicked.to_string()))?;
+    let reloaded = blocking(move || app.reload()).await?;
     Ok(Json(reloaded))
 }

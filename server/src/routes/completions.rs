@@ -156,24 +156,14 @@ impl Answer {
     async fn whole(
         &self,
         index: usize,
-        mut turn: LiveTurn,
+        turn: LiveTurn,
     ) -> Result<(CompletionChoice, Usage), ApiError> {
-        while let Some(event) = turn.next().await {
-            match event {
-                TurnEvent::Text(_) | TurnEvent::Retrieval(_) => {}
-                TurnEvent::Finished(Finished { text, summary }) => {
-                    let receipts = summary.retrievals.iter();
-                    let receipts = receipts.map(|of_engine| receipt(of_engine, &self.collection));
-                    let reason = finish_reason(summary.finish_reason);
-                    let choice = choice(index, text, Some(reason), receipts.collect());
-                    return Ok((choice, usage(&summary)));
-                }
-                TurnEvent::Failed(error) => return Err(error),
-            }
-        }
-        Err(ApiError::Internal(
-            "the turn ended without an end".to_owned(),
-        ))
+        let (Finished { text, summary }, _) = turn.end().await?;
+        let receipts = summary.retrievals.iter();
+        let receipts = receipts.map(|of_engine| receipt(of_engine, &self.collection));
+        let reason = finish_reason(summary.finish_reason);
+        let choice = choice(index, text, Some(reason), receipts.collect());
+        Ok((choice, usage(&summary)))
     }
 
     fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {

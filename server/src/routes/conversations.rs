@@ -10,12 +10,11 @@ use onegen_proto::{
     Conversation, ConversationExtension, ConversationItemList, CreateConversationRequest,
     DeletedConversation, ErrorEnvelope, ListItems, NewItem, RebuiltConversation,
 };
-use tokio::task::spawn_blocking;
-use uuid::Uuid;
 
 use crate::access::{Caller, Owner};
 use crate::app::App;
-use crate::conversations::{About, Transcript};
+use crate::blocking::blocking;
+use crate::conversations::{About, Transcript, new_id};
 use crate::errors::ApiError;
 use crate::extract::{PathParam, QueryParams};
 use crate::items::{Page, items};
@@ -55,7 +54,8 @@ pub(crate) async fn create(
         named: true,
         retrievals: Vec::new(),
     };
-    let id = begin(&app, transcript, About::now(metadata)).await?;
+    let id = new_id();
+    begin(&app, id.clone(), transcript, About::now(metadata)).await?;
     Ok(Json(shown(&app, &id, &caller.owner).await?))
 }
 
@@ -175,7 +175,7 @@ pub(crate) async fn fork(
     transcript.named = true;
     let retrievals = transcript.retrievals.clone();
     let about = About::now(about.metadata);
-    begin_as(&app, copy.clone(), transcript, about).await?;
+    begin(&app, copy.clone(), transcript, about).await?;
     // A document may have gone before the copy was known.
     app.drop_if_gone(vec![(copy.clone(), retrievals)]).await;
     Ok(Json(shown(&app, &copy, &caller.owner).await?))
@@ -230,21 +230,7 @@ fn find(app: &App, id: &ConversationId, owner: &Owner) -> Result<Transcript, Api
     found.ok_or_else(|| ApiError::ConversationNotFound(id.to_string()))
 }
 
-fn new_id() -> ConversationId {
-    format!("conv_{}", Uuid::new_v4().simple()).into()
-}
-
 async fn begin(
-    app: &Arc<App>,
-    transcript: Transcript,
-    about: About,
-) -> Result<ConversationId, ApiError> {
-    let id = new_id();
-    begin_as(app, id.clone(), transcript, about).await?;
-    Ok(id)
-}
-
-async fn begin_as(
     app: &Arc<App>,
     id: ConversationId,
     transcript: Transcript,
@@ -262,13 +248,6 @@ async fn forget_log(app: &App, id: &ConversationId) -> Result<(), ApiError> {
         Err(ConversationError::Stopped) => Err(ApiError::ShuttingDown),
         Err(other) => Err(ApiError::Internal(other.to_string())),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = spawn_blocking(work).await;
-    done.map_err(|panicked| ApiError::Internal(panicked.to_string()))
 }
 
 async fn shown(

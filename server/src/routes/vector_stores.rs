@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use onegen_index::{Filter, Hit, SearchOptions};
+use onegen_index::{Filter, Hit, IndexError, SearchOptions};
 use onegen_proto::{
     ErrorEnvelope, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
     VectorStoreSearchRequest, VectorStoreSearchResult,
 };
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 
 use crate::access::Caller;
 use crate::app::App;
+use crate::blocking::blocking;
 use crate::errors::ApiError;
 use crate::extract::PathParam;
 use crate::json::{JsonBody, typed};
@@ -64,10 +64,7 @@ pub(crate) async fn search(
         let hits = each.collect::<Result<Vec<_>, _>>()?;
         Ok(together(hits, options.k))
     };
-    let hits: Result<_, onegen_index::IndexError> = match spawn_blocking(search).await {
-        Ok(hits) => hits,
-        Err(panicked) => return Err(ApiError::Internal(panicked.to_string())),
-    };
+    let hits: Result<_, IndexError> = blocking(search).await?;
     let hits = hits.map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(Json(VectorStoreSearchPage {
         object: "vector_store.search_results.page".to_owned(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use onegen_engine::{LoadOptions, Model};
-use onegen_server::{App, Config, serve};
+use onegen_server::{App, Config, NewKey, Scope, serve};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -72,6 +72,20 @@ impl Files {
 
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// Writes a file of keys with these names, which may chat; returns its path and the keys.
+    pub fn write_keys<const N: usize>(&self, names: [&str; N]) -> (PathBuf, [String; N]) {
+        let path = self.dir.path().join("keys.toml");
+        let mut entries = String::new();
+        let keys = names.map(|name| {
+            let made = NewKey::new(name.to_owned(), vec![Scope::Chat], None);
+            let key = made.key().to_owned();
+            entries += &made.entry().unwrap();
+            key
+        });
+        fs::write(&path, entries).unwrap();
+        (path, keys)
     }
 
     /// The configuration that serves these files, with more arguments.

@@ -26,7 +26,6 @@ use crate::app::App;
 use crate::errors::ApiError;
 use crate::json::JsonBody;
 use crate::limits::Ticket;
-use crate::turn::{LiveTurn, TurnEvent};
 
 use answer::Answer;
 use request::validate;
@@ -74,7 +73,10 @@ pub(crate) async fn complete(
             let response = vercel_ui::response(&app, asked, turn, collection, resumable);
             Ok(response)
         }
-        Delivery::Whole => Ok(Json(whole(turn, &answer).await?).into_response()),
+        Delivery::Whole => {
+            let (finished, logprobs) = turn.end().await?;
+            Ok(Json(answer.completion(finished, logprobs)).into_response())
+        }
         Delivery::Stream(options) => Ok(stream::response(&app, asked, turn, answer, options)),
     }
 }
@@ -109,20 +111,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
             caller: Caller::from_request_parts(parts, state).await?,
         })
     }
-}
-
-/// Waits for the end of a turn.
-async fn whole(mut turn: LiveTurn, answer: &Answer) -> Result<ChatCompletion, ApiError> {
-    let mut logprobs = Vec::new();
-    while let Some(event) = turn.next().await {
-        match event {
-            TurnEvent::Text(text) => logprobs.extend(text.logprobs),
-            TurnEvent::Retrieval(_) => {}
-            TurnEvent::Finished(finished) => return Ok(answer.completion(finished, logprobs)),
-            TurnEvent::Failed(error) => return Err(error),
-        }
-    }
-    Err(ApiError::Internal(
-        "the turn ended without an end".to_owned(),
-    ))
 }
