@@ -137,6 +137,14 @@ pub enum TokensError {
     /// The rendered prompt does not hold the assistant's message that the conversation ends with.
     #[error("the chat template leaves out message {0}, so the conversation cannot go on from it")]
     MessageLeftOut(usize),
+    /// The model links entities, so it reads no passages.
+    #[error("the model links entities and splices no passages")]
+    NoSplice,
+    /// The model has no tokens to mark mentions with.
+    #[error(
+        "the model links no entities: one that does has `linking` in its onegen.json and the tokens that it names"
+    )]
+    NoLinking,
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
@@ -206,6 +214,9 @@ pub enum SubmitError {
         /// The model's positions, or fewer when the KV budget holds fewer.
         available: usize,
     },
+    /// The model links entities and does nothing else.
+    #[error("this model links entities and writes no answers; hand in texts to be linked")]
+    OnlyLinks,
     /// The prompt ends with `[RQ]`, whose logits are not for sampling.
     #[error("the prompt ends with the query token; only the model itself retrieves")]
     QueryAtEnd,
