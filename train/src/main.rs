@@ -1,7 +1,7 @@
 //! `onegen-train`: from nothing to the model that is shipped.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -97,10 +97,13 @@ enum Command {
     },
     /// Measures a model on held-out names, generating through the engine
     Evaluate {
-        /// The model's directory
-        #[arg(long, default_value = "models/almanac")]
-        model: PathBuf,
-        /// Passages to choose from
+        /// What the model is for
+        #[arg(long, value_enum, default_value = "almanac")]
+        task: Task,
+        /// The model's directory; `models/` and the task's if not given
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// Passages or entities to choose from
         #[arg(long, default_value_t = 2000)]
         pool: usize,
         /// Print every wrong answer on standard error
@@ -153,7 +156,7 @@ fn main() -> Result<()> {
             let mut run = Run::open_after(&work, taught)?;
             println!("{} parameters", run.model.parameters());
             run.train(&plan, &teacher, &examiner)?;
-            let out = out.unwrap_or("models/linker".into());
+            let out = out.unwrap_or(Task::Linking.directory());
             export::export(&run.model, &vocabulary, &out)?;
             linking::gazetteer::write(&out.join("entities.jsonl"))?;
             println!("the model is in {}", out.display());
@@ -181,7 +184,7 @@ fn main() -> Result<()> {
             let mut run = Run::open(&work, shape(&vocabulary, width, layers), plan.seed)?;
             println!("{} parameters", run.model.parameters());
             run.train(&plan, &teacher, &examiner)?;
-            let out = out.unwrap_or("models/almanac".into());
+            let out = out.unwrap_or(Task::Almanac.directory());
             export::export(&run.model, &vocabulary, &out)?;
             almanac::write(&out.join("almanac.jsonl"))?;
             println!("the model is in {}", out.display());
@@ -201,19 +204,24 @@ fn main() -> Result<()> {
             Task::Linking => println!("{} entities", linking::gazetteer::write(&out)?),
         },
         Command::Evaluate {
+            task,
             model,
             pool,
             show_wrong,
         } => {
-            println!(
-                "| turns | number | Recall@1 | exact, right passage given | exact, right passage found | end to end | retrieval decided | BM25 Recall@1 |"
-            );
-            println!("|---|---|---|---|---|---|---|---|");
+            let model = model.unwrap_or(task.directory());
             let on_wrong = |wrong: &str| {
                 if show_wrong {
                     eprintln!("{wrong}");
                 }
             };
+            if task == Task::Linking {
+                return evaluate_linking(&model, &reserved, pool, on_wrong);
+            }
+            println!(
+                "| turns | number | Recall@1 | exact, right passage given | exact, right passage found | end to end | retrieval decided | BM25 Recall@1 |"
+            );
+            println!("|---|---|---|---|---|---|---|---|");
             for row in evaluate::evaluate(&model, &reserved, pool, on_wrong)? {
                 println!("{row}");
             }
@@ -247,6 +255,45 @@ fn main() -> Result<()> {
                     println!("{} | {}", ids.len(), vocabulary.decode(ids)?);
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+impl Task {
+    /// Where the task's shipped model is.
+    fn directory(self) -> PathBuf {
+        match self {
+            Self::Almanac => "models/almanac".into(),
+            Self::Linking => "models/linker".into(),
+        }
+    }
+}
+
+fn evaluate_linking(
+    model: &Path,
+    reserved: &HashSet<String>,
+    pool: usize,
+    on_wrong: impl FnMut(&str),
+) -> Result<()> {
+    println!(
+        "| texts | number | mentions | linked (P / R / F1) | surface and entity (P / R / F1) | marked (P / R / F1) | right marks given: found | of names that several have (number) |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let rows = linking::evaluate::evaluate(model, reserved, pool, on_wrong)?;
+    for row in &rows {
+        println!("{row}");
+    }
+    println!();
+    for row in &rows {
+        for least in [0.3, 0.4, 0.5, 0.6, 0.7] {
+            let (right, other) = row.kept_at(least);
+            println!(
+                "{}: a least score of {least} keeps {:.1}% of the right links, and {:.1}% of those to others where the right entity is missing",
+                row.name(),
+                100.0 * right,
+                100.0 * other
+            );
         }
     }
     Ok(())
@@ -309,7 +356,7 @@ fn shape(vocabulary: &Vocabulary, width: usize, layers: usize) -> Shape {
 }
 
 /// Reads the tokenizer at `path`, or trains it on text of the invented world and writes it there.
-fn vocabulary(path: &std::path::Path, reserved: &HashSet<String>) -> Result<Vocabulary> {
+fn vocabulary(path: &Path, reserved: &HashSet<String>) -> Result<Vocabulary> {
     if path.exists() {
         return Vocabulary::load(path);
     }

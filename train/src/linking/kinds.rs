@@ -168,3 +168,15 @@ pub fn class(kind: &Kind) -> &'static str {
         _ => kind.name,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_kinds_have_one_name() {
+        let names: BTreeSet<&str> = all().iter().map(|kind| kind.name).collect();
+        assert_eq!(names.len(), all().len());
+    }
+}

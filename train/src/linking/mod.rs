@@ -6,6 +6,7 @@
 //! a mention is in [`kinds`].
 
 pub mod course;
+pub mod evaluate;
 pub mod frames;
 pub mod gazetteer;
 pub mod kinds;
