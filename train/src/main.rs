@@ -141,8 +141,8 @@ fn main() -> Result<()> {
             let taught = Model::open(&from)?.widened(vocabulary.size())?;
             let plan = Plan {
                 rates: Rates {
-                    muon: 0.01,
-                    adam: 0.002,
+                    muon: 0.015,
+                    adam: 0.003,
                 },
                 retrieval_weight: (0.5, 1.0),
                 ..plan(steps.unwrap_or(4000), threads, tokens)

@@ -140,10 +140,7 @@ impl Vocabulary {
     /// The same tokens with the control tokens of linking.
     pub fn for_linking(&self) -> Result<Self> {
         let mut json = serde_json::to_value(&self.tokenizer)?;
-        let (mut vocab, mut added) = (
-            json["model"]["vocab"].take(),
-            json["added_tokens"].take(),
-        );
+        let (mut vocab, mut added) = (json["model"]["vocab"].take(), json["added_tokens"].take());
         let (vocab_of, added_of) = vocab
             .as_object_mut()
             .zip(added.as_array_mut())

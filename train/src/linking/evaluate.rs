@@ -13,8 +13,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::Course;
-use super::text::{Mention, Text};
 use super::gazetteer;
+use super::text::{Mention, Text};
 use crate::batch::Batch;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
@@ -254,8 +254,7 @@ fn names(entity: &Entity) -> BTreeSet<String> {
 /// The states at the `[LK]` of each mention, the right marks given.
 fn states(model: &Model, vocabulary: &Vocabulary, text: &Text) -> Result<Vec<Vec<f32>>> {
     let mut batch = Batch::default();
-    let places: Vec<usize> = (0..=text.mentions.iter().map(|m| m.thing).max().unwrap_or(0)).collect();
-    batch.push_linked(vocabulary, text, &places)?;
+    batch.push_linked(vocabulary, text, Some)?;
     let prefixes: Vec<Vec<u32>> = batch
         .queries
         .iter()
@@ -313,8 +312,10 @@ impl Row {
             .compare(&got().map(exact).collect(), &want().map(exact).collect());
         self.marked
             .compare(&got().map(span).collect(), &want().map(span).collect());
-        self.surfaces
-            .compare(&got().map(surface).collect(), &want().map(surface).collect());
+        self.surfaces.compare(
+            &got().map(surface).collect(),
+            &want().map(surface).collect(),
+        );
     }
 
     /// Which texts.

@@ -39,7 +39,12 @@ pub fn entities() -> Result<Vec<Listed>> {
         .filter(|entity| kinds::kind(entity.kind.name).is_some())
         .map(|entity| Entity {
             // "Georgia (state)": what it is, its description says.
-            name: entity.name.split(" (").next().unwrap_or_default().to_owned(),
+            name: entity
+                .name
+                .split(" (")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             ..entity
         })
         .collect();
@@ -48,7 +53,11 @@ pub fn entities() -> Result<Vec<Listed>> {
         .map(|entity| Draft {
             kind: entity.kind,
             name: entity.name.clone(),
-            facts: (entity.values.iter().map(|value| value.iter().cloned().collect())).collect(),
+            facts: (entity
+                .values
+                .iter()
+                .map(|value| value.iter().cloned().collect()))
+            .collect(),
         })
         .collect();
     for entity in &told {
@@ -97,16 +106,23 @@ fn name(drafts: &mut Vec<Draft>, kind: &'static Kind, value: &str, key: &str, by
                 name: value.to_owned(),
                 facts: vec![vec![]; kind.attributes.len()],
             });
-            let Some(draft) = drafts.last_mut() else { return };
+            let Some(draft) = drafts.last_mut() else {
+                return;
+            };
             draft
         }
     };
     let country_of = |entity: &Entity| {
-        let at = entity.kind.attributes.iter().position(|a| a.key == "country")?;
+        let at = entity
+            .kind
+            .attributes
+            .iter()
+            .position(|a| a.key == "country")?;
         entity.values[at].clone()
     };
     for (attribute, facts) in draft.kind.attributes.iter().zip(&mut draft.facts) {
-        let of_kind = kinds::named_by(draft.kind, attribute).is_some_and(|k| k.name == by.kind.name);
+        let of_kind =
+            kinds::named_by(draft.kind, attribute).is_some_and(|k| k.name == by.kind.name);
         let fact = match attribute.key {
             "capital_of" => (key == "capital").then(|| by.name.clone()),
             "country" if governs || of_kind => Some(by.name.clone()),

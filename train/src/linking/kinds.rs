@@ -42,7 +42,11 @@ const OWN: &[Kind] = &[
                 &["It lies on the {v}.", "Its river is the {v}."],
             ),
             told("founded", Value::Year, &["It was founded in {v}."]),
-            told("population", Value::Population, &["It has a population of {v}."]),
+            told(
+                "population",
+                Value::Population,
+                &["It has a population of {v}."],
+            ),
         ],
     },
     Kind {
@@ -69,9 +73,16 @@ const OWN: &[Kind] = &[
             told(
                 "country",
                 Value::Entity("country"),
-                &["The {n} are mountains in {v}.", "The {n} are a mountain range in {v}."],
+                &[
+                    "The {n} are mountains in {v}.",
+                    "The {n} are a mountain range in {v}.",
+                ],
             ),
-            told("mountain", Value::Place, &["{v} belongs to them.", "{v} is one of its mountains."]),
+            told(
+                "mountain",
+                Value::Place,
+                &["{v} belongs to them.", "{v} is one of its mountains."],
+            ),
         ],
     },
     Kind {
@@ -79,8 +90,16 @@ const OWN: &[Kind] = &[
         noun: "museum",
         naming: Naming::Place,
         attributes: &[
-            told("city", Value::Entity("city"), &["The {n} is a museum in {v}."]),
-            told("work", Value::Title, &["{v} is kept in it.", "It shows {v}."]),
+            told(
+                "city",
+                Value::Entity("city"),
+                &["The {n} is a museum in {v}."],
+            ),
+            told(
+                "work",
+                Value::Title,
+                &["{v} is kept in it.", "It shows {v}."],
+            ),
         ],
     },
     Kind {
@@ -90,7 +109,10 @@ const OWN: &[Kind] = &[
         attributes: &[told(
             "country",
             Value::Places,
-            &["{n} is a language spoken in {v}.", "{n} is the language of {v}."],
+            &[
+                "{n} is a language spoken in {v}.",
+                "{n} is the language of {v}.",
+            ],
         )],
     },
     Kind {
@@ -100,7 +122,10 @@ const OWN: &[Kind] = &[
         attributes: &[told(
             "country",
             Value::Places,
-            &["The {n} is the currency of {v}.", "The {n} is the money of {v}."],
+            &[
+                "The {n} is the currency of {v}.",
+                "The {n} is the money of {v}.",
+            ],
         )],
     },
     Kind {
@@ -110,7 +135,10 @@ const OWN: &[Kind] = &[
         attributes: &[told(
             "composer",
             Value::Entity("composer"),
-            &["{n} is a piece of music by {v}.", "{n} was composed by {v}."],
+            &[
+                "{n} is a piece of music by {v}.",
+                "{n} was composed by {v}.",
+            ],
         )],
     },
 ];

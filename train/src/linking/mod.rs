@@ -15,3 +15,6 @@ pub mod things;
 
 pub use course::Course;
 pub use text::{Mention, Text};
+
+#[cfg(test)]
+mod tests;

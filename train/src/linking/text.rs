@@ -30,11 +30,27 @@ pub struct Text {
 }
 
 const DAYS: &[&str] = &[
-    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
 ];
 const MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const HOLIDAYS: &[&str] = &["Christmas", "Easter", "New Year", "Ramadan", "Whitsun"];
 
@@ -206,13 +222,56 @@ impl Text {
     /// The sentence as it stands within another: a plain word at its head is in lower case.
     fn inside(mut self) -> Self {
         const PLAIN: &[&str] = &[
-            "The ", "In ", "A ", "There ", "From ", "It ", "Its ", "On ", "They ", "We ", "My ",
-            "Our ", "Her ", "He ", "At ", "An ", "Both ", "Many ", "People ", "Yesterday ", "Tickets ",
-            "Miners ", "Boats ", "Banks ", "Atoms ", "Plants ", "Shares ", "Storms ", "Clouds ",
-            "Copies ", "Farmers ", "Trade ", "Voters ", "Water ", "Much ", "Birds ", "Through ",
-            "Tourists ", "One ", "No ", "Last ", "Visitors ", "Students ", "Prices ", "Schools ",
+            "The ",
+            "In ",
+            "A ",
+            "There ",
+            "From ",
+            "It ",
+            "Its ",
+            "On ",
+            "They ",
+            "We ",
+            "My ",
+            "Our ",
+            "Her ",
+            "He ",
+            "At ",
+            "An ",
+            "Both ",
+            "Many ",
+            "People ",
+            "Yesterday ",
+            "Tickets ",
+            "Miners ",
+            "Boats ",
+            "Banks ",
+            "Atoms ",
+            "Plants ",
+            "Shares ",
+            "Storms ",
+            "Clouds ",
+            "Copies ",
+            "Farmers ",
+            "Trade ",
+            "Voters ",
+            "Water ",
+            "Much ",
+            "Birds ",
+            "Through ",
+            "Tourists ",
+            "One ",
+            "No ",
+            "Last ",
+            "Visitors ",
+            "Students ",
+            "Prices ",
+            "Schools ",
         ];
-        let named = self.mentions.first().is_some_and(|first| first.span.start == 0);
+        let named = self
+            .mentions
+            .first()
+            .is_some_and(|first| first.span.start == 0);
         if !named && PLAIN.iter().any(|word| self.text.starts_with(word)) {
             let lower = self.text[..1].to_lowercase();
             self.text.replace_range(..1, &lower);

@@ -105,7 +105,9 @@ impl<R: Rng> Things<'_, '_, R> {
             return vec![];
         };
         // "{n} is the capital of …" makes it one.
-        if kind.attributes[attribute].key == "capital_of" && self.all[thing].facts[attribute].is_empty() {
+        if kind.attributes[attribute].key == "capital_of"
+            && self.all[thing].facts[attribute].is_empty()
+        {
             self.all[thing].facts[attribute] = self.all[thing].facts[0].clone();
         }
         let names = self.all[thing].facts[attribute].clone();
@@ -127,10 +129,18 @@ impl<R: Rng> Things<'_, '_, R> {
 
     /// `thing` was named by an attribute of `by`: its own attribute of that kind names `by`.
     fn relate_back(&mut self, thing: usize, by: usize, key: &str) {
-        let (kind, by_kind, name) = (self.all[thing].kind, self.all[by].kind, self.all[by].name.clone());
+        let (kind, by_kind, name) = (
+            self.all[thing].kind,
+            self.all[by].kind,
+            self.all[by].name.clone(),
+        );
         for (at, attribute) in kind.attributes.iter().enumerate() {
-            let fits = kinds::named_by(kind, attribute).is_some_and(|kind| kind.name == by_kind.name);
-            if !fits || (attribute.key == "capital_of" && key != "capital") || attribute.key == "neighbours" {
+            let fits =
+                kinds::named_by(kind, attribute).is_some_and(|kind| kind.name == by_kind.name);
+            if !fits
+                || (attribute.key == "capital_of" && key != "capital")
+                || attribute.key == "neighbours"
+            {
                 continue;
             }
             self.all[thing].facts[at] = match attribute.value {
@@ -150,7 +160,13 @@ impl<R: Rng> Things<'_, '_, R> {
     /// Adds things that share a name with `thing` or have one easily taken for it, where the text still
     /// tells which is meant.
     pub fn add_rivals(&mut self, thing: usize) {
-        let Thing { kind, name, told, kind_told, .. } = self.all[thing].clone();
+        let Thing {
+            kind,
+            name,
+            told,
+            kind_told,
+            ..
+        } = self.all[thing].clone();
         let last = name.rsplit(' ').next().unwrap_or(&name).to_owned();
         while self.world.rng.random_bool(0.4) {
             let other = kinds::all().choose(self.world.rng).copied().unwrap_or(kind);
@@ -258,9 +274,19 @@ impl<R: Rng> Things<'_, '_, R> {
 
     /// Its description: what opens every description of its kind, what the text tells, and more.
     pub fn describe(&mut self, thing: usize) -> Entity {
-        let Thing { kind, name, facts, told, .. } = self.all[thing].clone();
+        let Thing {
+            kind,
+            name,
+            facts,
+            told,
+            ..
+        } = self.all[thing].clone();
         let rng = &mut *self.world.rng;
-        let most = if rng.random_bool(0.15) { 7 } else { rng.random_range(1..=3) };
+        let most = if rng.random_bool(0.15) {
+            7
+        } else {
+            rng.random_range(1..=3)
+        };
         let mut others: Vec<usize> = (1..kind.attributes.len())
             .filter(|at| !facts[*at].is_empty())
             .collect();
@@ -283,7 +309,10 @@ impl<R: Rng> Things<'_, '_, R> {
             .collect();
         Entity::telling(kind, name, values, &others, |attribute| {
             // The first is the plainest.
-            let plainest = attribute.statements.first().filter(|_| rng.random_bool(0.4));
+            let plainest = attribute
+                .statements
+                .first()
+                .filter(|_| rng.random_bool(0.4));
             plainest.or(attribute.statements.choose(rng)).copied()
         })
     }
@@ -307,14 +336,32 @@ pub fn first_name(rng: &mut impl Rng) -> String {
 /// What an attribute that is told in plain text often says.
 fn usual(kind: &str, attribute: &str) -> &'static [&'static str] {
     match (kind, attribute) {
-        ("planet", "kind") => &["planet", "planet", "dwarf planet", "gas planet", "small planet"],
+        ("planet", "kind") => &[
+            "planet",
+            "planet",
+            "dwarf planet",
+            "gas planet",
+            "small planet",
+        ],
         ("author", "profession") => &[
-            "writer", "poet", "novelist", "playwright", "philosopher", "historian", "essayist",
+            "writer",
+            "poet",
+            "novelist",
+            "playwright",
+            "philosopher",
+            "historian",
+            "essayist",
         ],
         ("artist", "profession") => &["painter", "sculptor", "painter", "engraver", "architect"],
         ("book", "genre") => &["novel", "poem", "play", "story", "treatise", "fairy tale"],
         ("scientist", "field") => &[
-            "physics", "chemistry", "mathematics", "astronomy", "biology", "medicine", "geology",
+            "physics",
+            "chemistry",
+            "mathematics",
+            "astronomy",
+            "biology",
+            "medicine",
+            "geology",
         ],
         ("element", "group") => &["metal", "noble gas", "halogen", "alkali metal", "nonmetal"],
         _ => &[],
