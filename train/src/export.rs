@@ -45,7 +45,7 @@ pub fn export(model: &Model, vocabulary: &Vocabulary, directory: &Path) -> Resul
         json!({
             "query_token": "[LK]", "passage_token": "[SE]", "embed_template": "{title}: {text}",
             "prompt_template": null, "add_bos": false,
-            "linking": { "mention_open": "<MENTION>", "mention_close": "</MENTION>", "continue_token": "[_CONTINUE_]" },
+            "linking": { "mention_open": "<MENTION>", "mention_close": "</MENTION>", "continue_token": "[_CONTINUE_]", "max_text_tokens": 128 },
         })
     } else {
         json!({

@@ -151,6 +151,7 @@ fn main() -> Result<()> {
             let examiner = linking::Course {
                 split: Split::HeldOut,
                 wording: Wording::Unknown,
+                scrambled: false,
                 ..teacher
             };
             let mut run = Run::open_after(&work, taught)?;
@@ -232,7 +233,7 @@ fn main() -> Result<()> {
             let vocabulary = Vocabulary::load("models/almanac/tokenizer.json".as_ref())?;
             let course = course(&vocabulary, &reserved);
             for seed in 0..200 {
-                let lesson = course.lesson(&mut StdRng::seed_from_u64(seed));
+                let lesson = course.lesson(&mut StdRng::seed_from_u64(seed), seed % 2 == 1);
                 println!("{}", lesson.text.marked());
                 for entity in &lesson.entities {
                     println!("    {}: {}", entity.title(), entity.text);
@@ -317,6 +318,7 @@ fn course<'a>(vocabulary: &'a Vocabulary, reserved: &'a HashSet<String>) -> link
         reserved,
         split: Split::Train,
         wording: Wording::Known,
+        scrambled: true,
         longest: 900,
     }
 }

@@ -25,6 +25,9 @@ const DECISION: usize = 4;
 /// tokens, and marking is the half that is hard to learn.
 const FOUND: f64 = 0.4;
 
+/// The share of the other lessons whose texts make no sense.
+const SCRAMBLED: f64 = 0.65;
+
 /// Draws lessons in linking.
 pub struct Course<'a> {
     /// The tokenizer
@@ -35,6 +38,8 @@ pub struct Course<'a> {
     pub split: Split,
     /// Which sentences
     pub wording: Wording,
+    /// Whether some texts make no sense: they teach what a name looks like, and are no exam
+    pub scrambled: bool,
     /// The longest sequence
     pub longest: usize,
 }
@@ -48,14 +53,14 @@ pub struct Lesson {
 }
 
 impl Course<'_> {
-    /// One lesson.
-    pub fn lesson(&self, rng: &mut StdRng) -> Lesson {
+    /// One lesson; the text of a `scrambled` one makes no sense.
+    pub fn lesson(&self, rng: &mut StdRng, scrambled: bool) -> Lesson {
         let mut world = World::new(rng, self.split, self.reserved);
         let mut things = Things {
             world: &mut world,
             all: vec![],
         };
-        let text = text::draw(&mut things, self.wording);
+        let text = text::draw(&mut things, self.wording, scrambled);
         let mentioned: Vec<usize> = (0..things.all.len())
             .filter(|at| things.all[*at].mentioned)
             .collect();
@@ -134,7 +139,9 @@ impl Lectures for Course<'_> {
         let mut batch = Batch::default();
         while batch.ids.len() < tokens {
             let found = rng.random_bool(FOUND);
-            let lesson = self.lesson(&mut rng);
+            // What is meant, only a sentence that makes sense tells.
+            let scrambled = self.scrambled && !found && rng.random_bool(SCRAMBLED);
+            let lesson = self.lesson(&mut rng, scrambled);
             let mut one = Batch::default();
             for entity in lesson.entities.iter().filter(|_| found) {
                 one.push_passage(self.vocabulary, entity)?;
@@ -192,17 +199,19 @@ impl Course<'_> {
         let mut mention_right = None;
         for ((at, target), logits) in decisions.iter().zip(&logits) {
             let over = |this: u32, other: u32| logits[this as usize] > logits[other as usize];
-            // What the text goes on with where a mark could be written instead.
-            let after = |steps: usize| batch.ids[*at as usize + steps];
+            // As the engine decides: a mention begins where its mark is the likeliest of all tokens, and
+            // ends where its mark is likelier than what the text goes on with, after [LK] and [_CONTINUE_].
+            let opens = logits.iter().all(|logit| *logit <= logits[open as usize]);
             if *target == open {
-                mention_right = Some(over(open, after(2)));
+                mention_right = Some(opens);
             } else if *target == close {
+                let after = batch.ids[*at as usize + 4];
                 mentions += 1;
-                exact += usize::from(mention_right.take() == Some(true) && over(close, after(4)));
+                exact += usize::from(mention_right.take() == Some(true) && over(close, after));
             } else if let Some(right) = &mut mention_right {
                 *right &= over(*target, close);
             } else if *target != self.vocabulary.end {
-                wrong += usize::from(over(open, *target));
+                wrong += usize::from(opens);
             }
         }
         Ok((mentions, exact, wrong))

@@ -72,6 +72,7 @@ pub fn evaluate(
             reserved,
             split: Split::HeldOut,
             wording,
+            scrambled: false,
             longest: usize::MAX,
         };
         Exam::draw(&course, pool)
@@ -95,7 +96,7 @@ impl Exam {
         let mut rng = StdRng::seed_from_u64(20_000);
         let (mut texts, mut entities) = (Vec::new(), Vec::new());
         while entities.len() < pool {
-            let mut lesson = course.lesson(&mut rng);
+            let mut lesson = course.lesson(&mut rng, false);
             for mention in &mut lesson.text.mentions {
                 mention.thing += entities.len();
             }

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod frames;
 pub mod gazetteer;
 pub mod kinds;
+pub mod scramble;
 pub mod text;
 pub mod things;
 

@@ -28,6 +28,7 @@ fn course<'a>(vocabulary: &'a Vocabulary, reserved: &'a HashSet<String>) -> Cour
         reserved,
         split: Split::Train,
         wording: Wording::Known,
+        scrambled: true,
         longest: 900,
     }
 }
@@ -42,7 +43,13 @@ fn lessons(vocabulary: &Vocabulary, reserved: &HashSet<String>, each: usize) -> 
     };
     let mut rng = StdRng::seed_from_u64(3);
     (0..each)
-        .flat_map(|_| [teacher.lesson(&mut rng), examiner.lesson(&mut rng)])
+        .flat_map(|_| {
+            [
+                teacher.lesson(&mut rng, false),
+                teacher.lesson(&mut rng, true),
+                examiner.lesson(&mut rng, false),
+            ]
+        })
         .collect()
 }
 

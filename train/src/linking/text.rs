@@ -5,8 +5,8 @@ use std::ops::Range;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::things::{Things, first_name};
-use super::{frames, kinds};
+use super::things::{COMMON_NAMES, Things, first_name};
+use super::{frames, kinds, scramble};
 use crate::phrases::Wording;
 use crate::world::kinds::Naming;
 use crate::world::names;
@@ -54,8 +54,8 @@ const MONTHS: &[&str] = &[
 ];
 const HOLIDAYS: &[&str] = &["Christmas", "Easter", "New Year", "Ramadan", "Whitsun"];
 
-/// Draws a text of one to twelve sentences, mostly one or two.
-pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording) -> Text {
+/// Draws a text of one to twelve sentences, mostly one or two; `scrambled` ones make no sense.
+pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled: bool) -> Text {
     let sentences = match things.world.rng.random_range(0..100) {
         0..46 => 1,
         46..75 => 2,
@@ -66,7 +66,7 @@ pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording) -> Text {
     let mut text = Text::default();
     let mut focus = None;
     for _ in 0..sentences {
-        let sentence = sentence(things, &mut focus, wording);
+        let sentence = sentence(things, &mut focus, wording, scrambled);
         let statement = sentence.text.ends_with('.');
         let rng = &mut *things.world.rng;
         if !text.text.is_empty() {
@@ -103,10 +103,14 @@ fn sentence<R: Rng>(
     things: &mut Things<'_, '_, R>,
     focus: &mut Option<usize>,
     wording: Wording,
+    scrambled: bool,
 ) -> Text {
     if things.world.rng.random_bool(0.14) {
-        let frame = frames::about_nothing(wording).choose(things.world.rng);
-        return render(things, None, frame.copied().unwrap_or_default());
+        let mut frame = pick(things.world.rng, frames::about_nothing(wording));
+        if scrambled {
+            frame = scramble::words_changed(things.world.rng, &frame);
+        }
+        return render(things, None, &frame);
     }
     let mentioned: Vec<usize> = (0..things.all.len())
         .filter(|at| things.all[*at].mentioned)
@@ -148,6 +152,11 @@ fn sentence<R: Rng>(
     } else {
         frame
     };
+    // A currency in lower case is told by its sentence alone.
+    if scrambled && kind.naming != Naming::Word {
+        let frame = scramble::scramble(things.world.rng, &frame);
+        return render(things, Some(about), &frame);
+    }
     render(things, Some(about), &frame)
 }
 
@@ -192,6 +201,7 @@ fn render<R: Rng>(things: &mut Things<'_, '_, R>, about: Option<usize>, frame: &
 fn fill<R: Rng>(rng: &mut R, filler: &str) -> String {
     match filler {
         "first" => first_name(rng),
+        "known" => pick(rng, COMMON_NAMES),
         "day" => pick(rng, DAYS),
         "month" => pick(rng, MONTHS),
         "holiday" => pick(rng, HOLIDAYS),

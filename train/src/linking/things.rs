@@ -318,16 +318,22 @@ impl<R: Rng> Things<'_, '_, R> {
     }
 }
 
+/// First names of anybody.
+pub const COMMON_NAMES: &[&str] = &[
+    "Anna", "Peter", "Maria", "John", "Mary", "Paul", "Lucy", "Tom", "Eva", "Max", "Clara", "Ben",
+    "Laura", "Jack", "Emma", "Leo", "Nina", "Oscar", "Sarah", "David", "Julia", "Daniel", "Sophie",
+    "Mark", "Helen", "Simon", "Rosa", "Carlos", "Ali", "Fatima", "Yuki", "Ivan", "Olga", "Hans",
+    "Grace", "Omar", "Mina", "Kofi", "Priya", "Chen",
+];
+
 /// A first name, of an invented person or of anybody.
 pub fn first_name(rng: &mut impl Rng) -> String {
-    const COMMON: &[&str] = &[
-        "Anna", "Peter", "Maria", "John", "Mary", "Paul", "Lucy", "Tom", "Eva", "Max", "Clara",
-        "Ben", "Laura", "Jack", "Emma", "Leo", "Nina", "Oscar", "Sarah", "David", "Julia",
-        "Daniel", "Sophie", "Mark", "Helen", "Simon", "Rosa", "Carlos", "Ali", "Fatima", "Yuki",
-        "Ivan", "Olga", "Hans", "Grace", "Omar", "Mina", "Kofi", "Priya", "Chen",
-    ];
     if rng.random_bool(0.35) {
-        COMMON.choose(rng).copied().unwrap_or("Anna").to_owned()
+        COMMON_NAMES
+            .choose(rng)
+            .copied()
+            .unwrap_or("Anna")
+            .to_owned()
     } else {
         names::capitalised(&names::word(rng, 1, 2))
     }
