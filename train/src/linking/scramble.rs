@@ -83,7 +83,8 @@ pub fn words_changed(rng: &mut impl Rng, frame: &str) -> String {
             words.push(old.to_owned());
         }
     }
-    words.join(" ")
+    // A first name nobody knows could be any name here.
+    words.join(" ").replace("{=first}", "{=known}")
 }
 
 /// Three to sixteen words in no order, up to four names among them.
