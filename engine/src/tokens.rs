@@ -205,6 +205,21 @@ impl Tokens {
         self.linking.is_some()
     }
 
+    /// Fails where [`Tokens::links_entities`] is false.
+    ///
+    /// # Errors
+    /// [`TokensError::NoLinking`] says what would be right.
+    pub fn check_linking(&self) -> Result<(), TokensError> {
+        if self.links_entities() {
+            return Ok(());
+        }
+        let usual = ["[LK]", "[SE]", "[_CONTINUE_]"].into_iter();
+        let lacks = |token: &&str| self.tokenizer.token_to_id(token).is_none();
+        Err(TokensError::NoLinking {
+            lacking: usual.filter(lacks).collect(),
+        })
+    }
+
     /// Whether `id` ends a turn.
     pub fn is_eos(&self, id: u32) -> bool {
         self.eos.contains(&id)

@@ -27,6 +27,7 @@ mod items;
 mod json;
 mod json_log;
 mod limits;
+mod linking;
 mod messages;
 mod metrics;
 mod openapi;

@@ -255,6 +255,7 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
+            linking: None,
             cache_salt: self.owner.name().cloned(),
         };
         let transcript = Transcript {
@@ -291,6 +292,7 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
+            linking: None,
             cache_salt: self.owner.name().cloned(),
         };
         LiveTurn::submit(app, request, &self.retrieval, self.received).await
@@ -381,6 +383,11 @@ impl LiveTurn {
             Event::Retrieval(receipt) => {
                 self.observation.retrieval(&receipt);
                 TurnEvent::Retrieval(receipt)
+            }
+            // Only of turns that link, which are not started here.
+            Event::Mention(_) => {
+                let what = "a mention in an answer".to_owned();
+                TurnEvent::Failed(ApiError::Internal(what))
             }
             Event::Finished(summary) => {
                 self.observation.finished(&summary);

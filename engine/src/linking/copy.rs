@@ -57,12 +57,10 @@ pub(crate) enum Written {
 impl MarkedCopy {
     /// The copy of `text` without its outer white space, before its first token.
     pub(crate) fn new(text: &str, tokens: Arc<Tokens>) -> Result<Self, TokensError> {
-        if tokens.linking().is_none() {
-            return Err(TokensError::NoLinking);
-        }
-        let core = text.trim_start();
-        let trimmed = text.len() - core.len();
-        let core = core.trim_end();
+        tokens.check_linking()?;
+        let core = text.trim_end();
+        let trimmed = core.len() - core.trim_start().len();
+        let core = &core[trimmed..];
         let goal = match core {
             "" => String::new(),
             core => format!(" {core}"),
