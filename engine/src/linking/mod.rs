@@ -6,6 +6,7 @@
 //! the text is what it was.
 
 mod copy;
+mod words;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -95,8 +95,12 @@ impl Sequence {
                 break;
             }
             let position = state.certain - 1;
-            let Some(id) = likeliest(&logits, &state.copy.allowed()) else {
-                return Next::Fail(EngineError::Logits { position });
+            let allowed = state.copy.allowed();
+            let Some(id) = likeliest(&logits, &allowed) else {
+                return Next::Fail(match allowed.is_empty() {
+                    true => EngineError::Tokens("no token goes on with a mark".into()),
+                    false => EngineError::Logits { position },
+                });
             };
             if self.conversation.log.ids().get(state.certain) == Some(&id) {
                 state.certain += 1;
@@ -125,12 +129,9 @@ impl Sequence {
     fn wrote(&mut self, state: &mut LinkState, id: u32, rules: &Rules) {
         let written = state.copy.advance(id);
         let is_mention = written != Written::More;
-        let Some(marks) = rules.tokens.linking() else {
-            return;
-        };
         if is_mention {
             state.link = Some((state.certain, written));
-            self.write(state, marks.link, SpanKind::Retrieval);
+            self.write(state, state.copy.marks().link, SpanKind::Retrieval);
         }
         // The next token may be the end of a mention.
         let is_full = state.certain + state.copy.most_to_close() > rules.context;
@@ -139,7 +140,7 @@ impl Sequence {
             false => is_full.then_some(FinishReason::Length),
         };
         if state.ended.is_none() && is_mention {
-            self.write(state, marks.go_on, SpanKind::Generated);
+            self.write(state, state.copy.marks().go_on, SpanKind::Generated);
         }
         self.usage.completion_tokens = state.certain - self.usage.prompt_tokens;
         if state.ended.is_none() && self.conversation.log.len() == state.certain {

@@ -80,7 +80,6 @@ impl LinkRequest {
     /// The model links nothing, or the request is one too many.
     pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<Linking, ApiError> {
         let model = app.engine.model().clone();
-        model.tokens().check_linking()?;
         let (texts, unit) = (std::mem::take(&mut self.texts), self.offsets);
         let parts = blocking(move || parts(texts, unit, &model)).await??;
         let mut linking = Linking {

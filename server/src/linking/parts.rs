@@ -56,8 +56,7 @@ pub(super) fn parts(
 /// copy and as many tokens again for marks.
 fn most_tokens(model: &Model) -> Result<usize, TokensError> {
     let tokens = model.tokens();
-    let linking = tokens.onegen().linking.as_ref();
-    let most = linking.map_or(1, |linking| linking.max_text_tokens.get());
+    let most = tokens.linking_config()?.max_text_tokens.get();
     let text = "a";
     let prompt = tokens.encode_chat(&[ChatMessage::new(Role::User, text)])?;
     let frame = prompt.len().saturating_sub(tokens.count(text));
