@@ -169,7 +169,7 @@ impl Tokens {
                 )
             }
         };
-        Ok(Self {
+        let tokens = Self {
             query,
             passage: find(&onegen.passage_token, "passage token")?,
             splice,
@@ -184,7 +184,16 @@ impl Tokens {
             eos,
             bytes: OnceLock::new(),
             grammars: OnceLock::new(),
-        })
+        };
+        let linking = tokens.linking.as_ref();
+        if let Some(unspelt) = linking.and_then(|linking| linking.unspelt(&tokens)) {
+            return Err(LoadError::MissingToken {
+                path,
+                token: unspelt.to_string(),
+                role: "spelling of a part of a mark",
+            });
+        }
+        Ok(tokens)
     }
 
     /// The id of `[RQ]`, whose hidden state is the query embedding.

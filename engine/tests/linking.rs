@@ -252,6 +252,16 @@ fn a_directory_whose_tokenizer_lacks_a_token_of_linking_is_refused_by_its_name()
             "{refused}"
         );
     }
+    // Its tokenizer has small letters only, so a mark that is text could not be written.
+    let dir = write_linking(Family::Llama, Spelling::Letters, 7);
+    let linking = serde_json::json!({
+        "query_token": "[LK]", "passage_token": "[SE]", "linking": { "mention_open": "lima:" },
+    });
+    write_json(dir.path(), "onegen.json", &linking);
+    let refused = Model::load(dir.path(), &LoadOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("\":\""), "{refused}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What may follow in the copy of a text.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::words::Words;
@@ -25,7 +26,7 @@ pub(crate) struct MarkedCopy {
     cut: Vec<(usize, u32)>,
     /// All that the tokens so far can mean. More than one only at the start, and where the text itself
     /// begins to spell a mark that is text.
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
 }
 
 /// Bytes of the goal before the text.
@@ -33,38 +34,15 @@ const SPACE: usize = 1;
 
 /// How far the copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     /// Bytes of the goal that are written.
-    at: usize,
+    pub(super) at: usize,
     /// Where the mention began that is open.
-    mention: Option<usize>,
+    pub(super) mention: Option<usize>,
     /// Where the mention began that has just ended.
-    closed: Option<usize>,
+    pub(super) closed: Option<usize>,
     /// Bytes that are written of the next mark.
-    mark: usize,
-}
-
-/// What may follow.
-#[derive(Default)]
-struct Allowed {
-    /// Tokens of the text.
-    text: Vec<u32>,
-    /// Tokens that are marks, or parts of one.
-    marks: Vec<u32>,
-}
-
-/// What a token was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// Text, or a part of a mark.
-    More,
-    /// The end of a mark behind a mention with these bytes of the text.
-    Mention {
-        /// The first byte.
-        start: usize,
-        /// The one after the last.
-        end: usize,
-    },
+    pub(super) mark: usize,
 }
 
 impl MarkedCopy {
@@ -121,33 +99,9 @@ impl MarkedCopy {
         self.marks.close.most_tokens() + 2
     }
 
-    /// The token that follows, by the logits for it: the likeliest of all if it may. If not, the model
-    /// expects another text than this one, which is no sign that a mention begins, even if its mark is the
-    /// likeliest that may follow: the text goes on with the tokenizer's own token. None where no logit is
-    /// finite.
-    pub(crate) fn choose(&self, logits: &[f32]) -> Option<u32> {
-        let mut allowed = Allowed::default();
-        self.spell(&self.places, self.words(), &mut allowed);
-        for place in &self.places {
-            if let Some(Mark::Token(id)) = self.mark_at(place) {
-                allowed.marks.push(*id);
-            }
-        }
-        let Allowed { text, marks } = allowed;
-        let best = likeliest(logits, 0..logits.len() as u32)?;
-        if text.contains(&best) || marks.contains(&best) {
-            return Some(best);
-        }
-        // Nothing where a mark has been begun, or a mention must end.
-        let text = self.likely(1).next().or_else(|| likeliest(logits, text));
-        match self.places.iter().all(|place| place.mention.is_none()) {
-            true if text.is_some() => text,
-            _ => likeliest(logits, text.into_iter().chain(marks)),
-        }
-    }
-
-    /// Takes a token that was allowed.
-    pub(crate) fn advance(&mut self, id: u32) -> Written {
+    /// Takes a token that was chosen. Gives the mention, in bytes of the text, whose closing mark it
+    /// completes.
+    pub(crate) fn advance(&mut self, id: u32) -> Option<Range<usize>> {
         let mut places = match self.tokens.is_text(id) {
             true => self.places.clone(),
             false => Vec::new(),
@@ -175,7 +129,7 @@ impl MarkedCopy {
         }
         self.places = places;
         self.pass_over();
-        closed.map_or(Written::More, |(start, end)| self.mention(start, end))
+        closed.map(|(start, end)| self.mention(start, end))
     }
 
     /// The next tokens of the tokenizer's own cut, at most `most`; none within a token of it.
@@ -189,12 +143,12 @@ impl MarkedCopy {
     }
 
     /// All tokens that texts are written with.
-    fn words(&self) -> Words<'_> {
-        Words::new(&self.tokens, self.marks.by_bytes(&self.tokens))
+    pub(super) fn words(&self) -> Words<'_> {
+        self.marks.words(&self.tokens)
     }
 
     /// The mark that may begin here.
-    fn mark_at(&self, place: &Place) -> Option<&Mark> {
+    pub(super) fn mark_at(&self, place: &Place) -> Option<&Mark> {
         if place.mark > 0 || !self.goal.is_char_boundary(place.at) {
             return None;
         }
@@ -207,7 +161,7 @@ impl MarkedCopy {
     }
 
     /// The bytes that may follow, and where they lead.
-    fn steps(&self, place: &Place) -> impl Iterator<Item = (u8, Place)> {
+    pub(super) fn steps(&self, place: &Place) -> impl Iterator<Item = (u8, Place)> {
         let text = self.goal.as_bytes().get(place.at);
         let text = text.filter(|_| place.mark == 0);
         let text = text.map(|byte| {
@@ -241,27 +195,6 @@ impl MarkedCopy {
         text.into_iter().chain(mark)
     }
 
-    /// Collects the tokens of `words` that can be written with what led there and goes on from `places`.
-    fn spell(&self, places: &[Place], words: Words<'_>, found: &mut Allowed) {
-        let goes_on = |place: &Place| {
-            let within = |before: &Place| before.mention == place.mention;
-            place.mark == 0 && place.closed.is_none() && self.places.iter().any(within)
-        };
-        match places.iter().any(goes_on) {
-            true => found.text.extend(words.whole()),
-            false => found.marks.extend(words.whole()),
-        }
-        let mut steps: Vec<_> = places.iter().flat_map(|place| self.steps(place)).collect();
-        steps.sort_by_key(|step| step.0);
-        for same in steps.chunk_by(|a, b| a.0 == b.0) {
-            let longer = words.then(same[0].0);
-            if !longer.is_empty() {
-                let places: Vec<_> = same.iter().map(|step| step.1).collect();
-                self.spell(&places, longer, found);
-            }
-        }
-    }
-
     /// Passes over characters that no token spells.
     fn pass_over(&mut self) {
         let mut places = std::mem::take(&mut self.places);
@@ -290,13 +223,10 @@ impl MarkedCopy {
     }
 
     /// A mention between these bytes of the goal, without white space around it.
-    fn mention(&self, start: usize, end: usize) -> Written {
+    fn mention(&self, start: usize, end: usize) -> Range<usize> {
         let text = &self.goal[start..end];
         let before = text.len() - text.trim_start().len();
-        Written::Mention {
-            start: self.in_text(start + before),
-            end: self.in_text(start + text.trim_end().len()),
-        }
+        self.in_text(start + before)..self.in_text(start + text.trim_end().len())
     }
 
     /// Where a byte of the goal stands in the text.
@@ -323,15 +253,6 @@ fn own_cut(core: &str, goal: &str, tokens: &Tokens) -> Result<Vec<(usize, u32)>,
         at += bytes(&id).len();
     }
     Ok(cut)
-}
-
-/// The id with the highest logit, the lowest of several.
-fn likeliest(logits: &[f32], ids: impl IntoIterator<Item = u32>) -> Option<u32> {
-    let with_logit = |id: u32| Some((id, *logits.get(id as usize)?));
-    let each = ids.into_iter().filter_map(with_logit);
-    let finite = each.filter(|(_, logit)| logit.is_finite());
-    let likeliest = finite.max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.cmp(a)));
-    likeliest.map(|(id, _)| id)
 }
 
 impl Place {

@@ -1,9 +1,11 @@
 //! A turn that links: it copies a text, and each mention that it marks is told with its embedding.
 
+use std::ops::Range;
+
 use super::{Next, Rules, Sequence, Wanted};
 use crate::embed::normalised;
 use crate::error::EngineError;
-use crate::linking::{Linking, MarkedCopy, Mention, Written};
+use crate::linking::{Linking, MarkedCopy, Mention};
 use crate::model::SequenceOutput;
 use crate::token_log::SpanKind;
 use crate::turn::{Event, FinishReason};
@@ -21,7 +23,7 @@ pub(super) struct LinkState {
     /// Tokens of the log that are certain; those behind them are suspected.
     certain: usize,
     /// Where the `[LK]` stands whose state has not come yet, and the mention before it.
-    link: Option<(usize, Written)>,
+    link: Option<(usize, Range<usize>)>,
     ended: Option<FinishReason>,
 }
 
@@ -81,7 +83,7 @@ impl Sequence {
         rules: &Rules,
     ) -> Next {
         if let Some(hidden) = output.hidden.pop()
-            && let Some((_, Written::Mention { start, end })) = state.link.take()
+            && let Some((_, Range { start, end })) = state.link.take()
         {
             let embedding = normalised(hidden);
             self.emit(Event::Mention(Mention {
@@ -108,7 +110,7 @@ impl Sequence {
             self.wrote(state, id, rules);
             break;
         }
-        match (state.ended, state.link) {
+        match (state.ended, &state.link) {
             (Some(reason), None) => Next::Finish(reason),
             _ => Next::GoOn,
         }
@@ -123,10 +125,10 @@ impl Sequence {
     /// What follows from the last certain token: after a mention `[LK]` and `[_CONTINUE_]`, and tokens
     /// that are likely to come next.
     fn wrote(&mut self, state: &mut LinkState, id: u32, rules: &Rules) {
-        let written = state.copy.advance(id);
-        let is_mention = written != Written::More;
-        if is_mention {
-            state.link = Some((state.certain, written));
+        let mention = state.copy.advance(id);
+        let is_mention = mention.is_some();
+        if let Some(mention) = mention {
+            state.link = Some((state.certain, mention));
             self.write(state, state.copy.marks().link, SpanKind::Retrieval);
         }
         // The next token may be the end of a mention.
