@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::traces::TraceConfig;
 use axum::http::HeaderValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, ValueEnum};
@@ -40,6 +41,9 @@ pub struct Config {
     /// How much memory it may take.
     #[command(flatten)]
     pub limits: LimitsConfig,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceConfig,
     /// What is logged: a level (error, warn, info, debug, trace), or targets with levels
     #[arg(long, env = "ONEGEN_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: String,

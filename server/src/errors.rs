@@ -103,6 +103,10 @@ pub(crate) enum ApiError {
     Internal(String),
 }
 
+/// The code of an error, beside the response that tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorCode(pub(crate) &'static str);
+
 /// Rounded up: who waits so long has waited long enough.
 fn whole_seconds(wait: &Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
@@ -202,6 +206,11 @@ impl ApiError {
         }
     }
 
+    /// What clients tell errors apart by.
+    pub(crate) fn code(&self) -> &'static str {
+        self.told().code
+    }
+
     /// What the client is to do, as HTTP has it; the challenges are those of RFC 6750.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let challenge = match self {
@@ -259,6 +268,7 @@ impl IntoResponse for ApiError {
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(ErrorCode(self.code()));
         response
     }
 }

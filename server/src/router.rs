@@ -24,6 +24,7 @@ use crate::routes::{
     admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
     responses, stream, vector_stores,
 };
+use crate::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -70,6 +71,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
         .layer(from_fn_with_state(app.clone(), access::admit))
+        .layer(from_fn_with_state(app.clone(), traces::trace))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(
             TraceLayer::new_for_http()
@@ -103,6 +105,7 @@ fn request_span<B>(request: &Request<B>) -> Span {
         path = request.uri().path(),
         id = id.map(field::display),
         key = field::Empty,
+        trace = field::Empty,
     )
 }
 

@@ -20,6 +20,7 @@ use crate::errors::ApiError;
 use crate::metrics::Observation;
 use crate::past_retrievals::PastRetrieval;
 use crate::retrieval::AskedRetrieval;
+use crate::traces::TurnTrace;
 
 /// What a client asks, validated.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub(crate) struct LiveTurn {
     conversation: ConversationId,
     received: Instant,
     observation: Observation,
+    /// None of a turn that is not traced.
+    trace: Option<TurnTrace>,
     /// The transcript up to the answer; none of a turn that belongs to no conversation.
     transcript: Option<Transcript>,
     collection: Arc<Collection>,
@@ -265,6 +268,12 @@ impl TurnRequest {
             retrievals: place.retrievals,
         };
         let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
+        if let Some(trace) = &turn.trace {
+            trace.converses(&turn.conversation);
+            for message in &transcript.messages {
+                trace.reads(message.role, &message.content);
+            }
+        }
         Ok(LiveTurn {
             transcript: Some(transcript),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
@@ -279,7 +288,7 @@ impl TextRequest {
     /// # Errors
     /// The text does not fit the context, or the request is one too many.
     pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        let text = self.prompt;
+        let text = self.prompt.clone();
         let prompt = encode(app, move |tokens| tokens.encode_text(&text)).await?;
         let request = Request {
             conversation: format!("text_{}", Uuid::new_v4().simple()).into(),
@@ -293,7 +302,11 @@ impl TextRequest {
             grammar: None,
             cache_salt: self.owner.name().cloned(),
         };
-        LiveTurn::submit(app, request, &self.retrieval, self.received).await
+        let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
+        if let Some(trace) = &turn.trace {
+            trace.reads(Role::User, &self.prompt);
+        }
+        Ok(turn)
     }
 }
 
@@ -314,15 +327,18 @@ impl LiveTurn {
         retrieval: &AskedRetrieval,
         received: Instant,
     ) -> Result<Self, ApiError> {
+        let sampling = request.sampling.clone();
         let turn = app.engine.submit(request).await?;
+        let collection = retrieval.collection().clone();
         Ok(Self {
             app: app.clone(),
             conversation: turn.conversation().clone(),
-            turn: Some(turn),
             received,
             observation: Observation::new(app.metrics.clone(), received),
+            trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
+            turn: Some(turn),
             transcript: None,
-            collection: retrieval.collection().clone(),
+            collection,
             constrained_by: None,
             text: String::new(),
         })
@@ -366,9 +382,8 @@ impl LiveTurn {
                 Ok(event) => event,
                 Err(_) => {
                     self.turn = None;
-                    self.observation.failed();
                     let after = self.received.elapsed();
-                    return Some(TurnEvent::Failed(ApiError::TimedOut { after }));
+                    return Some(self.failed(ApiError::TimedOut { after }));
                 }
             },
         };
@@ -380,11 +395,17 @@ impl LiveTurn {
             }
             Event::Retrieval(receipt) => {
                 self.observation.retrieval(&receipt);
+                if let Some(trace) = &mut self.trace {
+                    trace.retrieved(&receipt);
+                }
                 TurnEvent::Retrieval(receipt)
             }
             Event::Finished(summary) => {
                 self.observation.finished(&summary);
                 let text = std::mem::take(&mut self.text);
+                if let Some(trace) = &mut self.trace {
+                    trace.finished(&summary, &text);
+                }
                 match self.transcript.take() {
                     Some(mut transcript) => {
                         let answer = ChatMessage::new(Role::Assistant, text.clone());
@@ -398,15 +419,23 @@ impl LiveTurn {
                 TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
-                self.observation.failed();
-                TurnEvent::Failed(match (error, self.constrained_by) {
+                let error = match (error, self.constrained_by) {
                     (error @ EngineError::Constraint(_), Some(field)) => {
                         ApiError::invalid(field, error.to_string())
                     }
                     (error, _) => error.into(),
-                })
+                };
+                self.failed(error)
             }
         })
+    }
+
+    fn failed(&mut self, error: ApiError) -> TurnEvent {
+        self.observation.failed();
+        if let Some(trace) = &mut self.trace {
+            trace.failed(error.code());
+        }
+        TurnEvent::Failed(error)
     }
 
     /// Before the client hears of the end: what it has seen, a restart must know.
