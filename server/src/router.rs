@@ -18,6 +18,7 @@ use crate::access;
 use crate::app::App;
 use crate::errors::ApiError;
 use crate::limits;
+use crate::metrics::count as count_response;
 use crate::openapi::openapi;
 use crate::page;
 use crate::routes::{
@@ -73,6 +74,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(from_fn_with_state(app.clone(), traces::trace))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
+        .layer(from_fn_with_state(app.clone(), count_response))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
