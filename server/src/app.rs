@@ -10,6 +10,7 @@ use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
 
 use crate::access::Access;
+use crate::client_address::ProxyConfig;
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
@@ -24,6 +25,7 @@ use crate::traces::{RequestTrace, Traces};
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) access: Access,
+    pub(crate) proxies: ProxyConfig,
     pub(crate) engine: Engine,
     pub(crate) embedding: Embedding,
     pub(crate) collections: Collections,
@@ -86,6 +88,7 @@ impl App {
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let app = Self {
             access,
+            proxies: config.proxies.clone(),
             embedding: Embedding::new(engine.model().clone()),
             engine,
             collections,

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::client_address::ProxyConfig;
 use crate::traces::TraceConfig;
 use axum::http::HeaderValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -29,6 +30,9 @@ pub struct Config {
     /// Where it is served.
     #[command(flatten)]
     pub listen: ListenConfig,
+    /// Proxies before it.
+    #[command(flatten)]
+    pub proxies: ProxyConfig,
     /// Who may ask.
     #[command(flatten)]
     pub access: AccessConfig,

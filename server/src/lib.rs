@@ -12,6 +12,7 @@ mod access;
 mod app;
 mod blocking;
 mod citations;
+mod client_address;
 mod collections;
 mod config;
 mod config_file;
@@ -47,6 +48,7 @@ mod unsupported;
 
 pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
+pub use client_address::{ForwardedHeader, ProxyConfig};
 pub use collections::{Collection, Collections};
 pub use config::{
     AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,

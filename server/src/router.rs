@@ -16,6 +16,7 @@ use tracing::{Level, Span, field};
 
 use crate::access;
 use crate::app::App;
+use crate::client_address::{self, ClientAddress};
 use crate::errors::ApiError;
 use crate::limits;
 use crate::metrics::count as count_response;
@@ -80,6 +81,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 .make_span_with(request_span)
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
+        .layer(from_fn_with_state(app.clone(), client_address::find))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .with_state(app)
@@ -101,11 +103,14 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 fn request_span<B>(request: &Request<B>) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());
+    let client = request.extensions().get::<ClientAddress>();
+    let client = client.map(|ClientAddress(address)| address);
     tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
         id = id.map(field::display),
+        client = client.map(field::display),
         key = field::Empty,
         trace = field::Empty,
     )
