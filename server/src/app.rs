@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use axum::http::HeaderValue;
+use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
 
@@ -84,7 +85,13 @@ impl App {
             other => other.into(),
         })?;
         let transcripts = conversations_dir.join("transcripts");
-        let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
+        let forgets = engine.clone();
+        let forget = move |id| {
+            // Said, and not waited for. A turn that is under way puts its conversation back at its end.
+            let _ = forgets.delete(&id).now_or_never();
+        };
+        let capacity = config.limits.max_conversations;
+        let conversations = Conversations::open(&transcripts, capacity, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let app = Self {
             access,

@@ -309,7 +309,7 @@ pub struct LimitsConfig {
         default_value_t = 4096
     )]
     pub kv_disk_budget_mb: u64,
-    /// Conversations kept; beyond, the least recently used is forgotten
+    /// Conversations kept; beyond, who has most of them loses the least recently used
     #[arg(
         long,
         env = "ONEGEN_MAX_CONVERSATIONS",
@@ -356,9 +356,12 @@ impl ModelConfig {
 impl LimitsConfig {
     /// The same for the engine.
     pub(crate) fn engine_options(&self, conversations_dir: PathBuf) -> EngineOptions {
+        // Which conversation has to go is known here, where their owners are. The engine's own limit is for
+        // what no transcript tells of: turns that have not come to an end.
+        let turns = self.max_running.saturating_add(self.max_waiting);
         EngineOptions {
             kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),
-            max_conversations: self.max_conversations,
+            max_conversations: self.max_conversations.saturating_add(turns),
             max_sequences: self.max_running,
             max_waiting: self.max_waiting,
             store: Some(StoreOptions {

@@ -80,6 +80,8 @@ pub(crate) enum ApiError {
     KeyMissing,
     #[error("the API key is not known here")]
     KeyUnknown,
+    #[error("the API key was withdrawn while this was being answered")]
+    KeyWithdrawn,
     #[error("the API key does not have the scope {scope:?} that this needs", scope = .scope.to_string())]
     ScopeMissing { scope: Scope },
     #[error("too many requests are waiting; try again in a moment")]
@@ -190,6 +192,7 @@ impl ApiError {
             }
             Self::KeyMissing => told(StatusCode::UNAUTHORIZED, "missing_api_key"),
             Self::KeyUnknown => told(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::KeyWithdrawn => told(StatusCode::UNAUTHORIZED, "withdrawn_api_key"),
             Self::ScopeMissing { .. } => told(StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
             Self::TooManyAtOnce { .. } => told(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once"),
@@ -221,7 +224,9 @@ impl ApiError {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
             Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
-            Self::KeyUnknown => "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned(),
+            Self::KeyUnknown | Self::KeyWithdrawn => {
+                "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned()
+            }
             Self::ScopeMissing { scope } => {
                 format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
             }

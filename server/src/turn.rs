@@ -7,10 +7,10 @@ use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
     SamplingParams, Text, TokenLogprob, Tokens, TokensError, Turn, TurnSummary,
 };
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::{Caller, Validity};
 use crate::app::App;
 use crate::blocking::blocking;
 use crate::collections::Collection;
@@ -26,7 +26,7 @@ use crate::traces::TurnTrace;
 #[derive(Debug, Clone)]
 pub(crate) struct TurnRequest {
     /// Whose conversations it may continue, and whose the new one is.
-    pub(crate) owner: Owner,
+    pub(crate) caller: Caller,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
     /// With a named conversation the new messages, else all. The last is the user's.
@@ -43,7 +43,7 @@ pub(crate) struct TurnRequest {
 #[derive(Debug, Clone)]
 pub(crate) struct TextRequest {
     /// Whose KV-caches it may share.
-    pub(crate) owner: Owner,
+    pub(crate) caller: Caller,
     pub(crate) prompt: String,
     pub(crate) sampling: SamplingParams,
     pub(crate) retrieval: AskedRetrieval,
@@ -56,6 +56,8 @@ pub(crate) struct LiveTurn {
     app: Arc<App>,
     /// None once it was given up.
     turn: Option<Turn>,
+    /// Of the key that asked.
+    validity: Validity,
     conversation: ConversationId,
     received: Instant,
     observation: Observation,
@@ -121,7 +123,7 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(transcript) = app.conversations.get(&id, &self.owner) else {
+        let Some(transcript) = app.conversations.get(&id, &self.caller.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         app.refuse_if_gone(&id, &transcript.retrievals).await?;
@@ -161,7 +163,10 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for recognised in app.conversations.recognise(&self.messages, &self.owner) {
+        for recognised in app
+            .conversations
+            .recognise(&self.messages, &self.caller.owner)
+        {
             match self.continue_recognised(app, recognised).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
@@ -258,16 +263,17 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
-            cache_salt: self.owner.name().cloned(),
+            cache_salt: self.caller.owner.name().cloned(),
         };
         let transcript = Transcript {
             messages: place.messages,
             log_len: 0,
-            owner: self.owner.clone(),
+            owner: self.caller.owner.clone(),
             named: place.named,
             retrievals: place.retrievals,
         };
-        let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
+        let turn =
+            LiveTurn::submit(app, request, &self.retrieval, &self.caller, self.received).await?;
         if let Some(trace) = &turn.trace {
             trace.converses(&turn.conversation);
             for message in &transcript.messages {
@@ -300,9 +306,10 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
-            cache_salt: self.owner.name().cloned(),
+            cache_salt: self.caller.owner.name().cloned(),
         };
-        let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
+        let turn =
+            LiveTurn::submit(app, request, &self.retrieval, &self.caller, self.received).await?;
         if let Some(trace) = &turn.trace {
             trace.reads(Role::User, &self.prompt);
         }
@@ -319,12 +326,21 @@ async fn encode(
     Ok(blocking(move || encode(&tokens)).await??)
 }
 
+/// Waits for a deadline, if there is one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl LiveTurn {
     /// Hands a request to the engine: a turn that belongs to no conversation yet.
     async fn submit(
         app: &Arc<App>,
         request: Request,
         retrieval: &AskedRetrieval,
+        caller: &Caller,
         received: Instant,
     ) -> Result<Self, ApiError> {
         let sampling = request.sampling.clone();
@@ -337,6 +353,7 @@ impl LiveTurn {
             observation: Observation::new(app.metrics.clone(), received),
             trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
             turn: Some(turn),
+            validity: caller.validity(),
             transcript: None,
             collection,
             constrained_by: None,
@@ -376,16 +393,19 @@ impl LiveTurn {
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
         let turn = self.turn.as_mut()?;
-        let event = match self.app.limits.deadline(self.received) {
-            None => turn.next().await,
-            Some(deadline) => match timeout_at(deadline.into(), turn.next()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    self.turn = None;
-                    let after = self.received.elapsed();
-                    return Some(self.failed(ApiError::TimedOut { after }));
-                }
-            },
+        let deadline = self.app.limits.deadline(self.received);
+        let event = tokio::select! {
+            biased;
+            () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
+            () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
+            event = turn.next() => Ok(event),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.turn = None;
+                return Some(self.failed(error));
+            }
         };
         Some(match event? {
             Event::Text(text) => {
