@@ -208,6 +208,29 @@ async fn turns_that_are_cancelled_or_fail_end_in_an_error() {
 }
 
 #[tokio::test]
+async fn a_request_whose_client_goes_away_before_its_answer_is_a_span_too() {
+    let files = Files::new();
+    let (server, collector) = traced(&files, &[]).await;
+    let whole = json!({
+        "model": "onegen", "prompt": "Peru", "max_tokens": 3900, "logit_bias": files.bias(false),
+    });
+    let request = server.http.post(format!("{}/v1/completions", server.url));
+    let asking = tokio::spawn(request.json(&whole).send());
+    while server.metric("onegen_num_requests_running").await < 1.0 {
+        assert!(!asking.is_finished(), "too fast to be looked at");
+    }
+    asking.abort();
+    flushed(server).await;
+    let (root, inner) = family(&collector);
+    assert_eq!(
+        (root.status, &root.attributes["error.type"]),
+        (2, &json!("cancelled"))
+    );
+    assert!(root.attributes.get("http.response.status_code").is_none());
+    assert_eq!(inner.last().unwrap().status, 2);
+}
+
+#[tokio::test]
 async fn a_stream_that_goes_on_without_its_client_lasts_as_long_as_its_turn() {
     let files = Files::new();
     let (server, collector) = traced(&files, &[]).await;
