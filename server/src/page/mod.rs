@@ -47,18 +47,26 @@ macro_rules! file {
 }
 
 static INDEX: File = file!("index.html", HTML);
-static FILES: [File; 13] = [
-    file!("answer.js", SCRIPT),
+static FILES: [File; 21] = [
+    file!("answer.css", STYLE),
     file!("api.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("export.js", SCRIPT),
     file!("icon.svg", "image/svg+xml"),
+    file!("lezer-markdown.js", SCRIPT),
+    file!("links.js", SCRIPT),
     file!("main.js", SCRIPT),
+    file!("markdown.js", SCRIPT),
     file!("page.css", STYLE),
     file!("passages.js", SCRIPT),
     file!("receipt.js", SCRIPT),
+    file!("run.js", SCRIPT),
     file!("scroll.js", SCRIPT),
     file!("sentences.js", SCRIPT),
+    file!("settings.js", SCRIPT),
+    file!("side.js", SCRIPT),
     file!("store.js", SCRIPT),
+    file!("stream.js", SCRIPT),
     file!("theme.js", SCRIPT),
     file!("turn.js", SCRIPT),
 ];
