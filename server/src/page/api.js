@@ -42,9 +42,9 @@ async function answered(path, options) {
   return response;
 }
 
-const json = (method, body, signal) => ({
+const json = (method, body, signal, more) => ({
   method,
-  headers: { "content-type": "application/json" },
+  headers: { "content-type": "application/json", ...more },
   body: JSON.stringify(body),
   signal,
 });
@@ -120,10 +120,14 @@ export async function forget(conversation) {
   await ask(at(conversation), { method: "DELETE" }).catch(() => {});
 }
 
-/** Asks. Gives the response that streams the answer, which goes on whoever listens. */
-export function chat(body, signal) {
+/**
+ * Asks. Gives the response that streams the answer, which goes on whoever listens. Browsers send a
+ * request again by themselves where a connection that was used before turns out to be closed: the key
+ * has the server answer it once.
+ */
+export function chat(body, key, signal) {
   const all = { ...body, stream: true, resumable: true, stream_options: { include_usage: true } };
-  return answered("v1/chat/completions", json("POST", all, signal));
+  return answered("v1/chat/completions", json("POST", all, signal, { "idempotency-key": key }));
 }
 
 /** The stream of the conversation's running or last turn from an event on; null where there is none. */

@@ -174,10 +174,13 @@ function ask(question, more = {}, version = 0, before = null) {
 /** Follows a turn to its end. */
 async function run(conversation, turn, asked, before = null) {
   let keeping = null;
-  const under = new Run(conversation, turn, views.get(turn), () => (keeping ??= setTimeout(() => {
+  const keepNow = () => {
+    clearTimeout(keeping);
     keeping = null;
     if (running.get(conversation.id) === under) keep(conversation);
-  }, KEEP_MS)));
+  };
+  const grown = (now) => (now ? keepNow() : (keeping ??= setTimeout(keepNow, KEEP_MS)));
+  const under = new Run(conversation, turn, views.get(turn), grown);
   if (before) under.before = new Run(conversation, before, views.get(before), () => {});
   running.set(conversation.id, under);
   keep(conversation);

@@ -34,7 +34,10 @@ class Stopped extends Error {}
 
 /** A turn, the last of its conversation, on its way to its end. */
 export class Run {
-  /** `grown()` is called when the turn has grown; `view` shows it, and may be another later. */
+  /**
+   * `grown(now)` is called when the turn has grown, `now` where it must be kept at once; `view` shows it,
+   * and may be another later.
+   */
   constructor(conversation, turn, view, grown) {
     Object.assign(this, { conversation, turn, view, grown });
     this.halt = new AbortController();
@@ -120,12 +123,14 @@ export class Run {
     const question = { role: "user", content: turn.question };
     const messages = conversation.kept ? [question] : [...store.messages(conversation), question];
     turn.expects = conversation.kept + messages.length + 1;
-    Object.assign(turn, { completion: null, times: null });
+    Object.assign(turn, { completion: null, times: null, key: crypto.getRandomValues(new Uint32Array(4)).join("-") });
     this.next = 0;
     this.started = performance.now();
-    this.grown();
+    // From here on the server may have the turn, and a page that is loaded again must know that.
+    this.grown(true);
     try {
-      const response = await api.chat({ ...turn.asked, conversation: conversation.server, messages }, signal);
+      const body = { ...turn.asked, conversation: conversation.server, messages };
+      const response = await api.chat(body, turn.key, signal);
       if (await this.read(response)) return this.finish();
     } catch (error) {
       if (!error.lost) throw error;
@@ -151,7 +156,10 @@ export class Run {
         throw response && !this.foreign ? new Stopped() : new Lost("", { cause: trouble });
       } catch (error) {
         if (!error.lost) throw error;
-        if (this.next > before) [tries, since] = [0, Date.now()];
+        if (this.next > before) {
+          [tries, since] = [-1, Date.now()];
+          continue;
+        }
         if (Date.now() - since > PATIENCE_MS) throw error;
         this.view.wait(true);
         await this.sleep(Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries));
@@ -274,13 +282,17 @@ export class Run {
   }
 }
 
-/** The parts of a turn from its text and the places, in characters, from which it was read. */
+/**
+ * The parts of a turn from its text and its citations, which begin with the first word that was written
+ * after a retrieval: that happened before the space in front of it.
+ */
 function pieces(text, annotations, retrievals) {
   const characters = Array.from(text);
   const parts = [];
   let from = 0;
   retrievals.forEach((retrieval, at) => {
-    const to = Math.max(from, annotations[at]?.start_index ?? characters.length);
+    let to = annotations[at]?.start_index ?? characters.length;
+    while (to > from && /\s/.test(characters[to - 1])) to -= 1;
     if (to > from) parts.push({ text: characters.slice(from, to).join("") });
     parts.push({ retrieval });
     from = to;

@@ -10,7 +10,7 @@ import { chromium } from "playwright-core";
 
 const { CHROMIUM, ONEGEN_SERVER, ONEGEN_MODELS, PAGE_SHOTS } = process.env;
 
-/** Starts a server with two collections and gives its address, `stop`, and `kill` and `again`, which have it die and come back. */
+/** Starts a server with two collections and gives its address, `stop`, `kill` and `again`, which have it die and come back, and more. */
 export async function startServer(...more) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "onegen-page-"));
   const model = path.join(ONEGEN_MODELS, "almanac");
@@ -28,17 +28,29 @@ export async function startServer(...more) {
     ...more,
   ];
   let running = await spawned(options);
+  let slowing = null;
   return {
     get url() {
       return running.url;
     },
     kill: () => running.end("SIGKILL"),
+    /** Lets it work for a hundredth of its time: its answers are over too soon to be stopped. */
+    slow(is) {
+      clearInterval(slowing);
+      slowing = null;
+      running.signal("SIGCONT");
+      if (!is) return;
+      slowing = setInterval(() => {
+        running.signal("SIGCONT");
+        setTimeout(() => slowing && running.signal("SIGSTOP"), 1);
+      }, 100);
+    },
     async again() {
       running = await spawned(options);
     },
     async metric(name) {
       const text = await (await fetch(`${running.url}/metrics`)).text();
-      return Number(text.match(new RegExp(`^${name} (\\S+)$`, "m"))[1]);
+      return Number(text.split("\n").find((line) => line.startsWith(`${name} `)).split(" ").at(-1));
     },
     async stop() {
       await running.end("SIGTERM");
@@ -60,6 +72,7 @@ async function spawned(options) {
   });
   return {
     url,
+    signal: (signal) => server.kill(signal),
     end(signal) {
       server.kill(signal);
       return gone;
