@@ -25,12 +25,14 @@ const ELEMENTS = {
 const SILENT = new Set(["EmphasisMark", "StrikethroughMark", "HeaderMark", "QuoteMark", "ListMark", "CodeMark"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: "\"", apos: "'", nbsp: "\u00a0" };
 const COPIED_MS = 1500;
+/** What is nested deeper is shown as it is. */
+const DEEPEST = 40;
 
 /** Markdown in `element`, drawn anew as its text grows; blocks that have not changed stay. */
 export class Markdown {
   constructor(element) {
     this.element = element;
-    /** What is drawn, from the top: `{key, nodes}`. */
+    /** What is drawn, from the top: `{key, nodes, levels}`. */
     this.blocks = [];
     /** Text nodes to their places in the text. */
     this.places = new WeakMap();
@@ -52,9 +54,10 @@ export class Markdown {
     while (same < blocks.length && this.blocks[same]?.key === blocks[same].key) same += 1;
     for (const { nodes } of this.blocks.splice(same)) for (const node of nodes) node.remove();
     for (const { key, node, marks } of blocks.slice(same)) {
-      const nodes = new Drawing(text, [...marks], this.places).top(node);
+      const levels = [...(this.blocks.at(-1)?.levels ?? [])];
+      const nodes = new Drawing(text, [...marks], this.places, levels).top(node);
       this.element.append(...nodes);
-      this.blocks.push({ key, nodes });
+      this.blocks.push({ key, nodes, levels });
     }
     if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
   }
@@ -87,12 +90,15 @@ export class Markdown {
 
 /** One block while it is drawn. */
 class Drawing {
-  constructor(text, marks, places) {
+  constructor(text, marks, places, levels) {
     this.text = text;
     this.marks = marks;
     this.places = places;
+    /** Of the headings that the text stands under. */
+    this.levels = levels;
     /** Where text was put last. */
     this.last = null;
+    this.depth = 0;
   }
 
   /** The elements of a node at the top: itself, and marks that found no text to stand in. */
@@ -109,10 +115,10 @@ class Drawing {
 
   block(node, parent) {
     const { name } = node;
+    if (this.depth > DEEPEST) return this.raw(node, parent);
+    this.depth += 1;
     if (/Heading/.test(name)) {
-      // The page's own headings come before those of an answer.
-      const level = Math.min(6, Number(name.at(-1)) + 2);
-      this.inline(node, parent.appendChild(make(`h${level}`)), true);
+      this.inline(node, parent.appendChild(make(this.heading(Number(name.at(-1))))), true);
     } else if (name === "Paragraph" || name === "Task") {
       this.inline(node, parent.appendChild(make("p")));
     } else if (name === "OrderedList") {
@@ -128,8 +134,20 @@ class Drawing {
       parent.append(make("hr"));
     } else if (!SILENT.has(name)) {
       // HTML, and addresses that others refer to.
-      this.put(parent.appendChild(make("p", { class: "raw" })), node.from, node.to);
+      this.raw(node, parent);
     }
+    this.depth -= 1;
+  }
+
+  raw(node, parent) {
+    this.put(parent.appendChild(make("p", { class: "raw" })), node.from, node.to);
+  }
+
+  /** Below the page's own headings, and never two levels deeper than the one before. */
+  heading(level) {
+    while (this.levels.at(-1) >= level) this.levels.pop();
+    this.levels.push(level);
+    return `h${Math.min(6, this.levels.length + 2)}`;
   }
 
   blocks(node, parent) {
@@ -225,6 +243,8 @@ class Drawing {
     const { name, from, to } = part;
     const source = this.text.slice(from, to);
     if (SILENT.has(name)) return;
+    if (this.depth > DEEPEST) return this.put(parent, from, to);
+    this.depth += 1;
     if (name === "InlineCode") {
       const code = parent.appendChild(make("code"));
       this.between(children(part), from, to, code);
@@ -247,6 +267,7 @@ class Drawing {
     } else {
       this.put(parent, from, to);
     }
+    this.depth -= 1;
   }
 
   /** `[text](address)`, an image too: nothing is loaded from elsewhere. Without an address of the web it is text. */

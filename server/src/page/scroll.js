@@ -15,10 +15,10 @@ export function follow(scroller, turns, away) {
   const tell = () => away(end() - scroller.scrollTop > AWAY_PX);
   const go = () => {
     const last = turns.lastElementChild;
-    tell();
-    if (!following || !last) return;
+    if (!following || !last) return tell();
     reached = Math.min(end(), last.offsetTop - ABOVE_QUESTION_PX);
     scroller.scrollTop = reached;
+    tell();
   };
   // Text, cards and their passages make it longer, each in its own time.
   new ResizeObserver(go).observe(turns);
