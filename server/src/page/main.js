@@ -145,6 +145,7 @@ function rename() {
   });
   input.addEventListener("blur", () => close(true));
   title.replaceWith(input);
+  input.focus();
   input.select();
 }
 

@@ -106,17 +106,6 @@ test("a conversation that holds a deleted document goes on without its passages"
   assert.deepEqual(bodies.map((body) => body.messages.length), [1, 3]);
 });
 
-test("the collection is picked where there are several", async () => {
-  const page = await open();
-  const bodies = asked(page);
-  await page.selectOption("#collection", "elements");
-  await ask(page, "What is the symbol of gold?");
-  assert.match((await texts(page, ".answer > .text"))[0], /Au/);
-  assert.equal(bodies[0].retrieval.collection, "elements");
-  await page.click(".receipt summary");
-  assert.deepEqual(await texts(page, ".receipt th[scope=row]"), ["1 in elements"]);
-});
-
 test("what looks like markup stays text, in questions, answers and passages, and no link runs a script", async () => {
   const page = await open();
   const hostile = `<img src=x onerror=alert(1)><b>bold</b>`;

@@ -159,8 +159,8 @@ export async function startBrowser() {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: sandbox });
   return {
     stop: () => browser.close(),
-    /** A page that is ready, in another tab `beside` one if there is one. `problems` collects what its console complains of. */
-    async open(url, { beside, ...options } = {}) {
+    /** A page that is ready, in another tab `beside` one if there is one, with a `clock` that tests move if they want one. `problems` collects what its console complains of. */
+    async open(url, { beside, clock, ...options } = {}) {
       const context = beside?.context() ?? (await browser.newContext({ viewport: { width: 1200, height: 820 }, ...options }));
       const page = await context.newPage();
       page.problems = [];
@@ -173,6 +173,7 @@ export async function startBrowser() {
       page.on("pageerror", (error) => page.problems.push(String(error)));
       page.on("dialog", (dialog) => page.problems.push(`a dialog: ${dialog.message()}`) && dialog.dismiss());
       page.on("request", (request) => request.url().startsWith(url) || page.elsewhere.push(request.url()));
+      if (clock) await page.clock.install();
       await page.goto(url);
       await page.waitForSelector("#served:not(:empty)", { state: "attached" });
       return page;
