@@ -141,6 +141,8 @@ function rename() {
   input.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== "Escape") return;
     event.stopPropagation();
+    // Else the button that gets the focus is pressed, too.
+    event.preventDefault();
     close(event.key === "Enter");
   });
   input.addEventListener("blur", () => close(true));
