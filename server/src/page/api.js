@@ -100,6 +100,16 @@ export async function begin(signal) {
   return (await (await answered("v1/conversations", json("POST", {}, signal))).json()).id;
 }
 
+/** A copy of a conversation without its last question and answer, `{id, messages}`; null where nothing is left of it. */
+export async function withoutLast(conversation, signal) {
+  const items = await (await answered(at(conversation, "/items?limit=100"), { signal })).json();
+  const last = items.data.filter((item) => item.type === "message")[2];
+  if (!last) return null;
+  const copy = await answered(at(conversation, "/fork"), json("POST", { after: last.id }, signal));
+  const { id, onegen } = await copy.json();
+  return { id, messages: onegen.messages };
+}
+
 /** How many messages the server's conversation holds. */
 export async function messages(conversation, signal) {
   return (await (await answered(at(conversation), { signal })).json()).onegen.messages;

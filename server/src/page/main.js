@@ -153,14 +153,18 @@ function rename() {
 
 // What is asked.
 
-/** Asks in the conversation that is shown; `more` is said beside what is said with every question. */
-function ask(question, more = {}, version = 0, before = null) {
+/**
+ * Asks in the conversation that is shown; `more` is said beside what is said with every question. In the
+ * place of another turn it is a later `version`, `instead` of what the server has in `{server, kept}`;
+ * `before` is a turn that the server may have kept or not.
+ */
+function ask(question, { more = {}, version = 0, instead = null, before = null } = {}) {
   const conversation = current;
   if (running.has(conversation.id) || !question.trim()) return;
   const retrieval = { k: settings.k() };
   if (served?.collections.length > 1 && conversation.collection) retrieval.collection = conversation.collection;
   if (settings.always()) retrieval.forced = true;
-  const turn = { question, asked: { model: served?.model, retrieval, ...more }, parts: [], state: "running", version };
+  const turn = { question, asked: { model: served?.model, retrieval, ...more }, parts: [], state: "running", version, instead };
   if (!conversation.turns.length && conversation.title === store.UNTITLED) conversation.title = store.titled(question);
   if (!version) {
     conversation.left.push(...conversation.others.map((other) => other.server).filter(Boolean));
@@ -208,18 +212,15 @@ function edit(turn, question, more) {
   current.turns.pop();
   turns.lastElementChild.remove();
   const { others, server, kept } = current;
-  let version = turn.version;
+  let { version, instead } = turn;
   if (turn.state === "done") {
     others.push({ turn, server, kept });
+    instead = { server, kept };
     version = Math.max(...others.map((other) => other.turn.version)) + 1;
     Object.assign(current, { server: null, kept: 0 });
   }
-  if (current.turns.length === 0 && turn.question !== question) retitle(turn.question, question);
-  ask(question, more, version, turn.doubtful ? turn : null);
-}
-
-function retitle(old, question) {
-  if (current.title === store.titled(old)) current.title = store.titled(question);
+  if (current.turns.length === 0 && current.title === store.titled(turn.question)) current.title = store.titled(question);
+  ask(question, { more, version, instead, before: turn.doubtful ? turn : null });
 }
 
 function again(turn) {

@@ -116,10 +116,7 @@ export class Run {
     const { signal } = this.halt;
     await this.before?.check();
     turn.asked.model ??= (await api.readiness()).model;
-    if (!conversation.server) {
-      conversation.server = await api.begin(signal);
-      conversation.kept = 0;
-    }
+    if (!conversation.server) await this.begin(signal);
     const question = { role: "user", content: turn.question };
     const messages = conversation.kept ? [question] : [...store.messages(conversation), question];
     turn.expects = conversation.kept + messages.length + 1;
@@ -137,6 +134,16 @@ export class Run {
       return this.goOn(error);
     }
     return this.goOn();
+  }
+
+  /** Begins a conversation at the server: where the turn takes another's place, with all that was before that one. */
+  async begin(signal) {
+    const { conversation, turn: { instead } } = this;
+    const copy = instead && (await api.withoutLast(instead.server, signal).catch(() => null));
+    const fits = copy?.messages === instead?.kept - 2;
+    if (copy && !fits) api.forget(copy.id);
+    conversation.server = fits ? copy.id : await api.begin(signal);
+    conversation.kept = fits ? copy.messages : 0;
   }
 
   /** Goes on with the turn's stream; `trouble` is why that is needed. */

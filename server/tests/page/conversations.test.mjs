@@ -157,7 +157,7 @@ test("the last question is edited and asked again, and both answers stay", async
   await page.keyboard.press("Enter");
   await finished(page);
   assert.match(await said(page, 1), /Spanish/);
-  assert.deepEqual(bodies[0].messages.map(({ content }) => content), [PERU, "Lima.", "And which language do people speak there?"]);
+  assert.equal(bodies[0].messages.at(-1).content, "And which language do people speak there?");
   assert.match(await page.locator(".versions").innerText(), /2 of 2/);
 
   // Back to the first version, after a reload too; its conversation goes on with its passages.
