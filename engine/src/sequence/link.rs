@@ -1,12 +1,14 @@
 //! A turn that links: it copies a text, and each mention that it marks is told with its embedding.
 
 use std::ops::Range;
+use std::time::Instant;
 
-use super::{Next, Rules, Sequence, Wanted};
+use super::{Next, Phase, Rules, Sequence, Wanted};
 use crate::embed::normalised;
 use crate::error::EngineError;
 use crate::linking::{Linking, MarkedCopy, Mention};
 use crate::model::SequenceOutput;
+use crate::timeline::TurnPhase;
 use crate::token_log::SpanKind;
 use crate::turn::{Event, FinishReason};
 
@@ -91,6 +93,10 @@ impl Sequence {
                 end,
                 embedding,
             }));
+        }
+        if !output.logits.is_empty() && matches!(self.phase, Phase::Prefill { .. }) {
+            self.phase = Phase::Decode;
+            self.timeline.begin(TurnPhase::Decode, Instant::now());
         }
         for logits in output.logits {
             if state.ended.is_some() {

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
-use onegen_engine::{Event, FinishReason, Mention, Request, Turn, TurnSummary};
+use onegen_engine::{Event, FinishReason, Mention, Request, Role, Turn, TurnSummary};
 use onegen_index::{Hit, SearchOptions};
 use onegen_proto::{EntityCandidate, EntityMention, OffsetUnit};
-use tokio::time::timeout_at;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::Caller;
 use crate::app::App;
 use crate::blocking::blocking;
 use crate::collections::Collection;
 use crate::errors::ApiError;
 use crate::metrics::Observation;
+use crate::traces::{RequestTrace, TurnTrace};
+use crate::turn::until;
 
 use parts::{Part, parts};
 
@@ -30,8 +31,8 @@ const PARTS_AT_ONCE: usize = 8;
 
 /// What a client asks, validated.
 pub(crate) struct LinkRequest {
-    /// Whose KV-caches it may share.
-    pub(crate) owner: Owner,
+    /// Who asks, and whose KV-caches it may share.
+    pub(crate) caller: Caller,
     pub(crate) texts: Vec<String>,
     /// Where the entities are.
     pub(crate) collection: Arc<Collection>,
@@ -63,14 +64,22 @@ pub(crate) struct Linking {
 struct Shared {
     app: Arc<App>,
     asked: LinkRequest,
+    trace: Option<Arc<RequestTrace>>,
 }
 
 /// A part that the engine copies.
 struct LivePart {
     shared: Arc<Shared>,
     part: Part,
-    turn: Option<Turn>,
+    /// None once all of it is copied.
+    turn: Option<LiveTurn>,
+}
+
+/// A turn of the engine under observation.
+struct LiveTurn {
+    turn: Turn,
     observation: Observation,
+    trace: Option<TurnTrace>,
 }
 
 impl LinkRequest {
@@ -87,6 +96,7 @@ impl LinkRequest {
             shared: Arc::new(Shared {
                 app: app.clone(),
                 asked: self,
+                trace: RequestTrace::current(),
             }),
             waiting: parts.into_iter(),
             running: VecDeque::new(),
@@ -101,97 +111,119 @@ impl LinkRequest {
 impl Linking {
     /// The next event, or `None` after the last. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<LinkEvent, ApiError>> {
-        loop {
-            let next = match self.running.front_mut()?.next().await {
-                Ok(Some(event)) => return Some(Ok(event)),
-                Ok(None) => {
-                    self.running.pop_front();
-                    self.start_next().await
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = next {
-                self.running.clear();
-                return Some(Err(error));
+        let Shared { app, asked, .. } = &*self.shared;
+        let (received, mut validity) = (asked.received, asked.caller.validity());
+        let deadline = app.limits.deadline(received);
+        let event = tokio::select! {
+            biased;
+            () = validity.ended() => Err(ApiError::KeyWithdrawn),
+            () = until(deadline) => Err(ApiError::TimedOut { after: received.elapsed() }),
+            event = self.next_of_parts() => event,
+        };
+        if let Err(error) = &event {
+            for mut part in self.running.drain(..) {
+                part.failed(error);
             }
         }
+        event.transpose()
+    }
+
+    async fn next_of_parts(&mut self) -> Result<Option<LinkEvent>, ApiError> {
+        while let Some(first) = self.running.front_mut() {
+            if let Some(event) = first.next().await? {
+                return Ok(Some(event));
+            }
+            self.running.pop_front();
+            self.start_next().await?;
+        }
+        Ok(None)
     }
 
     async fn start_next(&mut self) -> Result<(), ApiError> {
         if let Some(part) = self.waiting.next() {
-            let live = LivePart::start(self.shared.clone(), part).await?;
-            self.running.push_back(live);
+            let turn = Some(self.shared.begin(&part).await?);
+            let shared = self.shared.clone();
+            self.running.push_back(LivePart { shared, part, turn });
         }
         Ok(())
     }
 }
 
-impl LivePart {
-    async fn start(shared: Arc<Shared>, part: Part) -> Result<Self, ApiError> {
-        let Shared { app, asked } = &*shared;
-        let observation = Observation::new(app.metrics.clone(), asked.received);
-        let turn = submit(&shared, &part).await?;
-        Ok(Self {
-            part,
-            turn: Some(turn),
-            observation,
-            shared,
+impl Shared {
+    /// Hands a part to the engine.
+    async fn begin(&self, part: &Part) -> Result<LiveTurn, ApiError> {
+        let Self { app, asked, .. } = self;
+        let tokens = app.engine.model().tokens().clone();
+        let (text, bytes) = (part.text.clone(), part.bytes.clone());
+        let name = format!("link_{}", Uuid::new_v4().simple());
+        let request = blocking(move || Request::linking(name, &text[bytes], &tokens)).await??;
+        let turn = app.engine.submit(Request {
+            cache_salt: asked.caller.owner.name().cloned(),
+            ..request
+        });
+        let turn = turn.await?;
+        let trace = self.trace.clone().map(|trace| {
+            let trace = TurnTrace::within(trace, turn.timeline(), asked.collection.name());
+            trace.reads(Role::User, &part.text[part.bytes.clone()]);
+            trace
+        });
+        Ok(LiveTurn {
+            turn,
+            observation: Observation::new(app.metrics.clone(), asked.received),
+            trace,
         })
     }
+}
 
+impl LivePart {
     async fn next(&mut self) -> Result<Option<LinkEvent>, ApiError> {
-        while let Some(event) = self.next_of_turn().await? {
-            match event {
-                Event::Mention(mention) => {
-                    let mention = self.linked(mention).await?;
-                    return Ok(Some(LinkEvent::Mention(self.part.index, mention)));
-                }
-                Event::Finished(summary) => {
-                    self.observation.finished(&summary);
-                    self.turn = self.rest(&summary).await?;
-                    return Ok(Some(LinkEvent::Copied(summary)));
-                }
-                Event::Failed(error) => {
-                    self.observation.failed();
-                    return Err(error.into());
-                }
-                // A turn that links neither writes nor reads.
-                Event::Text(_) | Event::Retrieval(_) => {}
-            }
-        }
-        Ok(None)
-    }
-
-    async fn next_of_turn(&mut self) -> Result<Option<Event>, ApiError> {
-        let Some(turn) = &mut self.turn else {
+        let Some(live) = &mut self.turn else {
             return Ok(None);
         };
-        let Shared { app, asked } = &*self.shared;
-        let Some(deadline) = app.limits.deadline(asked.received) else {
-            return Ok(turn.next().await);
-        };
-        let event = timeout_at(deadline.into(), turn.next()).await;
-        event.map_err(|_| {
-            self.observation.failed();
-            let after = asked.received.elapsed();
-            ApiError::TimedOut { after }
-        })
+        match live.turn.next().await {
+            Some(Event::Mention(mention)) => {
+                let mention = self.linked(mention).await?;
+                Ok(Some(LinkEvent::Mention(self.part.index, mention)))
+            }
+            Some(Event::Finished(summary)) => {
+                live.observation.finished(&summary);
+                if let Some(trace) = &mut live.trace {
+                    let start = self.part.bytes.start;
+                    let copied = start..start + summary.linked_bytes;
+                    trace.finished(&summary, &self.part.text[copied]);
+                }
+                self.turn = None;
+                if summary.finish_reason == FinishReason::Length {
+                    self.turn = Some(self.rest(summary.linked_bytes).await?);
+                }
+                Ok(Some(LinkEvent::Copied(summary)))
+            }
+            Some(Event::Failed(error)) => Err(error.into()),
+            Some(Event::Text(_) | Event::Retrieval(_)) | None => {
+                let what = "a turn that links did something else".to_owned();
+                Err(ApiError::Internal(what))
+            }
+        }
     }
 
     /// A turn over what the context was too short for.
-    async fn rest(&mut self, summary: &TurnSummary) -> Result<Option<Turn>, ApiError> {
-        if summary.finish_reason != FinishReason::Length {
-            return Ok(None);
+    async fn rest(&mut self, linked_bytes: usize) -> Result<LiveTurn, ApiError> {
+        if linked_bytes == 0 {
+            let what = "the context does not hold a text and one mention in it".to_owned();
+            return Err(ApiError::Internal(what));
         }
-        if summary.linked_bytes == 0 {
-            return Err(ApiError::Internal(
-                "the context does not hold a text and one mention in it".to_owned(),
-            ));
+        self.part.bytes.start += linked_bytes;
+        self.shared.begin(&self.part).await
+    }
+
+    /// It goes no further.
+    fn failed(&mut self, error: &ApiError) {
+        if let Some(live) = &mut self.turn {
+            live.observation.failed();
+            if let Some(trace) = &mut live.trace {
+                trace.failed(error.code());
+            }
         }
-        self.part.bytes.start += summary.linked_bytes;
-        let app = &self.shared.app;
-        self.observation = Observation::new(app.metrics.clone(), self.shared.asked.received);
-        submit(&self.shared, &self.part).await.map(Some)
     }
 
     /// A mention with its candidates.
@@ -210,7 +242,9 @@ impl LivePart {
         });
         let (hits, search_seconds) = searched.await?;
         let hits = hits.map_err(|error| ApiError::Internal(error.to_string()))?;
-        self.observation.mention(!hits.is_empty(), search_seconds);
+        if let Some(live) = &self.turn {
+            live.observation.mention(!hits.is_empty(), search_seconds);
+        }
         Ok(EntityMention {
             start_index,
             end_index,
@@ -219,19 +253,6 @@ impl LivePart {
             search_ms: search_seconds * 1e3,
         })
     }
-}
-
-async fn submit(shared: &Shared, part: &Part) -> Result<Turn, ApiError> {
-    let Shared { app, asked } = shared;
-    let tokens = app.engine.model().tokens().clone();
-    let (text, bytes) = (part.text.clone(), part.bytes.clone());
-    let name = format!("link_{}", Uuid::new_v4().simple());
-    let request = blocking(move || Request::linking(name, &text[bytes], &tokens)).await??;
-    let request = Request {
-        cache_salt: asked.owner.name().cloned(),
-        ..request
-    };
-    Ok(app.engine.submit(request).await?)
 }
 
 /// Each entity once, with its best score: one that is described at length is several passages.

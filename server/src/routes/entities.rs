@@ -98,7 +98,7 @@ fn validate(body: Value, app: &App, caller: &Caller, received: Instant) -> Resul
         keeps_nil: request.nil.unwrap_or_default() == Nil::Keep,
         streams: request.stream.unwrap_or(false),
         request: LinkRequest {
-            owner: caller.owner.clone(),
+            caller: caller.clone(),
             texts: texts(request.input)?,
             collection: collection.clone(),
             search,
