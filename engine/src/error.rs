@@ -140,11 +140,18 @@ pub enum TokensError {
     /// The model links entities, so it reads no passages.
     #[error("the model links entities and splices no passages")]
     NoSplice,
-    /// The model has no tokens to mark mentions with.
+    /// The model does not link entities.
     #[error(
-        "the model links no entities: one that does has `linking` in its onegen.json and the tokens that it names"
+        "the model links no entities: one that does says `linking` in its onegen.json and has the tokens for it, {}",
+        match .lacking.is_empty() {
+            true => "as this one's tokenizer has".to_owned(),
+            false => format!("of which this one's tokenizer lacks {}", .lacking.join(", ")),
+        }
     )]
-    NoLinking,
+    NoLinking {
+        /// Those of the usual tokens that its tokenizer does not have.
+        lacking: Vec<&'static str>,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),

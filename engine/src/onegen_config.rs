@@ -1,5 +1,6 @@
 //! `onegen.json`: how a checkpoint spells its control tokens and frames what it reads.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct LinkingConfig {
     pub mention_close: String,
     /// The token after the query token: the text goes on.
     pub continue_token: String,
+    /// Tokens of a text that are linked at once; a longer one is to be cut where sentences end.
+    pub max_text_tokens: NonZeroUsize,
 }
 
 impl Default for LinkingConfig {
@@ -55,6 +58,7 @@ impl Default for LinkingConfig {
             mention_open: "<MENTION>".into(),
             mention_close: "</MENTION>".into(),
             continue_token: "[_CONTINUE_]".into(),
+            max_text_tokens: NonZeroUsize::MIN.saturating_add(255),
         }
     }
 }

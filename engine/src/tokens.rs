@@ -17,7 +17,7 @@ use crate::control_tokens::ControlTokens;
 use crate::error::{ConstraintError, LoadError, TokensError};
 use crate::files::read_json_if_there;
 use crate::linking::{LinkTokens, Mark};
-use crate::onegen_config::OneGenConfig;
+use crate::onegen_config::{LinkingConfig, OneGenConfig};
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
 use crate::token_bytes::token_bytes;
@@ -66,7 +66,7 @@ pub struct Tokens {
     /// Around a spliced passage; none of a model that splices nothing.
     splice: Option<(u32, u32)>,
     /// Around mentions, of a model that links them.
-    linking: Option<LinkTokens>,
+    linking: Option<Arc<LinkTokens>>,
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
@@ -163,10 +163,13 @@ impl Tokens {
                 let open = mark(&marks.mention_open, "opening of a mention")?;
                 let close = mark(&marks.mention_close, "closing of a mention")?;
                 let go_on = find(&marks.continue_token, "continue token")?;
-                (None, Some(LinkTokens::new(open, close, query, go_on)))
+                (
+                    None,
+                    Some(LinkTokens::new(open, close, query, go_on).into()),
+                )
             }
         };
-        Ok(Self {
+        let tokens = Self {
             query,
             passage: find(&onegen.passage_token, "passage token")?,
             splice,
@@ -181,7 +184,16 @@ impl Tokens {
             eos,
             bytes: OnceLock::new(),
             grammars: OnceLock::new(),
-        })
+        };
+        let linking = tokens.linking.as_ref();
+        if let Some(unspelt) = linking.and_then(|linking| linking.unspelt(&tokens)) {
+            return Err(LoadError::MissingToken {
+                path,
+                token: unspelt.to_string(),
+                role: "spelling of a part of a mark",
+            });
+        }
+        Ok(tokens)
     }
 
     /// The id of `[RQ]`, whose hidden state is the query embedding.
@@ -194,15 +206,35 @@ impl Tokens {
         self.passage
     }
 
-    /// What marks mentions, of a model that links them to entities; other models answer.
-    pub(crate) fn linking(&self) -> Option<&LinkTokens> {
-        self.linking.as_ref()
-    }
-
     /// Whether the model links mentions of entities: it copies a text and marks them, and does nothing
     /// else.
     pub fn links_entities(&self) -> bool {
         self.linking.is_some()
+    }
+
+    /// What the model marks mentions with.
+    ///
+    /// # Errors
+    /// [`TokensError::NoLinking`] says what would be right.
+    pub(crate) fn linking(&self) -> Result<&Arc<LinkTokens>, TokensError> {
+        let linking = self.linking.as_ref();
+        linking.ok_or_else(|| self.no_linking())
+    }
+
+    fn no_linking(&self) -> TokensError {
+        let usual = ["[LK]", "[SE]", "[_CONTINUE_]"].into_iter();
+        let lacks = |token: &&str| self.tokenizer.token_to_id(token).is_none();
+        let lacking = usual.filter(lacks).collect();
+        TokensError::NoLinking { lacking }
+    }
+
+    /// How the model links entities.
+    ///
+    /// # Errors
+    /// [`TokensError::NoLinking`]: it answers, as most do.
+    pub fn linking_config(&self) -> Result<&LinkingConfig, TokensError> {
+        let linking = self.onegen.linking.as_ref();
+        linking.ok_or_else(|| self.no_linking())
     }
 
     /// Whether `id` ends a turn.
@@ -262,7 +294,7 @@ impl Tokens {
     fn is_control(&self, id: u32) -> bool {
         let (open, close) = self.splice.unwrap_or((self.query, self.query));
         let markers = [self.query, self.passage, open, close];
-        let marks_mention = |linking: &LinkTokens| linking.holds(id);
+        let marks_mention = |linking: &Arc<LinkTokens>| linking.holds(id);
         markers.contains(&id)
             || self.linking.as_ref().is_some_and(marks_mention)
             || self.is_eos(id)

@@ -12,6 +12,7 @@ use crate::linking::Mention;
 use crate::logprobs::TokenLogprob;
 use crate::retrieval::Passage;
 use crate::sequence::SequenceId;
+use crate::timeline::Timeline;
 
 /// What happens during a turn, in order. `Finished` or `Failed` comes last, exactly once.
 #[derive(Debug, Clone)]
@@ -114,7 +115,7 @@ pub struct TurnSummary {
     /// How many bytes of its text a turn that links has linked: all but white space at the end, or fewer
     /// where the context was full. 0 for other turns.
     pub linked_bytes: usize,
-    /// Seconds between acceptance and the first step that forwarded for it.
+    /// Seconds between acceptance and the beginning of the first step that forwarded for it.
     pub queue_seconds: f64,
 }
 
@@ -138,6 +139,7 @@ pub struct Turn {
     sequence: SequenceId,
     conversation: ConversationId,
     events: UnboundedReceiver<Event>,
+    timeline: Timeline,
     commands: Sender<Command>,
     ended: bool,
 }
@@ -147,12 +149,14 @@ impl Turn {
         sequence: SequenceId,
         conversation: ConversationId,
         events: UnboundedReceiver<Event>,
+        timeline: Timeline,
         commands: Sender<Command>,
     ) -> Self {
         Self {
             sequence,
             conversation,
             events,
+            timeline,
             commands,
             ended: false,
         }
@@ -161,6 +165,11 @@ impl Turn {
     /// The conversation that this turn belongs to.
     pub fn conversation(&self) -> &ConversationId {
         &self.conversation
+    }
+
+    /// When its phases began and ended, as far as it has come. It can be read after the turn too.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// The next event, or `None` after the last. Cancel safe.

@@ -573,6 +573,7 @@ fn a_receipt_says_where_in_the_text_the_passage_came() {
                 receipts.push(receipt);
             }
             Event::Finished(_) => {}
+            Event::Mention(mention) => panic!("{mention:?}"),
             Event::Failed(error) => panic!("{error}"),
         }
     }
@@ -662,6 +663,34 @@ fn the_least_recently_used_conversation_is_forgotten_first() {
     }
     let held = |id: &str| block_on(engine.conversation(&id.into())).is_some();
     assert_eq!((held("a"), held("b"), held("c")), (true, false, true));
+}
+
+#[test]
+fn whose_idle_caches_hold_most_gives_up_the_first() {
+    let model = Family::Llama.model();
+    let asked = |salt: &str, n: usize| {
+        let mut request = request(&model, &format!("{salt}{n}"), &format!("{salt} {n}"), 2);
+        request.cache_salt = Some(salt.into());
+        request
+    };
+    let one = model.new_cache().bytes_for(asked("a", 0).prompt.len() + 2);
+    let options = EngineOptions {
+        kv_bytes: 4 * one,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(model.clone(), None, options).unwrap();
+    run(&engine, asked("b", 0));
+    for n in 0..9 {
+        run(&engine, asked("a", n));
+    }
+    let cached = |id: &str| {
+        let info = block_on(engine.conversation(&id.into())).unwrap();
+        info.cached_tokens > 0
+    };
+    // The oldest, and nobody else's.
+    assert!(cached("b0"));
+    let kept: Vec<_> = (0..9).filter(|n| cached(&format!("a{n}"))).collect();
+    assert_eq!(kept, [6, 7, 8]);
 }
 
 #[test]

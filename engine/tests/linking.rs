@@ -6,10 +6,12 @@ mod common;
 use std::sync::Arc;
 
 use common::linking::*;
-use common::{FAMILIES, Family, block_on, clean_forward, engine, load, request, write_json};
+use common::{
+    FAMILIES, Family, block_on, clean_forward, difference, engine, load, request, write_json,
+};
 use onegen_engine::{
-    Engine, EngineError, EngineOptions, Event, FinishReason, LoadOptions, Mention, Model, Request,
-    SpanKind, SubmitError, TokensError, Turn, TurnSummary,
+    Engine, EngineError, EngineOptions, Event, FinishReason, Kernels, LoadOptions, Mention, Model,
+    Request, SpanKind, SubmitError, TokensError, Turn, TurnSummary,
 };
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -207,7 +209,10 @@ fn a_linking_model_refuses_to_answer_and_another_one_to_link() {
     assert!(matches!(refused, SubmitError::OnlyLinks), "{refused}");
     let chats = Family::Qwen3.model();
     let refused = Request::linking("link", "Peru", chats.tokens()).unwrap_err();
-    assert!(matches!(refused, TokensError::NoLinking), "{refused}");
+    assert!(
+        matches!(&refused, TokensError::NoLinking { lacking } if lacking.len() == 3),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -246,6 +251,54 @@ fn a_directory_whose_tokenizer_lacks_a_token_of_linking_is_refused_by_its_name()
             refused.contains(token) && refused.contains("onegen.json"),
             "{refused}"
         );
+    }
+    // Its tokenizer has small letters only, so a mark that is text could not be written.
+    let dir = write_linking(Family::Llama, Spelling::Letters, 7);
+    let linking = serde_json::json!({
+        "query_token": "[LK]", "passage_token": "[SE]", "linking": { "mention_open": "lima:" },
+    });
+    write_json(dir.path(), "onegen.json", &linking);
+    let refused = Model::load(dir.path(), &LoadOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("\":\""), "{refused}");
+}
+
+#[test]
+fn a_published_checkpoint_links_without_a_file_that_says_so() {
+    let dir = write_linking(Family::Llama, Spelling::TextMarks, 7);
+    std::fs::remove_file(dir.path().join("onegen.json")).unwrap();
+    let model = load(dir.path());
+    assert!(model.tokens().links_entities());
+    let (mentions, summary) = link(&engine(&model, None), "peru");
+    assert!(
+        summary.usage.prompt_tokens > 100,
+        "the published prompt is long"
+    );
+    assert_eq!(mentions, expected(&model, "peru"));
+    // Its instruction names [SE], too: as the token that it was in training.
+    let entity = model.tokens().passage_ids("Peru", "A country.").unwrap();
+    let markers = entity
+        .iter()
+        .filter(|id| **id == model.tokens().passage_id());
+    assert_eq!(markers.count(), 2);
+}
+
+/// Its sums depend on the batch in their last bits.
+#[test]
+fn the_reference_kernels_link_alike() {
+    let dir = write_linking(Family::Qwen2, Spelling::ByteLevel, 7);
+    let options = LoadOptions {
+        kernels: Kernels::Candle,
+        ..LoadOptions::default()
+    };
+    let model = Arc::new(Model::load(dir.path(), &options).unwrap());
+    let (mentions, _) = link(&engine(&model, None), TEXTS[0]);
+    let expected = expected(&model, TEXTS[0]);
+    assert_eq!(mentions.len(), expected.len());
+    for (mention, expected) in mentions.iter().zip(&expected) {
+        assert_eq!((mention.start, mention.end), (expected.start, expected.end));
+        assert!(difference(&mention.embedding, &expected.embedding) < 1e-3);
     }
 }
 

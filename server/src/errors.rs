@@ -38,6 +38,11 @@ pub(crate) enum ApiError {
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
+    #[error("model: this one links entities and writes no answers; ask POST /v1/entities/link")]
+    ModelOnlyLinks,
+    /// Another kind of model was asked to link.
+    #[error("model: {0}")]
+    ModelLinksNothing(TokensError),
     #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
@@ -80,6 +85,8 @@ pub(crate) enum ApiError {
     KeyMissing,
     #[error("the API key is not known here")]
     KeyUnknown,
+    #[error("the API key was withdrawn while this was being answered")]
+    KeyWithdrawn,
     #[error("the API key does not have the scope {scope:?} that this needs", scope = .scope.to_string())]
     ScopeMissing { scope: Scope },
     #[error("too many requests are waiting; try again in a moment")]
@@ -102,6 +109,10 @@ pub(crate) enum ApiError {
     #[error("{0}")]
     Internal(String),
 }
+
+/// The code of an error, beside the response that tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorCode(pub(crate) &'static str);
 
 /// Rounded up: who waits so long has waited long enough.
 fn whole_seconds(wait: &Duration) -> u64 {
@@ -152,6 +163,14 @@ impl ApiError {
                 param: Some("model"),
                 ..told(StatusCode::NOT_FOUND, "model_not_found")
             },
+            Self::ModelOnlyLinks => Told {
+                param: Some("model"),
+                ..told(StatusCode::BAD_REQUEST, "model_only_links")
+            },
+            Self::ModelLinksNothing(_) => Told {
+                param: Some("model"),
+                ..told(StatusCode::BAD_REQUEST, "model_links_no_entities")
+            },
             Self::CollectionNotFound { param, .. } => Told {
                 param: Some(param),
                 ..told(StatusCode::NOT_FOUND, "collection_not_found")
@@ -186,6 +205,7 @@ impl ApiError {
             }
             Self::KeyMissing => told(StatusCode::UNAUTHORIZED, "missing_api_key"),
             Self::KeyUnknown => told(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::KeyWithdrawn => told(StatusCode::UNAUTHORIZED, "withdrawn_api_key"),
             Self::ScopeMissing { .. } => told(StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
             Self::TooManyAtOnce { .. } => told(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once"),
@@ -202,6 +222,11 @@ impl ApiError {
         }
     }
 
+    /// What clients tell errors apart by.
+    pub(crate) fn code(&self) -> &'static str {
+        self.told().code
+    }
+
     /// What the client is to do, as HTTP has it; the challenges are those of RFC 6750.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let challenge = match self {
@@ -212,7 +237,9 @@ impl ApiError {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
             Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
-            Self::KeyUnknown => "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned(),
+            Self::KeyUnknown | Self::KeyWithdrawn => {
+                "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned()
+            }
             Self::ScopeMissing { scope } => {
                 format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
             }
@@ -259,6 +286,7 @@ impl IntoResponse for ApiError {
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(ErrorCode(self.code()));
         response
     }
 }
@@ -284,6 +312,7 @@ impl From<SubmitError> for ApiError {
                 "stop_token_ids",
                 format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),
             ),
+            SubmitError::OnlyLinks => Self::ModelOnlyLinks,
             SubmitError::Overloaded { .. } => Self::Overloaded,
             SubmitError::Stopped => Self::ShuttingDown,
             other => Self::Internal(other.to_string()),
@@ -297,6 +326,7 @@ impl From<TokensError> for ApiError {
             TokensError::Template(_)
             | TokensError::MissingMessage(_)
             | TokensError::MessageLeftOut(_) => Self::Messages(error),
+            TokensError::NoLinking { .. } => Self::ModelLinksNothing(error),
             other => Self::Internal(other.to_string()),
         }
     }

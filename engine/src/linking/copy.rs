@@ -1,7 +1,9 @@
 //! What may follow in the copy of a text.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::words::Words;
 use super::{LinkTokens, Mark};
 use crate::error::TokensError;
 use crate::tokens::Tokens;
@@ -14,6 +16,7 @@ use crate::tokens::Tokens;
 #[derive(Clone)]
 pub(crate) struct MarkedCopy {
     tokens: Arc<Tokens>,
+    marks: Arc<LinkTokens>,
     /// The text after a space, since most models write their first word with one; empty for no text.
     goal: String,
     /// Bytes of white space that the text had before it.
@@ -23,7 +26,7 @@ pub(crate) struct MarkedCopy {
     cut: Vec<(usize, u32)>,
     /// All that the tokens so far can mean. More than one only at the start, and where the text itself
     /// begins to spell a mark that is text.
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
 }
 
 /// Bytes of the goal before the text.
@@ -31,53 +34,35 @@ const SPACE: usize = 1;
 
 /// How far the copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     /// Bytes of the goal that are written.
-    at: usize,
+    pub(super) at: usize,
     /// Where the mention began that is open.
-    mention: Option<usize>,
+    pub(super) mention: Option<usize>,
+    /// Where the mention began that has just ended.
+    pub(super) closed: Option<usize>,
     /// Bytes that are written of the next mark.
-    mark: usize,
-}
-
-/// What a token was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// Text, or a part of a mark.
-    More,
-    /// The end of a mark behind a mention with these bytes of the text.
-    Mention {
-        /// The first byte.
-        start: usize,
-        /// The one after the last.
-        end: usize,
-    },
+    pub(super) mark: usize,
 }
 
 impl MarkedCopy {
     /// The copy of `text` without its outer white space, before its first token.
     pub(crate) fn new(text: &str, tokens: Arc<Tokens>) -> Result<Self, TokensError> {
-        if tokens.linking().is_none() {
-            return Err(TokensError::NoLinking);
-        }
-        let core = text.trim_start();
-        let trimmed = text.len() - core.len();
-        let core = core.trim_end();
+        let marks = tokens.linking()?.clone();
+        let core = text.trim_end();
+        let trimmed = core.len() - core.trim_start().len();
+        let core = &core[trimmed..];
         let goal = match core {
             "" => String::new(),
             core => format!(" {core}"),
         };
         let cut = own_cut(core, &goal, &tokens)?;
-        let start = |at| Place {
-            at,
-            mention: None,
-            mark: 0,
-        };
         let places = match core {
-            "" => vec![start(0)],
-            _ => vec![start(0), start(SPACE)],
+            "" => vec![Place::at(0)],
+            _ => vec![Place::at(0), Place::at(SPACE)],
         };
         let mut copy = Self {
+            marks,
             tokens,
             goal,
             trimmed,
@@ -96,70 +81,55 @@ impl MarkedCopy {
 
     /// How many bytes of the text are written, those of an open mention not included.
     pub(crate) fn written(&self) -> usize {
-        let certain = self
-            .places
-            .iter()
-            .map(|place| place.mention.unwrap_or(place.at));
-        let at = match self.is_done() {
+        let before_mention = |place: &Place| place.mention.unwrap_or(place.at);
+        let certain = self.places.iter().map(before_mention).min();
+        self.in_text(match self.is_done() {
             true => self.goal.len(),
-            false => certain.min().unwrap_or(0),
-        };
-        self.in_text(at)
+            false => certain.unwrap_or(0),
+        })
+    }
+
+    /// What is put around mentions.
+    pub(crate) fn marks(&self) -> &LinkTokens {
+        &self.marks
     }
 
     /// Tokens that it may take to close a mention, with `[LK]` and `[_CONTINUE_]`.
     pub(crate) fn most_to_close(&self) -> usize {
-        self.marks()
-            .map_or(0, |marks| marks.close.most_tokens() + 2)
+        self.marks.close.most_tokens() + 2
     }
 
-    /// The tokens that may follow.
-    pub(crate) fn allowed(&self) -> Vec<u32> {
-        let Some(marks) = self.marks() else {
-            return Vec::new();
+    /// Takes a token that was chosen. Gives the mention, in bytes of the text, whose closing mark it
+    /// completes.
+    pub(crate) fn advance(&mut self, id: u32) -> Option<Range<usize>> {
+        let mut places = match self.tokens.is_text(id) {
+            true => self.places.clone(),
+            false => Vec::new(),
         };
-        let mut allowed = Vec::new();
-        let by_bytes = marks.by_bytes(&self.tokens);
-        self.spell(&self.places, by_bytes, 0, &mut allowed);
-        for place in &self.places {
-            if let Some(Mark::Token(id)) = self.mark_at(place) {
-                allowed.push(*id);
-            }
-        }
-        allowed
-    }
-
-    /// Takes a token that was allowed.
-    pub(crate) fn advance(&mut self, id: u32) -> Written {
-        let mut places = Vec::new();
-        let mut closed = None;
-        for place in &self.places {
-            if self.mark_at(place) == Some(&Mark::Token(id)) {
-                match place.mention {
-                    None => places.push(place.opened()),
-                    Some(_) => closed = Some(*place),
-                }
-            }
-        }
-        let mut spelt = self.places.clone();
         for &byte in self.tokens.bytes(id).unwrap_or_default() {
-            spelt = self.after(&spelt, byte);
+            let steps = places.iter().flat_map(|place| self.steps(place));
+            places = steps
+                .filter(|step| step.0 == byte)
+                .map(|step| step.1)
+                .collect();
         }
-        if self.tokens.is_text(id) {
-            closed = closed.or(spelt.iter().find(|place| self.is_closed(place)).copied());
-            places.extend(spelt);
-        }
-        let written = closed.and_then(|place| self.mention(place));
-        if let (Some(place), Some(_)) = (closed, written) {
-            places = vec![Place {
-                mention: None,
-                mark: 0,
-                ..place
-            }];
+        let is_mark = |place: &&Place| self.mark_at(place) == Some(&Mark::Token(id));
+        places.extend(
+            self.places
+                .iter()
+                .filter(is_mark)
+                .map(|place| place.marked()),
+        );
+        // Where a mark is text, a mention that may have ended has.
+        let closed = places
+            .iter()
+            .find_map(|place| Some((place.closed?, place.at)));
+        if let Some((_, at)) = closed {
+            places = vec![Place::at(at)];
         }
         self.places = places;
         self.pass_over();
-        written.unwrap_or(Written::More)
+        closed.map(|(start, end)| self.mention(start, end))
     }
 
     /// The next tokens of the tokenizer's own cut, at most `most`; none within a token of it.
@@ -172,98 +142,57 @@ impl MarkedCopy {
         rest.iter().take(most).map(|(_, id)| *id)
     }
 
-    fn marks(&self) -> Option<&LinkTokens> {
-        self.tokens.linking()
+    /// All tokens that texts are written with.
+    pub(super) fn words(&self) -> Words<'_> {
+        self.marks.words(&self.tokens)
     }
 
     /// The mark that may begin here.
-    fn mark_at(&self, place: &Place) -> Option<&Mark> {
-        let marks = self.marks()?;
+    pub(super) fn mark_at(&self, place: &Place) -> Option<&Mark> {
         if place.mark > 0 || !self.goal.is_char_boundary(place.at) {
             return None;
         }
-        let holds_more_than_space = |text: &str| !text.trim().is_empty();
-        match place.mention {
-            None => holds_more_than_space(&self.goal[place.at..]).then_some(&marks.open),
-            Some(start) => {
-                holds_more_than_space(&self.goal[start..place.at]).then_some(&marks.close)
-            }
-        }
+        let (mark, around) = match place.mention {
+            None => (&self.marks.open, &self.goal[place.at..]),
+            Some(start) => (&self.marks.close, &self.goal[start..place.at]),
+        };
+        let is_more_than_space = !around.trim().is_empty();
+        is_more_than_space.then_some(mark)
     }
 
-    /// The text of the mark that is being written.
-    fn mark_text(&self, place: &Place) -> &[u8] {
-        self.marks().map_or(&[], |marks| match place.mention {
-            None => marks.open.text(),
-            Some(_) => marks.close.text(),
-        })
-    }
-
-    /// Whether a closing mark that is text is complete.
-    fn is_closed(&self, place: &Place) -> bool {
-        place.mention.is_some() && place.mark > 0 && place.mark == self.mark_text(place).len()
-    }
-
-    /// Where each of the places leads with one more byte.
-    fn after(&self, places: &[Place], byte: u8) -> Vec<Place> {
-        let mut after = Vec::new();
-        for place in places {
-            if place.mark == 0 && self.goal.as_bytes().get(place.at) == Some(&byte) {
-                after.push(Place {
+    /// The bytes that may follow, and where they lead.
+    pub(super) fn steps(&self, place: &Place) -> impl Iterator<Item = (u8, Place)> {
+        let text = self.goal.as_bytes().get(place.at);
+        let text = text.filter(|_| place.mark == 0);
+        let text = text.map(|byte| {
+            (
+                *byte,
+                Place {
                     at: place.at + 1,
                     ..*place
-                });
-            }
-            let begins = place.mark > 0 || self.mark_at(place).is_some();
-            let mark = self.mark_text(place);
-            if begins && mark.get(place.mark) == Some(&byte) {
-                let more = Place {
-                    mark: place.mark + 1,
-                    ..*place
-                };
-                let opens = more.mark == mark.len() && place.mention.is_none();
-                after.push(if opens { more.opened() } else { more });
-            }
-        }
-        after
-    }
-
-    /// Collects the ids of `by_bytes` that can be written from `places` on. All of them agree with what
-    /// led there in their first `depth` bytes.
-    fn spell(&self, places: &[Place], by_bytes: &[u32], depth: usize, found: &mut Vec<u32>) {
-        let length = |id: &u32| self.tokens.bytes(*id).map_or(0, <[u8]>::len);
-        let whole = by_bytes.partition_point(|id| length(id) == depth);
-        if depth > 0 && !places.is_empty() {
-            found.extend(&by_bytes[..whole]);
-        }
-        let longer = &by_bytes[whole..];
-        if longer.is_empty() {
-            return;
-        }
-        for byte in self.next_bytes(places) {
-            let order = |id: &u32| self.tokens.bytes(*id).map(|bytes| bytes[depth]);
-            let from = longer.partition_point(|id| order(id) < Some(byte));
-            let to = longer.partition_point(|id| order(id) <= Some(byte));
-            if from < to {
-                let after = self.after(places, byte);
-                self.spell(&after, &longer[from..to], depth + 1, found);
-            }
-        }
-    }
-
-    /// The bytes that may follow, each once.
-    fn next_bytes(&self, places: &[Place]) -> Vec<u8> {
-        let each = places.iter().flat_map(|place| {
-            let text = self.goal.as_bytes().get(place.at);
-            let text = text.filter(|_| place.mark == 0);
-            let begins = place.mark > 0 || self.mark_at(place).is_some();
-            let mark = self.mark_text(place).get(place.mark);
-            text.into_iter().chain(mark.filter(|_| begins)).copied()
+                },
+            )
         });
-        let mut bytes: Vec<_> = each.collect();
-        bytes.sort_unstable();
-        bytes.dedup();
-        bytes
+        let begins = place.mark > 0 || self.mark_at(place).is_some();
+        let mark = match place.mention {
+            _ if !begins => &[],
+            None => self.marks.open.text(),
+            Some(_) => self.marks.close.text(),
+        };
+        let mark = mark.get(place.mark).map(|byte| {
+            let more = place.mark + 1;
+            match more == mark.len() {
+                true => (*byte, place.marked()),
+                false => (
+                    *byte,
+                    Place {
+                        mark: more,
+                        ..*place
+                    },
+                ),
+            }
+        });
+        text.into_iter().chain(mark)
     }
 
     /// Passes over characters that no token spells.
@@ -283,33 +212,21 @@ impl MarkedCopy {
 
     /// Whether a token can go on with the goal from this byte on.
     fn is_spelt(&self, at: usize) -> bool {
-        let Some(marks) = self.marks() else {
-            return false;
-        };
-        let mut fitting = marks.by_bytes(&self.tokens);
-        for (depth, byte) in self.goal.as_bytes()[at..].iter().enumerate() {
-            let order = |id: &u32| self.tokens.bytes(*id).and_then(|bytes| bytes.get(depth));
-            let from = fitting.partition_point(|id| order(id) < Some(byte));
-            let to = fitting.partition_point(|id| order(id) <= Some(byte));
-            fitting = &fitting[from..to];
-            match fitting.first().and_then(|id| self.tokens.bytes(*id)) {
-                None => return false,
-                Some(bytes) if bytes.len() == depth + 1 => return true,
-                Some(_) => {}
+        let mut words = self.words();
+        for byte in &self.goal.as_bytes()[at..] {
+            words = words.then(*byte);
+            if words.is_empty() || !words.whole().is_empty() {
+                break;
             }
         }
-        false
+        !words.whole().is_empty()
     }
 
-    /// A mention that ends here, without white space around it.
-    fn mention(&self, place: Place) -> Option<Written> {
-        let (start, end) = (place.mention?, place.at);
+    /// A mention between these bytes of the goal, without white space around it.
+    fn mention(&self, start: usize, end: usize) -> Range<usize> {
         let text = &self.goal[start..end];
         let before = text.len() - text.trim_start().len();
-        Some(Written::Mention {
-            start: self.in_text(start + before),
-            end: self.in_text(start + text.trim_end().len()),
-        })
+        self.in_text(start + before)..self.in_text(start + text.trim_end().len())
     }
 
     /// Where a byte of the goal stands in the text.
@@ -339,10 +256,21 @@ fn own_cut(core: &str, goal: &str, tokens: &Tokens) -> Result<Vec<(usize, u32)>,
 }
 
 impl Place {
-    /// The same with a mention that begins here.
-    fn opened(self) -> Self {
+    /// Outside of mentions.
+    fn at(at: usize) -> Self {
         Self {
-            mention: Some(self.at),
+            at,
+            mention: None,
+            closed: None,
+            mark: 0,
+        }
+    }
+
+    /// The same after the mark that may stand here.
+    fn marked(self) -> Self {
+        Self {
+            mention: self.mention.is_none().then_some(self.at),
+            closed: self.mention,
             mark: 0,
             ..self
         }

@@ -5,7 +5,9 @@
 //! follow is decided byte by byte from the text itself ([`MarkedCopy`]), so a mention's offsets are exact and
 //! the text is what it was.
 
+mod choice;
 mod copy;
+mod words;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 use crate::error::TokensError;
 use crate::tokens::Tokens;
 
-pub(crate) use copy::{MarkedCopy, Written};
+pub(crate) use copy::MarkedCopy;
+use words::Words;
 
 /// A mention that was marked, as soon as its embedding is there.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +107,20 @@ impl LinkTokens {
         is(&self.open) || is(&self.close) || id == self.link || id == self.go_on
     }
 
+    /// A character of a mark that is text for which there is no token. With one for each, any mark that is
+    /// begun can be ended.
+    pub(crate) fn unspelt(&self, tokens: &Tokens) -> Option<char> {
+        let marks = [&self.open, &self.close].map(|mark| String::from_utf8_lossy(mark.text()));
+        let mut characters = marks.iter().flat_map(|mark| mark.chars());
+        characters.find(|character| {
+            let spelling = character.to_string();
+            let word = spelling
+                .bytes()
+                .fold(self.words(tokens), |word, byte| word.then(byte));
+            word.whole().is_empty()
+        })
+    }
+
     /// The ids of a text as a mention of itself, up to `[LK]`.
     pub(crate) fn mention_of_itself(
         &self,
@@ -123,12 +140,14 @@ impl LinkTokens {
         Ok(ids)
     }
 
-    fn by_bytes(&self, tokens: &Tokens) -> &[u32] {
-        self.by_bytes.get_or_init(|| {
+    /// All tokens that texts are written with.
+    fn words<'a>(&'a self, tokens: &'a Tokens) -> Words<'a> {
+        let ids = self.by_bytes.get_or_init(|| {
             let ids = 0..tokens.ids();
             let mut ids: Vec<u32> = ids.filter(|&id| tokens.is_text(id)).collect();
             ids.sort_by_key(|&id| tokens.bytes(id));
             ids
-        })
+        });
+        Words::new(tokens, ids)
     }
 }

@@ -1,16 +1,20 @@
 //! A turn that links: it copies a text, and each mention that it marks is told with its embedding.
 
-use super::{Next, Rules, Sequence, Wanted};
+use std::ops::Range;
+use std::time::Instant;
+
+use super::{Next, Phase, Rules, Sequence, Wanted};
 use crate::embed::normalised;
 use crate::error::EngineError;
-use crate::linking::{Linking, MarkedCopy, Mention, Written};
+use crate::linking::{Linking, MarkedCopy, Mention};
 use crate::model::SequenceOutput;
+use crate::timeline::TurnPhase;
 use crate::token_log::SpanKind;
 use crate::turn::{Event, FinishReason};
 
 /// Tokens of the text that are forwarded before it is known whether a mark comes between them. The
-/// text is known, so most are right; a step over nine positions takes little longer than one over one.
-const LIKELY_TOKENS: usize = 8;
+/// text is known, so most are right, and a step over five positions takes little longer than one over one.
+const LIKELY_TOKENS: usize = 4;
 
 /// How far a linking turn is. It is in [`super::Phase::Prefill`] or [`super::Phase::Decode`] like any other.
 ///
@@ -21,7 +25,7 @@ pub(super) struct LinkState {
     /// Tokens of the log that are certain; those behind them are suspected.
     certain: usize,
     /// Where the `[LK]` stands whose state has not come yet, and the mention before it.
-    link: Option<(usize, Written)>,
+    link: Option<(usize, Range<usize>)>,
     ended: Option<FinishReason>,
 }
 
@@ -81,7 +85,7 @@ impl Sequence {
         rules: &Rules,
     ) -> Next {
         if let Some(hidden) = output.hidden.pop()
-            && let Some((_, Written::Mention { start, end })) = state.link.take()
+            && let Some((_, Range { start, end })) = state.link.take()
         {
             let embedding = normalised(hidden);
             self.emit(Event::Mention(Mention {
@@ -90,12 +94,16 @@ impl Sequence {
                 embedding,
             }));
         }
+        if !output.logits.is_empty() && matches!(self.phase, Phase::Prefill { .. }) {
+            self.phase = Phase::Decode;
+            self.timeline.begin(TurnPhase::Decode, Instant::now());
+        }
         for logits in output.logits {
             if state.ended.is_some() {
                 break;
             }
             let position = state.certain - 1;
-            let Some(id) = likeliest(&logits, &state.copy.allowed()) else {
+            let Some(id) = state.copy.choose(&logits) else {
                 return Next::Fail(EngineError::Logits { position });
             };
             if self.conversation.log.ids().get(state.certain) == Some(&id) {
@@ -108,7 +116,7 @@ impl Sequence {
             self.wrote(state, id, rules);
             break;
         }
-        match (state.ended, state.link) {
+        match (state.ended, &state.link) {
             (Some(reason), None) => Next::Finish(reason),
             _ => Next::GoOn,
         }
@@ -123,14 +131,11 @@ impl Sequence {
     /// What follows from the last certain token: after a mention `[LK]` and `[_CONTINUE_]`, and tokens
     /// that are likely to come next.
     fn wrote(&mut self, state: &mut LinkState, id: u32, rules: &Rules) {
-        let written = state.copy.advance(id);
-        let is_mention = written != Written::More;
-        let Some(marks) = rules.tokens.linking() else {
-            return;
-        };
-        if is_mention {
-            state.link = Some((state.certain, written));
-            self.write(state, marks.link, SpanKind::Retrieval);
+        let mention = state.copy.advance(id);
+        let is_mention = mention.is_some();
+        if let Some(mention) = mention {
+            state.link = Some((state.certain, mention));
+            self.write(state, state.copy.marks().link, SpanKind::Retrieval);
         }
         // The next token may be the end of a mention.
         let is_full = state.certain + state.copy.most_to_close() > rules.context;
@@ -139,7 +144,7 @@ impl Sequence {
             false => is_full.then_some(FinishReason::Length),
         };
         if state.ended.is_none() && is_mention {
-            self.write(state, marks.go_on, SpanKind::Generated);
+            self.write(state, state.copy.marks().go_on, SpanKind::Generated);
         }
         self.usage.completion_tokens = state.certain - self.usage.prompt_tokens;
         if state.ended.is_none() && self.conversation.log.len() == state.certain {
@@ -148,16 +153,4 @@ impl Sequence {
             self.conversation.log.extend(&likely, SpanKind::Generated);
         }
     }
-}
-
-/// The id with the highest logit, the lowest of several.
-fn likeliest(logits: &[f32], ids: &[u32]) -> Option<u32> {
-    let with_logit = |&id: &u32| Some((id, *logits.get(id as usize)?));
-    let finite = ids
-        .iter()
-        .filter_map(with_logit)
-        .filter(|(_, logit)| logit.is_finite());
-    finite
-        .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.cmp(a)))
-        .map(|(id, _)| id)
 }

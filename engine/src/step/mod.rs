@@ -153,10 +153,12 @@ impl StepLoop {
         let of_each = self.running.iter().zip(parts);
         let wanted: Vec<_> = of_each.map(|(s, &part)| s.wanted(part)).collect();
         let mut batch = Vec::new();
+        let began = Instant::now();
         for ((sequence, &part), wanted) in self.running.iter_mut().zip(parts).zip(&wanted) {
             if part == 0 {
                 continue;
             }
+            sequence.on_step(began);
             let Conversation { log, cache, .. } = &mut sequence.conversation;
             let new = cache.len()..cache.len() + part;
             batch.push(SequenceInput {
@@ -189,13 +191,14 @@ impl StepLoop {
                 return Next::Fail(EngineError::Retrieval("there is no retriever".into()));
             };
             // **Invariant:** a parked sequence holds no step back; the others go on without it.
-            sequence.park();
+            let asked = Instant::now();
+            sequence.park(asked);
             self.workers.search(Search {
                 retriever,
                 sequence: sequence.id,
                 query_embedding: normalised(state),
                 k: sequence.k(),
-                asked: Instant::now(),
+                asked,
             });
         }
         Next::GoOn

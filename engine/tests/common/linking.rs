@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::{Device, Tensor};
 use onegen_engine::{ChatMessage, Model, Role, SequenceInput, SpanKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
 use super::{Family, SMALL, load, write_json};
 
@@ -62,6 +63,7 @@ pub fn write_linking(family: Family, spelling: Spelling, seed: u64) -> TempDir {
         Spelling::TextMarks => sentence_piece(&tokenizer, true, false),
         Spelling::Letters => sentence_piece(&tokenizer, false, true),
     }
+    favour_marks(dir.path());
     write_json(
         dir.path(),
         "onegen.json",
@@ -156,6 +158,25 @@ fn sentence_piece(path: &Path, bytes: bool, marks: bool) {
     std::fs::write(path, Value::to_string(&tokenizer)).unwrap();
 }
 
+/// Makes the beginning of a mention likely: random weights would hardly ever find it likeliest of all.
+fn favour_marks(dir: &Path) {
+    let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
+    let favoured = [MARKS[0], "<", "\u{2581}<"].map(|token| tokenizer.token_to_id(token));
+    let weights = dir.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    let head = match tensors.contains_key("lm_head.weight") {
+        true => "lm_head.weight",
+        false => "model.embed_tokens.weight",
+    };
+    let mut rows: Vec<Vec<f32>> = tensors[head].to_vec2().unwrap();
+    for id in favoured.into_iter().flatten() {
+        rows[id as usize].iter_mut().for_each(|x| *x *= 6.0);
+    }
+    let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+    tensors.insert(head.to_owned(), rows);
+    candle_core::safetensors::save(&tensors, weights).unwrap();
+}
+
 /// A mention as it should be: its bytes, and the state at its `[LK]`.
 pub type Expected = (usize, usize, Vec<f32>);
 
@@ -171,6 +192,8 @@ enum Symbol {
 struct Reading {
     at: usize,
     mention: Option<usize>,
+    /// Within a mark.
+    marking: bool,
     spans: Vec<(usize, usize)>,
 }
 
@@ -216,7 +239,10 @@ impl Reader<'_> {
         }
         match symbols.get(mark.len()..) {
             Some(rest) => self.read(rest, marked, readings),
-            None => readings.push(marked),
+            None => {
+                marked.marking = true;
+                readings.push(marked);
+            }
         }
     }
 }
@@ -244,6 +270,12 @@ pub fn link_simply(model: &Model, text: &str) -> Vec<Expected> {
     let goal = format!(" {core}");
     let mut close = mark("</MENTION>");
     close.extend([Symbol::Token(link), Symbol::Token(go_on)]);
+    let mut own = Vec::new();
+    let mut at = goal.len();
+    for id in tokens.encode_plain(core).unwrap().into_iter().rev() {
+        at -= tokens.bytes(id).unwrap().len();
+        own.push((at, id));
+    }
     let reader = Reader {
         goal: &goal,
         open: mark("<MENTION>"),
@@ -297,18 +329,38 @@ pub fn link_simply(model: &Model, text: &str) -> Vec<Expected> {
                 return mentions;
             }
         }
-        let next = (0..model.config().vocab_size as u32)
-            .filter(|&id| tokens.spelling(id).is_some())
-            .filter(|&id| {
-                let mut longer = written.clone();
-                longer.extend(symbols(id));
-                !read(&longer).is_empty()
-            })
-            .max_by(|a, b| {
-                let logit = |id: &u32| output.logits[0][*id as usize];
-                logit(a).total_cmp(&logit(b)).then(b.cmp(a))
-            })
-            .unwrap();
+        let logit = |id: &u32| output.logits[0][*id as usize];
+        let order = |a: &u32, b: &u32| logit(a).total_cmp(&logit(b)).then(b.cmp(a));
+        let read_on = |id: u32| {
+            let mut longer = written.clone();
+            longer.extend(symbols(id));
+            read(&longer)
+        };
+        let vocabulary = 0..model.config().vocab_size as u32;
+        let spelt = vocabulary.filter(|&id| tokens.spelling(id).is_some());
+        let allowed: Vec<u32> = spelt.filter(|&id| !read_on(id).is_empty()).collect();
+        let now = read(&written);
+        let is_text = |id: u32| {
+            let goes_on =
+                |r: &Reading| !r.marking && now.iter().any(|now| now.mention == r.mention);
+            read_on(id).iter().any(goes_on)
+        };
+        let (text, marks): (Vec<u32>, Vec<u32>) = allowed.iter().partition(|&&id| is_text(id));
+        let likeliest = (0..output.logits[0].len() as u32).max_by(order).unwrap();
+        let next = if allowed.contains(&likeliest) {
+            likeliest
+        } else {
+            // Where the model expects another text, this one goes on as its tokenizer cuts it.
+            let own = own
+                .iter()
+                .find(|(at, id)| now.len() == 1 && now[0].at == *at && text.contains(id));
+            let text = own.map(|own| own.1).or(text.into_iter().max_by(order));
+            let is_outside = now.iter().all(|r| r.mention.is_none());
+            match text {
+                Some(text) if is_outside => text,
+                text => text.into_iter().chain(marks).max_by(order).unwrap(),
+            }
+        };
         written.extend(symbols(next));
         new = vec![next];
     }

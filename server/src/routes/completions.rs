@@ -111,7 +111,7 @@ fn validate(
     }
     let sampling = sampling(&request)?;
     let each = prompts.into_iter().map(|prompt| TextRequest {
-        owner: caller.owner.clone(),
+        caller: caller.clone(),
         prompt,
         sampling: sampling.clone(),
         retrieval: retrieval.clone(),
@@ -215,7 +215,8 @@ fn choice(
     }
 }
 
-fn sum(a: Usage, b: Usage) -> Usage {
+/// What both took together.
+pub(super) fn sum(a: Usage, b: Usage) -> Usage {
     let mut sum = a;
     sum.prompt_tokens += b.prompt_tokens;
     sum.completion_tokens += b.completion_tokens;
