@@ -160,6 +160,7 @@ fn main() -> Result<()> {
             let out = out.unwrap_or(Task::Linking.directory());
             export::export(&run.model, &vocabulary, &out)?;
             linking::gazetteer::write(&out.join("entities.jsonl"))?;
+            linking::evaluate::write_examples(&out.join("examples.jsonl"))?;
             println!("the model is in {}", out.display());
         }
         Command::Recipe {

@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::Course;
-use super::gazetteer;
+use super::gazetteer::{self, Listed};
 use super::text::{Mention, Text};
 use crate::batch::Batch;
 use crate::phrases::Wording;
@@ -90,6 +90,31 @@ pub fn evaluate(
     Ok(rows)
 }
 
+/// Writes the sentences written by hand as examples, one a line: text and mentions, offsets in
+/// characters. Returns how many.
+pub fn write_examples(path: &Path) -> Result<usize> {
+    let listed = gazetteer::entities()?;
+    let exam = Exam::written_over(listed.clone())?;
+    let mut lines = String::new();
+    for Text { text, mentions } in &exam.texts {
+        let characters = |bytes: usize| text[..bytes].chars().count();
+        let mentions: Vec<_> = mentions
+            .iter()
+            .map(|Mention { span, thing }| {
+                serde_json::json!({
+                    "start": characters(span.start),
+                    "end": characters(span.end),
+                    "id": listed[*thing].id,
+                })
+            })
+            .collect();
+        let line = serde_json::json!({ "text": text, "mentions": mentions });
+        lines.push_str(&format!("{line}\n"));
+    }
+    std::fs::write(path, lines).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(exam.texts.len())
+}
+
 impl Exam {
     /// Draws lessons until there are `pool` entities.
     fn draw(course: &Course<'_>, pool: usize) -> Self {
@@ -108,7 +133,10 @@ impl Exam {
 
     /// The sentences written by hand, over the entities that are shipped.
     fn written() -> Result<Self> {
-        let listed = gazetteer::entities()?;
+        Self::written_over(gazetteer::entities()?)
+    }
+
+    fn written_over(listed: Vec<Listed>) -> Result<Self> {
         let at: HashMap<&str, usize> = listed
             .iter()
             .enumerate()

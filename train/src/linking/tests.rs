@@ -272,7 +272,7 @@ fn a_tiny_model_learns_to_mark_and_to_find() -> Result<()> {
     run.train(&plan, &teacher, &teacher)?;
     let (language_after, retrieval_after) = exam(&run.model)?;
     assert!(
-        language_after < language - 1.0,
+        language_after < language - 0.5,
         "writing went from {language} to {language_after}"
     );
     assert!(
