@@ -288,14 +288,11 @@ fn evaluate_linking(
     }
     println!();
     for row in &rows {
-        for least in [0.3, 0.4, 0.5, 0.6, 0.7] {
-            let (right, other) = row.kept_at(least);
-            println!(
-                "{}: a least score of {least} keeps {:.1}% of the right links, and {:.1}% of those to others where the right entity is missing",
-                row.name(),
-                100.0 * right,
-                100.0 * other
-            );
+        for least in [0.6, 0.7, 0.75, 0.8, 0.85] {
+            let linked = row
+                .linked_above(least)
+                .map(|share| format!("{:.1}%", 100.0 * share));
+            println!("{}, min_score {least}: {}", row.name(), linked.join(" / "));
         }
     }
     Ok(())

@@ -51,8 +51,8 @@ pub struct Row {
     found: Counts,
     /// The same of names that other entities of the pool have too
     namesakes: Counts,
-    /// Cosines of the right entities, and of the nearest others
-    scores: (Vec<f32>, Vec<f32>),
+    /// Of every mention that was linked: its cosine and whether it is right
+    scores: Vec<(f32, bool)>,
 }
 
 /// Sits every exam with the model in `directory`; tells `on_wrong` of every text that was linked wrongly.
@@ -171,44 +171,45 @@ impl Exam {
             ..Row::default()
         };
         for text in &self.texts {
-            let linked = self.link(engine, &pool, text)?;
+            let (linked, scores) = self.link(engine, &pool, text)?;
             row.add(text, &linked);
+            let right = linked.iter().map(|mention| text.mentions.contains(mention));
+            row.scores.extend(scores.into_iter().zip(right));
             if linked != text.mentions {
                 on_wrong(&format!("{name}: {}", self.compared(text, &linked)));
             }
             for (mention, state) in text.mentions.iter().zip(states(model, vocabulary, text)?) {
-                let (best, score) = nearest(&pool, &state, None);
-                let (_, other) = nearest(&pool, &state, Some(mention.thing));
-                let right = best == mention.thing;
+                let right = nearest(&pool, &state).0 == mention.thing;
                 row.found.add(right);
                 let surface = text.text[mention.span.clone()].to_lowercase();
                 if called.get(&surface).is_some_and(|things| *things > 1) {
                     row.namesakes.add(right);
                 }
-                if right {
-                    row.scores.0.push(score);
-                }
-                row.scores.1.push(other);
             }
         }
-        row.scores.0.sort_by(f32::total_cmp);
-        row.scores.1.sort_by(f32::total_cmp);
         Ok(row)
     }
 
-    /// What the engine makes of a text.
-    fn link(&self, engine: &Engine, pool: &[Vec<f32>], text: &Text) -> Result<Vec<Mention>> {
+    /// What the engine makes of a text, and the cosine of each link.
+    fn link(
+        &self,
+        engine: &Engine,
+        pool: &[Vec<f32>],
+        text: &Text,
+    ) -> Result<(Vec<Mention>, Vec<f32>)> {
         let request = Request::linking("exam", &text.text, engine.model().tokens())?;
         let mut turn = block_on(engine.submit(request))
             .with_context(|| format!("{:?} was refused", text.text))?;
-        let mut mentions = Vec::new();
+        let (mut mentions, mut scores) = (Vec::new(), Vec::new());
         loop {
             match block_on(turn.next()).context("the engine stopped")? {
-                Event::Mention(mention) => mentions.push(Mention {
-                    span: mention.start..mention.end,
-                    thing: nearest(pool, &mention.embedding, None).0,
-                }),
-                Event::Finished(_) => return Ok(mentions),
+                Event::Mention(mention) => {
+                    let (thing, score) = nearest(pool, &mention.embedding);
+                    let span = mention.start..mention.end;
+                    mentions.push(Mention { span, thing });
+                    scores.push(score);
+                }
+                Event::Finished(_) => return Ok((mentions, scores)),
                 Event::Failed(error) => bail!("{:?} failed: {error}", text.text),
                 _ => {}
             }
@@ -292,11 +293,10 @@ fn states(model: &Model, vocabulary: &Vocabulary, text: &Text) -> Result<Vec<Vec
     Ok(model.embed_passages(&prefixes)?)
 }
 
-/// The entity whose embedding is nearest, `but` one, and its cosine.
-fn nearest(pool: &[Vec<f32>], state: &[f32], but: Option<usize>) -> (usize, f32) {
+/// The entity whose embedding is nearest, and its cosine.
+fn nearest(pool: &[Vec<f32>], state: &[f32]) -> (usize, f32) {
     let score = |entity: &[f32]| -> f32 { entity.iter().zip(state).map(|(a, b)| a * b).sum() };
     (0..pool.len())
-        .filter(|at| Some(*at) != but)
         .map(|at| (at, score(&pool[at])))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .unwrap_or((0, 0.0))
@@ -352,14 +352,15 @@ impl Row {
         &self.name
     }
 
-    /// What a least score does: the share of right links that it keeps and of links to others that it
-    /// would let through where the right entity is missing.
-    pub fn kept_at(&self, least: f32) -> (f64, f64) {
-        let above = |scores: &[f32]| {
-            scores.iter().filter(|score| **score >= least).count() as f64
-                / scores.len().max(1) as f64
+    /// Precision, recall and F1 of links with exact offsets, where those below a least score are dropped.
+    pub fn linked_above(&self, least: f32) -> [f64; 3] {
+        let kept = self.scores.iter().filter(|(score, _)| *score >= least);
+        let counts = Counts {
+            right: kept.clone().filter(|(_, right)| *right).count(),
+            given: kept.count(),
+            wanted: self.linked.wanted,
         };
-        (above(&self.scores.0), above(&self.scores.1))
+        [counts.precision(), counts.recall(), counts.f1()]
     }
 }
 
