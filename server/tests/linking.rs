@@ -454,7 +454,7 @@ async fn linking_that_takes_too_long_is_ended_with_an_error_also_in_a_stream() {
 }
 
 /// What the shipped linking model must reach: micro F1 of mentions with exact offsets and the right id.
-const LEAST_F1: f64 = 0.9;
+const LEAST_F1: f64 = 0.85;
 
 #[tokio::test]
 async fn the_shipped_linking_model_finds_and_links_what_stands_in_texts_it_has_not_seen() {

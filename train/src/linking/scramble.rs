@@ -1,6 +1,8 @@
 //! Sentences that nobody says: frames with other words in them, and words in any order with names between
 //! them. From frames alone a model learns where each has its names; from these, what a name looks like.
 
+use std::sync::LazyLock;
+
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -51,12 +53,8 @@ const WORDS: &str = "the a an this that these those his her its their our my you
 
 /// A plain word.
 fn word(rng: &mut impl Rng) -> &'static str {
-    let words: &[&str] = {
-        static WORDS_SPLIT: std::sync::LazyLock<Vec<&str>> =
-            std::sync::LazyLock::new(|| WORDS.split_whitespace().collect());
-        &WORDS_SPLIT
-    };
-    words.choose(rng).copied().unwrap_or("the")
+    static ALL: LazyLock<Vec<&str>> = LazyLock::new(|| WORDS.split_whitespace().collect());
+    ALL.choose(rng).copied().unwrap_or("the")
 }
 
 /// `frame` with words replaced and added; now and then words in no order at all.

@@ -47,13 +47,13 @@ impl<R: Rng> Things<'_, '_, R> {
             let Some(named) = kinds::named_by(kind, attribute) else {
                 let usual = usual(kind.name, attribute.key);
                 let word = usual.choose(self.world.rng).copied();
-                // Half are known words, so that a kind is read in them, and half are invented.
+                // Known words, so that a kind is read in them; the others are invented.
                 return match word.filter(|_| self.world.rng.random_bool(0.6)) {
                     Some(word) => vec![word.to_owned()],
                     None => vec![self.world.value(attribute)],
                 };
             };
-            // A town is a capital now and then, most rivers flow through one country.
+            // Countries share a language; a town is a capital only where a text makes it one.
             let names = match attribute.value {
                 Value::Places => self.world.rng.random_range(1..=4),
                 _ if attribute.key == "capital_of" => 0,
@@ -204,19 +204,14 @@ impl<R: Rng> Things<'_, '_, R> {
     fn add_called(&mut self, kind: &'static Kind, mut name: impl FnMut(&mut R) -> String) {
         for _ in 0..30 {
             let name = name(self.world.rng);
-            if !name.is_empty() && self.may_be_called(&name) {
+            if !name.is_empty() && self.world.allowed(&name) {
                 self.add_named(kind, name);
                 return;
             }
         }
     }
 
-    /// Names are of the split and none of the almanac's; a lesson may give one to several things.
-    fn may_be_called(&self, name: &str) -> bool {
-        self.world.allowed(name)
-    }
-
-    /// A name for a new thing of the kind; now and then one that a thing of another class has.
+    /// A name for a new thing of the kind that no other thing of the lesson has.
     fn fresh_name(&mut self, kind: &'static Kind) -> String {
         loop {
             let rng = &mut *self.world.rng;
@@ -266,7 +261,7 @@ impl<R: Rng> Things<'_, '_, R> {
                     }
                 },
             };
-            if self.may_be_called(&name) && self.all.iter().all(|other| other.name != name) {
+            if self.world.allowed(&name) && self.all.iter().all(|other| other.name != name) {
                 return name;
             }
         }
