@@ -188,15 +188,21 @@ async fn turns_that_are_cancelled_or_fail_end_in_an_error() {
         question("Hello!"),
         json!({"logit_bias": files.bias(false), "max_tokens": 3900, "stream": true}),
     );
-    for (limit, error) in [("600", "cancelled"), ("0.05", "request_timeout")] {
-        let (server, collector) = traced(&files, &["--request-timeout", limit]).await;
+    for (limits, error) in [
+        (&[][..], "cancelled"),
+        (&["--request-timeout", "0.05"], "request_timeout"),
+        (&["--drain-timeout", "0.01"], "shutting_down"),
+    ] {
+        let (server, collector) = traced(&files, limits).await;
         let mut response = server.send(&endless).await;
         match error {
-            "cancelled" => _ = response.chunk().await.unwrap(),
-            _ => while response.chunk().await.unwrap().is_some() {},
+            "request_timeout" => while response.chunk().await.unwrap().is_some() {},
+            _ => _ = response.chunk().await.unwrap(),
         }
-        drop(response);
+        // With it, the client goes away.
+        let kept = (error == "shutting_down").then_some(response);
         flushed(server).await;
+        drop(kept);
         let (root, inner) = family(&collector);
         assert_eq!(
             (root.status, &root.attributes["error.type"]),
