@@ -15,6 +15,8 @@ const CURRENT = "onegen.current";
 const KEEP_MS = 500;
 /** Without one the same answer would come again. */
 const AGAIN_TEMPERATURE = 0.7;
+/** A longer answer is told of, not read out: who wants to hear it goes to it. */
+const SPOKEN_WORDS = 150;
 /** Only the model that comes with onegen is known to have read about these. */
 const EXAMPLES = {
   almanac: [
@@ -264,7 +266,9 @@ function spoken(turn, view) {
   if (turn.state === "failed") return turn.error;
   if (turn.state === "stopped") return "Stopped.";
   const read = store.retrievals(turn).map(({ passages: [passage] }) => passage.title || passage.id);
-  return [view.markdown.plain().trim(), read.length ? `Read: ${read.join(", ")}.` : ""].join(" ");
+  const text = view.markdown.plain().trim();
+  const words = text.split(/\s+/).length;
+  return [words > SPOKEN_WORDS ? `An answer of ${count(words, "word")}.` : text, read.length ? `Read: ${read.join(", ")}.` : ""].join(" ");
 }
 
 // Around it.
