@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use axum::http::HeaderValue;
+use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
 
 use crate::access::Access;
+use crate::client_address::ProxyConfig;
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
@@ -19,10 +21,12 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
 use crate::tls::Tls;
+use crate::traces::{RequestTrace, Traces};
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) access: Access,
+    pub(crate) proxies: ProxyConfig,
     pub(crate) engine: Engine,
     pub(crate) embedding: Embedding,
     pub(crate) collections: Collections,
@@ -33,6 +37,7 @@ pub struct App {
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Option<Traces>,
     draining: AtomicBool,
 }
 
@@ -55,6 +60,7 @@ impl App {
         // Before the model: a mistake in it should not show only after minutes.
         let access = Access::open(&config.access)?;
         let tls = Tls::open(&config.listen)?;
+        let traces = Traces::open(&config.traces)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -79,10 +85,17 @@ impl App {
             other => other.into(),
         })?;
         let transcripts = conversations_dir.join("transcripts");
-        let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
+        let forgets = engine.clone();
+        let forget = move |id| {
+            // Said, and not waited for. A turn that is under way puts its conversation back at its end.
+            let _ = forgets.delete(&id).now_or_never();
+        };
+        let capacity = config.limits.max_conversations;
+        let conversations = Conversations::open(&transcripts, capacity, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let app = Self {
             access,
+            proxies: config.proxies.clone(),
             embedding: Embedding::new(engine.model().clone()),
             engine,
             collections,
@@ -97,6 +110,7 @@ impl App {
             limits: Limits::new(config.traffic.clone()),
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
+            traces,
             draining: AtomicBool::new(false),
         };
         app.forget_what_is_gone();
@@ -116,6 +130,11 @@ impl App {
     /// What can be retrieved from.
     pub fn collections(&self) -> &Collections {
         &self.collections
+    }
+
+    /// Where traces go and how, for the start; secrets are left out. `None` where there are none.
+    pub fn traces(&self) -> Option<String> {
+        self.traces.as_ref().map(ToString::to_string)
     }
 
     /// Reads again what may change while the server runs: the API keys, the certificate, the indexes. What
@@ -162,9 +181,12 @@ impl App {
 }
 
 impl ServedModel {
-    /// Fails for a name that is not this model's.
+    /// Fails for a name that is not this model's; notes the other in the request's trace.
     pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
         if name == self.name || name == self.directory_name {
+            if let Some(trace) = RequestTrace::current() {
+                trace.set("gen_ai.request.model", name);
+            }
             return Ok(());
         }
         Err(ApiError::ModelNotFound {

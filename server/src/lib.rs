@@ -12,6 +12,7 @@ mod access;
 mod app;
 mod blocking;
 mod citations;
+mod client_address;
 mod collections;
 mod config;
 mod config_file;
@@ -40,12 +41,14 @@ mod serve;
 mod streams;
 mod terminal;
 mod tls;
+mod traces;
 mod transcript_files;
 mod turn;
 mod unsupported;
 
 pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
+pub use client_address::{ForwardedHeader, ProxyConfig};
 pub use collections::{Collection, Collections};
 pub use config::{
     AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,
@@ -57,3 +60,4 @@ pub use openapi::openapi;
 pub use serve::serve;
 pub use terminal::{ChatConfig, chat};
 pub use tls::TlsError;
+pub use traces::{TraceConfig, TraceConfigError};

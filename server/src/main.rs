@@ -157,6 +157,9 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
         app.context_tokens(),
         started.elapsed().as_secs_f64(),
     ));
+    if let Some(traces) = app.traces() {
+        say(format_args!("{traces}"));
+    }
     say(format_args!(
         "serving on {url}; try\n\n{}\n",
         example(&url, app.model_name())

@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{Files, Server, chunks, content, envelope, question, with};
 use futures::future::join_all;
-use onegen_server::{NewKey, Scope};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 

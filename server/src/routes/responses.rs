@@ -105,7 +105,7 @@ fn turn_request(
     }
     let default = SamplingParams::default();
     Ok(TurnRequest {
-        owner: caller.owner.clone(),
+        caller: caller.clone(),
         conversation,
         messages,
         sampling: SamplingParams {
