@@ -1,7 +1,8 @@
 // One question and its answer, drawn while it comes.
 
 import { button, icon, make, say } from "./dom.js";
-import { Markdown, copier } from "./markdown.js";
+import { copier } from "./drawing.js";
+import { Markdown } from "./markdown.js";
 import { alsoFound, passageCard } from "./passages.js";
 import { receipt } from "./receipt.js";
 import { retrievals, text } from "./store.js";
@@ -49,6 +50,7 @@ export class TurnView {
   /** The turn begins again, or is another one now. */
   reset() {
     this.marks = [];
+    this.markdown.draw("");
     this.draw();
   }
 
