@@ -73,8 +73,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
-        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(from_fn_with_state(app.clone(), traces::trace))
+        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(from_fn_with_state(app.clone(), count_response))
         .layer(

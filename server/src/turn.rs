@@ -398,6 +398,7 @@ impl LiveTurn {
         let deadline = self.app.limits.deadline(self.received);
         let event = tokio::select! {
             biased;
+            () = self.app.is_cut_off() => Err(ApiError::ShuttingDown),
             () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
             () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
             event = turn.next() => Ok(event),
