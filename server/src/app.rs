@@ -200,7 +200,7 @@ impl ServedModel {
     pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
         if name == self.name || name == self.directory_name {
             if let Some(trace) = RequestTrace::current() {
-                trace.set("gen_ai.request.model", name);
+                trace.set("gen_ai.request.model", name.to_owned());
             }
             return Ok(());
         }

@@ -29,20 +29,9 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
     drain_timeout: Duration,
 ) -> io::Result<()> {
-    let exporting = app.traces.is_some().then(|| {
-        let app = app.clone();
-        tokio::spawn(async move {
-            if let Some(traces) = &app.traces {
-                traces.export().await;
-            }
-        })
-    });
     let served = listen(listener, app.clone(), stop, drain_timeout).await;
     if let Some(traces) = &app.traces {
         traces.flush().await;
-    }
-    if let Some(exporting) = exporting {
-        exporting.abort();
     }
     served
 }
