@@ -21,6 +21,11 @@ pub(crate) fn inputs() -> RefOr<Schema> {
     one_or_up_to(2048, None)
 }
 
+/// Of `input` for linking.
+pub(crate) fn linked() -> RefOr<Schema> {
+    one_or_up_to(128, None)
+}
+
 fn one_or_up_to(most: usize, pattern: Option<&str>) -> RefOr<Schema> {
     let text = || {
         ObjectBuilder::new()

@@ -26,8 +26,8 @@ mod forgetting;
 mod indexing;
 mod items;
 mod json;
-mod json_log;
 mod limits;
+mod linking;
 mod messages;
 mod metrics;
 mod openapi;
@@ -55,7 +55,6 @@ pub use config::{
     StreamConfig, TrafficConfig,
 };
 pub use config_file::{ConfigError, Configuration};
-pub use json_log::JsonLog;
 pub use openapi::openapi;
 pub use serve::serve;
 pub use terminal::{ChatConfig, chat};

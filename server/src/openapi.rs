@@ -27,6 +27,7 @@ use crate::routes;
         routes::documents::delete,
         routes::vector_stores::search,
         routes::embeddings::embed,
+        routes::entities::link,
         routes::completions::complete,
         routes::responses::create,
         routes::stream::resume,
@@ -37,7 +38,11 @@ use crate::routes;
         routes::health::readyz,
         routes::metrics::metrics,
     ),
-    components(schemas(onegen_proto::ChatStreamEvent, onegen_proto::ResponseEvent)),
+    components(schemas(
+        onegen_proto::ChatStreamEvent,
+        onegen_proto::ResponseEvent,
+        onegen_proto::LinkEntitiesEvent,
+    )),
     tags(
         (name = "chat", description = "Conversations with the model"),
         (name = "completions", description = "Plain text, gone on with"),
@@ -45,6 +50,7 @@ use crate::routes;
         (name = "conversations", description = "What the server remembers of them"),
         (name = "documents", description = "What can be retrieved, changed while it is served"),
         (name = "embeddings", description = "Texts as vectors"),
+        (name = "entities", description = "Mentions in texts, by models that link them"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     ),

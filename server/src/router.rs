@@ -23,8 +23,8 @@ use crate::metrics::count as count_response;
 use crate::openapi::openapi;
 use crate::page;
 use crate::routes::{
-    admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
-    responses, stream, vector_stores,
+    admin, chat, completions, conversations, documents, embeddings, entities, health, metrics,
+    models, responses, stream, vector_stores,
 };
 use crate::traces;
 
@@ -60,6 +60,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(completions::complete))
         .route("/v1/responses", post(responses::create))
         .route("/v1/embeddings", post(embeddings::embed))
+        .route("/v1/entities/link", post(entities::link))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
         .route("/v1/admin/reload", post(admin::reload))
@@ -72,8 +73,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
-        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(from_fn_with_state(app.clone(), traces::trace))
+        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(from_fn_with_state(app.clone(), count_response))
         .layer(

@@ -263,6 +263,7 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
+            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let transcript = Transcript {
@@ -306,6 +307,7 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
+            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let turn =
@@ -327,7 +329,7 @@ async fn encode(
 }
 
 /// Waits for a deadline, if there is one.
-async fn until(deadline: Option<Instant>) {
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
@@ -396,6 +398,7 @@ impl LiveTurn {
         let deadline = self.app.limits.deadline(self.received);
         let event = tokio::select! {
             biased;
+            () = self.app.is_cut_off() => Err(ApiError::ShuttingDown),
             () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
             () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
             event = turn.next() => Ok(event),
@@ -419,6 +422,11 @@ impl LiveTurn {
                     trace.retrieved(&receipt);
                 }
                 TurnEvent::Retrieval(receipt)
+            }
+            // Only of turns that link, which are not started here.
+            Event::Mention(_) => {
+                let what = "a mention in an answer".to_owned();
+                TurnEvent::Failed(ApiError::Internal(what))
             }
             Event::Finished(summary) => {
                 self.observation.finished(&summary);
