@@ -17,8 +17,10 @@ mod errors;
 mod health;
 mod models;
 mod receipts;
+mod response_text;
 mod responses;
 mod server_sent_event;
+mod stored_responses;
 mod texts;
 mod usage;
 mod vector_stores;
@@ -38,8 +40,9 @@ pub use completions::{
 };
 pub use conversations::{
     Conversation, ConversationExtension, ConversationItem, ConversationItemList,
-    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ItemOrder,
-    ListItems, MessageItem, NewItem, RebuiltConversation, RetrievalItem,
+    CreateConversationRequest, CreateItemsRequest, DeletedConversation, ForkRequest,
+    ItemAnnotation, ItemContent, ItemOrder, ListItems, MessageItem, NewItem, RebuiltConversation,
+    RetrievalItem, UpdateConversationRequest,
 };
 pub use documents::{
     DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,
@@ -53,6 +56,7 @@ pub use errors::{ErrorBody, ErrorEnvelope};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
+pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
     FileSearchResult, FileSearchTool, IncompleteDetails, InputItem, InputTokensDetails, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
@@ -60,6 +64,7 @@ pub use responses::{
     ResponseUsage,
 };
 pub use server_sent_event::ServerSentEvent;
+pub use stored_responses::{DeletedResponse, GetResponse};
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
     RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,

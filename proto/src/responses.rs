@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ConversationReference, ErrorBody, ItemAnnotation, NewItem, RankingOptions, Receipt,
-    RetrievalOptions,
+    ResponseText, RetrievalOptions,
 };
 
 /// A response to create. Fields that nobody knows are ignored; a field of OpenAI's that is not listed
@@ -31,7 +31,8 @@ pub struct ResponseRequest {
     /// The conversation to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationReference>,
-    /// The response to go on after, which must be its conversation's latest. Not with `conversation`.
+    /// The stored response to go on after. Where its conversation has gone on meanwhile, this makes a
+    /// new one, a copy up to there. Not with `conversation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_response_id: Option<String>,
     /// Nothing, or one `file_search`: it says what is searched. Whether to search is the model's to
@@ -64,6 +65,13 @@ pub struct ResponseRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f32>,
+    /// What the text must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<ResponseText>,
+    /// Whether the response can be asked for again, and gone on after. Default true; false leaves
+    /// nothing behind, but in a `conversation` that is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<bool>,
     /// Given back as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
@@ -167,6 +175,11 @@ pub struct ResponseObject {
     pub tool_choice: Value,
     /// As it was asked.
     pub tools: Vec<FileSearchTool>,
+    /// As it was asked, or a text of any form.
+    #[serde(default)]
+    pub text: ResponseText,
+    /// Whether it can be asked for again.
+    pub store: bool,
     /// As it was asked.
     pub metadata: BTreeMap<String, String>,
     /// What it used, in tokens. None before it is complete.

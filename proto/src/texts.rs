@@ -48,6 +48,11 @@ pub(crate) fn rankers() -> RefOr<Schema> {
     )
 }
 
+/// Of `text.verbosity` in a response.
+pub(crate) fn verbosities() -> RefOr<Schema> {
+    few(Type::String, [Some("medium".into()), None])
+}
+
 /// Some values of a type, or null.
 fn few<const N: usize>(kind: Type, values: [Option<Value>; N]) -> RefOr<Schema> {
     let kinds = SchemaType::Array(vec![kind, Type::Null]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -25,18 +25,39 @@ impl FromRequest<Arc<App>> for JsonBody {
                 return Err(ApiError::NotJson(essence.to_owned()));
             }
         }
-        let body = Bytes::from_request(request, app)
-            .await
-            .map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
-                    limit_bytes: app.limits.body_bytes(),
-                },
-                _ => ApiError::UnreadableBody(rejection.body_text()),
-            })?;
+        let body = read(request, app).await?;
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(ApiError::MalformedJson)
     }
+}
+
+/// The same, or no body at all.
+pub(crate) struct OptionalJsonBody(pub(crate) Option<Value>);
+
+impl FromRequest<Arc<App>> for OptionalJsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read(Request::from_parts(parts.clone(), body), app).await?;
+        if body.is_empty() {
+            return Ok(Self(None));
+        }
+        let again = Request::from_parts(parts, Body::from(body));
+        let JsonBody(value) = JsonBody::from_request(again, app).await?;
+        Ok(Self(Some(value)))
+    }
+}
+
+async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, ApiError> {
+    let body = Bytes::from_request(request, app).await;
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
+            limit_bytes: app.limits.body_bytes(),
+        },
+        _ => ApiError::UnreadableBody(rejection.body_text()),
+    })
 }
 
 /// Gives a JSON value its type.
@@ -71,12 +92,14 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
 
 /// Fields of requests that are objects, and those that are lists of objects.
 const OBJECTS: &[&str] = &[
+    "format",
     "json_schema",
     "ranking_options",
     "response_format",
     "retrieval",
     "stream_options",
     "structured_outputs",
+    "text",
 ];
 const LISTS_OF_OBJECTS: &[&str] = &["documents", "items", "messages", "tools"];
 

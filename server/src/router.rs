@@ -34,11 +34,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/conversations", post(conversations::create))
         .route(
             "/v1/conversations/{id}",
-            get(conversations::get).delete(conversations::delete),
+            get(conversations::get)
+                .post(conversations::update)
+                .delete(conversations::delete),
         )
         .route(
             "/v1/conversations/{id}/items",
-            get(conversations::list_items),
+            get(conversations::list_items).post(conversations::create_items),
+        )
+        .route(
+            "/v1/conversations/{id}/items/{item}",
+            get(conversations::get_item),
         )
         .route("/v1/conversations/{id}/fork", post(conversations::fork))
         .route(
@@ -56,6 +62,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
         .route("/v1/completions", post(completions::complete))
         .route("/v1/responses", post(responses::create))
+        .route(
+            "/v1/responses/{id}",
+            get(responses::get).delete(responses::delete),
+        )
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(responses::list_input_items),
+        )
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))

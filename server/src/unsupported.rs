@@ -20,11 +20,9 @@ enum Neutral {
     Empty,
     /// `["text"]`.
     TextOnly,
-    /// `{"format": {"type": "text"}}`, or less.
-    PlainText,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, PlainText, TextOnly, Word};
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
@@ -90,12 +88,12 @@ const OF_RESPONSES: &[(&str, Neutral)] = &[
     ("prompt", Nothing),
     ("reasoning", Empty),
     ("resumable", Flag(false)),
-    // Conversations are kept, and deleted by their id.
-    ("store", Flag(true)),
-    ("text", PlainText),
     ("top_logprobs", Number(0.0)),
     ("truncation", Word(&["disabled"])),
 ];
+
+/// Of its `text`.
+const OF_TEXT: &[(&str, Neutral)] = &[("verbosity", Word(&["medium"]))];
 
 const OF_MESSAGES: &[(&str, Neutral)] = &[
     ("audio", Nothing),
@@ -132,7 +130,11 @@ pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiEr
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
 pub(crate) fn refuse_unsupported_in_response(body: &Value) -> Result<(), ApiError> {
-    refuse(body, OF_RESPONSES, "")
+    refuse(body, OF_RESPONSES, "")?;
+    match body.get("text") {
+        Some(text) => refuse(text, OF_TEXT, "text."),
+        None => Ok(()),
+    }
 }
 
 fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
@@ -163,10 +165,6 @@ impl Neutral {
                 Value::Array(items) => items.is_empty(),
                 Value::Object(fields) => fields.is_empty(),
                 _ => false,
-            },
-            Self::PlainText => match &value["format"] {
-                Value::Null => true,
-                format => format["type"] == "text",
             },
             Self::TextOnly => value
                 .as_array()

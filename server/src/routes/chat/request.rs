@@ -76,6 +76,8 @@ pub(super) fn validate(
     let turn = TurnRequest {
         owner: caller.owner.clone(),
         conversation,
+        after: None,
+        kept: true,
         messages: messages(request.messages)?,
         sampling,
         constraint,
