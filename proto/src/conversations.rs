@@ -54,7 +54,7 @@ pub struct ForkRequest {
 pub struct NewItem {
     /// `message`, or left out; nothing else is supported.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schema(example = "message")]
+    #[schema(schema_with = crate::texts::message)]
     pub kind: Option<String>,
     /// Who said it.
     pub role: Role,

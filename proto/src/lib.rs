@@ -14,6 +14,7 @@ mod conversations;
 mod documents;
 mod embeddings;
 mod errors;
+mod filters;
 mod health;
 mod models;
 mod receipts;
@@ -31,9 +32,9 @@ pub use chat::{
     ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,
     ChunkExtension, CompletionExtension, Content, ContentPart, ConversationReference, Delta,
     FinishReason, JsonSchemaFormat, Logprobs, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata,
-    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseFormatType, ResponseMessage,
-    RetrievalOptions, Role, Stop, StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob,
-    TopLogprob, UiMessageMetadata, UiMessagePart, UrlCitation,
+    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseMessage, RetrievalOptions, Role, Stop,
+    StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob, TopLogprob, UiMessageMetadata,
+    UiMessagePart, UrlCitation,
 };
 pub use completions::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,
@@ -53,6 +54,11 @@ pub use embeddings::{
     InputType,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
+pub use filters::{
+    CombinationType, CombinedFilter, EqualityFilter, EqualityType, FilterBound, FilterValue,
+    MembershipFilter, MembershipType, MetadataFilter, NegatedFilter, NegationType, OrderFilter,
+    OrderType,
+};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};

@@ -40,9 +40,10 @@ pub struct ResponseRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 1)]
     pub tools: Option<Vec<FileSearchTool>>,
-    /// `auto`, `none` (no retrieval) or `required` (the answer begins with one).
+    /// `auto`, `none` (no retrieval), or `required` or `{"type": "file_search"}` (the answer begins with
+    /// one). `retrieval` goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "auto")]
+    #[schema(schema_with = crate::texts::tool_choices)]
     pub tool_choice: Option<Value>,
     /// What `file_search` cannot say, in this server's own words; goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +107,7 @@ pub enum InputItem {
     Other {
         /// Its type; only `file_search_call` is let through.
         #[serde(rename = "type")]
+        #[schema(schema_with = crate::texts::file_search_call)]
         kind: String,
     },
 }
@@ -115,15 +117,15 @@ pub enum InputItem {
 pub struct FileSearchTool {
     /// `file_search`; nothing else is supported.
     #[serde(rename = "type")]
-    #[schema(example = "file_search")]
+    #[schema(schema_with = crate::texts::file_search)]
     pub kind: String,
     /// The collection, by its name: exactly one.
     #[serde(default)]
-    #[schema(min_items = 1, max_items = 1, example = json!(["default"]))]
+    #[schema(required, min_items = 1, max_items = 1, example = json!(["default"]))]
     pub vector_store_ids: Vec<String>,
     /// What the metadata of passages must be, as in `retrieval.filter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::MetadataFilter>)]
     pub filters: Option<Value>,
     /// How many passages are reported; the first is read. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,7 +173,7 @@ pub struct ResponseObject {
     /// As it was asked, or the default.
     pub top_p: f32,
     /// As it was asked, or `auto`.
-    #[schema(value_type = String, example = "auto")]
+    #[schema(schema_with = crate::texts::tool_choices)]
     pub tool_choice: Value,
     /// As it was asked.
     pub tools: Vec<FileSearchTool>,

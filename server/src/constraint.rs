@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use onegen_engine::{Constraint, ConstraintError, Grammar};
 use onegen_proto::{
-    ChatCompletionRequest, ResponseFormat, ResponseFormatType, ResponseText, StructuredOutputs,
-    TextFormat,
+    ChatCompletionRequest, ResponseFormat, ResponseText, StructuredOutputs, TextFormat,
 };
 use serde_json::{Value, json};
 
@@ -75,18 +74,15 @@ impl AskedConstraint {
 }
 
 fn of_format(format: &ResponseFormat) -> Result<Option<AskedConstraint>, ApiError> {
-    let asked = match (format.kind, &format.json_schema) {
-        (ResponseFormatType::Text, _) => return Ok(None),
-        (ResponseFormatType::JsonObject, _) => AskedConstraint::any_object("response_format"),
-        (ResponseFormatType::JsonSchema, Some(schema)) => AskedConstraint::new(
-            "response_format.json_schema.schema",
-            Constraint::JsonSchema(schema.schema.clone()),
-        ),
-        (ResponseFormatType::JsonSchema, None) => {
-            return Err(ApiError::invalid(
-                "response_format.json_schema",
-                "is missing; json_schema needs {\"name\", \"schema\"}",
-            ));
+    const SCHEMA: &str = "response_format.json_schema.schema";
+    let asked = match format {
+        ResponseFormat::Text => return Ok(None),
+        ResponseFormat::JsonObject => AskedConstraint::any_object("response_format"),
+        ResponseFormat::JsonSchema { json_schema } if json_schema.schema.is_null() => {
+            return Err(ApiError::invalid(SCHEMA, "is missing"));
+        }
+        ResponseFormat::JsonSchema { json_schema } => {
+            AskedConstraint::new(SCHEMA, Constraint::JsonSchema(json_schema.schema.clone()))
         }
     };
     Ok(Some(asked))

@@ -64,8 +64,9 @@ async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, ApiError> {
 ///
 /// # Errors
 /// [`ApiError::Invalid`] names the field, as `messages[0].content`.
-pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+pub(crate) fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
     check_objects("body", "", &value)?;
+    make_whole(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {
@@ -90,6 +91,36 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     })
 }
 
+/// Fields whose contents are not the server's to change.
+const VERBATIM: &[&str] = &["filter", "filters", "json", "metadata", "schema"];
+
+/// Makes integers of numbers such as `3.0`, which to JSON are the same.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0);
+            // Not the ends themselves, to which other numbers are rounded.
+            match whole {
+                Some(float) if (0.0..18_446_744_073_709_551_616.0).contains(&float) => {
+                    *value = (float as u64).into();
+                }
+                Some(float) if float < 0.0 && float > -9_223_372_036_854_775_808.0 => {
+                    *value = (float as i64).into();
+                }
+                _ => {}
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(fields) => {
+            let fields = fields.iter_mut();
+            fields
+                .filter(|(name, _)| !VERBATIM.contains(&name.as_str()))
+                .for_each(|(_, value)| make_whole(value));
+        }
+        _ => {}
+    }
+}
+
 /// Fields of requests that are objects, and those that are lists of objects.
 const OBJECTS: &[&str] = &[
     "format",
@@ -112,8 +143,8 @@ fn check_objects(name: &str, path: &str, value: &Value) -> Result<(), ApiError> 
     for (field, value) in fields {
         let name = format!("{path}{field}");
         // What a schema holds is not a request's.
-        let is_object = field == "schema" || OBJECTS.contains(&field.as_str());
-        if is_object && value.is_array() {
+        let is_schema = !path.is_empty() && field == "schema" && !value.is_object();
+        if is_schema || OBJECTS.contains(&field.as_str()) && value.is_array() {
             return Err(ApiError::invalid(name, "expected a JSON object"));
         }
         if OBJECTS.contains(&field.as_str()) && value.is_object() {
@@ -177,6 +208,22 @@ mod tests {
             assert_eq!(fault(body).0, at);
         }
         assert_eq!(fault(json!(["m", []])).0, "body");
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let body = json!({
+            "model": "m", "messages": [], "seed": -3.0, "max_tokens": 2.0, "temperature": 1.0,
+            "retrieval": {"k": 5e0, "filter": {"value": 2.0}},
+        });
+        let request: ChatCompletionRequest = typed(body.clone()).unwrap();
+        assert_eq!((request.seed, request.max_tokens), (Some(-3), Some(2)));
+        let retrieval = request.retrieval.unwrap();
+        assert_eq!(retrieval.k, Some(5));
+        assert_eq!(retrieval.filter, Some(json!({"value": 2.0})));
+        let mut broken = body;
+        broken["max_tokens"] = json!(2.5);
+        assert_eq!(fault(broken).0, "max_tokens");
     }
 
     #[test]

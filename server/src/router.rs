@@ -16,6 +16,7 @@ use tracing::{Level, Span, field};
 
 use crate::access;
 use crate::app::App;
+use crate::docs;
 use crate::errors::ApiError;
 use crate::limits;
 use crate::openapi::openapi;
@@ -79,6 +80,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { Json(openapi()) }))
         .merge(page::routes())
+        .merge(docs::routes())
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))

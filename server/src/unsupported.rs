@@ -5,7 +5,7 @@
 //! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
 //! nobody knows.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::errors::ApiError;
 
@@ -137,6 +137,29 @@ pub(crate) fn refuse_unsupported_in_response(body: &Value) -> Result<(), ApiErro
     }
 }
 
+/// The same in JSON Schema: which values of these fields a type allows.
+pub(crate) fn neutral_fields() -> impl Iterator<Item = (&'static str, Value)> {
+    let of_types = [
+        ("ChatCompletionRequest", OF_REQUESTS),
+        ("RequestMessage", OF_MESSAGES),
+        ("CompletionRequest", OF_REQUESTS),
+        ("CompletionRequest", OF_COMPLETIONS),
+        ("ResponseRequest", OF_RESPONSES),
+    ];
+    of_types.into_iter().map(|(kind, fields)| {
+        let fields = fields
+            .iter()
+            .map(|(field, neutral)| ((*field).to_owned(), neutral.schema()));
+        let description =
+            "Fields of other servers that are refused, unless their value asks for nothing.";
+        let properties: Map<_, _> = fields.collect();
+        (
+            kind,
+            json!({"description": description, "properties": properties}),
+        )
+    })
+}
+
 fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
     let asking = fields.iter().find(|(field, neutral)| {
         let value = object.get(field);
@@ -151,6 +174,27 @@ fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), 
 }
 
 impl Neutral {
+    /// The values that ask for nothing.
+    fn schema(&self) -> Value {
+        let nothing = json!({"type": "null"});
+        match self {
+            Self::Nothing => nothing,
+            Self::Any => json!({}),
+            Self::Number(number) => json!({"enum": [number, null]}),
+            Self::Flag(flag) => json!({"enum": [flag, null]}),
+            Self::Word(words) => {
+                let words = words.iter().map(|word| Value::from(*word));
+                json!({"enum": words.chain([Value::Null]).collect::<Vec<_>>()})
+            }
+            Self::Empty => json!({"anyOf": [
+                nothing, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0},
+            ]}),
+            Self::TextOnly => json!({"anyOf": [
+                nothing, {"type": "array", "items": {"const": "text"}},
+            ]}),
+        }
+    }
+
     fn holds(&self, value: &Value) -> bool {
         if value.is_null() {
             return true;
@@ -175,8 +219,6 @@ impl Neutral {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refused(body: Value) -> Option<String> {

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use onegen_engine::ConversationId;
 use onegen_proto::{Conversation, ErrorEnvelope, ForkRequest, RebuiltConversation};
+use serde_json::Value;
 
 use crate::access::Caller;
 use crate::app::App;
@@ -41,7 +42,10 @@ pub(crate) async fn fork(
     PathParam(id): PathParam,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<Conversation>, ApiError> {
-    let request: Option<ForkRequest> = body.map(typed).transpose()?;
+    let request: Option<ForkRequest> = match body {
+        None | Some(Value::Null) => None,
+        Some(body) => Some(typed(body)?),
+    };
     let id = ConversationId::from(id);
     let mut transcript = find(&app, &id, &caller.owner)?;
     if let Some(item) = request.and_then(|request| request.after) {

@@ -223,8 +223,7 @@ fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
             return Err(ApiError::Unsupported { param });
         }
         let role: EngineRole = role(item.role);
-        let kinds = ["text", "input_text", "output_text"];
-        let text = text(item.content, &kinds, &format!("items[{at}].content"))?;
+        let text = text(item.content, &format!("items[{at}].content"))?;
         Ok(ChatMessage::new(role, text))
     });
     each.collect()

@@ -119,8 +119,7 @@ fn input(input: ResponseInput) -> Result<Vec<ChatMessage>, ApiError> {
                 if let Some(kind) = item.kind.filter(|kind| kind != "message") {
                     return Err(unsupported(&kind));
                 }
-                let kinds = ["input_text", "output_text", "text"];
-                let text = text(item.content, &kinds, &format!("input[{at}].content"))?;
+                let text = text(item.content, &format!("input[{at}].content"))?;
                 messages.push(ChatMessage::new(role(item.role), text));
             }
             // What was read stands in the conversation's own log.
@@ -136,12 +135,17 @@ fn retrieval(request: &ResponseRequest) -> Result<RetrievalOptions, ApiError> {
     let mut options = request.retrieval.clone().unwrap_or_default();
     match request.tool_choice.as_ref() {
         None | Some(Value::Null) => {}
-        Some(Value::String(choice)) if choice == "auto" => {}
-        Some(Value::String(choice)) if choice == "none" => _ = options.enabled.get_or_insert(false),
-        Some(Value::String(choice)) if choice == "required" => {
-            options.forced.get_or_insert(true);
+        Some(choice) if choice == "auto" => {}
+        Some(choice) if choice == "none" => {
+            if options.forced != Some(true) {
+                options.enabled.get_or_insert(false);
+            }
         }
-        Some(choice) if choice["type"] == "file_search" => _ = options.forced.get_or_insert(true),
+        Some(choice) if choice == "required" || choice["type"] == "file_search" => {
+            if options.enabled != Some(false) && options.max_retrievals != Some(0) {
+                options.forced.get_or_insert(true);
+            }
+        }
         Some(_) => {
             return Err(ApiError::invalid(
                 "tool_choice",
