@@ -101,14 +101,14 @@ class Process:
 
 
 class Server(Process):
-    """onegen-server over the almanac, run by a command if there is one."""
+    """onegen-server over the almanac, run by a command if there is one, with more variables."""
 
     # A data directory with the index of the first server, which saves the others embedding the corpus.
     data = None
 
-    def __init__(self, under=()):
+    def __init__(self, under=(), **variables):
         super().__init__("server", "/readyz")
-        self.under = under
+        self.under, self.variables = under, variables
         if Server.data:
             shutil.copytree(Server.data, self.dir / "data")
         self.run()
@@ -124,6 +124,7 @@ class Server(Process):
             "ONEGEN_MODEL": ROOT / "models" / "almanac",
             "ONEGEN_DATA_DIR": self.dir / "data",
             "ONEGEN_PORT": self.port,
+            **self.variables,
         }
         self.start([*self.under, server_binary()], {name: str(value) for name, value in settings.items()})
 

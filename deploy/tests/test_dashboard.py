@@ -74,6 +74,7 @@ class Form(unittest.TestCase):
             "request_queue_time_seconds", "kv_cache_usage_perc", "num_requests_running",
             "num_requests_waiting", "prefix_cache_hits_total", "retrievals_total", "retrieval_seconds",
             "splice_tokens_total", "splice_seconds", "generation_tokens_total", "request_success_total",
+            "http_responses_total", "request_errors_total",
         ]:  # fmt: skip
             self.assertIn(f"onegen_{metric}", shown)
 

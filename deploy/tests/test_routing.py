@@ -10,7 +10,7 @@ import unittest
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from processes import Nginx, Server, ask, installed, question, server_binary
+from processes import DEPLOY, Nginx, Server, ask, installed, question, server_binary
 
 # So many conversations never all lie in one of two servers by chance.
 MANY = 24
@@ -282,6 +282,27 @@ def read_stream(port):
     if b"data: [DONE]" not in text:
         raise AssertionError(f"the stream has no end: {text[-500:]}")
     return sizes, first, total
+
+
+class Addresses(unittest.TestCase):
+    def test_servers_that_trust_nginx_count_each_client_by_its_address(self):
+        manifest = (DEPLOY / "kubernetes" / "servers.yaml").read_text()
+        [trusted] = re.findall(r'ONEGEN_TRUSTED_PROXIES, value: "(.*)"', manifest)
+        shipped = set(re.findall(r"set_real_ip_from (.*);", (DEPLOY / "nginx" / "onegen.conf").read_text()))
+        self.assertEqual(set(trusted.split(",")) | {"127.0.0.0/8"}, shipped)
+        variables = {"ONEGEN_TRUSTED_PROXIES": f"{trusted},127.0.0.0/8", "ONEGEN_REQUESTS_PER_MINUTE": "1"}
+        server = Server(**variables)
+        self.addCleanup(server.remove)
+        nginx = Nginx([server.port] * 2)
+        self.addCleanup(nginx.remove)
+
+        def asked(forwarded):
+            headers = {"x-forwarded-for": forwarded}
+            return ask(nginx.port, "POST", "/v1/chat/completions", question(), headers)[0]
+
+        self.assertEqual([asked("203.0.113.1"), asked("203.0.113.2, 10.0.0.7")], [200, 200])
+        for again in ["203.0.113.1", "203.0.113.9, 203.0.113.1", "203.0.113.9, 203.0.113.2, 10.0.0.8"]:
+            self.assertEqual(asked(again), 429, again)
 
 
 if __name__ == "__main__":

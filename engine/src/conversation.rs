@@ -197,10 +197,19 @@ impl Conversations {
         self.least_recent(|_| true)
     }
 
-    /// Drops the KV-cache of the least recently used idle conversation that has one; its log stays.
-    /// False when there is none.
+    /// Drops the KV-cache of an idle conversation; its log stays. That is the least recently used one of
+    /// the salt whose idle conversations hold most, so that nobody's go while others hold more. False
+    /// when there is none.
     pub(crate) fn drop_least_recent_kv(&mut self) -> bool {
-        let holds_kv = |conversation: &Conversation| conversation.cache.bytes() > 0;
+        let mut of_salt: HashMap<&Option<Arc<str>>, usize> = HashMap::new();
+        for conversation in self.idle() {
+            *of_salt.entry(&conversation.cache_salt).or_default() += conversation.cache.bytes();
+        }
+        let most = of_salt.values().copied().max().unwrap_or_default();
+        let holds_kv = |conversation: &Conversation| {
+            let bytes = conversation.cache.bytes();
+            bytes > 0 && of_salt.get(&conversation.cache_salt) == Some(&most)
+        };
         let Some(id) = self.least_recent(holds_kv) else {
             return false;
         };

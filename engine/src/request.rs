@@ -34,7 +34,8 @@ pub struct Request {
     pub grammar: Option<Grammar>,
     /// KV-caches are shared among conversations of one salt only: who does not know it cannot tell
     /// from the time to the first token what others have asked (vLLM's `cache_salt`). Default `None`,
-    /// which is a salt like any other.
+    /// which is a salt like any other. Where memory is short, the salt whose idle conversations hold
+    /// most gives up a KV-cache first.
     pub cache_salt: Option<Arc<str>>,
 }
 

@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::logprobs::TokenLogprob;
 use crate::retrieval::Passage;
 use crate::sequence::SequenceId;
+use crate::timeline::Timeline;
 
 /// What happens during a turn, in order. `Finished` or `Failed` comes last, exactly once.
 #[derive(Debug, Clone)]
@@ -108,7 +109,7 @@ pub struct TurnSummary {
     pub forwarded: ForwardedTokens,
     /// How many tokens the conversation's log holds now.
     pub log_len: usize,
-    /// Seconds between acceptance and the first step that forwarded for it.
+    /// Seconds between acceptance and the beginning of the first step that forwarded for it.
     pub queue_seconds: f64,
 }
 
@@ -132,6 +133,7 @@ pub struct Turn {
     sequence: SequenceId,
     conversation: ConversationId,
     events: UnboundedReceiver<Event>,
+    timeline: Timeline,
     commands: Sender<Command>,
     ended: bool,
 }
@@ -141,12 +143,14 @@ impl Turn {
         sequence: SequenceId,
         conversation: ConversationId,
         events: UnboundedReceiver<Event>,
+        timeline: Timeline,
         commands: Sender<Command>,
     ) -> Self {
         Self {
             sequence,
             conversation,
             events,
+            timeline,
             commands,
             ended: false,
         }
@@ -155,6 +159,11 @@ impl Turn {
     /// The conversation that this turn belongs to.
     pub fn conversation(&self) -> &ConversationId {
         &self.conversation
+    }
+
+    /// When its phases began and ended, as far as it has come. It can be read after the turn too.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// The next event, or `None` after the last. Cancel safe.

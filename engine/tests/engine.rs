@@ -665,6 +665,34 @@ fn the_least_recently_used_conversation_is_forgotten_first() {
 }
 
 #[test]
+fn whose_idle_caches_hold_most_gives_up_the_first() {
+    let model = Family::Llama.model();
+    let asked = |salt: &str, n: usize| {
+        let mut request = request(&model, &format!("{salt}{n}"), &format!("{salt} {n}"), 2);
+        request.cache_salt = Some(salt.into());
+        request
+    };
+    let one = model.new_cache().bytes_for(asked("a", 0).prompt.len() + 2);
+    let options = EngineOptions {
+        kv_bytes: 4 * one,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(model.clone(), None, options).unwrap();
+    run(&engine, asked("b", 0));
+    for n in 0..9 {
+        run(&engine, asked("a", n));
+    }
+    let cached = |id: &str| {
+        let info = block_on(engine.conversation(&id.into())).unwrap();
+        info.cached_tokens > 0
+    };
+    // The oldest, and nobody else's.
+    assert!(cached("b0"));
+    let kept: Vec<_> = (0..9).filter(|n| cached(&format!("a{n}"))).collect();
+    assert_eq!(kept, [6, 7, 8]);
+}
+
+#[test]
 fn turns_under_way_when_the_engine_is_dropped_fail_once() {
     let model = Family::Llama.model();
     let (gate, asked, answer) = Gate::new();

@@ -6,10 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use axum::http::HeaderValue;
+use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
+use tokio::sync::watch;
 
 use crate::access::Access;
+use crate::client_address::ProxyConfig;
 use crate::collections::Collections;
 use crate::config::Config;
 use crate::conversations::Conversations;
@@ -19,10 +22,12 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
 use crate::tls::Tls;
+use crate::traces::{RequestTrace, Traces};
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) access: Access,
+    pub(crate) proxies: ProxyConfig,
     pub(crate) engine: Engine,
     pub(crate) embedding: Embedding,
     pub(crate) collections: Collections,
@@ -33,7 +38,10 @@ pub struct App {
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Option<Traces>,
     draining: AtomicBool,
+    /// Whether turns under way are to end.
+    cutting_off: watch::Sender<bool>,
 }
 
 /// The model as requests name it.
@@ -55,6 +63,7 @@ impl App {
         // Before the model: a mistake in it should not show only after minutes.
         let access = Access::open(&config.access)?;
         let tls = Tls::open(&config.listen)?;
+        let traces = Traces::open(&config.traces)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -79,10 +88,17 @@ impl App {
             other => other.into(),
         })?;
         let transcripts = conversations_dir.join("transcripts");
-        let conversations = Conversations::open(&transcripts, config.limits.max_conversations)
+        let forgets = engine.clone();
+        let forget = move |id| {
+            // Said, and not waited for. A turn that is under way puts its conversation back at its end.
+            let _ = forgets.delete(&id).now_or_never();
+        };
+        let capacity = config.limits.max_conversations;
+        let conversations = Conversations::open(&transcripts, capacity, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let app = Self {
             access,
+            proxies: config.proxies.clone(),
             embedding: Embedding::new(engine.model().clone()),
             engine,
             collections,
@@ -97,7 +113,9 @@ impl App {
             limits: Limits::new(config.traffic.clone()),
             streams: Arc::new(Streams::new(config.streams.clone())),
             metrics: Arc::new(Metrics::new()?),
+            traces,
             draining: AtomicBool::new(false),
+            cutting_off: watch::Sender::new(false),
         };
         app.forget_what_is_gone();
         Ok(Arc::new(app))
@@ -116,6 +134,11 @@ impl App {
     /// What can be retrieved from.
     pub fn collections(&self) -> &Collections {
         &self.collections
+    }
+
+    /// Where traces go and how, for the start; secrets are left out. `None` where there are none.
+    pub fn traces(&self) -> Option<String> {
+        self.traces.as_ref().map(ToString::to_string)
     }
 
     /// Reads again what may change while the server runs: the API keys, the certificate, the indexes. What
@@ -159,12 +182,26 @@ impl App {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+
+    /// Ends all turns that are under way.
+    pub(crate) fn cut_off(&self) {
+        self.cutting_off.send_replace(true);
+    }
+
+    /// Waits until turns are to end.
+    pub(crate) async fn is_cut_off(&self) {
+        // Fails only without a sender, and that is here.
+        let _ = self.cutting_off.subscribe().wait_for(|cut| *cut).await;
+    }
 }
 
 impl ServedModel {
-    /// Fails for a name that is not this model's.
+    /// Fails for a name that is not this model's; notes the other in the request's trace.
     pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
         if name == self.name || name == self.directory_name {
+            if let Some(trace) = RequestTrace::current() {
+                trace.set("gen_ai.request.model", name.to_owned());
+            }
             return Ok(());
         }
         Err(ApiError::ModelNotFound {

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::client_address::ProxyConfig;
+use crate::traces::TraceConfig;
 use axum::http::HeaderValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, ValueEnum};
@@ -28,6 +30,9 @@ pub struct Config {
     /// Where it is served.
     #[command(flatten)]
     pub listen: ListenConfig,
+    /// Proxies before it.
+    #[command(flatten)]
+    pub proxies: ProxyConfig,
     /// Who may ask.
     #[command(flatten)]
     pub access: AccessConfig,
@@ -40,6 +45,9 @@ pub struct Config {
     /// How much memory it may take.
     #[command(flatten)]
     pub limits: LimitsConfig,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceConfig,
     /// What is logged: a level (error, warn, info, debug, trace), or targets with levels
     #[arg(long, env = "ONEGEN_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: String,
@@ -301,7 +309,7 @@ pub struct LimitsConfig {
         default_value_t = 4096
     )]
     pub kv_disk_budget_mb: u64,
-    /// Conversations kept; beyond, the least recently used is forgotten
+    /// Conversations kept; beyond, who has most of them loses the least recently used
     #[arg(
         long,
         env = "ONEGEN_MAX_CONVERSATIONS",
@@ -348,9 +356,12 @@ impl ModelConfig {
 impl LimitsConfig {
     /// The same for the engine.
     pub(crate) fn engine_options(&self, conversations_dir: PathBuf) -> EngineOptions {
+        // Which conversation has to go is known here, where their owners are. The engine's own limit is for
+        // what no transcript tells of: turns that have not come to an end.
+        let turns = self.max_running.saturating_add(self.max_waiting);
         EngineOptions {
             kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),
-            max_conversations: self.max_conversations,
+            max_conversations: self.max_conversations.saturating_add(turns),
             max_sequences: self.max_running,
             max_waiting: self.max_waiting,
             store: Some(StoreOptions {

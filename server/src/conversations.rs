@@ -28,6 +28,9 @@ use crate::transcript_files::TranscriptFiles;
 /// A chain over roles and contents: one digest stands for a message and all before it.
 type Digest = blake3::Hash;
 
+/// Told of each conversation that is forgotten to make room.
+type OnEvicted = Box<dyn Fn(ConversationId) + Send + Sync>;
+
 /// The id of a new conversation. Nobody can guess it.
 pub(crate) fn new_id() -> ConversationId {
     format!("conv_{}", Uuid::new_v4().simple()).into()
@@ -114,6 +117,7 @@ pub(crate) struct Conversations {
     files: TranscriptFiles,
     /// Held while a conversation is looked at, changed and written, so that no change is lost.
     changing: Mutex<()>,
+    on_evicted: OnEvicted,
     state: Mutex<State>,
 }
 
@@ -135,12 +139,17 @@ struct Entry {
 
 impl Conversations {
     /// Remembers what stands in a directory, which is made where it is not there, and at most
-    /// `capacity` conversations: the least recently continued is forgotten first. That is to be the
-    /// engine's own limit, since what one has forgotten is of no use to the other.
+    /// `capacity` conversations. Beyond, the owner who has most of them loses the one that was least
+    /// recently continued, so that nobody's go while others have more. `on_evicted` is told, since what
+    /// is forgotten here is of no use to the engine.
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub(crate) fn open(dir: &Path, capacity: usize) -> io::Result<Self> {
+    pub(crate) fn open(
+        dir: &Path,
+        capacity: usize,
+        on_evicted: impl Fn(ConversationId) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let mut salt = [0; 32];
         salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
         salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
@@ -150,6 +159,7 @@ impl Conversations {
             capacity,
             files,
             changing: Mutex::default(),
+            on_evicted: Box::new(on_evicted),
             state: Mutex::default(),
         };
         for (id, kept) in found {
@@ -302,12 +312,12 @@ impl Conversations {
             state.by_head.entry(head).or_default().push(id.clone());
         }
         state.entries.insert(id, Entry { kept, head, used });
-        if state.entries.len() > self.capacity {
-            let oldest = state.entries.iter().min_by_key(|(_, entry)| entry.used);
-            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
-                state.remove(&oldest);
-                self.delete_file(&oldest);
-            }
+        if state.entries.len() > self.capacity
+            && let Some(evicted) = state.one_too_many()
+        {
+            state.remove(&evicted);
+            self.delete_file(&evicted);
+            (self.on_evicted)(evicted);
         }
     }
 
@@ -351,6 +361,20 @@ impl Conversations {
 }
 
 impl State {
+    /// The least recently continued conversation of the owner who has most; of several such owners, the
+    /// least recently continued of all theirs.
+    fn one_too_many(&self) -> Option<ConversationId> {
+        let mut of_owner: HashMap<&Owner, usize> = HashMap::new();
+        for entry in self.entries.values() {
+            *of_owner.entry(&entry.kept.transcript.owner).or_default() += 1;
+        }
+        let most = of_owner.values().copied().max()?;
+        let has_most = |entry: &Entry| of_owner.get(&entry.kept.transcript.owner) == Some(&most);
+        let candidates = self.entries.iter().filter(|(_, entry)| has_most(entry));
+        let oldest = candidates.min_by_key(|(_, entry)| entry.used);
+        oldest.map(|(id, _)| id.clone())
+    }
+
     fn remove(&mut self, id: &ConversationId) {
         let Some(entry) = self.entries.remove(id) else {
             return;
@@ -388,7 +412,7 @@ mod tests {
 
     fn opened(capacity: usize) -> (tempfile::TempDir, Conversations) {
         let dir = tempfile::tempdir().unwrap();
-        let conversations = Conversations::open(dir.path(), capacity).unwrap();
+        let conversations = Conversations::open(dir.path(), capacity, |_| ()).unwrap();
         (dir, conversations)
     }
 
@@ -494,6 +518,38 @@ mod tests {
     }
 
     #[test]
+    fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let (evicted, gone) = std::sync::mpsc::channel();
+        let evicted = Mutex::new(evicted);
+        let tell = move |id| evicted.lock().unwrap().send(id).unwrap();
+        let conversations = Conversations::open(dir.path(), 4, tell).unwrap();
+        let begin = |id: &str, owner: &str| {
+            let owner = Owner::key(owner);
+            let begun = Transcript {
+                owner,
+                ..transcript(peru(), 40)
+            };
+            conversations.remember(id.into(), begun);
+        };
+        for id in ["a1", "a2", "b1", "b2"] {
+            begin(id, &id[..1]);
+        }
+        // However many one owner begins, the others keep theirs.
+        for n in 0..10 {
+            begin(&format!("flood{n}"), "a");
+        }
+        let gone_now = || gone.try_iter().map(|id| id.to_string()).collect::<Vec<_>>();
+        assert_eq!(gone_now()[..4], ["a1", "a2", "flood0", "flood1"]);
+        assert!(conversations.get(&"b1".into(), &Owner::key("b")).is_some());
+        // A newcomer gets room: of those who have as many, the one who has waited longest gives it.
+        begin("c1", "c");
+        assert_eq!(gone_now(), ["b1"]);
+        begin("c2", "c");
+        assert_eq!(gone_now(), ["flood8"]);
+    }
+
+    #[test]
     fn transcripts_outlive_the_process() {
         let (dir, conversations) = opened(2);
         for name in ["a", "b", "a", "c"] {
@@ -501,7 +557,7 @@ mod tests {
         }
         drop(conversations);
         std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
-        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
         let ids: Vec<_> = conversations
             .recognise(&follow_up(peru()), &Owner::default())
             .iter()
@@ -512,7 +568,7 @@ mod tests {
         assert_eq!(kept, Some(transcript(peru(), 40)));
         conversations.forget(&"a".into());
         drop(conversations);
-        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
         assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
     }
 
@@ -523,7 +579,7 @@ mod tests {
             {"role":"user","content":"What is the capital of Peru?"},
             {"role":"assistant","content":"Lima. "}]}"#;
         std::fs::write(dir.path().join("first.json"), file).unwrap();
-        let conversations = Conversations::open(dir.path(), 2).unwrap();
+        let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
         let kept = conversations.get(&"a".into(), &Owner::default());
         // What it has read was not noted, so its log is not to be gone on with.
         assert_eq!(kept, Some(transcript(peru(), 0)));

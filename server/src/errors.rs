@@ -97,6 +97,8 @@ pub(crate) enum ApiError {
     KeyMissing,
     #[error("the API key is not known here")]
     KeyUnknown,
+    #[error("the API key was withdrawn while this was being answered")]
+    KeyWithdrawn,
     #[error("the API key does not have the scope {scope:?} that this needs", scope = .scope.to_string())]
     ScopeMissing { scope: Scope },
     #[error("too many requests are waiting; try again in a moment")]
@@ -119,6 +121,10 @@ pub(crate) enum ApiError {
     #[error("{0}")]
     Internal(String),
 }
+
+/// The code of an error, beside the response that tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorCode(pub(crate) &'static str);
 
 /// Rounded up: who waits so long has waited long enough.
 fn whole_seconds(wait: &Duration) -> u64 {
@@ -229,6 +235,7 @@ impl ApiError {
             }
             Self::KeyMissing => told(StatusCode::UNAUTHORIZED, "missing_api_key"),
             Self::KeyUnknown => told(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::KeyWithdrawn => told(StatusCode::UNAUTHORIZED, "withdrawn_api_key"),
             Self::ScopeMissing { .. } => told(StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::Overloaded => told(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
             Self::TooManyAtOnce { .. } => told(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once"),
@@ -245,6 +252,11 @@ impl ApiError {
         }
     }
 
+    /// What clients tell errors apart by.
+    pub(crate) fn code(&self) -> &'static str {
+        self.told().code
+    }
+
     /// What the client is to do, as HTTP has it; the challenges are those of RFC 6750.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let challenge = match self {
@@ -255,7 +267,9 @@ impl ApiError {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
             Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
-            Self::KeyUnknown => "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned(),
+            Self::KeyUnknown | Self::KeyWithdrawn => {
+                "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned()
+            }
             Self::ScopeMissing { scope } => {
                 format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
             }
@@ -302,6 +316,7 @@ impl IntoResponse for ApiError {
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(ErrorCode(self.code()));
         response
     }
 }

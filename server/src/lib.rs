@@ -12,6 +12,7 @@ mod access;
 mod app;
 mod blocking;
 mod citations;
+mod client_address;
 mod collections;
 mod config;
 mod config_file;
@@ -27,7 +28,6 @@ mod fork;
 mod indexing;
 mod items;
 mod json;
-mod json_log;
 mod limits;
 mod messages;
 mod metrics;
@@ -44,20 +44,22 @@ mod stored_responses;
 mod streams;
 mod terminal;
 mod tls;
+mod traces;
 mod transcript_files;
 mod turn;
 mod unsupported;
 
 pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;
+pub use client_address::{ForwardedHeader, ProxyConfig};
 pub use collections::{Collection, Collections};
 pub use config::{
     AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,
     StreamConfig, TrafficConfig,
 };
 pub use config_file::{ConfigError, Configuration};
-pub use json_log::JsonLog;
 pub use openapi::openapi;
 pub use serve::serve;
 pub use terminal::{ChatConfig, chat};
 pub use tls::TlsError;
+pub use traces::{TraceConfig, TraceConfigError};

@@ -5,13 +5,13 @@
 //! come at once, and from then on one each 60/n seconds.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::access::{Caller, Owner, is_counted};
 use crate::app::App;
+use crate::client_address::ClientAddress;
 use crate::config::TrafficConfig;
 use crate::errors::ApiError;
 
@@ -189,9 +190,9 @@ fn client(request: &Request) -> Client {
     if let Some(caller) = caller.filter(|caller| caller.owner.name().is_some()) {
         return Client::Key(caller.owner.clone());
     }
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    address.map_or(Client::Unknown, |ConnectInfo(address)| {
-        Client::Address(address.ip())
+    let address = request.extensions().get();
+    address.map_or(Client::Unknown, |ClientAddress(address)| {
+        Client::Address(*address)
     })
 }
 

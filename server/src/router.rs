@@ -16,15 +16,18 @@ use tracing::{Level, Span, field};
 
 use crate::access;
 use crate::app::App;
+use crate::client_address::{self, ClientAddress};
 use crate::docs;
 use crate::errors::ApiError;
 use crate::limits;
+use crate::metrics::count as count_response;
 use crate::openapi::openapi;
 use crate::page;
 use crate::routes::{
     admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
     responses, stream, vector_stores,
 };
+use crate::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -85,13 +88,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
+        .layer(from_fn_with_state(app.clone(), traces::trace))
         .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
+        .layer(from_fn_with_state(app.clone(), count_response))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
+        .layer(from_fn_with_state(app.clone(), client_address::find))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .with_state(app)
@@ -113,12 +119,16 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 fn request_span<B>(request: &Request<B>) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());
+    let client = request.extensions().get::<ClientAddress>();
+    let client = client.map(|ClientAddress(address)| address);
     tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
         id = id.map(field::display),
+        client = client.map(field::display),
         key = field::Empty,
+        trace = field::Empty,
     )
 }
 

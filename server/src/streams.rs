@@ -41,6 +41,8 @@ pub(crate) struct Streams {
 #[derive(Clone)]
 struct Recording {
     owner: Owner,
+    /// What its client calls the request.
+    key: Option<String>,
     /// Of each response that gives these events.
     headers: HeaderMap,
     events: watch::Receiver<Events>,
@@ -90,6 +92,7 @@ impl Streams {
         self: &Arc<Self>,
         conversation: ConversationId,
         owner: Owner,
+        key: Option<String>,
         ticket: Option<Arc<Ticket>>,
         mut headers: HeaderMap,
         events: impl Stream<Item = Made> + Send + 'static,
@@ -105,6 +108,7 @@ impl Streams {
         }
         let recording = Recording {
             owner,
+            key,
             headers,
             events: receiver.clone(),
             turn: turn.abort_handle(),
@@ -123,6 +127,16 @@ impl Streams {
     ) -> Option<Response> {
         let recording = self.find(conversation, owner)?;
         Some(self.replayed(recording, from))
+    }
+
+    /// All events of the turn that the owner has asked for by this key, if there is one: what comes twice
+    /// is answered once.
+    pub(crate) fn repeated(&self, key: &str, owner: &Owner) -> Option<Response> {
+        let asked = |recording: &&Recording| {
+            recording.key.as_deref() == Some(key) && recording.owner == *owner
+        };
+        let recording = self.lock().values().find(asked).cloned()?;
+        Some(self.replayed(recording, 0))
     }
 
     fn replayed(&self, recording: Recording, from: usize) -> Response {

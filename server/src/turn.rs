@@ -7,10 +7,10 @@ use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role,
     SamplingParams, Text, TokenLogprob, Tokens, TokensError, Turn, TurnSummary,
 };
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::{Caller, Validity};
 use crate::app::App;
 use crate::blocking::blocking;
 use crate::collections::Collection;
@@ -21,12 +21,13 @@ use crate::fork::Fork;
 use crate::metrics::Observation;
 use crate::past_retrievals::PastRetrieval;
 use crate::retrieval::AskedRetrieval;
+use crate::traces::TurnTrace;
 
 /// What a client asks, validated.
 #[derive(Debug, Clone)]
 pub(crate) struct TurnRequest {
     /// Whose conversations it may continue, and whose the new one is.
-    pub(crate) owner: Owner,
+    pub(crate) caller: Caller,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
     /// How many of that conversation's messages it goes on after; all, where nothing is said. After
@@ -48,7 +49,7 @@ pub(crate) struct TurnRequest {
 #[derive(Debug, Clone)]
 pub(crate) struct TextRequest {
     /// Whose KV-caches it may share.
-    pub(crate) owner: Owner,
+    pub(crate) caller: Caller,
     pub(crate) prompt: String,
     pub(crate) sampling: SamplingParams,
     pub(crate) retrieval: AskedRetrieval,
@@ -64,6 +65,8 @@ pub(crate) struct LiveTurn {
     /// The copy that was made for this turn. Behind `turn`: dropped before the end, it goes once that
     /// is cancelled.
     fork: Option<Fork>,
+    /// Of the key that asked.
+    validity: Validity,
     conversation: ConversationId,
     /// Visible messages up to the answer.
     messages: usize,
@@ -71,6 +74,8 @@ pub(crate) struct LiveTurn {
     messages_before: usize,
     received: Instant,
     observation: Observation,
+    /// None of a turn that is not traced.
+    trace: Option<TurnTrace>,
     /// The transcript up to the answer; none of a turn that belongs to no conversation.
     transcript: Option<Transcript>,
     collection: Arc<Collection>,
@@ -152,7 +157,7 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(mut transcript) = app.conversations.get(&id, &self.owner) else {
+        let Some(mut transcript) = app.conversations.get(&id, &self.caller.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let all = transcript.messages.len();
@@ -169,7 +174,10 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for (id, transcript) in app.conversations.recognise(&self.messages, &self.owner) {
+        for (id, transcript) in app
+            .conversations
+            .recognise(&self.messages, &self.caller.owner)
+        {
             match self.continue_recognised(app, id, transcript).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
@@ -184,7 +192,7 @@ impl TurnRequest {
         let transcript = Transcript {
             messages: self.messages.clone(),
             turns: Vec::new(),
-            owner: self.owner.clone(),
+            owner: self.caller.owner.clone(),
             named: false,
             retrievals: Vec::new(),
         };
@@ -289,9 +297,16 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
-            cache_salt: self.owner.name().cloned(),
+            cache_salt: self.caller.owner.name().cloned(),
         };
-        let turn = LiveTurn::submit(app, request, &self.retrieval, self.received).await?;
+        let turn =
+            LiveTurn::submit(app, request, &self.retrieval, &self.caller, self.received).await?;
+        if let Some(trace) = &turn.trace {
+            trace.converses(&turn.conversation);
+            for message in &place.transcript.messages {
+                trace.reads(message.role, &message.content);
+            }
+        }
         Ok(LiveTurn {
             fork: place.fork,
             messages: place.transcript.messages.len(),
@@ -309,7 +324,7 @@ impl TextRequest {
     /// # Errors
     /// The text does not fit the context, or the request is one too many.
     pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        let text = self.prompt;
+        let text = self.prompt.clone();
         let prompt = encode(app, move |tokens| tokens.encode_text(&text)).await?;
         let request = Request {
             conversation: format!("text_{}", Uuid::new_v4().simple()).into(),
@@ -321,9 +336,14 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
-            cache_salt: self.owner.name().cloned(),
+            cache_salt: self.caller.owner.name().cloned(),
         };
-        LiveTurn::submit(app, request, &self.retrieval, self.received).await
+        let turn =
+            LiveTurn::submit(app, request, &self.retrieval, &self.caller, self.received).await?;
+        if let Some(trace) = &turn.trace {
+            trace.reads(Role::User, &self.prompt);
+        }
+        Ok(turn)
     }
 }
 
@@ -336,26 +356,39 @@ async fn encode(
     Ok(blocking(move || encode(&tokens)).await??)
 }
 
+/// Waits for a deadline, if there is one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl LiveTurn {
     /// Hands a request to the engine: a turn that belongs to no conversation yet.
     async fn submit(
         app: &Arc<App>,
         request: Request,
         retrieval: &AskedRetrieval,
+        caller: &Caller,
         received: Instant,
     ) -> Result<Self, ApiError> {
+        let sampling = request.sampling.clone();
         let turn = app.engine.submit(request).await?;
+        let collection = retrieval.collection().clone();
         Ok(Self {
             app: app.clone(),
             conversation: turn.conversation().clone(),
-            turn: Some(turn),
             fork: None,
             messages: 0,
             messages_before: 0,
             received,
             observation: Observation::new(app.metrics.clone(), received),
+            trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
+            turn: Some(turn),
+            validity: caller.validity(),
             transcript: None,
-            collection: retrieval.collection().clone(),
+            collection,
             constrained_by: None,
             text: String::new(),
         })
@@ -398,17 +431,20 @@ impl LiveTurn {
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
         let turn = self.turn.as_mut()?;
-        let event = match self.app.limits.deadline(self.received) {
-            None => turn.next().await,
-            Some(deadline) => match timeout_at(deadline.into(), turn.next()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    self.turn = None;
-                    self.observation.failed();
-                    let after = self.received.elapsed();
-                    return Some(TurnEvent::Failed(ApiError::TimedOut { after }));
-                }
-            },
+        let deadline = self.app.limits.deadline(self.received);
+        let event = tokio::select! {
+            biased;
+            () = self.app.is_cut_off() => Err(ApiError::ShuttingDown),
+            () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
+            () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
+            event = turn.next() => Ok(event),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.turn = None;
+                return Some(self.failed(error));
+            }
         };
         Some(match event? {
             Event::Text(text) => {
@@ -418,11 +454,17 @@ impl LiveTurn {
             }
             Event::Retrieval(receipt) => {
                 self.observation.retrieval(&receipt);
+                if let Some(trace) = &mut self.trace {
+                    trace.retrieved(&receipt);
+                }
                 TurnEvent::Retrieval(receipt)
             }
             Event::Finished(summary) => {
                 self.observation.finished(&summary);
                 let text = std::mem::take(&mut self.text);
+                if let Some(trace) = &mut self.trace {
+                    trace.finished(&summary, &text);
+                }
                 match self.transcript.take() {
                     Some(mut transcript) => {
                         let answer = ChatMessage::new(Role::Assistant, text.clone());
@@ -442,15 +484,23 @@ impl LiveTurn {
                 TurnEvent::Finished(Finished { text, summary })
             }
             Event::Failed(error) => {
-                self.observation.failed();
-                TurnEvent::Failed(match (error, self.constrained_by) {
+                let error = match (error, self.constrained_by) {
                     (error @ EngineError::Constraint(_), Some(field)) => {
                         ApiError::invalid(field, error.to_string())
                     }
                     (error, _) => error.into(),
-                })
+                };
+                self.failed(error)
             }
         })
+    }
+
+    fn failed(&mut self, error: ApiError) -> TurnEvent {
+        self.observation.failed();
+        if let Some(trace) = &mut self.trace {
+            trace.failed(error.code());
+        }
+        TurnEvent::Failed(error)
     }
 
     /// Before the client hears of the end: what it has seen, a restart must know.

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{Files, Server, content, conversation, count, question, with};
@@ -232,23 +233,28 @@ async fn beyond_the_limit_the_least_recently_continued_conversation_is_not_found
 #[tokio::test]
 async fn a_named_conversation_that_the_engine_forgot_goes_on_from_what_its_client_has_seen() {
     let files = Files::new();
-    let server = Server::start(&files.config(&["--max-conversations", "2"])).await;
+    let mut server = files.serve().await;
     let first = ask_peru(&server, &files).await;
-    let second = server
-        .complete(&with(question("Hello!"), short(&files)))
-        .await;
-    // A cancelled turn makes the first one the engine's latest, so that it forgets the second.
-    let of = |answer: &Value| json!({"conversation": conversation(answer)});
-    drop(begin_long(&server, &files, with(question(CURRENCY), of(&first))).await);
-    idle(&server).await;
-    server
-        .complete(&with(question("Thanks."), short(&files)))
-        .await;
-    let goes_on = with(with(question(CURRENCY), of(&second)), short(&files));
-    let third = server.complete(&goes_on).await;
-    assert_eq!(conversation(&third), conversation(&second));
-    assert_eq!(cached(&third), 0);
-    assert!(count(&third["usage"]["prompt_tokens"]) > total(&second));
+    server.stop();
+    server.stopped().await;
+    // Logs and KV-caches are lost, transcripts are not.
+    let kept = fs::read_dir(files.data_dir().join("conversations")).unwrap();
+    let of_model = kept.map(|entry| entry.unwrap().path()).next().unwrap();
+    let files_of_engine = fs::read_dir(of_model)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let lost: Vec<_> = files_of_engine.filter(|path| path.is_file()).collect();
+    assert!(lost.len() >= 2, "{lost:?}");
+    for path in lost {
+        fs::remove_file(path).unwrap();
+    }
+    let server = files.serve().await;
+    let of_first = json!({"conversation": conversation(&first)});
+    let goes_on = with(with(question(CURRENCY), of_first), short(&files));
+    let second = server.complete(&goes_on).await;
+    assert_eq!(conversation(&second), conversation(&first));
+    assert_eq!(cached(&second), 0);
+    assert!(count(&second["usage"]["prompt_tokens"]) > count(&first["usage"]["completion_tokens"]));
 }
 
 #[tokio::test]

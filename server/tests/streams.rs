@@ -149,6 +149,34 @@ async fn a_resumable_turn_goes_on_without_its_client_and_is_read_again_from_any_
 }
 
 #[tokio::test]
+async fn a_resumable_request_that_comes_twice_is_answered_once() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let send = async |key: &str, body: &Value| {
+        let url = format!("{}/v1/chat/completions", server.url);
+        let request = server.http.post(url).header("idempotency-key", key);
+        request.json(body).send().await.unwrap()
+    };
+    let body = resumable(&files, 200);
+    let first = send("one", &body).await;
+    // While the first is answered, and when it is over.
+    let second = send("one", &body).await;
+    let id = conversation(&first);
+    assert_eq!(conversation(&second), id);
+    let all = first.text().await.unwrap();
+    assert_eq!(second.text().await.unwrap(), all);
+    assert_eq!(send("one", &body).await.text().await.unwrap(), all);
+    idle(&server).await;
+    let finished = "onegen_request_success_total{finished_reason=\"length\"}";
+    assert_eq!(server.metric(finished).await, 1.0);
+    // Another key is another request, and a turn that nobody records is answered each time.
+    assert_ne!(conversation(&send("two", &body).await), id);
+    let plain = send("one", &self::body(&files, 4, json!({}))).await;
+    assert!(!plain.headers().contains_key("onegen-conversation"));
+    assert!(!chunks(&plain.text().await.unwrap()).is_empty());
+}
+
+#[tokio::test]
 async fn a_turn_that_goes_on_without_its_client_is_still_the_clients() {
     let files = Files::new();
     let server = Server::start(&files.config(&["--max-concurrent", "1"])).await;
@@ -285,13 +313,18 @@ async fn while_it_stops_the_server_says_so_and_takes_nothing_new() {
 }
 
 #[tokio::test]
-async fn what_takes_longer_than_the_drain_timeout_is_cut_off() {
+async fn what_takes_longer_than_the_drain_timeout_is_cut_off_and_its_client_is_told() {
     let files = Files::new();
     let mut server = Server::start(&files.config(&["--drain-timeout", "0.05"])).await;
     let mut response = server.send(&body(&files, 3900, json!({}))).await;
     response.chunk().await.unwrap().unwrap();
     let since = Instant::now();
     server.stop();
+    let text = response.text().await.unwrap();
+    assert!(
+        text.contains("\"shutting_down\"") && text.contains("[DONE]"),
+        "{text}"
+    );
     server.stopped().await;
     assert!(since.elapsed() < Duration::from_secs(5));
 }

@@ -7,6 +7,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -15,7 +17,8 @@ use clap::Parser;
 use common::{Files, Server};
 use onegen_server::Config;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_onegen-server");
@@ -233,6 +236,138 @@ async fn a_server_that_wants_a_key_is_told_of_and_what_is_no_onegen_server_too()
     let output = piped(&url, &["What?"], "").await;
     let told = text(&output.stderr);
     assert!(told.contains("not as a OneGen server does"), "{told}");
+}
+
+/// A link to a server that breaks each connection so many bytes after a stream has begun on it, and
+/// counts them.
+async fn breaking(server: &str, bytes: usize) -> (String, Arc<AtomicUsize>) {
+    let broken = Arc::new(AtomicUsize::new(0));
+    let counted = broken.clone();
+    let server = server.strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let upstream = TcpStream::connect(&server).await.unwrap();
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = upstream.into_split();
+                tokio::spawn(
+                    async move { tokio::io::copy(&mut from_client, &mut to_server).await },
+                );
+                let mut passed: Vec<u8> = Vec::new();
+                let mut buffer = [0; 64];
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    passed.extend(&buffer[..read]);
+                    let begun = passed.windows(12).position(|w| w == b"event-stream");
+                    if begun.is_some_and(|begun| passed.len() > begun + bytes) {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                    if to_client.write_all(&buffer[..read]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (url, broken)
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_where_its_connection_broke() {
+    let (server, _dir) = almanac().await;
+    let question = ["What is the capital of the country of K2?"];
+    let whole = piped(&server.url, &question, "").await;
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    // The longest event is the receipt of one search.
+    let (link, broken) = breaking(&server.url, 1200).await;
+    let output = piped(&link, &question, "").await;
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), text(&whole.stdout));
+    assert!(broken.load(Ordering::Relaxed) > 2);
+    let asked = "onegen_request_success_total{finished_reason=\"stop\"}";
+    assert_eq!(server.metric(asked).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_question_is_asked_again_and_a_conversation_forgotten() {
+    let (server, dir) = almanac().await;
+    let transcripts = || {
+        let dirs = walk(&dir.path().join("data"));
+        let files = dirs.iter().filter(|path| {
+            path.parent()
+                .is_some_and(|dir| dir.ends_with("transcripts"))
+        });
+        files.count()
+    };
+    let input = "/retry\nWhat is the capital of Peru?\nAnd its currency?\n/retry\nAnd which language do people speak there?\n";
+    let output = piped(&server.url, &[], input).await;
+    assert_eq!(
+        text(&output.stderr),
+        "error: nothing was asked yet\n",
+        "{}",
+        text(&output.stdout)
+    );
+    let told: Vec<_> = text(&output.stdout).lines().collect();
+    let found = told.iter().filter(|line| line.contains("found "));
+    assert_eq!(found.count(), 4, "{told:?}");
+    // What was answered first is no part of what the last question is asked about.
+    assert!(
+        told.iter().any(|line| line.starts_with("Spanish")),
+        "{told:?}"
+    );
+    assert_eq!(transcripts(), 2);
+
+    let input = "What is the capital of Chile?\n/retry\n/forget\n/sources\n";
+    let output = piped(&server.url, &[], input).await;
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let end = "forgotten; a new conversation\nnothing was read for the last answer\n";
+    assert!(told.ends_with(end), "{told}");
+    assert_eq!(transcripts(), 2);
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(walk(&path)),
+            false => all.push(path),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named() {
+    let data = |name: &str| {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        data.join(name).to_str().unwrap().to_owned()
+    };
+    let (certificate, key) = (data("localhost.crt"), data("localhost.key"));
+    let files = Files::new();
+    let server =
+        Server::start(&files.config(&["--tls-cert", &certificate, "--tls-key", &key])).await;
+    let url = server.url.replace("http://127.0.0.1", "https://localhost");
+    let bounded = ["--cacert", &certificate, "Hello!"];
+    let refused = piped(&url, &["Hello!"], "").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("certificate"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let answered = piped(&url, &bounded, "").await;
+    assert!(answered.status.success(), "{}", text(&answered.stderr));
+    for file in [&key, &data("nothing.crt")] {
+        let refused = piped(&url, &["--cacert", file, "Hello!"], "").await;
+        assert_eq!(refused.status.code(), Some(1));
+        let told = text(&refused.stderr);
+        assert!(told.contains("holds no certificates in PEM"), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::error::EngineError;
 use crate::request::{Request, RetrievalParams};
 use crate::retrieval::{Found, Passage, Retriever};
 use crate::sampling::Sampler;
+use crate::timeline::{Timeline, TurnPhase};
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 use crate::turn::{Event, FinishReason, RetrievalReceipt, Text, TurnSummary, Usage};
@@ -114,6 +115,7 @@ pub(crate) struct Sequence {
     receipts: Vec<RetrievalReceipt>,
     accepted: Instant,
     queue_seconds: Option<f64>,
+    timeline: Timeline,
     events: UnboundedSender<Event>,
 }
 
@@ -126,6 +128,9 @@ impl Sequence {
         rules: &Rules,
         events: UnboundedSender<Event>,
     ) -> Self {
+        let accepted = Instant::now();
+        let timeline = Timeline::default();
+        timeline.begin(TurnPhase::Queue, accepted);
         let start = conversation.log.len();
         conversation.log.extend(&request.prompt, SpanKind::Prompt);
         let usage = Usage {
@@ -156,14 +161,16 @@ impl Sequence {
             usage,
             forwarded: ForwardedTokens::default(),
             receipts: Vec::new(),
-            accepted: Instant::now(),
+            accepted,
             queue_seconds: None,
+            timeline,
             events,
         }
     }
 
     /// Parks the sequence until the store has read its KV-cache.
     pub(crate) fn restore(&mut self) {
+        self.timeline.begin(TurnPhase::Restore, Instant::now());
         self.phase = Phase::Restoring;
     }
 
@@ -203,31 +210,43 @@ impl Sequence {
         }
     }
 
+    /// When its phases began.
+    pub(crate) fn timeline(&self) -> Timeline {
+        self.timeline.clone()
+    }
+
+    /// A step begins that forwards of it.
+    pub(crate) fn on_step(&mut self, began: Instant) {
+        if self.queue_seconds.is_none() {
+            self.queue_seconds = Some((began - self.accepted).as_secs_f64());
+            self.timeline.begin(TurnPhase::Prefill, began);
+        }
+    }
+
     /// Counts positions that the forward reports.
     pub(crate) fn count(&mut self, forwarded: ForwardedTokens) {
         self.forwarded += forwarded;
-        let accepted = self.accepted;
-        self.queue_seconds
-            .get_or_insert_with(|| accepted.elapsed().as_secs_f64());
     }
 
     /// Samples from the logits at the log's end.
     pub(crate) fn on_logits(&mut self, logits: Vec<f32>, rules: &Rules) -> Next {
         let phase = std::mem::replace(&mut self.phase, Phase::Decode);
-        if let Phase::Prefill {
-            splice: Some(splice),
-        } = phase
-        {
-            self.report(splice);
+        if let Phase::Prefill { splice } = phase {
+            let now = Instant::now();
+            self.timeline.begin(TurnPhase::Decode, now);
+            if let Some(splice) = splice {
+                self.report(splice, now);
+            }
         }
         self.sample(logits, true, rules)
     }
 
-    /// Parks the sequence: its hidden state at `[RQ]` is on its way to the retriever.
+    /// Parks the sequence: its hidden state at `[RQ]` is on its way to the retriever, which is asked now.
     ///
     /// **Invariant:** that state comes from the forward that wrote `[RQ]` into the KV-cache, and no
     /// logits of that position are ever asked for.
-    pub(crate) fn park(&mut self) {
+    pub(crate) fn park(&mut self, asked: Instant) {
+        self.timeline.begin(TurnPhase::Retrieval, asked);
         self.phase = match std::mem::replace(&mut self.phase, Phase::Decode) {
             Phase::Query(query) => Phase::Retrieving(query),
             other => other,
@@ -248,6 +267,7 @@ impl Sequence {
             Err(error) => return Next::Fail(EngineError::Retrieval(error.message)),
         };
         let Some(best) = passages.first() else {
+            self.timeline.begin(TurnPhase::Decode, found.answered);
             self.take_back_query();
             return self.sample(query.logits, false, rules);
         };
@@ -260,6 +280,7 @@ impl Sequence {
             self.take_back_query();
             return self.end(FinishReason::Length);
         }
+        self.timeline.begin(TurnPhase::Splice, found.answered);
         // **Invariant:** what follows `[RQ]` is appended as ids to the same log and KV-cache.
         self.conversation
             .log
@@ -284,8 +305,8 @@ impl Sequence {
         self.usage.completion_tokens -= 1;
     }
 
-    /// Tells of a splice whose logits are there.
-    fn report(&mut self, splice: Splice) {
+    /// Tells of a splice whose logits are there now.
+    fn report(&mut self, splice: Splice, now: Instant) {
         let since_query = self.forwarded.total() - splice.query.forwarded;
         let receipt = RetrievalReceipt {
             index: self.receipts.len(),
@@ -295,7 +316,7 @@ impl Sequence {
             query_tokens_reencoded: since_query.saturating_sub(1 + splice.tokens as u64),
             search_ms: splice.search_ms,
             splice_tokens: splice.tokens,
-            splice_ms: splice.answered.elapsed().as_secs_f64() * 1e3,
+            splice_ms: (now - splice.answered).as_secs_f64() * 1e3,
         };
         self.receipts.push(receipt.clone());
         self.emit(Event::Retrieval(receipt));
@@ -315,6 +336,7 @@ impl Sequence {
     /// Ends the turn as part of its conversation, which comes back; so does what the client is to hear
     /// when the conversation is safe.
     pub(crate) fn finish(mut self, reason: FinishReason) -> (ConversationId, Conversation, Ended) {
+        self.timeline.end(Instant::now());
         let summary = TurnSummary {
             conversation: self.name.clone(),
             finish_reason: reason,
@@ -338,6 +360,7 @@ impl Sequence {
         error: Option<EngineError>,
         put_back: impl FnOnce(ConversationId, Option<Conversation>),
     ) {
+        self.timeline.end(Instant::now());
         self.conversation.truncate(self.start);
         let kept = (self.start > 0).then_some(self.conversation);
         put_back(self.name, kept);

@@ -87,8 +87,10 @@ impl StepLoop {
         let (events, stream) = unbounded_channel();
         request.retriever = request.retriever.or_else(|| self.workers.retriever());
         let sequence = Sequence::new(id, request, conversation, &self.rules, events);
+        let timeline = sequence.timeline();
         self.waiting.push_back(sequence);
-        Ok(Turn::new(id, name, stream, self.commands.clone()))
+        let commands = self.commands.clone();
+        Ok(Turn::new(id, name, stream, timeline, commands))
     }
 
     /// A conversation without a log. Its KV-cache starts with what another one holds of the same

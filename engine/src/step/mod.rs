@@ -152,10 +152,12 @@ impl StepLoop {
     fn forward(&mut self, parts: &[usize]) -> Result<Vec<SequenceOutput>, EngineError> {
         let ends: Vec<_> = parts.iter().map(|part| [part.saturating_sub(1)]).collect();
         let mut batch = Vec::new();
+        let began = Instant::now();
         for ((sequence, &part), end) in self.running.iter_mut().zip(parts).zip(&ends) {
             if part == 0 {
                 continue;
             }
+            sequence.on_step(began);
             // Nothing is wanted of a prefill that does not reach the log's end yet.
             let wanted = (part == sequence.pending()).then(|| sequence.wanted());
             let at = |what| if wanted == Some(what) { &end[..] } else { &[] };
@@ -188,13 +190,14 @@ impl StepLoop {
                 return Next::Fail(EngineError::Retrieval("there is no retriever".into()));
             };
             // **Invariant:** a parked sequence holds no step back; the others go on without it.
-            sequence.park();
+            let asked = Instant::now();
+            sequence.park(asked);
             self.workers.search(Search {
                 retriever,
                 sequence: sequence.id,
                 query_embedding: normalised(state),
                 k: sequence.k(),
-                asked: Instant::now(),
+                asked,
             });
         }
         Next::GoOn

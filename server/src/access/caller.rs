@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::errors::ApiError;
 
@@ -48,12 +49,40 @@ impl Owner {
 }
 
 /// Who asks: a key, or anybody where the server asks for none.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
     pub(super) scopes: Vec<Scope>,
     /// The collections that there are for this caller; all where `None`.
     pub(super) collections: Option<Vec<String>>,
+    /// Of the key.
+    pub(super) validity: Validity,
+}
+
+/// Whether a key is still good. Clones tell of the same key.
+#[derive(Debug, Clone)]
+pub(crate) struct Validity(Option<watch::Receiver<()>>);
+
+impl Validity {
+    /// Lasts until what it comes with is dropped.
+    pub(super) fn new() -> (watch::Sender<()>, Self) {
+        let (valid, validity) = watch::channel(());
+        (valid, Self(Some(validity)))
+    }
+
+    /// Of those who have no key that could be withdrawn.
+    fn unlimited() -> Self {
+        Self(None)
+    }
+
+    /// Waits until the key is withdrawn.
+    pub(crate) async fn ended(&mut self) {
+        match &mut self.0 {
+            // Nothing is ever sent.
+            Some(validity) => while validity.changed().await.is_ok() {},
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Caller {
@@ -63,6 +92,7 @@ impl Caller {
             owner: Owner::default(),
             scopes: vec![Scope::Chat, Scope::Documents, Scope::Admin],
             collections: None,
+            validity: Validity::unlimited(),
         }
     }
 
@@ -72,7 +102,24 @@ impl Caller {
             owner: Owner::default(),
             scopes: Vec::new(),
             collections: Some(Vec::new()),
+            validity: Validity::unlimited(),
         }
+    }
+
+    /// Until when what this caller has begun may go on.
+    pub(crate) fn validity(&self) -> Validity {
+        self.validity.clone()
+    }
+
+    /// Whether this caller is the same as another and may do all that the other may.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let scopes = other.scopes.iter().all(|scope| self.scopes.contains(scope));
+        let collections = match (&self.collections, &other.collections) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => others.iter().all(|name| own.contains(name)),
+        };
+        self.owner == other.owner && scopes && collections
     }
 
     /// Whether this caller may know of a collection.

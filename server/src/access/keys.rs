@@ -2,15 +2,19 @@
 //!
 //! A key is long and random, made here ([`NewKey`]), so one plain hash is as good as a slow one: there
 //! is nothing to guess.
+//!
+//! Keys of one name are keys of one owner: so a key can take another's place while both are good.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::caller::{Caller, Owner, Scope};
+use super::caller::{Caller, Owner, Scope, Validity};
 
 /// What stands before every key, so that those who look for leaked secrets recognise it.
 const PREFIX: &str = "sk-onegen-";
@@ -67,14 +71,23 @@ struct Entry {
 /// All keys.
 #[derive(Debug)]
 pub(crate) struct ApiKeys {
-    keys: Vec<(blake3::Hash, Caller)>,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    hash: blake3::Hash,
+    caller: Caller,
+    /// Ends the caller's validity when no file has the key any more.
+    valid: Arc<watch::Sender<()>>,
 }
 
 impl ApiKeys {
     /// Reads a file of keys.
     ///
     /// # Errors
-    /// It cannot be read or understood, two keys share a name or a hash, or a key may do nothing.
+    /// It cannot be read or understood, two keys share a hash, or a name but may not do the same, or a key
+    /// may do nothing.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let text = fs::read_to_string(path).map_err(|source| KeyFileError::Unreadable {
             path: path.to_owned(),
@@ -94,7 +107,7 @@ impl ApiKeys {
         if file.key.is_empty() {
             return Err("there is none; make one with the command new-key".to_owned());
         }
-        let mut keys: Vec<(blake3::Hash, Caller)> = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         for entry in file.key {
             let name = &entry.name;
             let hash = blake3::Hash::from_hex(&entry.blake3)
@@ -105,21 +118,43 @@ impl ApiKeys {
             if entry.scopes.is_empty() {
                 return Err(format!("{name:?} has no scopes, so it may do nothing"));
             }
-            let owner = Owner::key(name);
-            if keys.iter().any(|(_, caller)| caller.owner == owner) {
-                return Err(format!("two keys are called {name:?}"));
-            }
-            if keys.iter().any(|(other, _)| *other == hash) {
-                return Err(format!("{name:?} has the hash of another key"));
-            }
+            let (valid, validity) = Validity::new();
             let caller = Caller {
-                owner,
+                owner: Owner::key(name),
                 scopes: entry.scopes,
                 collections: entry.collections,
+                validity,
             };
-            keys.push((hash, caller));
+            if keys.iter().any(|other| other.hash == hash) {
+                return Err(format!("{name:?} has the hash of another key"));
+            }
+            let mut of_owner = keys.iter().map(|key| &key.caller);
+            let of_owner = of_owner.find(|other| other.owner == caller.owner);
+            if of_owner.is_some_and(|other| !other.covers(&caller) || !caller.covers(other)) {
+                return Err(format!(
+                    "two keys are called {name:?}, which makes them one owner's, but they differ in \
+                     scopes or collections"
+                ));
+            }
+            keys.push(Key {
+                hash,
+                caller,
+                valid: Arc::new(valid),
+            });
         }
         Ok(Self { keys })
+    }
+
+    /// Makes keys that stood in the file before, and may do no less now, go on being good. All others end
+    /// when that file's are dropped.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        for key in &mut self.keys {
+            let same = |old: &&Key| old.hash == key.hash && key.caller.covers(&old.caller);
+            if let Some(old) = before.keys.iter().find(same) {
+                key.valid = old.valid.clone();
+                key.caller.validity = old.caller.validity.clone();
+            }
+        }
     }
 
     /// Whose key this is.
@@ -127,12 +162,13 @@ impl ApiKeys {
         let hash = blake3::hash(key.as_bytes());
         // blake3 compares hashes in constant time, and every key is looked at, so that how long it
         // takes tells nothing.
-        self.keys.iter().fold(
-            None,
-            |found, (of_key, caller)| {
-                if *of_key == hash { Some(caller) } else { found }
-            },
-        )
+        self.keys.iter().fold(None, |found, key| {
+            if key.hash == hash {
+                Some(&key.caller)
+            } else {
+                found
+            }
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -205,21 +241,62 @@ mod tests {
         let owner = &keys.find(&b).unwrap().owner;
         assert_eq!(*owner, Owner::key("bob \"the\" builder"));
         for wrong in ["", &a[..a.len() - 1], &a.to_uppercase()] {
-            assert_eq!(keys.find(wrong), None);
+            assert!(keys.find(wrong).is_none());
+        }
+    }
+
+    #[test]
+    fn keys_of_one_name_are_one_owners() {
+        let [old, new] = ["alice"; 2].map(new_key);
+        let keys = [&old, &new].map(|new| new.key().to_owned());
+        let both = [old, new].map(|new| new.entry().unwrap()).join("\n");
+        let file = read(&both).unwrap();
+        for key in &keys {
+            assert_eq!(file.find(key).unwrap().owner, Owner::key("alice"));
+        }
+    }
+
+    #[test]
+    fn a_key_is_good_until_a_file_does_not_have_it_or_lets_it_do_less() {
+        use futures::FutureExt;
+        let new = new_key("alice");
+        let key = new.key().to_owned();
+        let entry = new.entry().unwrap();
+        let other = new_key("bob").entry().unwrap();
+        let more = entry.replace("[\"chat\"]", "[\"documents\", \"chat\"]");
+        for (after, good) in [
+            (format!("{other}\n{entry}"), true),
+            (more.clone(), true),
+            (entry.replace("\"a\"", "\"b\", \"a\""), true),
+            (entry.replace("\"a\"", "\"b\""), false),
+            (entry.replace("\"chat\"", "\"admin\""), false),
+            (entry.replace("alice", "eve"), false),
+            (other.clone(), false),
+        ] {
+            let before = read(&entry).unwrap();
+            let mut validity = before.find(&key).unwrap().validity();
+            let mut file = read(&after).unwrap();
+            file.succeed(&before);
+            drop(before);
+            assert_eq!(validity.ended().now_or_never().is_none(), good, "{after}");
         }
     }
 
     #[test]
     fn a_file_that_makes_no_sense_is_refused_and_says_why() {
         let entry = new_key("alice").entry().unwrap();
-        let again = new_key("alice").entry().unwrap();
+        let again = NewKey::new("alice".into(), vec![Scope::Chat], None);
+        let again = again.entry().unwrap();
         for (text, reason) in [
             (String::new(), "there is none"),
             (entry.replace("[\"chat\"]", "[]"), "may do nothing"),
             (entry.replace("chat", "everything"), "unknown variant"),
             (entry.replace("blake3", "key"), "unknown field"),
             (entry.replace("blake3 = \"", "blake3 = \"x"), "no blake3"),
-            (format!("{entry}\n{again}"), "two keys are called"),
+            (
+                format!("{entry}\n{again}"),
+                "differ in scopes or collections",
+            ),
             (
                 format!("{entry}\n{}", entry.replace("alice", "bob")),
                 "the hash of another",

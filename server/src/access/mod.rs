@@ -17,7 +17,7 @@ use crate::config::AccessConfig;
 use crate::errors::ApiError;
 
 pub use caller::Scope;
-pub(crate) use caller::{Caller, Owner};
+pub(crate) use caller::{Caller, Owner, Validity};
 use keys::ApiKeys;
 pub use keys::{KeyFileError, NewKey};
 
@@ -131,7 +131,7 @@ impl Access {
         Ok(access)
     }
 
-    /// Reads the file again. Where that fails, the keys stay as they were.
+    /// Reads the file again. Where that fails, the keys stay as they were. Turns of keys that are gone end.
     ///
     /// # Errors
     /// The file of keys is not taken.
@@ -139,9 +139,12 @@ impl Access {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let keys = ApiKeys::read(file)?;
+        let mut keys = ApiKeys::read(file)?;
         tracing::info!(keys = keys.len(), file = %file.display(), "API keys are asked for");
         let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = current.as_deref() {
+            keys.succeed(before);
+        }
         *current = Some(Arc::new(keys));
         Ok(())
     }

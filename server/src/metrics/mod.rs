@@ -3,6 +3,7 @@
 //! A metric's doc comment is its help text, and its field's name is its name.
 
 mod observation;
+mod responses;
 
 use onegen_engine::Engine;
 use prometheus::core::Collector;
@@ -12,6 +13,7 @@ use prometheus::{
 };
 
 pub(crate) use observation::Observation;
+pub(crate) use responses::count;
 
 const FIRST_TOKEN_SECONDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -59,10 +61,10 @@ impl Metric for Gauge {
 }
 
 impl Metric for IntCounterVec {
-    /// The label.
-    type Shape = &'static str;
-    fn make(opts: Opts, label: &'static str) -> prometheus::Result<Self> {
-        Self::new(opts, &[label])
+    /// The labels.
+    type Shape = &'static [&'static str];
+    fn make(opts: Opts, labels: Self::Shape) -> prometheus::Result<Self> {
+        Self::new(opts, labels)
     }
 }
 
@@ -100,7 +102,7 @@ macro_rules! metrics {
         impl $name {
             fn register(registry: &Registry) -> prometheus::Result<Self> {
                 Ok(Self {
-                    $($field: register(registry, stringify!($field), $help, $shape)?,)*
+                    $($field: register::<$kind>(registry, stringify!($field), $help, $shape)?,)*
                 })
             }
         }
@@ -111,7 +113,7 @@ metrics! {
     /// What the server observes of turns, at their ends.
     struct TurnMetrics {
         /// Turns that ended, by reason: stop, length, abort (the client went away) or error.
-        request_success_total: IntCounterVec = "finished_reason",
+        request_success_total: IntCounterVec = &["finished_reason"],
         /// Tokens of prompts, those of the conversation so far included, passages of the turn not.
         prompt_tokens_total: IntCounter = (),
         /// Tokens sampled, those of retrievals included.
@@ -142,10 +144,20 @@ metrics! {
 }
 
 metrics! {
+    /// What the server answers, whether or not a turn came of it.
+    struct HttpMetrics {
+        /// HTTP responses, by the route's template (none where there is no such route), method and status.
+        http_responses_total: IntCounterVec = &["route", "method", "status"],
+        /// Requests that were refused or failed before their answer began, by the code that clients are told.
+        request_errors_total: IntCounterVec = &["code"],
+    }
+}
+
+metrics! {
     /// What the engine counts itself, read when somebody asks.
     struct EngineMetrics {
         /// Positions forwarded, by the kind of token that stood there.
-        forwarded_tokens_total: IntCounterVec = "kind",
+        forwarded_tokens_total: IntCounterVec = &["kind"],
         /// Turns that hold a place in the batch.
         num_requests_running: IntGauge = (),
         /// Turns that wait for a place.
@@ -203,6 +215,7 @@ impl EngineMetrics {
 pub(crate) struct Metrics {
     registry: Registry,
     turns: TurnMetrics,
+    http: HttpMetrics,
 }
 
 impl Metrics {
@@ -213,7 +226,16 @@ impl Metrics {
         for reason in ["stop", "length", "abort", "error"] {
             turns.request_success_total.with_label_values(&[reason]);
         }
-        Ok(Self { registry, turns })
+        let http = HttpMetrics::register(&registry)?;
+        // What is told to clients that ask too much.
+        for code in ["rate_limit_exceeded", "too_many_at_once", "overloaded"] {
+            http.request_errors_total.with_label_values(&[code]);
+        }
+        Ok(Self {
+            registry,
+            turns,
+            http,
+        })
     }
 
     /// Everything in Prometheus' text format.

@@ -1,6 +1,10 @@
 // What the server is asked, over HTTP.
 
 const KEY = "onegen.key";
+/** What a proxy says of a server that is not there. */
+const AWAY = [502, 503, 504];
+/** What a server says that goes, and mostly comes back. */
+const LEAVING = "shutting_down";
 
 /** An answer that did not come, in words for people. */
 export class AskError extends Error {
@@ -32,6 +36,22 @@ async function ask(path, options = {}) {
   }
 }
 
+async function answered(path, options) {
+  const response = await ask(path, options);
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+const json = (method, body, signal, more) => ({
+  method,
+  headers: { "content-type": "application/json", ...more },
+  body: JSON.stringify(body),
+  signal,
+});
+
+const at = (conversation, rest = "") => `v1/conversations/${encodeURIComponent(conversation)}${rest}`;
+const stream = (conversation, rest = "") => `v1/stream?conv_id=${encodeURIComponent(conversation)}${rest}`;
+
 /** What is served: `/readyz`, whether or not it takes requests just now. */
 export async function readiness() {
   const response = await ask("readyz");
@@ -42,9 +62,12 @@ export async function readiness() {
 
 /** The served model's card. */
 export async function model() {
-  const response = await ask("v1/models");
-  if (!response.ok) throw await refusal(response);
-  return (await response.json()).data[0];
+  return (await (await answered("v1/models")).json()).data[0];
+}
+
+/** Whether the server has pages about its API. */
+export async function hasDocs() {
+  return (await ask("docs", { method: "HEAD" })).ok;
 }
 
 const documents = new Map();
@@ -68,58 +91,74 @@ async function document(path) {
   const response = await ask(path);
   if (response.ok) return { text: (await response.json()).text };
   if (response.status === 401 || response.status === 403) return { why: "This API key may not read passages." };
+  if (response.status === 404) return { why: "The server does not have this passage any more." };
   return { why: "The server does not give this passage's text." };
+}
+
+/** Begins a conversation at the server and gives its id. */
+export async function begin(signal) {
+  return (await (await answered("v1/conversations", json("POST", {}, signal))).json()).id;
+}
+
+/** A copy of a conversation without its last question and answer, `{id, messages}`; null where nothing is left of it. */
+export async function withoutLast(conversation, signal) {
+  const items = await (await answered(at(conversation, "/items?limit=100"), { signal })).json();
+  const last = items.data.filter((item) => item.type === "message")[2];
+  if (!last) return null;
+  const copy = await answered(at(conversation, "/fork"), json("POST", { after: last.id }, signal));
+  const { id, onegen } = await copy.json();
+  return { id, messages: onegen.messages };
+}
+
+/** How many messages the server's conversation holds. */
+export async function messages(conversation, signal) {
+  return (await (await answered(at(conversation), { signal })).json()).onegen.messages;
+}
+
+/** The last answer that the server's conversation holds: its text, and what was read for it. */
+export async function lastAnswer(conversation, signal) {
+  const items = await (await answered(at(conversation, "/items?limit=100"), { signal })).json();
+  const [message, ...before] = items.data;
+  const until = before.findIndex((item) => item.type === "message");
+  const [{ text, annotations }] = message.content;
+  const retrievals = before.slice(0, until < 0 ? before.length : until).map((item) => item.receipt);
+  return { text, annotations, retrievals: retrievals.reverse() };
 }
 
 /** Has the server forget a conversation. One that cannot is no error. */
 export async function forget(conversation) {
-  await ask(`v1/conversations/${encodeURIComponent(conversation)}`, { method: "DELETE" }).catch(() => {});
+  await ask(at(conversation), { method: "DELETE" }).catch(() => {});
 }
 
 /**
- * Streams an answer and gives its chunks. A stream that ends without its `[DONE]` is an error, and
- * so is an error event in it.
+ * Asks. Gives the response that streams the answer, which goes on whoever listens. Browsers send a
+ * request again by themselves where a connection that was used before turns out to be closed: the key
+ * has the server answer it once.
  */
-export async function* chat(body, signal) {
-  const response = await ask("v1/chat/completions", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
-    signal,
-  });
-  if (!response.ok) throw await refusal(response);
-  for await (const data of events(response.body)) {
-    if (data === "[DONE]") return;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new AskError(sentence(chunk.error.message), { code: chunk.error.code });
-    yield chunk;
-  }
-  throw lost();
+export function chat(body, key, signal) {
+  const all = { ...body, stream: true, resumable: true, stream_options: { include_usage: true } };
+  return answered("v1/chat/completions", json("POST", all, signal, { "idempotency-key": key }));
 }
 
-const lost = () => new AskError("The connection was lost before the answer's end.", { lost: true });
+/** The stream of the conversation's running or last turn from an event on; null where there is none. */
+export async function resume(conversation, from, signal) {
+  const response = await ask(stream(conversation, `&from=${from}`), { signal });
+  if (response.status === 404) return null;
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
 
-/** The data of server-sent events. Comments, which keep the connection alive, are left out. */
-async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      const blocks = (rest + value).split(/\r?\n\r?\n/);
-      rest = blocks.pop();
-      for (const block of blocks) {
-        const lines = block.split(/\r?\n/).filter((line) => line.startsWith("data:"));
-        if (lines.length) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
-      }
-    }
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw lost();
-  } finally {
-    reader.cancel().catch(() => {});
-  }
+/** Ends the conversation's running turn, if there is one. */
+export async function stop(conversation, signal) {
+  await ask(stream(conversation), { method: "DELETE", signal });
+}
+
+/** What an event of an answer says; null at the end. An error is thrown. */
+export function chunk(data) {
+  if (data === "[DONE]") return null;
+  const { error, ...rest } = JSON.parse(data);
+  if (error) throw new AskError(sentence(error.message), { code: error.code, lost: error.code === LEAVING });
+  return rest;
 }
 
 async function refusal(response) {
@@ -131,7 +170,8 @@ async function refusal(response) {
     const seconds = Number(response.headers.get("retry-after"));
     if (seconds > 0) message += ` It asks to wait ${seconds}\u00a0s.`;
   }
-  return new AskError(message, { status, code: error?.code ?? null });
+  const code = error?.code ?? null;
+  return new AskError(message, { status, code, lost: code ? code === LEAVING : AWAY.includes(status) });
 }
 
 /** With a capital at the start and a stop at the end. */

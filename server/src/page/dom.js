@@ -16,6 +16,13 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
+/** A button that does something. */
+export function button(content, attributes, press) {
+  const element = make("button", { type: "button", ...attributes }, content);
+  element.addEventListener("click", press);
+  return element;
+}
+
 /** A line drawing, 24 units wide and high. */
 export function icon(path) {
   const svg = document.createElementNS(SVG, "svg");
@@ -33,4 +40,9 @@ export const byId = (id) => document.getElementById(id);
 /** `1 passage`, `2 passages`. */
 export function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** Says something to those who hear the page. */
+export function say(text) {
+  byId("status").textContent = text;
 }

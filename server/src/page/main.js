@@ -1,15 +1,20 @@
 // The page: which conversation is shown, and what is asked in it.
 
 import * as api from "./api.js";
-import { answer } from "./answer.js";
-import { byId, count, icon, make } from "./dom.js";
+import { button, byId, count, make, say } from "./dom.js";
+import { save } from "./export.js";
+import { Run } from "./run.js";
 import { follow } from "./scroll.js";
+import * as settings from "./settings.js";
+import * as side from "./side.js";
 import * as store from "./store.js";
 import { TurnView } from "./turn.js";
 
-const CROSS = "M7 7l10 10M17 7L7 17";
 const CURRENT = "onegen.current";
-const K = "onegen.k";
+/** A turn is kept so often while it grows. */
+const KEEP_MS = 500;
+/** Without one the same answer would come again. */
+const AGAIN_TEMPERATURE = 0.7;
 /** Only the model that comes with onegen is known to have read about these. */
 const EXAMPLES = {
   almanac: [
@@ -24,14 +29,17 @@ const EXAMPLES = {
 let current = null;
 /** What `/readyz` said last. */
 let served = null;
-/** Answers under way: the conversation's id to `{conversation, turn, view, stop}`. */
+/** Turns under way, by their conversations' ids. */
 const running = new Map();
+/** What shows a turn. */
+const views = new WeakMap();
 
 const message = byId("message");
 const title = byId("title");
 const turns = byId("turns");
-const followAgain = follow(document.querySelector("main"), turns);
-const narrow = matchMedia("(max-width: 52rem)");
+const scroller = document.querySelector("main");
+const followAgain = follow(scroller, turns, (away) => (byId("to-end").hidden = !away));
+const actions = { again, edit, goOn, other, versions };
 
 // What is served.
 
@@ -40,7 +48,9 @@ async function meet() {
     served = await api.readiness();
     const { model, passages, collections } = served;
     const named = collections.length > 1 ? ` in ${count(collections.length, "collection")}` : "";
-    byId("served").textContent = `${model}, over ${count(passages, "passage")}${named}.`;
+    byId("served").textContent = passages
+      ? `${model}, over ${count(passages, "passage")}${named}.`
+      : `${model}, over no passages yet: searches find nothing, it answers from what it has learned.`;
     byId("collection").replaceChildren(...collections.map(({ name }) => make("option", { value: name }, name)));
     byId("collections").hidden = collections.length < 2;
     showCollection();
@@ -52,11 +62,7 @@ async function meet() {
 
 async function offerExamples() {
   const card = await api.model().catch(() => null);
-  const items = (EXAMPLES[card?.root] ?? []).map((example) => {
-    const button = make("button", { type: "button" }, example);
-    button.addEventListener("click", () => ask(example));
-    return make("li", {}, button);
-  });
+  const items = (EXAMPLES[card?.root] ?? []).map((example) => make("li", {}, button(example, {}, () => ask(example))));
   byId("examples").replaceChildren(...items);
 }
 
@@ -75,9 +81,12 @@ function open(conversation) {
   turns.replaceChildren(...current.turns.map((turn) => drawn(turn).element));
   showTitle();
   showCollection();
-  list();
   showRunning();
   followAgain();
+  const last = current.turns.at(-1);
+  // Asked before this page was loaded, or in another tab.
+  if (last?.state === "running" && !running.has(current.id)) run(current, last, true);
+  side.list();
 }
 
 function showTitle() {
@@ -85,105 +94,162 @@ function showTitle() {
   title.textContent = current.title;
   document.title = begun ? `${current.title} – onegen` : "onegen";
   byId("welcome").hidden = begun;
+  byId("of-conversation").hidden = !begun;
 }
 
 function drawn(turn) {
-  const view = new TurnView(turn, askAgain);
-  const run = running.get(current.id);
-  if (run?.turn === turn) run.view = view;
+  const view = new TurnView(turn, actions);
+  views.set(turn, view);
+  const under = running.get(current.id);
+  if (under?.turn === turn) under.view = view;
   return view;
 }
 
-function list() {
-  const items = store.all().map((conversation) => {
-    const shown = conversation.id === current.id;
-    const button = make("button", { type: "button", class: "open", "aria-current": shown && "page" }, make("span", {}, conversation.title));
-    button.addEventListener("click", () => {
-      showSide(false);
-      open(store.read(conversation.id) ?? conversation);
-      message.focus();
-    });
-    const remove = make(
-      "button",
-      { type: "button", class: "quiet icon", "aria-label": `Delete “${conversation.title}”` },
-      icon(CROSS),
-    );
-    remove.addEventListener("click", () => askToDelete(conversation));
-    return make("li", {}, button, remove);
-  });
-  byId("conversations").replaceChildren(...items);
-  byId("no-conversations").hidden = items.length > 0;
-}
-
 function begin() {
-  showSide(false);
+  side.show(false);
   open(store.fresh(byId("collection").value || null));
   message.focus();
 }
 
-function askToDelete(conversation) {
-  const dialog = byId("delete");
-  byId("delete-what").textContent = `“${conversation.title}” is deleted in this browser, and the server is asked to delete it too.`;
-  dialog.returnValue = "cancel";
-  dialog.onclose = () => {
-    if (dialog.returnValue !== "delete") return;
-    const { server, left } = store.read(conversation.id) ?? conversation;
-    running.get(conversation.id)?.stop.abort("deleted");
-    running.delete(conversation.id);
-    store.remove(conversation.id);
-    for (const id of [server, ...left]) if (id) api.forget(id);
-    if (conversation.id === current.id) open(store.fresh(current.collection));
-    else list();
-    say("Deleted.");
-    byId("new").focus();
+/** A conversation is deleted: what is under way in it ends. Gives what is known of it. */
+function removed(id) {
+  const conversation = running.get(id)?.conversation ?? (id === current.id ? current : store.read(id));
+  running.get(id)?.stop();
+  if (id === current.id) open(store.fresh(current.collection));
+  return conversation;
+}
+
+function rename() {
+  const of = current;
+  const input = make("input", { "aria-label": "Name of the conversation", maxlength: "120" });
+  input.value = of.title;
+  let open = true;
+  const close = (keeps) => {
+    // Taken away, it loses the focus, too.
+    if (!open) return;
+    open = false;
+    const name = input.value.trim();
+    input.replaceWith(title);
+    if (keeps && name) {
+      of.title = name;
+      keep(of);
+    }
+    showTitle();
+    side.list();
+    byId("rename").focus();
   };
-  dialog.showModal();
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.stopPropagation();
+    // Else the button that gets the focus is pressed, too.
+    event.preventDefault();
+    close(event.key === "Enter");
+  });
+  input.addEventListener("blur", () => close(true));
+  title.replaceWith(input);
+  input.focus();
+  input.select();
 }
 
 // What is asked.
 
-async function ask(question) {
+/**
+ * Asks in the conversation that is shown; `more` is said beside what is said with every question. In the
+ * place of another turn it is a later `version`, `instead` of what the server has in `{server, kept}`;
+ * `before` is a turn that the server may have kept or not.
+ */
+function ask(question, { more = {}, version = 0, instead = null, before = null } = {}) {
   const conversation = current;
   if (running.has(conversation.id) || !question.trim()) return;
-  const turn = { question, parts: [], state: "running" };
-  if (!conversation.turns.length) conversation.title = store.titled(question);
-  conversation.turns.push(turn);
-  const run = { conversation, turn, view: null, stop: new AbortController() };
-  running.set(conversation.id, run);
-  keep(conversation);
-  turns.append(drawn(turn).element);
-  showTitle();
-  list();
-  showRunning();
-  followAgain();
-  say("Answering.");
-  try {
-    served ??= await api.readiness();
-    await answer(run, served, k());
-    turn.state = "done";
-  } catch (error) {
-    const stopped = run.stop.signal.aborted;
-    turn.state = stopped ? "stopped" : "failed";
-    if (!stopped) turn.error = error instanceof api.AskError ? error.message : `This page failed: ${error.message}`;
-    // The server may have come to the end of what did not arrive: go on from what was seen.
-    if (stopped || error.lost) store.leave(conversation);
-    if (error.status === 401) openSettings();
+  const retrieval = { k: settings.k() };
+  if (served?.collections.length > 1 && conversation.collection) retrieval.collection = conversation.collection;
+  if (settings.always()) retrieval.forced = true;
+  const turn = { question, asked: { model: served?.model, retrieval, ...more }, parts: [], state: "running", version, instead };
+  if (!conversation.turns.length && conversation.title === store.UNTITLED) conversation.title = store.titled(question);
+  if (!version) {
+    conversation.left.push(...conversation.others.map((other) => other.server).filter(Boolean));
+    conversation.others = [];
+    const last = conversation.turns.at(-1);
+    if (last?.doubtful) before = last;
   }
-  if (run.stop.signal.reason === "deleted") return;
-  running.delete(conversation.id);
-  if (conversation.turns.includes(turn)) keep(conversation);
-  run.view.end();
-  if (conversation === current) showRunning();
-  list();
-  say(spoken(turn));
+  conversation.turns.push(turn);
+  turns.append(drawn(turn).element);
+  say("Answering.");
+  run(conversation, turn, false, before);
 }
 
-function askAgain(turn) {
+/** Follows a turn to its end. */
+async function run(conversation, turn, asked, before = null) {
+  let keeping = null;
+  const keepNow = () => {
+    clearTimeout(keeping);
+    keeping = null;
+    if (running.get(conversation.id) === under) keep(conversation);
+  };
+  const grown = (now) => (now ? keepNow() : (keeping ??= setTimeout(keepNow, KEEP_MS)));
+  const under = new Run(conversation, turn, views.get(turn), grown);
+  if (before) under.before = new Run(conversation, before, views.get(before), () => {});
+  running.set(conversation.id, under);
+  keep(conversation);
+  showTitle();
+  side.list();
+  showRunning();
+  followAgain();
+  await under.follow(asked);
+  running.delete(conversation.id);
+  clearTimeout(keeping);
+  keep(conversation);
+  under.view.end();
+  if (conversation === current) showRunning();
+  side.list();
+  if (under.status === 401) settings.open(meet);
+  say(spoken(turn, under.view));
+}
+
+/** Asks another question in the place of the last one. An answer that is done is kept as another version. */
+function edit(turn, question, more) {
+  if (running.has(current.id) || current.turns.at(-1) !== turn) return;
+  current.turns.pop();
+  turns.lastElementChild.remove();
+  const { others, server, kept } = current;
+  let { version, instead } = turn;
+  if (turn.state === "done") {
+    others.push({ turn, server, kept });
+    instead = { server, kept };
+    version = Math.max(...others.map((other) => other.turn.version)) + 1;
+    Object.assign(current, { server: null, kept: 0 });
+  }
+  if (current.turns.length === 0 && current.title === store.titled(turn.question)) current.title = store.titled(question);
+  ask(question, { more, version, instead, before: turn.doubtful ? turn : null });
+}
+
+function again(turn) {
+  edit(turn, turn.question, { temperature: AGAIN_TEMPERATURE });
+}
+
+/** Looks for the end of an answer that was lost. */
+function goOn(turn) {
   if (running.has(current.id)) return;
-  const at = current.turns.indexOf(turn);
-  current.turns.splice(at, 1);
-  turns.children[at].remove();
-  ask(turn.question);
+  turn.state = "running";
+  open(current);
+}
+
+/** Shows another version of the last turn, and goes on from there. */
+function other(turn, step) {
+  if (running.has(current.id)) return;
+  const { others, server, kept } = current;
+  const at = others.findIndex((one) => one.turn.version === turn.version + step);
+  if (at < 0) return;
+  const [chosen] = others.splice(at, 1, { turn, server, kept });
+  current.turns.splice(-1, 1, chosen.turn);
+  Object.assign(current, { server: chosen.server, kept: chosen.kept });
+  keep(current);
+  turns.lastElementChild.replaceWith(drawn(chosen.turn).element);
+  say(`Version ${chosen.turn.version + 1} of ${others.length + 1}.`);
+}
+
+function versions(turn) {
+  return { at: turn.version ?? 0, of: current.turns.at(-1) === turn ? current.others.length + 1 : 1 };
 }
 
 function keep(conversation) {
@@ -194,19 +260,14 @@ function keep(conversation) {
 }
 
 /** What a screen reader says of a turn at its end. */
-function spoken(turn) {
+function spoken(turn, view) {
   if (turn.state === "failed") return turn.error;
   if (turn.state === "stopped") return "Stopped.";
-  const read = turn.parts.flatMap((part) => (part.retrieval ? [part.retrieval.passages[0]] : []));
-  const titles = read.map((passage) => passage.title || passage.id);
-  return [store.text(turn), titles.length ? `Read: ${titles.join(", ")}.` : ""].join(" ");
+  const read = store.retrievals(turn).map(({ passages: [passage] }) => passage.title || passage.id);
+  return [view.markdown.plain().trim(), read.length ? `Read: ${read.join(", ")}.` : ""].join(" ");
 }
 
 // Around it.
-
-function say(text) {
-  byId("status").textContent = text;
-}
 
 function showRunning() {
   const busy = running.has(current.id);
@@ -214,57 +275,13 @@ function showRunning() {
   byId("send").hidden = busy;
 }
 
-function stopAnswer() {
-  running.get(current.id)?.stop.abort("stopped");
+function stop() {
+  running.get(current.id)?.stop();
 }
 
 function fitMessage() {
   message.style.height = "auto";
   message.style.height = `${message.scrollHeight}px`;
-}
-
-function showSide(shown) {
-  const was = document.body.classList.toggle("side-open", shown);
-  byId("open-side").setAttribute("aria-expanded", String(was));
-  byId("page").inert = was && narrow.matches;
-}
-
-function k() {
-  return Number(localStorage.getItem(K) ?? 3);
-}
-
-function openSettings() {
-  const dialog = byId("settings");
-  if (dialog.open) return;
-  byId("key").value = api.key.get();
-  byId("k").value = String(k());
-  dialog.returnValue = "cancel";
-  dialog.onclose = () => {
-    if (dialog.returnValue !== "save") return;
-    api.key.set(byId("key").value.trim());
-    localStorage.setItem(K, byId("k").value);
-    meet();
-    say("Saved.");
-  };
-  dialog.showModal();
-}
-
-const THEMES = { system: "light", light: "dark", dark: "system" };
-
-function theme() {
-  return document.documentElement.dataset.theme ?? "system";
-}
-
-function setTheme(chosen) {
-  const root = document.documentElement;
-  if (chosen === "system") {
-    delete root.dataset.theme;
-    localStorage.removeItem("onegen.theme");
-  } else {
-    root.dataset.theme = chosen;
-    localStorage.setItem("onegen.theme", chosen);
-  }
-  byId("theme").textContent = `Colours: ${chosen}`;
 }
 
 byId("composer").addEventListener("submit", (event) => {
@@ -280,43 +297,65 @@ message.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     byId("composer").requestSubmit();
+  } else if (event.key === "ArrowUp" && !message.value) {
+    event.preventDefault();
+    turns.lastElementChild?.querySelector(".edit").click();
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-  if (document.body.classList.contains("side-open")) {
-    showSide(false);
-    byId("open-side").focus();
-  } else {
-    stopAnswer();
+  if (document.querySelector("dialog[open]")) return;
+  const command = event.ctrlKey || event.metaKey;
+  if (event.key === "Escape") {
+    if (side.isOpen()) side.close();
+    else stop();
+  } else if (command && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    side.goToSearch();
+  } else if (command && event.shiftKey && event.key.toLowerCase() === "o") {
+    event.preventDefault();
+    begin();
+  } else if (command && event.key === "/") {
+    event.preventDefault();
+    byId("shortcuts").showModal();
   }
 });
 byId("stop").addEventListener("click", () => {
-  stopAnswer();
+  stop();
   message.focus();
 });
 byId("new").addEventListener("click", begin);
-byId("open-side").addEventListener("click", () => {
-  showSide(true);
-  byId("close-side").focus();
-});
-byId("close-side").addEventListener("click", () => {
-  showSide(false);
-  byId("open-side").focus();
-});
-byId("shade").addEventListener("click", () => showSide(false));
-byId("theme").addEventListener("click", () => setTheme(THEMES[theme()]));
-byId("open-settings").addEventListener("click", openSettings);
-byId("cancel-settings").addEventListener("click", () => byId("settings").close("cancel"));
+byId("rename").addEventListener("click", rename);
+byId("export").addEventListener("click", () => save(current));
+byId("delete").addEventListener("click", () => side.remove(current));
+byId("to-end").addEventListener("click", () => (scroller.scrollTop = scroller.scrollHeight));
 byId("collection").addEventListener("change", () => {
   current.collection = byId("collection").value;
   if (current.turns.length) keep(current);
 });
-narrow.addEventListener("change", () => showSide(false));
-window.addEventListener("storage", (event) => {
-  if (store.isConversation(event.key)) list();
+addEventListener("pagehide", () => running.forEach(({ conversation }) => keep(conversation)));
+addEventListener("storage", ({ key }) => {
+  const id = store.changed(key);
+  if (id === undefined) return;
+  const there = store.read(current.id);
+  const shown = id === null || id === current.id;
+  // Another tab has gone on with what is shown here, or deleted it.
+  if (shown && current.turns.length && !running.has(current.id)) {
+    open(there && !there.deleted ? there : store.fresh(current.collection));
+  } else {
+    side.list();
+  }
 });
 
-setTheme(theme());
-open(store.read(sessionStorage.getItem(CURRENT)) ?? store.fresh(null));
+settings.begin(meet);
+side.begin({
+  open(conversation) {
+    open(conversation);
+    message.focus();
+  },
+  removed,
+  shown: () => current,
+});
+const last = store.read(sessionStorage.getItem(CURRENT));
+open(last && !last.deleted ? last : store.fresh(null));
 meet();
+api.hasDocs().then((has) => (byId("docs").hidden = !has)).catch(() => {});

@@ -2,6 +2,7 @@
 
 import { passageText } from "./api.js";
 import { make } from "./dom.js";
+import { webAddress } from "./links.js";
 import { likeliest, sentences } from "./sentences.js";
 
 /** A longer passage is shown around its marked sentence at first. */
@@ -47,16 +48,6 @@ function titled(passage) {
       make("span", { class: "hidden" }, " (opens in a new tab)"),
     ),
   ];
-}
-
-/** Other schemes, `javascript:` among them, are no links. */
-function webAddress(url) {
-  try {
-    const { protocol, href } = new URL(url);
-    return protocol === "https:" || protocol === "http:" ? href : null;
-  } catch {
-    return null;
-  }
 }
 
 function scored(score, bar = true) {

@@ -5,12 +5,13 @@ import { count, make } from "./dom.js";
 /** The receipt of a turn that is done. */
 export function receipt(turn, retrievals) {
   const again = retrievals.reduce((sum, retrieval) => sum + retrieval.query_tokens_reencoded, 0);
+  const searched = retrievals.length === 1 ? "1 search" : `${retrievals.length} searches`;
   const said = retrievals.length
-    ? `${count(retrievals.length, "search").replace(/searchs$/, "searches")}, query tokens forwarded again: ${again}`
+    ? `${searched}, query tokens forwarded again: ${again}`
     : "no search";
   const details = make("details", { class: "receipt" }, make("summary", {}, `Receipt: ${said}`));
   if (retrievals.length) details.append(searches(retrievals));
-  details.append(usage(turn));
+  details.append(turn.usage ? usage(turn) : make("p", {}, "The stream was lost: how many tokens were read and written is not known."));
   return details;
 }
 

@@ -113,7 +113,7 @@ fn validate(
     }
     let sampling = sampling(&request)?;
     let each = prompts.into_iter().map(|prompt| TextRequest {
-        owner: caller.owner.clone(),
+        caller: caller.clone(),
         prompt,
         sampling: sampling.clone(),
         retrieval: retrieval.clone(),

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::embedding::Embedded;
 use crate::errors::ApiError;
 use crate::json::{JsonBody, typed};
+use crate::traces::RequestTrace;
 
 /// OpenAI's.
 const MAX_TEXTS: usize = 2048;
@@ -52,6 +53,9 @@ pub(crate) async fn embed(
     let input_type = request.input_type.unwrap_or_default();
     let embedded = embedded(&app, texts, alone, input_type).await?;
     let tokens = embedded.iter().map(|embedded| embedded.tokens).sum();
+    if let Some(trace) = RequestTrace::current() {
+        trace.read(tokens);
+    }
     let format = request.encoding_format.unwrap_or_default();
     let each = embedded.into_iter().enumerate();
     Ok(Json(EmbeddingList {

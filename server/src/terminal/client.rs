@@ -1,15 +1,18 @@
 //! The server as the terminal sees it: HTTP and server-sent events.
 
-use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onegen_proto::{
-    ChatCompletionChunk, ChatCompletionRequest, ConversationReference, ErrorEnvelope, Readiness,
-    RequestMessage, RetrievalOptions,
+    ChatCompletionRequest, Conversation, ConversationItem, ConversationItemList,
+    ConversationReference, ErrorEnvelope, ItemContent, Readiness,
 };
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+
+use super::stream::Stream;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A server that works sends at least a heartbeat in this time.
@@ -18,11 +21,16 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const BUSY_RETRIES: usize = 10;
 const BUSY_WAIT: Duration = Duration::from_millis(150);
 
+/// Where a response tells its conversation before the first event.
+const CONVERSATION: &str = "onegen-conversation";
+
 /// Why the server did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     #[error("{url:?} is no address of a server; one looks like http://127.0.0.1:8080")]
     Url { url: String },
+    #[error("{} holds no certificates in PEM: {reason}", path.display())]
+    Certificates { path: PathBuf, reason: String },
     #[error(
         "no server answers at {url} ({reason}); start one with `onegen-server`, or name another with --url"
     )]
@@ -53,6 +61,7 @@ impl ClientError {
 }
 
 /// Who asks a server.
+#[derive(Clone)]
 pub(super) struct Client {
     url: Url,
     key: Option<String>,
@@ -60,7 +69,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(url: &str, key: Option<String>) -> Result<Self, ClientError> {
+    /// `cacert` names certificates that are trusted beside those that all trust.
+    pub(super) fn new(
+        url: &str,
+        key: Option<String>,
+        cacert: Option<&Path>,
+    ) -> Result<Self, ClientError> {
         let wrong = || ClientError::Url {
             url: url.to_owned(),
         };
@@ -70,12 +84,14 @@ impl Client {
         if !["http", "https"].contains(&base.scheme()) {
             return Err(wrong());
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
-            .read_timeout(SILENCE_LIMIT)
-            .build();
+            .read_timeout(SILENCE_LIMIT);
+        for certificate in cacert.map(certificates).transpose()?.unwrap_or_default() {
+            http = http.add_root_certificate(certificate);
+        }
         Ok(Self {
-            http: http.map_err(|_| wrong())?,
+            http: http.build().map_err(|_| wrong())?,
             url: base,
             key,
         })
@@ -91,42 +107,102 @@ impl Client {
         response.json().await.map_err(|error| self.strange(error))
     }
 
-    /// Begins an answer to the last of the messages.
+    /// Begins an answer to the last of the request's messages, which goes on if the connection is lost.
     pub(super) async fn ask(
         &self,
-        model: &str,
-        collection: Option<&str>,
+        mut request: ChatCompletionRequest,
         conversation: Option<&str>,
-        messages: &[RequestMessage],
     ) -> Result<Stream, ClientError> {
-        let request = ChatCompletionRequest {
-            model: model.to_owned(),
-            messages: messages.to_vec(),
-            conversation: conversation.map(|id| ConversationReference::Id(id.to_owned())),
-            retrieval: collection.map(|name| RetrievalOptions {
-                collection: Some(name.to_owned()),
-                ..RetrievalOptions::default()
-            }),
-            stream: Some(true),
-            ..ChatCompletionRequest::default()
-        };
+        request.conversation = conversation.map(|id| ConversationReference::Id(id.to_owned()));
+        request.stream = Some(true);
+        request.resumable = Some(true);
         let url = self.at(&["v1", "chat", "completions"])?;
-        for _ in 0..BUSY_RETRIES {
-            let response = self
-                .send(self.http.post(url.clone()).json(&request))
-                .await?;
+        let mut tries = 0;
+        loop {
+            let asked = self.http.post(url.clone()).json(&request);
+            let response = self.send(asked).await?;
             if response.status().is_success() {
-                return Ok(Stream::new(response));
+                let conversation = response.headers().get(CONVERSATION);
+                let conversation = conversation.and_then(|id| Some(id.to_str().ok()?.to_owned()));
+                return Ok(Stream::new(self.clone(), response, conversation));
             }
+            tries += 1;
             match refusal(response).await {
-                busy if busy.is("conversation_busy") => tokio::time::sleep(BUSY_WAIT).await,
+                busy if busy.is("conversation_busy") && tries <= BUSY_RETRIES => {
+                    tokio::time::sleep(BUSY_WAIT).await;
+                }
                 other => return Err(other),
             }
         }
-        let response = self.send(self.http.post(url).json(&request)).await?;
-        match response.status().is_success() {
-            true => Ok(Stream::new(response)),
-            false => Err(refusal(response).await),
+    }
+
+    /// The events of a conversation's last turn from one on; none where the server has them no more.
+    pub(super) async fn resume(
+        &self,
+        conversation: &str,
+        from: usize,
+    ) -> Result<Option<Response>, ClientError> {
+        let mut url = self.at(&["v1", "stream"])?;
+        url.query_pairs_mut()
+            .append_pair("conv_id", conversation)
+            .append_pair("from", &from.to_string());
+        let response = self.send(self.http.get(url)).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(response)),
+            _ => Err(refusal(response).await),
+        }
+    }
+
+    /// Ends the conversation's running turn, if there is one.
+    pub(super) async fn stop(&self, conversation: &str) -> Result<(), ClientError> {
+        let mut url = self.at(&["v1", "stream"])?;
+        url.query_pairs_mut().append_pair("conv_id", conversation);
+        self.send(self.http.delete(url)).await.map(drop)
+    }
+
+    /// How many messages a conversation holds, and the text of the last; none where there is none.
+    pub(super) async fn last_message(
+        &self,
+        conversation: &str,
+    ) -> Result<Option<(usize, String)>, ClientError> {
+        let about = self.at(&["v1", "conversations", conversation])?;
+        let Some(about) = self.found::<Conversation>(about).await? else {
+            return Ok(None);
+        };
+        let items = self.at(&["v1", "conversations", conversation, "items"])?;
+        let items = self.found::<ConversationItemList>(items).await?;
+        let mut items = items.into_iter().flat_map(|items| items.data);
+        let text = items.find_map(|item| match item {
+            ConversationItem::Message(message) => message.content.into_iter().next(),
+            ConversationItem::Retrieval(_) => None,
+        });
+        Ok(text.map(|content| match content {
+            ItemContent::InputText { text } | ItemContent::OutputText { text, .. } => {
+                (about.onegen.messages, text)
+            }
+        }))
+    }
+
+    /// Has the server forget a conversation, if it knows it.
+    pub(super) async fn forget(&self, conversation: &str) -> Result<(), ClientError> {
+        let url = self.at(&["v1", "conversations", conversation])?;
+        let response = self.send(self.http.delete(url)).await?;
+        match response.status() {
+            status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
+            _ => Err(refusal(response).await),
+        }
+    }
+
+    async fn found<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, ClientError> {
+        let response = self.send(self.http.get(url)).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                let found = response.json().await;
+                found.map(Some).map_err(|error| self.strange(error))
+            }
+            _ => Err(refusal(response).await),
         }
     }
 
@@ -181,8 +257,22 @@ impl Client {
     }
 }
 
+/// The certificates of a file.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let wrong = |reason: String| ClientError::Certificates {
+        path: path.to_owned(),
+        reason,
+    };
+    let pem = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(none) if none.is_empty() => Err(wrong("there is none in it".to_owned())),
+        Ok(all) => Ok(all),
+        Err(error) => Err(wrong(innermost(&error))),
+    }
+}
+
 /// What lies at the bottom of an error: "connection refused" rather than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
+pub(super) fn innermost(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -207,119 +297,18 @@ async fn refusal(response: Response) -> ClientError {
     }
 }
 
-/// An answer that comes. Dropped before its end, the server cancels it.
-pub(super) struct Stream {
-    response: Response,
-    events: Events,
-}
-
-impl Stream {
-    fn new(response: Response) -> Self {
-        Self {
-            response,
-            events: Events::default(),
-        }
-    }
-
-    /// The next chunk, or `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<ChatCompletionChunk>, ClientError> {
-        loop {
-            if let Some(data) = self.events.next() {
-                return parse(&data);
-            }
-            match self.response.chunk().await {
-                Ok(Some(bytes)) => self.events.push(&bytes),
-                Ok(None) => return Err(ClientError::Lost("the stream was cut off".to_owned())),
-                Err(error) => return Err(ClientError::Lost(innermost(&error))),
-            }
-        }
-    }
-}
-
-fn parse(data: &str) -> Result<Option<ChatCompletionChunk>, ClientError> {
-    if data == "[DONE]" {
-        return Ok(None);
-    }
-    let broken = |error: serde_json::Error| ClientError::Lost(format!("bad event: {error}"));
-    let value: Value = serde_json::from_str(data).map_err(broken)?;
-    if value.get("error").is_some() {
-        let ErrorEnvelope { error } = serde_json::from_value(value).map_err(broken)?;
-        return Err(ClientError::Refused {
-            message: error.message,
-            code: error.code,
-        });
-    }
-    serde_json::from_value(value).map(Some).map_err(broken)
-}
-
-/// The data of server-sent events, out of bytes that come in any pieces. Comments are left out.
-#[derive(Default)]
-struct Events {
-    rest: Vec<u8>,
-    data: Vec<String>,
-    ready: VecDeque<String>,
-}
-
-impl Events {
-    fn push(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
-        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.line(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        if let Some(data) = line.strip_prefix("data:") {
-            let data = data.strip_prefix(' ').unwrap_or(data);
-            self.data.push(data.to_owned());
-        } else if line.is_empty() && !self.data.is_empty() {
-            self.ready
-                .push_back(std::mem::take(&mut self.data).join("\n"));
-        }
-    }
-
-    fn next(&mut self) -> Option<String> {
-        self.ready.pop_front()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn events_are_the_same_in_whatever_pieces_they_come() {
-        let stream = ": heartbeat\r\n\r\ndata: Zürich 🇨🇭\r\n\r\n:\n\nevent: x\ndata: a\ndata:b\n\ndata: [DONE]\n\ndata: cut";
-        for size in 1..=stream.len() {
-            let mut events = Events::default();
-            stream
-                .as_bytes()
-                .chunks(size)
-                .for_each(|piece| events.push(piece));
-            let got: Vec<_> = std::iter::from_fn(|| events.next()).collect();
-            assert_eq!(got, ["Zürich 🇨🇭", "a\nb", "[DONE]"], "{size}");
-        }
-    }
-
-    #[test]
-    fn an_error_in_the_stream_is_told_in_its_words() {
-        let event = r#"{"error":{"message":"the server failed","type":"server_error","param":null,"code":"x"}}"#;
-        let error = parse(event).unwrap_err();
-        assert_eq!(error.to_string(), "the server failed");
-        assert!(error.is("x"));
-        assert!(parse("[DONE]").unwrap().is_none());
-        assert!(matches!(parse("{").unwrap_err(), ClientError::Lost(_)));
-    }
-
-    #[test]
     fn ids_are_one_segment_and_a_path_before_is_kept() {
-        let client = Client::new("http://localhost:1/behind/", None).unwrap();
+        let client = Client::new("http://localhost:1/behind/", None, None).unwrap();
         let url = client.at(&["v1", "documents", "a/b?c#ü"]).unwrap();
         let expected = "http://localhost:1/behind/v1/documents/a%2Fb%3Fc%23%C3%BC";
         assert_eq!(url.as_str(), expected);
         for bad in ["localhost", "ftp://localhost", "http://"] {
-            assert!(Client::new(bad, None).is_err(), "{bad}");
+            assert!(Client::new(bad, None, None).is_err(), "{bad}");
         }
     }
 }

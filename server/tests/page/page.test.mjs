@@ -1,37 +1,28 @@
 import assert from "node:assert/strict";
-import fs from "node:fs";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 
-import { answerWith, ask, asked, chunk, events, finished, shot, slowLink, startBrowser, startServer } from "./setup.mjs";
+import { answerWith, ask, asked, chunk, end, events, finished, shot, startBrowser, startServer, texts } from "./setup.mjs";
 
-const AXE = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const PERU = "What is the capital of Peru?";
-const PHONE = { viewport: { width: 380, height: 760 } };
 
-let server, slow, browser;
+let server, browser;
 before(async () => {
   server = await startServer();
-  slow = await slowLink(server.url);
   browser = await startBrowser();
 });
 after(async () => {
   await browser?.stop();
-  slow?.stop();
   await server?.stop();
 });
 
 const open = (options) => browser.open(server.url, options);
-const texts = (page, selector) => page.locator(selector).allInnerTexts();
-const settled = (page, wanted, selector) =>
-  page.waitForFunction(([wanted, selector]) => document.querySelector(selector)?.textContent.includes(wanted), [wanted, selector]);
 
 test("an answer shows where it searched, what it read with the sentence marked, and the receipt", async () => {
   const page = await open();
   await ask(page, PERU);
   // In the order of the text: first the search, then what was written after it.
   assert.match(await page.locator(".answer > .text").innerText(), /Peru[\s\S]*Lima\./);
-  const first = await page.locator(".answer > .text").evaluate((text) => text.firstChild.className);
+  const first = await page.locator(".answer > .text p").evaluate((text) => text.firstChild.className);
   assert.equal(first, "retrieval");
   assert.deepEqual(await texts(page, ".card h4"), ["Peru"]);
   assert.match((await texts(page, ".card-head .score"))[0], /0\.\d\d$/);
@@ -59,7 +50,7 @@ test("an answer shows where it searched, what it read with the sentence marked, 
 test("two searches of one answer stand where they happened, each with its own passage", async () => {
   const page = await open();
   await ask(page, "What is the capital of the country of K2?");
-  const parts = await page.locator(".answer > .text").evaluate((text) =>
+  const parts = await page.locator(".answer > .text p").evaluate((text) =>
     Array.from(text.childNodes, (node) => (node.nodeType === Node.TEXT_NODE ? node.data.trim() : node.querySelector(".found").textContent)),
   );
   assert.deepEqual(parts, ["K2", "Pakistan.", "Pakistan", "Islamabad."]);
@@ -82,9 +73,8 @@ test("a follow-up goes on in the server's conversation, after a reload too", asy
   await ask(page, "Which language do people speak there?");
   assert.match((await texts(page, ".answer > .text"))[2], /Spanish/);
   assert.deepEqual(bodies.map((body) => body.messages.length), [1, 1, 1]);
-  assert.equal(bodies[0].conversation, undefined);
-  assert.match(bodies[1].conversation, /^conv_/);
-  assert.equal(bodies[2].conversation, bodies[1].conversation);
+  assert.match(bodies[0].conversation, /^conv_/);
+  for (const { conversation } of bodies) assert.equal(conversation, bodies[0].conversation);
 });
 
 test("a conversation that the server has forgotten goes on from what is shown", async () => {
@@ -116,43 +106,6 @@ test("a conversation that holds a deleted document goes on without its passages"
   assert.deepEqual(bodies.map((body) => body.messages.length), [1, 3]);
 });
 
-test("conversations are listed, switched and deleted, here and at the server", async () => {
-  const page = await open();
-  await ask(page, PERU);
-  await page.click("#new");
-  assert.equal(await page.locator("#welcome").isVisible(), true);
-  await ask(page, "What is the capital of Chile?");
-  assert.deepEqual(await texts(page, "nav .open"), ["What is the capital of Chile?", PERU]);
-  await page.click(`nav .open:has-text("Peru")`);
-  await finished(page);
-  assert.deepEqual(await texts(page, ".card h4"), ["Peru"]);
-  assert.equal(await page.locator("nav [aria-current=page]").innerText(), PERU);
-
-  await page.click(`[aria-label="Delete “${PERU}”"]`);
-  await shot(page, "delete");
-  await page.keyboard.press("Escape");
-  assert.equal((await texts(page, "nav .open")).length, 2);
-  const deleted = page.waitForRequest((request) => request.method() === "DELETE");
-  await page.click(`[aria-label="Delete “${PERU}”"]`);
-  await page.click("#delete [value=delete]");
-  assert.match((await deleted).url(), /\/v1\/conversations\/conv_/);
-  assert.deepEqual(await texts(page, "nav .open"), ["What is the capital of Chile?"]);
-  assert.equal(await page.locator("#welcome").isVisible(), true);
-  await page.reload();
-  assert.deepEqual(await texts(page, "nav .open"), ["What is the capital of Chile?"]);
-});
-
-test("the collection is picked where there are several", async () => {
-  const page = await open();
-  const bodies = asked(page);
-  await page.selectOption("#collection", "elements");
-  await ask(page, "What is the symbol of gold?");
-  assert.match((await texts(page, ".answer > .text"))[0], /Au/);
-  assert.equal(bodies[0].retrieval.collection, "elements");
-  await page.click(".receipt summary");
-  assert.deepEqual(await texts(page, ".receipt th[scope=row]"), ["1 in elements"]);
-});
-
 test("what looks like markup stays text, in questions, answers and passages, and no link runs a script", async () => {
   const page = await open();
   const hostile = `<img src=x onerror=alert(1)><b>bold</b>`;
@@ -162,7 +115,7 @@ test("what looks like markup stays text, in questions, answers and passages, and
   const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2, prompt_tokens_details: { cached_tokens: 0, passage_tokens: 0 } };
   await page.unroute("**/v1/documents/**");
   await page.route("**/v1/documents/**", (route) => route.fulfill({ json: { text: `${hostile} Said so.` } }));
-  await answerWith(page, events(chunk({}, { onegen: { retrieval } }), chunk({ content: hostile }), { choices: [], usage }, "[DONE]"));
+  await answerWith(page, events(chunk({}, { onegen: { retrieval } }), chunk({ content: hostile }), end, { choices: [], usage }, "[DONE]"));
   await ask(page, hostile);
   await page.click(".receipt summary");
   for (const selector of [".question p", ".answer > .text", ".card h4", ".passage", "h1", "nav .open", ".receipt th[scope=row]"]) {
@@ -201,7 +154,7 @@ test("errors are told in words and the question can be asked again", async () =>
   const error = (message, code = null) => ({ error: { message, type: "server_error", param: null, code } });
   for (const [response, said] of [
     [events(chunk({ content: "Li" }), error("the server failed to answer"), "[DONE]"), "The server failed to answer."],
-    [events(chunk({ content: "Li" })), "The connection was lost before the answer's end."],
+    [events(chunk({ content: "Li" })), "The server has lost this answer, and lost it again."],
     [null, "The server cannot be reached. Is it running?"],
     [{ status: 429, headers: { "retry-after": "3" }, json: error("too many requests are waiting") }, "Too many requests are waiting. It asks to wait 3\u00a0s."],
     [{ status: 502, body: "bad gateway" }, "The server answered with status 502."],
@@ -238,121 +191,3 @@ test("where a key is wanted it is asked for, sent, and kept for the tab only", a
   const kept = await page.evaluate(() => [JSON.stringify(sessionStorage), JSON.stringify(localStorage)].map((all) => all.includes("secret-key")));
   assert.deepEqual(kept, [true, false]);
 });
-
-test("Escape stops an answer that comes slowly, and the conversation goes on without it", async () => {
-  const page = await browser.open(slow.url);
-  await ask(page, PERU);
-  await page.fill("#message", "Which language do people speak in Chile, and what is its currency?");
-  await page.press("#message", "Enter");
-  await settled(page, "Chile", ".turn:last-child .retrieval");
-  assert.equal(await page.locator("#stop").isVisible(), true);
-  await shot(page, "streaming");
-  await page.keyboard.press("Escape");
-  await finished(page);
-  assert.match(await page.locator(".halt.stopped p").innerText(), /^Stopped\./);
-  assert.equal(await page.locator("#send").isVisible(), true);
-  await ask(page, "And its currency?");
-  assert.match((await texts(page, ".answer > .text"))[2], /sol\./);
-});
-
-test("an answer goes on while another conversation is looked at", async () => {
-  const page = await browser.open(slow.url);
-  await page.fill("#message", PERU);
-  await page.press("#message", "Enter");
-  await settled(page, "Peru", ".retrieval");
-  await page.click("#new");
-  assert.equal(await page.locator("#send").isVisible(), true);
-  await page.click("nav .open");
-  assert.equal(await page.locator("#stop").isVisible(), true);
-  await finished(page);
-  assert.match((await texts(page, ".answer > .text"))[0], /Lima\./);
-  assert.deepEqual(await texts(page, "mark"), ["Its capital is Lima."]);
-});
-
-test("the keyboard does it all", async () => {
-  const page = await open();
-  await page.evaluate(() => {
-    document.body.tabIndex = -1;
-    document.body.focus();
-  });
-  await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
-  assert.ok((await page.locator(".skip").boundingBox()).y >= 0);
-  const outline = await page.locator(".skip").evaluate((link) => getComputedStyle(link).outlineStyle);
-  assert.equal(outline, "solid");
-  await page.keyboard.press("Enter");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "message");
-  await page.keyboard.type("What is the capital");
-  await page.keyboard.press("Shift+Enter");
-  await page.keyboard.type("of Peru?");
-  await page.keyboard.press("Enter");
-  await finished(page);
-  assert.equal(await page.locator(".question p").innerText(), "What is the capital\nof Peru?");
-  assert.equal(await page.inputValue("#message"), "");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "message");
-});
-
-test("colours are the system's until they are chosen, and stay chosen", async () => {
-  const ground = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  const light = await ground(await open({ colorScheme: "light" }));
-  const page = await open({ colorScheme: "dark" });
-  const dark = await ground(page);
-  assert.notEqual(light, dark);
-  await page.click("#theme");
-  assert.equal(await page.locator("#theme").innerText(), "Colours: light");
-  assert.equal(await ground(page), light);
-  await page.reload();
-  assert.equal(await ground(page), light);
-  await page.click("#theme");
-  assert.equal(await ground(page), dark);
-  await page.click("#theme");
-  assert.equal(await page.locator("#theme").innerText(), "Colours: system");
-});
-
-test("on a phone nothing is cut off and the conversations lie behind a button", async () => {
-  const page = await open({ ...PHONE, colorScheme: "light" });
-  await shot(page, "phone-welcome");
-  await ask(page, "What is the capital of the country of K2?");
-  await page.click(".receipt summary");
-  const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.equal(await overflow(), 0);
-  await shot(page, "phone");
-  assert.equal(await page.locator("#new").isVisible(), false);
-  await page.focus("#open-side");
-  await page.keyboard.press("Enter");
-  assert.equal(await page.locator("#open-side").getAttribute("aria-expanded"), "true");
-  await page.waitForFunction(() => document.activeElement.id === "close-side");
-  await page.keyboard.press("Escape");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "open-side");
-});
-
-for (const [name, options] of [["light", { colorScheme: "light" }], ["dark", { colorScheme: "dark" }], ["phone", { ...PHONE, colorScheme: "dark" }]]) {
-  test(`axe finds nothing to complain of: ${name}`, async () => {
-    const page = await open(options);
-    const check = async (state) => {
-      await page.evaluate(AXE);
-      const { violations } = await page.evaluate(() => axe.run());
-      const told = violations.map(({ id, nodes }) => `${state}: ${id}: ${nodes.map((node) => node.html).join("; ")}`);
-      assert.deepEqual(told, []);
-    };
-    await check("welcome");
-    await shot(page, `${name}-welcome`);
-    await ask(page, PERU);
-    await ask(page, "And the capital of Chile?");
-    await page.click(".receipt summary >> nth=1");
-    await shot(page, `${name}-answered`);
-    await check("answered");
-    await answerWith(page, null);
-    await ask(page, PERU);
-    await check("error");
-    if (name === "phone") {
-      await page.click("#open-side");
-      await page.waitForTimeout(250);
-      await shot(page, "phone-side");
-      await check("conversations");
-    }
-    await page.click("#open-settings");
-    await shot(page, `${name}-settings`);
-    await check("settings");
-  });
-}

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
@@ -37,7 +37,8 @@ pub(super) use stream::{data, done};
 /// Answers the last message of a conversation, retrieving passages while it writes.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat",
-    params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1")),
+    params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1"),
+        ("idempotency-key" = Option<String>, Header, description = "With `resumable`: a request that comes again with the key of one whose stream is still there gets that stream from its beginning", example = "a4c1")),
     request_body = ChatCompletionRequest,
     responses(
         (status = 200, description = "The answer, or with `stream` its events, each of whose `data` is a `ChatStreamEvent`, ended by `data: [DONE]`",
@@ -66,6 +67,11 @@ pub(crate) async fn complete(
     };
     let (request, delivery) =
         validate(body, &app.model, &app.collections, &asked.caller, received)?;
+    let again = asked.key.as_deref().filter(|_| delivery.is_resumable());
+    let again = again.and_then(|key| app.streams.repeated(key, &asked.caller.owner));
+    if let Some(again) = again {
+        return Ok(again);
+    }
     let logprobs = request.sampling.logprobs.is_some();
     let collection = request.retrieval.collection().name().to_owned();
     let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
@@ -86,10 +92,15 @@ pub(crate) async fn complete(
     }
 }
 
+/// Names a request, so that one that comes twice is answered once.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// Who asks, and as what the request is counted.
 pub(crate) struct Asked {
     caller: Caller,
     ticket: Option<Arc<Ticket>>,
+    /// What the client calls the request.
+    key: Option<String>,
 }
 
 impl Asked {
@@ -101,9 +112,13 @@ impl Asked {
         headers: HeaderMap,
         events: impl Stream<Item = Result<Event, axum::Error>> + Send + 'static,
     ) -> Response {
-        let owner = self.caller.owner;
+        let Self {
+            caller,
+            ticket,
+            key,
+        } = self;
         app.streams
-            .resumable(conversation, owner, self.ticket, headers, events)
+            .resumable(conversation, caller.owner, key, ticket, headers, events)
     }
 }
 
@@ -111,8 +126,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let key = parts.headers.get(IDEMPOTENCY_KEY);
         Ok(Self {
             ticket: parts.extensions.get().cloned(),
+            key: key.and_then(|key| key.to_str().ok()).map(str::to_owned),
             caller: Caller::from_request_parts(parts, state).await?,
         })
     }

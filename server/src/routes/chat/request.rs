@@ -74,7 +74,7 @@ pub(super) fn validate(
     let constraint = AskedConstraint::of(&request)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
-        owner: caller.owner.clone(),
+        caller: caller.clone(),
         conversation,
         after: None,
         kept: true,

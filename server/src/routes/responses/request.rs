@@ -57,7 +57,7 @@ pub(super) fn turn_request(
     }
     let default = SamplingParams::default();
     Ok(TurnRequest {
-        owner: caller.owner.clone(),
+        caller: caller.clone(),
         kept: request.store.unwrap_or(true) || request.conversation.is_some(),
         conversation: from.conversation,
         after: from.after,

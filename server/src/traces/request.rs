@@ -1,0 +1,329 @@
+//! The spans of one request.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use axum::http::StatusCode;
+use onegen_engine::{
+    ConversationId, PhaseTime, RetrievalReceipt, Role, SamplingParams, Timeline, TurnPhase,
+    TurnSummary,
+};
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
+use serde_json::{Value as Json, json};
+
+/// `error.type` of what was given up before its end.
+const CANCELLED: &str = "cancelled";
+
+tokio::task_local! {
+    /// Of the request that the task answers.
+    static CURRENT: Arc<RequestTrace>;
+}
+
+/// A request's span, which ends when the last who holds it has dropped it.
+pub(crate) struct RequestTrace {
+    tracer: SdkTracer,
+    span: Span,
+    /// That spans within it begin in.
+    context: Context,
+    operation: &'static str,
+    began: Instant,
+    /// At `began`: so all times of a request fit together, whatever is done to the system's clock
+    /// meanwhile.
+    began_at: SystemTime,
+    with_text: bool,
+    told: Mutex<Told>,
+}
+
+/// What becomes known of a request.
+#[derive(Default)]
+struct Told {
+    attributes: BTreeMap<&'static str, Value>,
+    /// One of each turn.
+    finish_reasons: Vec<&'static str>,
+    /// Texts, where they are asked for.
+    inputs: Vec<Json>,
+    outputs: Vec<Json>,
+    input_tokens: usize,
+    cached_tokens: usize,
+    output_tokens: usize,
+    answered: bool,
+    failed: bool,
+}
+
+impl RequestTrace {
+    /// `None` where the sampler wants none.
+    pub(super) fn begin(
+        tracer: &SdkTracer,
+        parent: &Context,
+        operation: &'static str,
+        with_text: bool,
+    ) -> Option<Self> {
+        let (began, began_at) = (Instant::now(), SystemTime::now());
+        let span = tracer.span_builder(operation).with_kind(SpanKind::Server);
+        let span = span
+            .with_start_time(began_at)
+            .start_with_context(tracer, parent);
+        span.is_recording().then(|| Self {
+            tracer: tracer.clone(),
+            context: Context::new().with_remote_span_context(span.span_context().clone()),
+            span,
+            operation,
+            began,
+            began_at,
+            with_text,
+            told: Mutex::default(),
+        })
+    }
+
+    /// Of the request that this task answers, if it is traced.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Answers a request whose span this is.
+    pub(super) async fn around<T>(self: Arc<Self>, answering: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, answering).await
+    }
+
+    /// The trace's id in hexadecimal digits.
+    pub(super) fn id(&self) -> String {
+        self.span.span_context().trace_id().to_string()
+    }
+
+    /// Sets an attribute; the last value counts.
+    pub(crate) fn set(&self, name: &'static str, value: impl Into<Value>) {
+        self.told().attributes.insert(name, value.into());
+    }
+
+    /// Adds tokens that were read.
+    pub(crate) fn read(&self, tokens: usize) {
+        self.told().input_tokens += tokens;
+    }
+
+    /// The response begins.
+    pub(super) fn answered(&self, status: StatusCode, error: Option<&'static str>) {
+        self.set("http.response.status_code", i64::from(status.as_u16()));
+        let mut told = self.told();
+        told.answered = true;
+        if let Some(error) = error {
+            told.attributes.entry("error.type").or_insert(error.into());
+            // What is the client's fault is no failure of the server's.
+            told.failed |= status.is_server_error();
+        }
+    }
+
+    fn fail(&self, error: &'static str) {
+        self.set("error.type", error);
+        self.told().failed = true;
+    }
+
+    fn time(&self, at: Instant) -> SystemTime {
+        self.began_at + at.saturating_duration_since(self.began)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        // Nothing in here panics halfway through a change.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RequestTrace {
+    fn drop(&mut self) {
+        if !self.told().answered && !self.told().failed {
+            self.fail(CANCELLED);
+        }
+        let told = std::mem::take(&mut *self.told());
+        let mut attributes = told.attributes;
+        if let Some(model) = attributes.get("gen_ai.request.model") {
+            let name = format!("{} {}", self.operation, model.as_str());
+            self.span.update_name(name);
+        }
+        attributes.insert("gen_ai.operation.name", self.operation.into());
+        attributes.insert("gen_ai.provider.name", "onegen".into());
+        if told.input_tokens > 0 {
+            let tokens = count(told.input_tokens);
+            attributes.insert("gen_ai.usage.input_tokens", tokens);
+        }
+        if !told.finish_reasons.is_empty() {
+            let cached = count(told.cached_tokens);
+            attributes.insert("gen_ai.usage.cache_read.input_tokens", cached);
+            let tokens = count(told.output_tokens);
+            attributes.insert("gen_ai.usage.output_tokens", tokens);
+            let reasons = told.finish_reasons.into_iter().map(StringValue::from);
+            let reasons = Value::Array(Array::String(reasons.collect()));
+            attributes.insert("gen_ai.response.finish_reasons", reasons);
+        }
+        for (name, messages) in [
+            ("gen_ai.input.messages", told.inputs),
+            ("gen_ai.output.messages", told.outputs),
+        ] {
+            if !messages.is_empty() {
+                attributes.insert(name, structured(messages.into()));
+            }
+        }
+        let attributes = attributes.into_iter().map(|(k, v)| KeyValue::new(k, v));
+        self.span.set_attributes(attributes);
+        if told.failed {
+            self.span.set_status(Status::error(""));
+        }
+        self.span.end_with_timestamp(self.time(Instant::now()));
+    }
+}
+
+/// What has parts is JSON: so the conventions have it where attributes cannot be structured.
+fn structured(value: Json) -> Value {
+    value.to_string().into()
+}
+
+fn count(number: usize) -> Value {
+    Value::I64(number as i64)
+}
+
+/// The spans of a turn's phases. Dropped before its end, the turn was cancelled.
+pub(crate) struct TurnTrace {
+    request: Arc<RequestTrace>,
+    timeline: Timeline,
+    collection: String,
+    /// What each retrieval found.
+    documents: Vec<Json>,
+    /// `error.type`, until the turn has come to its end.
+    error: Option<&'static str>,
+}
+
+impl TurnTrace {
+    /// Of a turn that begins, if the request that it belongs to is traced.
+    pub(crate) fn begin(
+        timeline: &Timeline,
+        collection: &str,
+        sampling: &SamplingParams,
+    ) -> Option<Self> {
+        let request = RequestTrace::current()?;
+        if let Some(most) = sampling.max_tokens {
+            request.set("gen_ai.request.max_tokens", count(most));
+        }
+        request.set(
+            "gen_ai.request.temperature",
+            f64::from(sampling.temperature),
+        );
+        request.set("gen_ai.request.top_p", f64::from(sampling.top_p));
+        Some(Self {
+            request,
+            timeline: timeline.clone(),
+            collection: collection.to_owned(),
+            documents: Vec::new(),
+            error: Some(CANCELLED),
+        })
+    }
+
+    /// The turn is one of a conversation.
+    pub(crate) fn converses(&self, conversation: &ConversationId) {
+        let id = conversation.to_string();
+        self.request.set("gen_ai.conversation.id", id);
+    }
+
+    /// The turn goes on from a text, which is noted only where texts are asked for.
+    pub(crate) fn reads(&self, role: Role, text: &str) {
+        if self.request.with_text {
+            let role = match role {
+                Role::System => "system",
+                Role::User => "user",
+                Role::Assistant => "assistant",
+            };
+            self.request.told().inputs.push(said(role, text));
+        }
+    }
+
+    pub(crate) fn retrieved(&mut self, receipt: &RetrievalReceipt) {
+        let with_text = self.request.with_text;
+        let documents = receipt.passages.iter().map(|passage| {
+            let mut document = json!({"id": passage.id, "score": passage.score});
+            if with_text {
+                document["content"] = passage.text.as_str().into();
+            }
+            document
+        });
+        self.documents.push(documents.collect());
+    }
+
+    pub(crate) fn finished(&mut self, summary: &TurnSummary, text: &str) {
+        self.error = None;
+        let reason = summary.finish_reason.as_str();
+        let mut told = self.request.told();
+        if self.request.with_text {
+            let mut message = said("assistant", text);
+            message["finish_reason"] = reason.into();
+            told.outputs.push(message);
+        }
+        told.finish_reasons.push(reason);
+        // Passages are read like the prompt.
+        let usage = &summary.usage;
+        told.input_tokens += usage.prompt_tokens + usage.passage_tokens;
+        told.cached_tokens += usage.cached_tokens;
+        told.output_tokens += usage.completion_tokens;
+    }
+
+    pub(crate) fn failed(&mut self, error: &'static str) {
+        self.error = Some(error);
+    }
+}
+
+impl Drop for TurnTrace {
+    fn drop(&mut self) {
+        if let Some(error) = self.error {
+            self.request.fail(error);
+        }
+        let phases = self.timeline.phases();
+        let mut documents = self.documents.drain(..);
+        for (at, phase) in phases.iter().enumerate() {
+            let PhaseTime { began, ended, .. } = *phase;
+            let next = phases.get(at + 1).map(|next| next.phase);
+            let RequestTrace {
+                tracer, context, ..
+            } = &*self.request;
+            let mut span = tracer
+                .span_builder(name(phase.phase))
+                .with_start_time(self.request.time(began))
+                .start_with_context(tracer, context);
+            if phase.phase == TurnPhase::Retrieval {
+                span.set_attribute(KeyValue::new("gen_ai.operation.name", "retrieval"));
+                let collection = self.collection.clone();
+                span.set_attribute(KeyValue::new("gen_ai.data_source.id", collection));
+                let found = match next {
+                    Some(TurnPhase::Splice) => documents.next(),
+                    Some(_) => Some(json!([])),
+                    None => None,
+                };
+                if let Some(found) = found {
+                    let found = structured(found);
+                    span.set_attribute(KeyValue::new("gen_ai.retrieval.documents", found));
+                }
+            }
+            if let (Some(error), None) = (self.error, next) {
+                span.set_status(Status::error(""));
+                span.set_attribute(KeyValue::new("error.type", error));
+            }
+            let ended = ended.unwrap_or_else(Instant::now);
+            span.end_with_timestamp(self.request.time(ended));
+        }
+    }
+}
+
+/// A message as the conventions have it.
+fn said(role: &str, text: &str) -> Json {
+    json!({"role": role, "parts": [{"type": "text", "content": text}]})
+}
+
+fn name(phase: TurnPhase) -> &'static str {
+    match phase {
+        TurnPhase::Queue => "queue",
+        TurnPhase::Restore => "restore",
+        TurnPhase::Prefill => "prefill",
+        TurnPhase::Decode => "decode",
+        TurnPhase::Retrieval => "retrieval",
+        TurnPhase::Splice => "splice",
+    }
+}
