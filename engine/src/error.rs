@@ -137,6 +137,21 @@ pub enum TokensError {
     /// The rendered prompt does not hold the assistant's message that the conversation ends with.
     #[error("the chat template leaves out message {0}, so the conversation cannot go on from it")]
     MessageLeftOut(usize),
+    /// The model links entities, so it reads no passages.
+    #[error("the model links entities and splices no passages")]
+    NoSplice,
+    /// The model does not link entities.
+    #[error(
+        "the model links no entities: one that does says `linking` in its onegen.json and has the tokens for it, {}",
+        match .lacking.is_empty() {
+            true => "as this one's tokenizer has".to_owned(),
+            false => format!("of which this one's tokenizer lacks {}", .lacking.join(", ")),
+        }
+    )]
+    NoLinking {
+        /// Those of the usual tokens that its tokenizer does not have.
+        lacking: Vec<&'static str>,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
@@ -206,6 +221,9 @@ pub enum SubmitError {
         /// The model's positions, or fewer when the KV budget holds fewer.
         available: usize,
     },
+    /// The model links entities and does nothing else.
+    #[error("this model links entities and writes no answers; hand in texts to be linked")]
+    OnlyLinks,
     /// The prompt ends with `[RQ]`, whose logits are not for sampling.
     #[error("the prompt ends with the query token; only the model itself retrieves")]
     QueryAtEnd,

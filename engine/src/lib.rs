@@ -23,6 +23,7 @@ mod embed;
 mod engine;
 mod error;
 mod files;
+mod linking;
 mod logprobs;
 mod model;
 mod onegen_config;
@@ -55,11 +56,12 @@ pub use error::{
     ConstraintError, ConversationError, EngineError, ForwardError, LoadError, RetrieveError,
     StartError, SubmitError, TokensError,
 };
+pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
     Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
 };
-pub use onegen_config::OneGenConfig;
+pub use onegen_config::{LinkingConfig, OneGenConfig};
 pub use request::{Request, RetrievalParams};
 pub use retrieval::{Passage, Retriever};
 pub use sampling::SamplingParams;

@@ -1,5 +1,6 @@
 //! `onegen.json`: how a checkpoint spells its control tokens and frames what it reads.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::LoadError;
 
 /// What `onegen.json` may say. Without the file a directory is taken for one of the published
-/// multi-hop checkpoints (zjunlp/OneGen), whose spellings and templates are the defaults here.
+/// checkpoints (zjunlp/OneGen): one that links entities if its tokenizer has `[LK]` and `[SE]`, else one
+/// for multi-hop questions, whose spellings and templates are the defaults here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneGenConfig {
@@ -30,6 +32,35 @@ pub struct OneGenConfig {
     pub add_bos: bool,
     /// How many searches one turn may do when the request does not say.
     pub max_retrievals: usize,
+    /// How mentions of entities are marked, by a model that links them and does nothing else: its
+    /// query token stands behind each mention, its passage token behind an entity's description, and
+    /// it needs no tokens around a spliced passage.
+    pub linking: Option<LinkingConfig>,
+}
+
+/// How a linking model spells what it puts around mentions. The defaults are the published ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkingConfig {
+    /// What stands before a mention: a token, or text that the model has learnt to write.
+    pub mention_open: String,
+    /// What stands after a mention, before the query token: likewise.
+    pub mention_close: String,
+    /// The token after the query token: the text goes on.
+    pub continue_token: String,
+    /// Tokens of a text that are linked at once; a longer one is to be cut where sentences end.
+    pub max_text_tokens: NonZeroUsize,
+}
+
+impl Default for LinkingConfig {
+    fn default() -> Self {
+        Self {
+            mention_open: "<MENTION>".into(),
+            mention_close: "</MENTION>".into(),
+            continue_token: "[_CONTINUE_]".into(),
+            max_text_tokens: NonZeroUsize::MIN.saturating_add(255),
+        }
+    }
 }
 
 impl Default for OneGenConfig {
@@ -53,16 +84,47 @@ impl Default for OneGenConfig {
             ),
             add_bos: false,
             max_retrievals: 5,
+            linking: None,
         }
     }
 }
 
 impl OneGenConfig {
-    /// Reads `onegen.json` in `dir`, or gives the defaults when there is none.
+    /// Reads `onegen.json` in `dir`, or gives what fits a tokenizer that has these tokens.
     ///
     /// # Errors
     /// The file cannot be read, does not parse, or has a field that is not known.
-    pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        Ok(crate::files::read_json_if_there(&dir.join("onegen.json"))?.unwrap_or_default())
+    pub fn load(dir: &Path, has_token: impl Fn(&str) -> bool) -> Result<Self, LoadError> {
+        let read = crate::files::read_json_if_there(&dir.join("onegen.json"))?;
+        let published = || {
+            let linking = Self::published_linking();
+            match has_token(&linking.query_token) && has_token(&linking.passage_token) {
+                true => linking,
+                false => Self::default(),
+            }
+        };
+        Ok(read.unwrap_or_else(published))
+    }
+
+    /// The published checkpoint that links entities. Its marks are text.
+    fn published_linking() -> Self {
+        Self {
+            query_token: "[LK]".into(),
+            passage_token: "[SE]".into(),
+            embed_template:
+                "<s>Represent the entity based on its description and output it after the \
+                 '[SE]' token.\nThe description of {title} is as follows:\n{text}"
+                    .into(),
+            prompt_template: Some(
+                "[INST] You are good at mention detection. Identify and extract mentions of \
+                 entities from the text. Please output the original text with annotations. Here, \
+                 the annotation for each mention should be formatted as \
+                 `<MENTION>{mention in text}</MENTION>` when displayed. \n\nTEST TEXT:\n{input} \
+                 [/INST]"
+                    .into(),
+            ),
+            linking: Some(LinkingConfig::default()),
+            ..Self::default()
+        }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::chat_template::{ChatMessage, Role};
 use crate::constraint::Grammar;
 use crate::conversation::ConversationId;
-use crate::error::SubmitError;
+use crate::error::{SubmitError, TokensError};
+use crate::linking::Linking;
 use crate::retrieval::Retriever;
 use crate::sampling::SamplingParams;
+use crate::tokens::Tokens;
 
 /// One turn to be generated.
 #[derive(Debug, Clone)]
@@ -32,6 +35,9 @@ pub struct Request {
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
+    /// A text to be copied and linked: the turn writes nothing else, tells each [`crate::Mention`], and
+    /// nothing of it is kept. Sampling, retrieval and grammar do not matter then. Default `None`.
+    pub linking: Option<Linking>,
     /// KV-caches are shared among conversations of one salt only: who does not know it cannot tell
     /// from the time to the first token what others have asked (vLLM's `cache_salt`). Default `None`,
     /// which is a salt like any other. Where memory is short, the salt whose idle conversations hold
@@ -51,8 +57,27 @@ impl Request {
             retrieval: RetrievalParams::default(),
             retriever: None,
             grammar: None,
+            linking: None,
             cache_salt: None,
         }
+    }
+
+    /// A request to link the entities of a text. The name is only to tell it from others.
+    ///
+    /// # Errors
+    /// The model links nothing, its template refuses the text, or its tokenizer failed.
+    pub fn linking(
+        name: impl Into<ConversationId>,
+        text: &str,
+        tokens: &Arc<Tokens>,
+    ) -> Result<Self, TokensError> {
+        let linking = Linking::new(text, tokens)?;
+        let prompt = tokens.encode_chat(&[ChatMessage::new(Role::User, text)])?;
+        Ok(Self {
+            expected_log_len: Some(0),
+            linking: Some(linking),
+            ..Self::new(name, prompt)
+        })
     }
 }
 

@@ -16,7 +16,8 @@ use crate::constraint::GrammarCompiler;
 use crate::control_tokens::ControlTokens;
 use crate::error::{ConstraintError, LoadError, TokensError};
 use crate::files::read_json_if_there;
-use crate::onegen_config::OneGenConfig;
+use crate::linking::{LinkTokens, Mark};
+use crate::onegen_config::{LinkingConfig, OneGenConfig};
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
 use crate::token_bytes::token_bytes;
@@ -62,8 +63,10 @@ pub struct Tokens {
     chat: Option<ChatTemplate>,
     query: u32,
     passage: u32,
-    open: u32,
-    close: u32,
+    /// Around a spliced passage; none of a model that splices nothing.
+    splice: Option<(u32, u32)>,
+    /// Around mentions, of a model that links them.
+    linking: Option<Arc<LinkTokens>>,
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
@@ -105,7 +108,7 @@ impl Tokens {
         let tokenizer = tokenizer(&json, &path)?;
         let control = ControlTokens::of(&tokenizer);
         let plain = plain_tokenizer(&json, &path)?;
-        let onegen = OneGenConfig::load(dir)?;
+        let onegen = OneGenConfig::load(dir, |token| tokenizer.token_to_id(token).is_some())?;
         let generation: GenerationConfig =
             read_json_if_there(&dir.join("generation_config.json"))?.unwrap_or_default();
 
@@ -143,11 +146,34 @@ impl Tokens {
                 role: "end of a turn",
             });
         }
-        Ok(Self {
-            query: find(&onegen.query_token, "query token")?,
+        let query = find(&onegen.query_token, "query token")?;
+        let (splice, linking) = match &onegen.linking {
+            None => {
+                let open = find(&onegen.passage_open, "opening of a passage")?;
+                let close = find(&onegen.passage_close, "closing of a passage")?;
+                (Some((open, close)), None)
+            }
+            Some(marks) => {
+                // The published checkpoints spell the marks as text.
+                let mark = |spelling: &str, role| match find(spelling, role) {
+                    Ok(id) => Ok(Mark::Token(id)),
+                    Err(missing) if spelling.is_empty() => Err(missing),
+                    Err(_) => Ok(Mark::Text(spelling.as_bytes().into())),
+                };
+                let open = mark(&marks.mention_open, "opening of a mention")?;
+                let close = mark(&marks.mention_close, "closing of a mention")?;
+                let go_on = find(&marks.continue_token, "continue token")?;
+                (
+                    None,
+                    Some(LinkTokens::new(open, close, query, go_on).into()),
+                )
+            }
+        };
+        let tokens = Self {
+            query,
             passage: find(&onegen.passage_token, "passage token")?,
-            open: find(&onegen.passage_open, "opening of a passage")?,
-            close: find(&onegen.passage_close, "closing of a passage")?,
+            splice,
+            linking,
             chat: ChatTemplate::load(dir, &config)?,
             fingerprint,
             tokenizer,
@@ -158,7 +184,16 @@ impl Tokens {
             eos,
             bytes: OnceLock::new(),
             grammars: OnceLock::new(),
-        })
+        };
+        let linking = tokens.linking.as_ref();
+        if let Some(unspelt) = linking.and_then(|linking| linking.unspelt(&tokens)) {
+            return Err(LoadError::MissingToken {
+                path,
+                token: unspelt.to_string(),
+                role: "spelling of a part of a mark",
+            });
+        }
+        Ok(tokens)
     }
 
     /// The id of `[RQ]`, whose hidden state is the query embedding.
@@ -169,6 +204,37 @@ impl Tokens {
     /// The id of `[RD]`, whose hidden state is the passage embedding.
     pub fn passage_id(&self) -> u32 {
         self.passage
+    }
+
+    /// Whether the model links mentions of entities: it copies a text and marks them, and does nothing
+    /// else.
+    pub fn links_entities(&self) -> bool {
+        self.linking.is_some()
+    }
+
+    /// What the model marks mentions with.
+    ///
+    /// # Errors
+    /// [`TokensError::NoLinking`] says what would be right.
+    pub(crate) fn linking(&self) -> Result<&Arc<LinkTokens>, TokensError> {
+        let linking = self.linking.as_ref();
+        linking.ok_or_else(|| self.no_linking())
+    }
+
+    fn no_linking(&self) -> TokensError {
+        let usual = ["[LK]", "[SE]", "[_CONTINUE_]"].into_iter();
+        let lacks = |token: &&str| self.tokenizer.token_to_id(token).is_none();
+        let lacking = usual.filter(lacks).collect();
+        TokensError::NoLinking { lacking }
+    }
+
+    /// How the model links entities.
+    ///
+    /// # Errors
+    /// [`TokensError::NoLinking`]: it answers, as most do.
+    pub fn linking_config(&self) -> Result<&LinkingConfig, TokensError> {
+        let linking = self.onegen.linking.as_ref();
+        linking.ok_or_else(|| self.no_linking())
     }
 
     /// Whether `id` ends a turn.
@@ -220,14 +286,24 @@ impl Tokens {
     }
 
     /// One more than the highest id.
-    fn ids(&self) -> u32 {
+    pub(crate) fn ids(&self) -> u32 {
         self.highest_id().map_or(0, |highest| highest + 1)
     }
 
     /// Whether an id never becomes text.
     fn is_control(&self, id: u32) -> bool {
-        let markers = [self.query, self.passage, self.open, self.close];
-        markers.contains(&id) || self.is_eos(id) || self.control.is_special(id)
+        let (open, close) = self.splice.unwrap_or((self.query, self.query));
+        let markers = [self.query, self.passage, open, close];
+        let marks_mention = |linking: &Arc<LinkTokens>| linking.holds(id);
+        markers.contains(&id)
+            || self.linking.as_ref().is_some_and(marks_mention)
+            || self.is_eos(id)
+            || self.control.is_special(id)
+    }
+
+    /// Whether encoding a text ever yields `id`.
+    pub(crate) fn is_text(&self, id: u32) -> bool {
+        self.bytes(id).is_some() && !self.control.holds(id)
     }
 
     /// blake3 of `tokenizer.json` or of a GGUF file's tokenizer, hexadecimal.
@@ -363,12 +439,17 @@ impl Tokens {
         Ok(ids)
     }
 
-    /// The ids of a user's question and `[RQ]` after it, for embedding a question on its own.
+    /// The ids of a user's question and `[RQ]` after it, for embedding a question on its own. A linking
+    /// model reads the text as a mention of itself.
     ///
     /// # Errors
     /// As [`Tokens::encode_chat`].
     pub fn encode_query(&self, text: &str) -> Result<Vec<u32>, TokensError> {
         let mut ids = self.encode_chat(&[ChatMessage::new(Role::User, text)])?;
+        if let Some(linking) = &self.linking {
+            ids.extend(linking.mention_of_itself(text.trim(), self)?);
+            return Ok(ids);
+        }
         ids.push(self.query);
         Ok(ids)
     }
@@ -387,14 +468,15 @@ impl Tokens {
     /// The ids that a passage adds to a sequence after `[RQ]`.
     ///
     /// # Errors
-    /// The tokenizer failed.
+    /// The tokenizer failed, or the model splices nothing.
     pub fn splice(&self, passage: &Passage) -> Result<SpliceIds, TokensError> {
+        let (open, close) = self.splice.ok_or(TokensError::NoSplice)?;
         let template = &self.onegen.splice_template;
         let pieces = fill_passage(template, &passage.title, &passage.text);
         Ok(SpliceIds {
-            open: self.open,
+            open,
             passage: self.encode_pieces(&pieces)?,
-            close: self.close,
+            close,
         })
     }
 

@@ -8,6 +8,7 @@ use crate::conversation::ConversationId;
 use crate::counters::ForwardedTokens;
 use crate::engine::Command;
 use crate::error::EngineError;
+use crate::linking::Mention;
 use crate::logprobs::TokenLogprob;
 use crate::retrieval::Passage;
 use crate::sequence::SequenceId;
@@ -21,6 +22,8 @@ pub enum Event {
     Text(Text),
     /// A passage was spliced in.
     Retrieval(RetrievalReceipt),
+    /// A mention was marked, in a turn that links.
+    Mention(Mention),
     /// The turn is over and part of the conversation.
     Finished(TurnSummary),
     /// The turn is over and the conversation is as it was before it.
@@ -109,6 +112,9 @@ pub struct TurnSummary {
     pub forwarded: ForwardedTokens,
     /// How many tokens the conversation's log holds now.
     pub log_len: usize,
+    /// How many bytes of its text a turn that links has linked: all but white space at the end, or fewer
+    /// where the context was full. 0 for other turns.
+    pub linked_bytes: usize,
     /// Seconds between acceptance and the beginning of the first step that forwarded for it.
     pub queue_seconds: f64,
 }
@@ -193,7 +199,7 @@ impl Turn {
                     whole.text.push_str(&more.text);
                     whole.logprobs.extend(more.logprobs);
                 }
-                Event::Retrieval(_) => {}
+                Event::Retrieval(_) | Event::Mention(_) => {}
                 Event::Finished(summary) => {
                     let Text { text, logprobs } = whole;
                     return Ok(Completion {

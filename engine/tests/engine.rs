@@ -573,6 +573,7 @@ fn a_receipt_says_where_in_the_text_the_passage_came() {
                 receipts.push(receipt);
             }
             Event::Finished(_) => {}
+            Event::Mention(mention) => panic!("{mention:?}"),
             Event::Failed(error) => panic!("{error}"),
         }
     }

@@ -13,6 +13,7 @@ mod completions;
 mod conversations;
 mod documents;
 mod embeddings;
+mod entities;
 mod errors;
 mod filters;
 mod health;
@@ -52,6 +53,10 @@ pub use documents::{
 pub use embeddings::{
     Embedding, EmbeddingList, EmbeddingUsage, EmbeddingVector, EmbeddingsRequest, EncodingFormat,
     InputType,
+};
+pub use entities::{
+    EntityCandidate, EntityMention, LinkEntitiesEvent, LinkEntitiesRequest, LinkInput,
+    LinkedEntities, LinkedText, LinkingPositions, LinkingReceipt, Nil, OffsetUnit,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
 pub use filters::{

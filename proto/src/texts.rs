@@ -34,6 +34,15 @@ pub(crate) fn inputs() -> RefOr<Schema> {
     )
 }
 
+/// Of `input` for linking.
+pub(crate) fn linked() -> RefOr<Schema> {
+    one_or_up_to(
+        128,
+        None,
+        "A text, or up to 128 of them. Long ones are linked in parts that end where sentences do.",
+    )
+}
+
 fn one_or_up_to(most: usize, pattern: Option<&str>, description: &str) -> RefOr<Schema> {
     let text = || {
         ObjectBuilder::new()

@@ -27,7 +27,7 @@ pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
 }
 
 /// Milliseconds without digits that no clock has measured.
-fn to_microseconds(milliseconds: f64) -> f64 {
+pub(crate) fn to_microseconds(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }
 

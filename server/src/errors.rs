@@ -38,6 +38,11 @@ pub(crate) enum ApiError {
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
+    #[error("model: this one links entities and writes no answers; ask POST /v1/entities/link")]
+    ModelOnlyLinks,
+    /// Another kind of model was asked to link.
+    #[error("model: {0}")]
+    ModelLinksNothing(TokensError),
     #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
@@ -193,6 +198,14 @@ impl ApiError {
                 param: Some("model"),
                 ..told(StatusCode::NOT_FOUND, "model_not_found")
             },
+            Self::ModelOnlyLinks => Told {
+                param: Some("model"),
+                ..told(StatusCode::BAD_REQUEST, "model_only_links")
+            },
+            Self::ModelLinksNothing(_) => Told {
+                param: Some("model"),
+                ..told(StatusCode::BAD_REQUEST, "model_links_no_entities")
+            },
             Self::CollectionNotFound { param, .. } => Told {
                 param: Some(param),
                 ..told(StatusCode::NOT_FOUND, "collection_not_found")
@@ -344,6 +357,7 @@ impl From<SubmitError> for ApiError {
                 "stop_token_ids",
                 format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),
             ),
+            SubmitError::OnlyLinks => Self::ModelOnlyLinks,
             SubmitError::Overloaded { .. } => Self::Overloaded,
             SubmitError::Stopped => Self::ShuttingDown,
             other => Self::Internal(other.to_string()),
@@ -357,6 +371,7 @@ impl From<TokensError> for ApiError {
             TokensError::Template(_)
             | TokensError::MissingMessage(_)
             | TokensError::MessageLeftOut(_) => Self::Messages(error),
+            TokensError::NoLinking { .. } => Self::ModelLinksNothing(error),
             other => Self::Internal(other.to_string()),
         }
     }

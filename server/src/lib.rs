@@ -29,6 +29,7 @@ mod indexing;
 mod items;
 mod json;
 mod limits;
+mod linking;
 mod messages;
 mod metrics;
 mod openapi;

@@ -32,6 +32,7 @@ use crate::schema_rules::add_rules;
         routes::documents::delete,
         routes::vector_stores::search,
         routes::embeddings::embed,
+        routes::entities::link,
         routes::completions::complete,
         routes::responses::create,
         routes::responses::get,
@@ -48,6 +49,7 @@ use crate::schema_rules::add_rules;
     components(schemas(
         onegen_proto::ChatStreamEvent,
         onegen_proto::ResponseEvent,
+        onegen_proto::LinkEntitiesEvent,
         // A filter holds them and they it, where the search for schemas ends.
         onegen_proto::CombinedFilter,
         onegen_proto::NegatedFilter,
@@ -59,6 +61,7 @@ use crate::schema_rules::add_rules;
         (name = "conversations", description = "What the server remembers of them"),
         (name = "documents", description = "What can be retrieved, changed while it is served"),
         (name = "embeddings", description = "Texts as vectors"),
+        (name = "entities", description = "Mentions in texts, by models that link them"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     ),

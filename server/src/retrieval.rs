@@ -5,6 +5,7 @@ use std::sync::Arc;
 use onegen_engine::{Passage, RetrievalParams, RetrieveError, Retriever};
 use onegen_index::{Filter, SearchOptions};
 use onegen_proto::RetrievalOptions;
+use serde_json::Value;
 
 use crate::access::Caller;
 use crate::collections::{Collection, Collections};
@@ -12,6 +13,9 @@ use crate::errors::ApiError;
 
 /// Passages that one retrieval may return: a receipt should stay readable.
 const MAX_K: usize = 100;
+
+/// Before the names of these fields in a request.
+const PREFIX: &str = "retrieval.";
 
 /// What a request says about retrieval, validated.
 #[derive(Debug, Clone)]
@@ -35,8 +39,8 @@ impl AskedRetrieval {
             params: params(&options)?,
             retriever: Arc::new(CollectionRetriever {
                 collection: collection.clone(),
-                filter: filter(&options)?,
-                min_score: min_score(&options)?,
+                filter: filter(options.filter.as_ref(), PREFIX)?,
+                min_score: min_score(options.min_score, PREFIX)?,
             }),
         })
     }
@@ -49,13 +53,7 @@ impl AskedRetrieval {
 
 fn params(options: &RetrievalOptions) -> Result<RetrievalParams, ApiError> {
     let default = RetrievalParams::default();
-    let k = options.k.unwrap_or(default.k);
-    if !(1..=MAX_K).contains(&k) {
-        return Err(ApiError::invalid(
-            "retrieval.k",
-            format!("is {k}, but must be between 1 and {MAX_K}"),
-        ));
-    }
+    let k = k(options.k.unwrap_or(default.k), PREFIX)?;
     let enabled = options.enabled.unwrap_or(default.enabled);
     let forced = options.forced.unwrap_or(default.forced);
     if forced && (!enabled || options.max_retrievals == Some(0)) {
@@ -72,17 +70,41 @@ fn params(options: &RetrievalOptions) -> Result<RetrievalParams, ApiError> {
     })
 }
 
-fn filter(options: &RetrievalOptions) -> Result<Option<Filter>, ApiError> {
-    let filter = options.filter.as_ref().map(Filter::from_json).transpose();
-    filter.map_err(|error| {
-        ApiError::invalid(format!("retrieval.{}", error.at), error.reason.to_string())
+/// How a search is asked for by the fields `k`, `filter` and `min_score` of a request.
+///
+/// # Errors
+/// [`ApiError::Invalid`] names the field at fault.
+pub(crate) fn search_options(
+    asked: usize,
+    filtered: Option<&Value>,
+    least: Option<f32>,
+) -> Result<SearchOptions, ApiError> {
+    Ok(SearchOptions {
+        filter: filter(filtered, "")?,
+        min_score: min_score(least, "")?,
+        ..SearchOptions::new(k(asked, "")?)
     })
 }
 
-fn min_score(options: &RetrievalOptions) -> Result<Option<f32>, ApiError> {
-    match options.min_score {
+fn k(k: usize, prefix: &str) -> Result<usize, ApiError> {
+    if (1..=MAX_K).contains(&k) {
+        return Ok(k);
+    }
+    let message = format!("is {k}, but must be between 1 and {MAX_K}");
+    Err(ApiError::invalid(format!("{prefix}k"), message))
+}
+
+fn filter(filter: Option<&Value>, prefix: &str) -> Result<Option<Filter>, ApiError> {
+    let filter = filter.map(Filter::from_json).transpose();
+    filter.map_err(|error| {
+        ApiError::invalid(format!("{prefix}{}", error.at), error.reason.to_string())
+    })
+}
+
+fn min_score(score: Option<f32>, prefix: &str) -> Result<Option<f32>, ApiError> {
+    match score {
         Some(score) if !(-1.0..=1.0).contains(&score) => Err(ApiError::invalid(
-            "retrieval.min_score",
+            format!("{prefix}min_score"),
             format!("is {score}, but must be between -1 and 1"),
         )),
         score => Ok(score),
@@ -120,7 +142,7 @@ impl Retriever for CollectionRetriever {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::collections::tests::collections;

@@ -24,8 +24,8 @@ use crate::metrics::count as count_response;
 use crate::openapi::openapi;
 use crate::page;
 use crate::routes::{
-    admin, chat, completions, conversations, documents, embeddings, health, metrics, models,
-    responses, stream, vector_stores,
+    admin, chat, completions, conversations, documents, embeddings, entities, health, metrics,
+    models, responses, stream, vector_stores,
 };
 use crate::traces;
 
@@ -75,6 +75,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             get(responses::list_input_items),
         )
         .route("/v1/embeddings", post(embeddings::embed))
+        .route("/v1/entities/link", post(entities::link))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
         .route("/v1/models", get(models::list))
         .route("/v1/admin/reload", post(admin::reload))

@@ -297,6 +297,7 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
+            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let turn =
@@ -336,6 +337,7 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
+            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let turn =
@@ -357,7 +359,7 @@ async fn encode(
 }
 
 /// Waits for a deadline, if there is one.
-async fn until(deadline: Option<Instant>) {
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
@@ -458,6 +460,11 @@ impl LiveTurn {
                     trace.retrieved(&receipt);
                 }
                 TurnEvent::Retrieval(receipt)
+            }
+            // Only of turns that link, which are not started here.
+            Event::Mention(_) => {
+                let what = "a mention in an answer".to_owned();
+                TurnEvent::Failed(ApiError::Internal(what))
             }
             Event::Finished(summary) => {
                 self.observation.finished(&summary);

@@ -6,6 +6,7 @@
 //! sequence is parked (*retrieving*), and the passage that comes back is spliced in by another
 //! *prefill*. It ends by being consumed: finished, failed or cancelled.
 
+mod link;
 mod next;
 
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 use crate::turn::{Event, FinishReason, RetrievalReceipt, Text, TurnSummary, Usage};
 use crate::visible_text::VisibleText;
+
+use link::LinkState;
 
 /// A sequence's number, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,13 +78,13 @@ struct Splice {
     tokens: usize,
 }
 
-/// What the end of a sequence's pending tokens is forwarded for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Logits to sample from.
-    Logits,
-    /// The hidden state at `[RQ]`.
-    QueryEmbedding,
+/// What some of a sequence's pending tokens are forwarded for, as offsets into them.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Where the hidden state is wanted: at `[RQ]`.
+    pub(crate) hidden: Vec<usize>,
+    /// Where logits to sample from are wanted.
+    pub(crate) logits: Vec<usize>,
 }
 
 /// What a sequence does next.
@@ -106,6 +109,7 @@ pub(crate) struct Sequence {
     phase: Phase,
     sampler: Sampler,
     grammar: Option<Grammar>,
+    linking: Option<LinkState>,
     retrieval: RetrievalParams,
     retriever: Option<Arc<dyn Retriever>>,
     searches_left: usize,
@@ -133,8 +137,9 @@ impl Sequence {
         timeline.begin(TurnPhase::Queue, accepted);
         let start = conversation.log.len();
         conversation.log.extend(&request.prompt, SpanKind::Prompt);
+        let log_len = conversation.log.len();
         let usage = Usage {
-            prompt_tokens: conversation.log.len(),
+            prompt_tokens: log_len,
             ..Usage::default()
         };
         let limit = request.retrieval.max_retrievals;
@@ -155,6 +160,9 @@ impl Sequence {
             text,
             sampler,
             grammar: request.grammar,
+            linking: request
+                .linking
+                .map(|linking| LinkState::new(linking, log_len)),
             searches_left: if may_retrieve { limit } else { 0 },
             retrieval: request.retrieval,
             retriever: request.retriever,
@@ -202,12 +210,22 @@ impl Sequence {
         self.conversation.log.len() - self.conversation.cache.len()
     }
 
-    /// What the last pending token is forwarded for.
-    pub(crate) fn wanted(&self) -> Wanted {
-        match self.phase {
-            Phase::Query(_) => Wanted::QueryEmbedding,
-            _ => Wanted::Logits,
+    /// What the first `part` pending tokens are forwarded for.
+    pub(crate) fn wanted(&self, part: usize) -> Wanted {
+        if let Some(linking) = &self.linking {
+            let cached = self.conversation.cache.len();
+            return linking.wanted(cached, cached + part);
         }
+        let mut wanted = Wanted::default();
+        // Nothing is wanted of a prefill that does not reach the log's end yet.
+        if part == self.pending() {
+            let end = part.saturating_sub(1);
+            match self.phase {
+                Phase::Query(_) => wanted.hidden.push(end),
+                _ => wanted.logits.push(end),
+            }
+        }
+        wanted
     }
 
     /// When its phases began.
@@ -344,6 +362,7 @@ impl Sequence {
             retrievals: std::mem::take(&mut self.receipts),
             forwarded: self.forwarded,
             log_len: self.conversation.log.len(),
+            linked_bytes: self.linking.as_ref().map_or(0, LinkState::written),
             queue_seconds: self.queue_seconds.unwrap_or_default(),
         };
         let ended = Ended {

@@ -117,6 +117,9 @@ impl StepLoop {
 
     /// Checks a request against its conversation; gives the length of that one's log.
     fn check(&self, request: &Request) -> Result<usize, SubmitError> {
+        if self.rules.tokens.links_entities() && request.linking.is_none() {
+            return Err(SubmitError::OnlyLinks);
+        }
         let name = &request.conversation;
         let log_len = match self.conversations.find(name) {
             Some(Place::Busy(_)) => return Err(SubmitError::Busy(name.clone())),

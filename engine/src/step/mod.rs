@@ -15,7 +15,7 @@ use crate::engine::{Command, EngineOptions};
 use crate::error::EngineError;
 use crate::model::{Model, SequenceInput, SequenceOutput};
 use crate::retrieval::{RetrievalWorkers, Search};
-use crate::sequence::{Next, Rules, Sequence, Wanted};
+use crate::sequence::{Next, Rules, Sequence};
 use crate::store::{Store, Stored};
 
 use intake::Heard;
@@ -150,25 +150,23 @@ impl StepLoop {
 
     /// One forward over all parts.
     fn forward(&mut self, parts: &[usize]) -> Result<Vec<SequenceOutput>, EngineError> {
-        let ends: Vec<_> = parts.iter().map(|part| [part.saturating_sub(1)]).collect();
+        let of_each = self.running.iter().zip(parts);
+        let wanted: Vec<_> = of_each.map(|(s, &part)| s.wanted(part)).collect();
         let mut batch = Vec::new();
         let began = Instant::now();
-        for ((sequence, &part), end) in self.running.iter_mut().zip(parts).zip(&ends) {
+        for ((sequence, &part), wanted) in self.running.iter_mut().zip(parts).zip(&wanted) {
             if part == 0 {
                 continue;
             }
             sequence.on_step(began);
-            // Nothing is wanted of a prefill that does not reach the log's end yet.
-            let wanted = (part == sequence.pending()).then(|| sequence.wanted());
-            let at = |what| if wanted == Some(what) { &end[..] } else { &[] };
             let Conversation { log, cache, .. } = &mut sequence.conversation;
             let new = cache.len()..cache.len() + part;
             batch.push(SequenceInput {
                 ids: &log.ids()[new.clone()],
                 kinds: &log.kinds()[new],
                 cache,
-                hidden_at: at(Wanted::QueryEmbedding),
-                logits_at: at(Wanted::Logits),
+                hidden_at: &wanted.hidden,
+                logits_at: &wanted.logits,
             });
         }
         self.model
@@ -182,6 +180,9 @@ impl StepLoop {
         // **Invariant:** positions are counted where they are forwarded, and nowhere else.
         sequence.count(output.forwarded);
         self.counters.add_forwarded(output.forwarded);
+        if sequence.is_linking() {
+            return sequence.on_copied(output, &self.rules);
+        }
         if let Some(logits) = output.logits.pop() {
             return sequence.on_logits(logits, &self.rules);
         }
@@ -211,8 +212,14 @@ impl StepLoop {
             Next::GoOn => {}
             Next::Finish(reason) => {
                 let sequence = self.running.remove(index);
+                let is_kept = !sequence.is_linking();
                 let (name, conversation, ended) = sequence.finish(reason);
-                self.keep(name, conversation, || ended.tell());
+                if is_kept {
+                    self.keep(name, conversation, || ended.tell());
+                } else {
+                    self.conversations.remove(&name);
+                    ended.tell();
+                }
             }
             Next::Fail(error) => {
                 let sequence = self.running.remove(index);

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 pub mod gguf;
+pub mod linking;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -51,6 +51,7 @@ const NEEDS: &[(To, &str, Needs)] = &[
     (To::Do, "/v1/conversations", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/stream", Needs::Key(Scope::Chat)),
     (To::Do, "/v1/embeddings", Needs::Key(Scope::Chat)),
+    (To::Do, "/v1/entities", Needs::Key(Scope::Chat)),
     (To::Read, "/v1/documents", CHAT_OR_DOCUMENTS),
     (To::Do, "/v1/documents", Needs::Key(Scope::Documents)),
     (To::Do, "/v1/vector_stores", CHAT_OR_DOCUMENTS),

@@ -138,6 +138,8 @@ metrics! {
         splice_tokens_total: IntCounter = (),
         /// Seconds from the passages to the splice's first logits.
         splice_seconds: Histogram = RETRIEVAL_SECONDS,
+        /// Mentions of entities that were marked, by outcome: linked, or nil where nothing was near enough.
+        mentions_total: IntCounterVec = &["outcome"],
         /// Query tokens that were forwarded once more for a retrieval.
         query_tokens_reencoded_total: IntCounter = (),
     }
@@ -225,6 +227,9 @@ impl Metrics {
         // So that every reason is there from the start, at 0.
         for reason in ["stop", "length", "abort", "error"] {
             turns.request_success_total.with_label_values(&[reason]);
+        }
+        for outcome in ["linked", "nil"] {
+            turns.mentions_total.with_label_values(&[outcome]);
         }
         let http = HttpMetrics::register(&registry)?;
         // What is told to clients that ask too much.

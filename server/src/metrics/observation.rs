@@ -56,6 +56,14 @@ impl Observation {
             .inc_by(receipt.query_tokens_reencoded);
     }
 
+    /// A mention that was marked and searched for.
+    pub(crate) fn mention(&self, linked: bool, search_seconds: f64) {
+        let outcome = if linked { "linked" } else { "nil" };
+        let turns = self.turns();
+        turns.mentions_total.with_label_values(&[outcome]).inc();
+        turns.retrieval_seconds.observe(search_seconds);
+    }
+
     pub(crate) fn finished(&mut self, summary: &TurnSummary) {
         let turns = self.turns();
         let usage = &summary.usage;

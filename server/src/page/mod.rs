@@ -48,10 +48,12 @@ macro_rules! file {
 pub(crate) use file;
 
 static INDEX: File = file!("index.html", HTML);
-static FILES: [File; 21] = [
+static FILES: [File; 24] = [
     file!("answer.css", STYLE),
     file!("api.js", SCRIPT),
+    file!("chat.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("drawing.js", SCRIPT),
     file!("export.js", SCRIPT),
     file!("icon.svg", "image/svg+xml"),
     file!("lezer-markdown.js", SCRIPT),
@@ -64,6 +66,7 @@ static FILES: [File; 21] = [
     file!("run.js", SCRIPT),
     file!("scroll.js", SCRIPT),
     file!("sentences.js", SCRIPT),
+    file!("served.js", SCRIPT),
     file!("settings.js", SCRIPT),
     file!("side.js", SCRIPT),
     file!("store.js", SCRIPT),

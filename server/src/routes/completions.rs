@@ -217,7 +217,8 @@ fn choice(
     }
 }
 
-fn sum(a: Usage, b: Usage) -> Usage {
+/// What both took together.
+pub(super) fn sum(a: Usage, b: Usage) -> Usage {
     let mut sum = a;
     sum.prompt_tokens += b.prompt_tokens;
     sum.completion_tokens += b.completion_tokens;

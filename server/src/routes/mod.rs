@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod conversations;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
+pub(crate) mod entities;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod models;

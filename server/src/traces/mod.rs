@@ -40,6 +40,7 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("/v1/responses", "chat"),
     ("/v1/completions", "text_completion"),
     ("/v1/embeddings", "embeddings"),
+    ("/v1/entities/link", "entity_linking"),
 ];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -201,7 +201,8 @@ impl TurnTrace {
         collection: &str,
         sampling: &SamplingParams,
     ) -> Option<Self> {
-        let request = RequestTrace::current()?;
+        let trace = Self::within(RequestTrace::current()?, timeline, collection);
+        let request = &trace.request;
         if let Some(most) = sampling.max_tokens {
             request.set("gen_ai.request.max_tokens", count(most));
         }
@@ -210,13 +211,22 @@ impl TurnTrace {
             f64::from(sampling.temperature),
         );
         request.set("gen_ai.request.top_p", f64::from(sampling.top_p));
-        Some(Self {
+        Some(trace)
+    }
+
+    /// Of a turn that begins as a part of this request.
+    pub(crate) fn within(
+        request: Arc<RequestTrace>,
+        timeline: &Timeline,
+        collection: &str,
+    ) -> Self {
+        Self {
             request,
             timeline: timeline.clone(),
             collection: collection.to_owned(),
             documents: Vec::new(),
             error: Some(CANCELLED),
-        })
+        }
     }
 
     /// The turn is one of a conversation.

@@ -52,7 +52,16 @@ impl Files {
     }
 
     pub fn with_seed(seed: u64) -> Self {
-        let model = models::Family::Qwen3.write(seed);
+        Self::of(models::Family::Qwen3.write(seed))
+    }
+
+    /// With a model that links entities.
+    pub fn linking() -> Self {
+        use models::linking::{Spelling, write_linking};
+        Self::of(write_linking(models::Family::Qwen3, Spelling::ByteLevel, 7))
+    }
+
+    fn of(model: TempDir) -> Self {
         let config = model.path().join("config.json");
         let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
         value["max_position_embeddings"] = CONTEXT.into();
