@@ -154,7 +154,7 @@ export class Run {
   async goOn(trouble) {
     const { conversation } = this;
     const { signal } = this.halt;
-    if (!conversation.server) throw new Lost();
+    if (!conversation.server || !this.turn.expects) throw new Lost();
     for (let tries = 0, since = Date.now(); ; tries += 1) {
       const before = this.next;
       try {
