@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::IndexError;
 use crate::files::staging::Staging;
 use crate::files::tracked;
-use crate::ingest::Ingested;
+use crate::ingest::{DocumentRules, Ingested};
 use crate::log::{self, Log};
 use crate::manifest::{Fingerprints, GraphParameters, Manifest};
 use crate::search::dot_i8::LARGEST_DIMENSION;
@@ -35,6 +35,8 @@ pub struct BuildOptions {
     pub graph: GraphParameters,
     /// Vectors up to which no graph is built.
     pub exact_scan_limit: u32,
+    /// What the index is to know of how its documents became passages. A build from a corpus sets it.
+    pub documents: Option<DocumentRules>,
 }
 
 impl BuildOptions {
@@ -48,6 +50,7 @@ impl BuildOptions {
                 ef_construction: 200,
             },
             exact_scan_limit: EXACT_SCAN_LIMIT,
+            documents: None,
         }
     }
 }
@@ -237,8 +240,10 @@ impl IndexBuilder {
             fingerprints,
             graph,
             exact_scan_limit,
+            documents,
         } = self.options;
         let mut manifest = Manifest::new(dimension as u32, fingerprints, graph, exact_scan_limit);
+        manifest.documents = documents;
         manifest.next_number = LOG + 1;
         if self.segment.passages() > 0 {
             let options = FinishOptions {

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use crate::change::{Applied, Change};
 use crate::error::IndexError;
 use crate::filter::Filter;
+use crate::ingest::{DocumentRules, VectorsPer};
 use crate::log::Log;
 use crate::manifest::{Fingerprints, MANIFEST_FILE, Manifest};
 use crate::merge::{self, DELTA_VECTORS, Merger};
@@ -186,6 +187,20 @@ impl Index {
     /// The manifest as it was when the index was opened.
     pub fn manifest(&self) -> &Manifest {
         &self.shared.manifest
+    }
+
+    /// How documents become passages and vectors here. Where that was not noted, the default, with the
+    /// vectors that there are.
+    pub fn document_rules(&self) -> DocumentRules {
+        let manifest = self.manifest();
+        let several = manifest.segments.iter().any(|s| s.vectors > s.passages);
+        manifest.documents.unwrap_or(DocumentRules {
+            vectors: match several {
+                true => VectorsPer::Sentence,
+                false => VectorsPer::Passage,
+            },
+            ..DocumentRules::default()
+        })
     }
 
     /// Fails unless `model` made this index's vectors.

@@ -49,8 +49,8 @@ pub use ingest::corpus::{Corpus, CorpusError, Document, Position, RecordError, R
 pub use ingest::sentences::{sentence_prefixes, sentences};
 pub use ingest::split::{SplitPassage, Splitter};
 pub use ingest::{
-    Embedder, IngestError, IngestEvent, IngestOptions, Ingested, VectorsPer, add_from_corpus,
-    build_from_corpus,
+    DocumentRules, Embedder, IngestError, IngestEvent, IngestOptions, Ingested, VectorsPer,
+    add_from_corpus, build_from_corpus,
 };
 pub use manifest::{
     FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::error::IndexError;
 use crate::files::tracked;
 use crate::graph::calibrate::Calibration;
+use crate::ingest::DocumentRules;
 
 /// Name of the manifest in the directory of an index.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -48,6 +49,10 @@ pub struct Manifest {
     pub graph: GraphParameters,
     /// Vectors up to which a segment gets no graph and is scanned.
     pub exact_scan_limit: u32,
+    /// How the documents of its corpus became passages and vectors. None where it was not built from a
+    /// corpus, or before that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<DocumentRules>,
     /// The segments, oldest first.
     pub segments: Vec<SegmentRecord>,
     /// Numbers of the logs whose changes follow the segments, oldest first. The last one grows.
@@ -211,6 +216,7 @@ impl Manifest {
             fingerprints,
             graph,
             exact_scan_limit,
+            documents: None,
             segments: Vec::new(),
             logs: Vec::new(),
             next_number: 1,

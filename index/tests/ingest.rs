@@ -10,8 +10,9 @@ use std::path::Path;
 
 use common::{graph_options, names, options};
 use onegen_index::{
-    Corpus, Embedder, Index, IndexError, IngestError, IngestEvent, IngestOptions, Ingested,
-    Passage, Position, SearchOptions, Splitter, VectorsPer, add_from_corpus, build_from_corpus,
+    Corpus, DocumentRules, Embedder, Index, IndexBuilder, IndexError, IngestError, IngestEvent,
+    IngestOptions, Ingested, Passage, Position, SearchOptions, Splitter, VectorsPer,
+    add_from_corpus, build_from_corpus,
 };
 use serde_json::json;
 
@@ -52,8 +53,15 @@ fn corpus(lines: &str) -> Corpus {
     Corpus::from_lines(std::io::Cursor::new(lines.to_owned()))
 }
 
+fn sentences() -> DocumentRules {
+    DocumentRules {
+        vectors: VectorsPer::Sentence,
+        ..DocumentRules::default()
+    }
+}
+
 fn ingest_options() -> IngestOptions {
-    IngestOptions::new(Splitter::default())
+    IngestOptions::new(DocumentRules::default())
 }
 
 fn passages(index: &Index) -> Vec<Passage> {
@@ -155,7 +163,10 @@ fn an_interrupted_build_goes_on_and_gives_what_an_undisturbed_one_gives() {
     write_corpus(&file, 300);
     let options = IngestOptions {
         batch_texts: 8,
-        split: Splitter::new(6, 0).unwrap(),
+        rules: DocumentRules {
+            split: Splitter::new(6, 0).unwrap(),
+            ..DocumentRules::default()
+        },
         save_every: std::time::Duration::ZERO,
         ..ingest_options()
     };
@@ -220,7 +231,7 @@ fn another_corpus_or_other_options_begin_anew() {
     };
     let interrupted = interrupt();
     anew(IngestOptions {
-        vectors: VectorsPer::Sentence,
+        rules: sentences(),
         ..interrupted
     });
     let interrupted = interrupt();
@@ -235,10 +246,7 @@ fn a_vector_a_sentence_finds_the_passage_by_its_best_beginning() {
     let dir = home.path().join("index");
     let text = "One is here. Two follows at some length. Three.";
     let lines = json!({"id": "d", "text": text}).to_string();
-    let options = IngestOptions {
-        vectors: VectorsPer::Sentence,
-        ..ingest_options()
-    };
+    let options = IngestOptions::new(sentences());
     let model = Lengths::lasting(100);
     build_from_corpus(
         corpus(&lines),
@@ -274,10 +282,10 @@ fn a_document_that_is_added_again_takes_the_place_of_all_its_passages() {
     )
     .unwrap();
     let index = Index::open_for_changes(&dir).unwrap();
-    let split = IngestOptions {
+    let split = IngestOptions::new(DocumentRules {
         split: Splitter::new(4, 0).unwrap(),
-        ..ingest_options()
-    };
+        ..DocumentRules::default()
+    });
     let add = |text: &str| {
         let line = json!({"id": "b", "title": "B", "text": text}).to_string();
         add_from_corpus(corpus(&line), &index, split, &model, |_| ()).unwrap();
@@ -292,4 +300,44 @@ fn a_document_that_is_added_again_takes_the_place_of_all_its_passages() {
     );
     index.compact().unwrap();
     assert_eq!(add("Short now."), ["a", "c", "b"]);
+}
+
+#[test]
+fn an_index_knows_how_its_documents_became_passages_whatever_is_put_in_later() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let rules = DocumentRules {
+        split: Splitter::new(9, 2).unwrap(),
+        ..sentences()
+    };
+    let (model, options) = (Lengths::lasting(9999), common::options(2));
+    let ingest = IngestOptions::new(rules);
+    build_from_corpus(corpus(GOOD), &dir, options, ingest, &model, |_| ()).unwrap();
+    let index = Index::open_for_changes(&dir).unwrap();
+    assert_eq!(index.document_rules(), rules);
+    let line = json!({"id": "z", "text": "One. Two. Three."}).to_string();
+    add_from_corpus(corpus(&line), &index, ingest_options(), &model, |_| ()).unwrap();
+    index.compact().unwrap();
+    drop(index);
+    assert_eq!(Index::open(&dir).unwrap().document_rules(), rules);
+}
+
+#[test]
+fn an_index_that_does_not_know_it_goes_by_the_vectors_that_it_has() {
+    let home = tempfile::tempdir().unwrap();
+    let passage = serde_json::from_value(json!({"id": "a", "title": "", "text": "A."})).unwrap();
+    for (vectors, expected) in [(1, VectorsPer::Passage), (2, VectorsPer::Sentence)] {
+        let dir = home.path().join(vectors.to_string());
+        let mut builder = IndexBuilder::create(&dir, common::options(2)).unwrap();
+        builder
+            .add(&passage, &vec![vec![1.0, 0.0]; vectors])
+            .unwrap();
+        builder.finish().unwrap();
+        let index = Index::open(&dir).unwrap();
+        let expected = DocumentRules {
+            vectors: expected,
+            ..DocumentRules::default()
+        };
+        assert_eq!(index.document_rules(), expected);
+    }
 }

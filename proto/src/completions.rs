@@ -71,10 +71,11 @@ pub struct CompletionRequest {
     pub stop_token_ids: Option<Vec<u32>>,
     /// Texts that end the text; the first that appears is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::texts::stops)]
     pub stop: Option<Stop>,
     /// Added to the logits of these token ids, each in -100..=100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<BTreeMap<String, f32>>)]
+    #[schema(schema_with = crate::texts::biases)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
 }
 

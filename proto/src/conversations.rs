@@ -21,13 +21,40 @@ pub struct CreateConversationRequest {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
+/// What of a conversation changes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"metadata": {"topic": "countries"}}))]
+pub struct UpdateConversationRequest {
+    /// What the client wants to remember of it, in place of what it wanted before: at most 16 pairs,
+    /// names of at most 64 characters and values of at most 512.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Messages to put into a conversation, behind those that it has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"items": [{"type": "message", "role": "user", "content": "Hello!"}]}))]
+pub struct CreateItemsRequest {
+    /// The messages, at most 20.
+    #[schema(min_items = 1, max_items = 20)]
+    pub items: Vec<NewItem>,
+}
+
+/// Where a copy of a conversation ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForkRequest {
+    /// The id of the message that is the copy's last. Default: the conversation's last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "msg_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d_1")]
+    pub after: Option<String>,
+}
+
 /// A message that was said before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"type": "message", "role": "user", "content": "Hello!"}))]
 pub struct NewItem {
     /// `message`, or left out; nothing else is supported.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schema(example = "message")]
+    #[schema(schema_with = crate::texts::message)]
     pub kind: Option<String>,
     /// Who said it.
     pub role: Role,

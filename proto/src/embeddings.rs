@@ -23,6 +23,7 @@ pub struct EmbeddingsRequest {
     pub encoding_format: Option<EncodingFormat>,
     /// Refused, unless it is the model's own width: its embeddings cannot be shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::texts::nothing)]
     pub dimensions: Option<usize>,
 }
 

@@ -28,7 +28,7 @@ pub struct LinkEntitiesRequest {
     /// What the metadata of candidates must be, as in `retrieval.filter` of a chat completion. Default:
     /// every entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::MetadataFilter>)]
     pub filter: Option<Value>,
     /// The score that candidates must have at least. A mention without any is a mention of nothing that
     /// is known: NIL. Default: none, so that there is always a candidate.

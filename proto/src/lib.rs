@@ -15,11 +15,14 @@ mod documents;
 mod embeddings;
 mod entities;
 mod errors;
+mod filters;
 mod health;
 mod models;
 mod receipts;
+mod response_text;
 mod responses;
 mod server_sent_event;
+mod stored_responses;
 mod texts;
 mod usage;
 mod vector_stores;
@@ -30,17 +33,18 @@ pub use chat::{
     ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,
     ChunkExtension, CompletionExtension, Content, ContentPart, ConversationReference, Delta,
     FinishReason, JsonSchemaFormat, Logprobs, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata,
-    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseFormatType, ResponseMessage,
-    RetrievalOptions, Role, Stop, StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob,
-    TopLogprob, UiMessageMetadata, UiMessagePart, UrlCitation,
+    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseMessage, RetrievalOptions, Role, Stop,
+    StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob, TopLogprob, UiMessageMetadata,
+    UiMessagePart, UrlCitation,
 };
 pub use completions::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,
 };
 pub use conversations::{
     Conversation, ConversationExtension, ConversationItem, ConversationItemList,
-    CreateConversationRequest, DeletedConversation, ItemAnnotation, ItemContent, ItemOrder,
-    ListItems, MessageItem, NewItem, RebuiltConversation, RetrievalItem,
+    CreateConversationRequest, CreateItemsRequest, DeletedConversation, ForkRequest,
+    ItemAnnotation, ItemContent, ItemOrder, ListItems, MessageItem, NewItem, RebuiltConversation,
+    RetrievalItem, UpdateConversationRequest,
 };
 pub use documents::{
     DeletedDocument, Document, DocumentBatch, DocumentPart, InCollection, SingleDocument,
@@ -55,9 +59,15 @@ pub use entities::{
     LinkedEntities, LinkedText, LinkingPositions, LinkingReceipt, Nil, OffsetUnit,
 };
 pub use errors::{ErrorBody, ErrorEnvelope};
+pub use filters::{
+    CombinationType, CombinedFilter, EqualityFilter, EqualityType, FilterBound, FilterValue,
+    MembershipFilter, MembershipType, MetadataFilter, NegatedFilter, NegationType, OrderFilter,
+    OrderType,
+};
 pub use health::{CollectionCard, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
+pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
     FileSearchResult, FileSearchTool, IncompleteDetails, InputItem, InputTokensDetails, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
@@ -65,6 +75,7 @@ pub use responses::{
     ResponseUsage,
 };
 pub use server_sent_event::ServerSentEvent;
+pub use stored_responses::{DeletedResponse, GetResponse};
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
     RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ConversationReference, ErrorBody, ItemAnnotation, NewItem, RankingOptions, Receipt,
-    RetrievalOptions,
+    ResponseText, RetrievalOptions,
 };
 
 /// A response to create. Fields that nobody knows are ignored; a field of OpenAI's that is not listed
@@ -31,7 +31,8 @@ pub struct ResponseRequest {
     /// The conversation to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationReference>,
-    /// The response to go on after, which must be its conversation's latest. Not with `conversation`.
+    /// The stored response to go on after. Where its conversation has gone on meanwhile, this makes a
+    /// new one, a copy up to there. Not with `conversation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_response_id: Option<String>,
     /// Nothing, or one `file_search`: it says what is searched. Whether to search is the model's to
@@ -39,9 +40,10 @@ pub struct ResponseRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 1)]
     pub tools: Option<Vec<FileSearchTool>>,
-    /// `auto`, `none` (no retrieval) or `required` (the answer begins with one).
+    /// `auto`, `none` (no retrieval), or `required` or `{"type": "file_search"}` (the answer begins with
+    /// one). `retrieval` goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "auto")]
+    #[schema(schema_with = crate::texts::tool_choices)]
     pub tool_choice: Option<Value>,
     /// What `file_search` cannot say, in this server's own words; goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +66,13 @@ pub struct ResponseRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f32>,
+    /// What the text must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<ResponseText>,
+    /// Whether the response can be asked for again, and gone on after. Default true; false leaves
+    /// nothing behind, but in a `conversation` that is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<bool>,
     /// Given back as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
@@ -98,6 +107,7 @@ pub enum InputItem {
     Other {
         /// Its type; only `file_search_call` is let through.
         #[serde(rename = "type")]
+        #[schema(schema_with = crate::texts::file_search_call)]
         kind: String,
     },
 }
@@ -107,15 +117,15 @@ pub enum InputItem {
 pub struct FileSearchTool {
     /// `file_search`; nothing else is supported.
     #[serde(rename = "type")]
-    #[schema(example = "file_search")]
+    #[schema(schema_with = crate::texts::file_search)]
     pub kind: String,
     /// The collection, by its name: exactly one.
     #[serde(default)]
-    #[schema(min_items = 1, max_items = 1, example = json!(["default"]))]
+    #[schema(required, min_items = 1, max_items = 1, example = json!(["default"]))]
     pub vector_store_ids: Vec<String>,
     /// What the metadata of passages must be, as in `retrieval.filter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::MetadataFilter>)]
     pub filters: Option<Value>,
     /// How many passages are reported; the first is read. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,10 +173,15 @@ pub struct ResponseObject {
     /// As it was asked, or the default.
     pub top_p: f32,
     /// As it was asked, or `auto`.
-    #[schema(value_type = String, example = "auto")]
+    #[schema(schema_with = crate::texts::tool_choices)]
     pub tool_choice: Value,
     /// As it was asked.
     pub tools: Vec<FileSearchTool>,
+    /// As it was asked, or a text of any form.
+    #[serde(default)]
+    pub text: ResponseText,
+    /// Whether it can be asked for again.
+    pub store: bool,
     /// As it was asked.
     pub metadata: BTreeMap<String, String>,
     /// What it used, in tokens. None before it is complete.

@@ -18,7 +18,7 @@ pub struct VectorStoreSearchRequest {
     /// What the metadata of passages must be, as in `retrieval.filter` of a chat completion. Default:
     /// every passage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::MetadataFilter>)]
     pub filters: Option<Value>,
     /// How many passages come back at most. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]

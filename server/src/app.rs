@@ -9,6 +9,7 @@ use axum::http::HeaderValue;
 use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
+use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::client_address::ProxyConfig;
@@ -39,6 +40,8 @@ pub struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traces: Option<Traces>,
     draining: AtomicBool,
+    /// Whether turns under way are to end.
+    cutting_off: watch::Sender<bool>,
 }
 
 /// The model as requests name it.
@@ -112,6 +115,7 @@ impl App {
             metrics: Arc::new(Metrics::new()?),
             traces,
             draining: AtomicBool::new(false),
+            cutting_off: watch::Sender::new(false),
         };
         app.forget_what_is_gone();
         Ok(Arc::new(app))
@@ -178,6 +182,17 @@ impl App {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+
+    /// Ends all turns that are under way.
+    pub(crate) fn cut_off(&self) {
+        self.cutting_off.send_replace(true);
+    }
+
+    /// Waits until turns are to end.
+    pub(crate) async fn is_cut_off(&self) {
+        // Fails only without a sender, and that is here.
+        let _ = self.cutting_off.subscribe().wait_for(|cut| *cut).await;
+    }
 }
 
 impl ServedModel {
@@ -185,7 +200,7 @@ impl ServedModel {
     pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
         if name == self.name || name == self.directory_name {
             if let Some(trace) = RequestTrace::current() {
-                trace.set("gen_ai.request.model", name);
+                trace.set("gen_ai.request.model", name.to_owned());
             }
             return Ok(());
         }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use onegen_engine::{Constraint, ConstraintError, Grammar};
-use onegen_proto::{ChatCompletionRequest, ResponseFormat, ResponseFormatType, StructuredOutputs};
+use onegen_proto::{
+    ChatCompletionRequest, ResponseFormat, ResponseText, StructuredOutputs, TextFormat,
+};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -40,6 +42,22 @@ impl AskedConstraint {
         }
     }
 
+    /// What the text of a response must be, if anything.
+    pub(crate) fn of_text(text: &ResponseText) -> Option<Self> {
+        match text.format.as_ref()? {
+            TextFormat::Text => None,
+            TextFormat::JsonObject => Some(Self::any_object("text.format")),
+            TextFormat::JsonSchema { schema, .. } => Some(Self::new(
+                "text.format.schema",
+                Constraint::JsonSchema(schema.clone()),
+            )),
+        }
+    }
+
+    fn any_object(field: &'static str) -> Self {
+        Self::new(field, Constraint::JsonSchema(json!({"type": "object"})))
+    }
+
     /// Compiles it off the async threads: a large one takes its time.
     ///
     /// # Errors
@@ -56,21 +74,15 @@ impl AskedConstraint {
 }
 
 fn of_format(format: &ResponseFormat) -> Result<Option<AskedConstraint>, ApiError> {
-    let asked = match (format.kind, &format.json_schema) {
-        (ResponseFormatType::Text, _) => return Ok(None),
-        (ResponseFormatType::JsonObject, _) => AskedConstraint::new(
-            "response_format",
-            Constraint::JsonSchema(json!({"type": "object"})),
-        ),
-        (ResponseFormatType::JsonSchema, Some(schema)) => AskedConstraint::new(
-            "response_format.json_schema.schema",
-            Constraint::JsonSchema(schema.schema.clone()),
-        ),
-        (ResponseFormatType::JsonSchema, None) => {
-            return Err(ApiError::invalid(
-                "response_format.json_schema",
-                "is missing; json_schema needs {\"name\", \"schema\"}",
-            ));
+    const SCHEMA: &str = "response_format.json_schema.schema";
+    let asked = match format {
+        ResponseFormat::Text => return Ok(None),
+        ResponseFormat::JsonObject => AskedConstraint::any_object("response_format"),
+        ResponseFormat::JsonSchema { json_schema } if json_schema.schema.is_null() => {
+            return Err(ApiError::invalid(SCHEMA, "is missing"));
+        }
+        ResponseFormat::JsonSchema { json_schema } => {
+            AskedConstraint::new(SCHEMA, Constraint::JsonSchema(json_schema.schema.clone()))
         }
     };
     Ok(Some(asked))

@@ -16,11 +16,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onegen_engine::{ChatMessage, ConversationId, Role};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::access::Owner;
 use crate::app::unix_seconds;
 use crate::past_retrievals::PastRetrieval;
+use crate::stored_responses::StoredResponse;
 use crate::transcript_files::TranscriptFiles;
 
 /// A chain over roles and contents: one digest stands for a message and all before it.
@@ -37,10 +39,11 @@ pub(crate) fn new_id() -> ConversationId {
 /// What is known of a conversation between its turns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {
-    /// The visible messages. The last is the assistant's, but in one that was begun without a turn.
+    /// The visible messages. The last is the assistant's, but where messages were put in without a turn.
     pub(crate) messages: Vec<ChatMessage>,
-    /// How many tokens the engine's log held when that message ended; 0 if it holds nothing.
-    pub(crate) log_len: usize,
+    /// The ends of the turns that the engine's log holds, in order; none if it holds nothing. Messages
+    /// behind the last of them were put in without a turn, and are encoded with the next one's.
+    pub(crate) turns: Vec<TurnEnd>,
     /// Who may read and continue it.
     pub(crate) owner: Owner,
     /// Whether the client goes by the conversation's id.
@@ -49,13 +52,34 @@ pub(crate) struct Transcript {
     pub(crate) retrievals: Vec<PastRetrieval>,
 }
 
+/// Where a turn ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TurnEnd {
+    /// Messages up to there, the answer included.
+    pub(crate) messages: usize,
+    /// Tokens of the engine's log up to there.
+    pub(crate) log_len: usize,
+}
+
 impl Transcript {
+    /// How far the engine's log goes; nowhere if it holds nothing.
+    pub(crate) fn log_end(&self) -> TurnEnd {
+        self.turns.last().copied().unwrap_or_default()
+    }
+
     /// Nothing of it is in the engine: the next turn begins again from the visible messages.
     pub(crate) fn begin_again(&mut self) {
-        self.log_len = 0;
+        self.turns.clear();
         for retrieval in &mut self.retrievals {
             retrieval.held = false;
         }
+    }
+
+    /// What it was when it held so many messages.
+    pub(crate) fn cut(&mut self, messages: usize) {
+        self.messages.truncate(messages);
+        self.turns.retain(|turn| turn.messages <= messages);
+        self.retrievals.retain(|read| read.message < messages);
     }
 }
 
@@ -76,14 +100,13 @@ impl About {
     }
 }
 
-/// A conversation that a request's messages begin with.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recognised {
-    pub(crate) id: ConversationId,
-    /// How many of the request's messages are in it already.
-    pub(crate) known_messages: usize,
-    pub(crate) log_len: usize,
-    pub(crate) retrievals: Vec<PastRetrieval>,
+/// All that is kept of a conversation.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) transcript: Transcript,
+    pub(crate) about: About,
+    /// Those that their client may ask for again, the first first.
+    pub(crate) responses: Vec<StoredResponse>,
 }
 
 /// The visible side of all conversations; the one owner of it.
@@ -92,6 +115,8 @@ pub(crate) struct Conversations {
     salt: [u8; 32],
     capacity: usize,
     files: TranscriptFiles,
+    /// Held while a conversation is looked at, changed and written, so that no change is lost.
+    changing: Mutex<()>,
     on_evicted: OnEvicted,
     state: Mutex<State>,
 }
@@ -105,8 +130,7 @@ struct State {
 }
 
 struct Entry {
-    transcript: Transcript,
-    about: About,
+    kept: Kept,
     /// None of one without messages.
     head: Option<Digest>,
     /// Orders by last use.
@@ -134,11 +158,12 @@ impl Conversations {
             salt,
             capacity,
             files,
+            changing: Mutex::default(),
             on_evicted: Box::new(on_evicted),
             state: Mutex::default(),
         };
-        for (id, transcript, about) in found {
-            conversations.insert(id, transcript, about);
+        for (id, kept) in found {
+            conversations.insert(id, kept);
         }
         Ok(conversations)
     }
@@ -147,59 +172,98 @@ impl Conversations {
     /// are not even told that somebody has it.
     pub(crate) fn get(&self, id: &ConversationId, owner: &Owner) -> Option<Transcript> {
         let state = self.lock();
-        let transcript = &state.entries.get(id)?.transcript;
+        let transcript = &state.entries.get(id)?.kept.transcript;
         (transcript.owner == *owner).then(|| transcript.clone())
     }
 
     /// When a conversation was begun, and what its client wants to remember of it.
     pub(crate) fn about(&self, id: &ConversationId) -> Option<About> {
         let state = self.lock();
-        state.entries.get(id).map(|entry| entry.about.clone())
+        state.entries.get(id).map(|entry| entry.kept.about.clone())
     }
 
     /// The owner's conversations whose whole transcript these messages begin with, the longest such
     /// transcript, the most recently used first. They are equal in all that a client can see.
-    pub(crate) fn recognise(&self, messages: &[ChatMessage], owner: &Owner) -> Vec<Recognised> {
+    pub(crate) fn recognise(
+        &self,
+        messages: &[ChatMessage],
+        owner: &Owner,
+    ) -> Vec<(ConversationId, Transcript)> {
         let chain = self.chain(messages, owner);
         let state = self.lock();
-        let assistants = (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant);
-        let found = assistants.rev().find_map(|last| {
-            let ids = state.by_head.get(&chain[last])?;
-            Some((last + 1, ids))
-        });
-        let Some((known_messages, ids)) = found else {
-            return Vec::new();
-        };
+        let mut assistants = (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant);
+        let longest = assistants.rfind(|&last| state.by_head.contains_key(&chain[last]));
+        let ids = longest.and_then(|last| state.by_head.get(&chain[last]));
+        let ids = ids.into_iter().flatten();
         let mut recognised: Vec<_> = ids
-            .iter()
             .filter_map(|id| Some((id, state.entries.get(id)?)))
             .collect();
         recognised.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used));
         recognised
             .into_iter()
-            .map(|(id, entry)| Recognised {
-                id: id.clone(),
-                known_messages,
-                log_len: entry.transcript.log_len,
-                retrievals: entry.transcript.retrievals.clone(),
-            })
+            .map(|(id, entry)| (id.clone(), entry.kept.transcript.clone()))
             .collect()
     }
 
     /// Moves a conversation's head on, after a turn that its client is about to have seen to the end.
     /// Writes a file.
     pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
-        let about = self.about(&id);
-        let about = about.unwrap_or_else(|| About::now(BTreeMap::new()));
-        self.begin(id, transcript, about);
+        let _alone = self.change_one();
+        let (about, responses) = match self.lock().entries.get(&id) {
+            Some(Entry { kept, .. }) => (kept.about.clone(), kept.responses.clone()),
+            None => (About::now(BTreeMap::new()), Vec::new()),
+        };
+        let kept = Kept {
+            transcript,
+            about,
+            responses,
+        };
+        self.put(id, kept);
     }
 
     /// Begins a conversation without a turn. Writes a file.
     pub(crate) fn begin(&self, id: ConversationId, transcript: Transcript, about: About) {
-        if let Err(error) = self.files.write(&id, &transcript, &about) {
-            tracing::warn!(%error, conversation = %id, "a restart will not know this conversation's last turn");
+        let _alone = self.change_one();
+        let kept = Kept {
+            transcript,
+            about,
+            responses: Vec::new(),
+        };
+        self.put(id, kept);
+    }
+
+    /// Has the owner's conversation changed, unless `change` gives false and changes nothing. False then,
+    /// and where there is none. Writes a file.
+    pub(crate) fn change(
+        &self,
+        id: &ConversationId,
+        owner: &Owner,
+        change: impl FnOnce(&mut Kept) -> bool,
+    ) -> bool {
+        let _alone = self.change_one();
+        let kept = self.lock().entries.get(id).map(|entry| entry.kept.clone());
+        let Some(mut kept) = kept.filter(|kept| kept.transcript.owner == *owner) else {
+            return false;
+        };
+        let changed = change(&mut kept);
+        if changed {
+            self.put(id.clone(), kept);
         }
-        self.insert(id, transcript, about);
+        changed
+    }
+
+    /// A stored response of the owner's conversation, by its id.
+    pub(crate) fn response(
+        &self,
+        id: &ConversationId,
+        owner: &Owner,
+        response: &str,
+    ) -> Option<StoredResponse> {
+        let state = self.lock();
+        let kept = &state.entries.get(id)?.kept;
+        let mut stored = kept.responses.iter();
+        let found = stored.find(|stored| stored.response.id == response)?;
+        (kept.transcript.owner == *owner).then(|| found.clone())
     }
 
     /// The conversations, whosever they are, of which `holds` is true for a passage in the engine's log,
@@ -212,33 +276,32 @@ impl Conversations {
         let all = state
             .entries
             .iter()
-            .map(|(id, e)| (id, &e.transcript.retrievals));
+            .map(|(id, e)| (id, &e.kept.transcript.retrievals));
         all.filter(|(_, retrievals)| retrievals.iter().any(|r| r.held && holds(r)))
             .map(|(id, retrievals)| (id.clone(), retrievals.clone()))
             .collect()
     }
 
-    /// Notes that nothing of a conversation is in the engine any more, so that its next turn begins
-    /// again from the visible messages. From now on its client goes by its id. False if it has gone on
-    /// since the caller saw it with so many messages. Writes a file.
-    pub(crate) fn begin_again(&self, id: &ConversationId, owner: &Owner, messages: usize) -> bool {
-        let transcript = self.get(id, owner);
-        let Some(mut transcript) = transcript.filter(|t| t.messages.len() == messages) else {
-            return false;
-        };
-        transcript.begin_again();
-        transcript.named = true;
-        self.remember(id.clone(), transcript);
-        true
-    }
-
     /// Forgets a conversation, which the engine does not hold any more. Deletes a file.
     pub(crate) fn forget(&self, id: &ConversationId) {
+        let _alone = self.change_one();
         self.lock().remove(id);
         self.delete_file(id);
     }
 
-    fn insert(&self, id: ConversationId, transcript: Transcript, about: About) {
+    fn change_one(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, id: ConversationId, kept: Kept) {
+        if let Err(error) = self.files.write(&id, &kept) {
+            tracing::warn!(%error, conversation = %id, "a restart will not know what was changed last");
+        }
+        self.insert(id, kept);
+    }
+
+    fn insert(&self, id: ConversationId, kept: Kept) {
+        let transcript = &kept.transcript;
         let chain = self.chain(&transcript.messages, &transcript.owner);
         let head = chain.last().copied();
         let mut state = self.lock();
@@ -248,13 +311,7 @@ impl Conversations {
         if let Some(head) = head.filter(|_| !transcript.named) {
             state.by_head.entry(head).or_default().push(id.clone());
         }
-        let entry = Entry {
-            transcript,
-            about,
-            head,
-            used,
-        };
-        state.entries.insert(id, entry);
+        state.entries.insert(id, Entry { kept, head, used });
         if state.entries.len() > self.capacity
             && let Some(evicted) = state.one_too_many()
         {
@@ -309,10 +366,10 @@ impl State {
     fn one_too_many(&self) -> Option<ConversationId> {
         let mut of_owner: HashMap<&Owner, usize> = HashMap::new();
         for entry in self.entries.values() {
-            *of_owner.entry(&entry.transcript.owner).or_default() += 1;
+            *of_owner.entry(&entry.kept.transcript.owner).or_default() += 1;
         }
         let most = of_owner.values().copied().max()?;
-        let has_most = |entry: &Entry| of_owner.get(&entry.transcript.owner) == Some(&most);
+        let has_most = |entry: &Entry| of_owner.get(&entry.kept.transcript.owner) == Some(&most);
         let candidates = self.entries.iter().filter(|(_, entry)| has_most(entry));
         let oldest = candidates.min_by_key(|(_, entry)| entry.used);
         oldest.map(|(id, _)| id.clone())
@@ -360,9 +417,13 @@ mod tests {
     }
 
     fn transcript(messages: Vec<ChatMessage>, log_len: usize) -> Transcript {
+        let turn = TurnEnd {
+            messages: messages.len(),
+            log_len,
+        };
         Transcript {
             messages,
-            log_len,
+            turns: Vec::from_iter((log_len > 0).then_some(turn)),
             owner: Owner::default(),
             named: false,
             retrievals: Vec::new(),
@@ -381,13 +442,7 @@ mod tests {
         let mut sent = follow_up(peru());
         sent[1].content = "Lima.".into();
         let recognised = conversations.recognise(&sent, &Owner::default());
-        let expected = Recognised {
-            id: "a".into(),
-            known_messages: 2,
-            log_len: 40,
-            retrievals: Vec::new(),
-        };
-        assert_eq!(recognised, [expected]);
+        assert_eq!(recognised, [("a".into(), transcript(peru(), 40))]);
         sent[1].content = "Lima!".into();
         assert!(conversations.recognise(&sent, &Owner::default()).is_empty());
         assert!(
@@ -410,7 +465,10 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(
-            conversations.recognise(&follow_up(longer), &Owner::default())[0].log_len,
+            conversations.recognise(&follow_up(longer), &Owner::default())[0]
+                .1
+                .log_end()
+                .log_len,
             80
         );
     }
@@ -439,7 +497,7 @@ mod tests {
         }
         conversations.forget(&"b".into());
         let recognised = conversations.recognise(&follow_up(peru()), &Owner::default());
-        let ids: Vec<_> = recognised.iter().map(|r| r.id.as_str()).collect();
+        let ids: Vec<_> = recognised.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(ids, ["c", "a"]);
     }
 
@@ -503,7 +561,7 @@ mod tests {
         let ids: Vec<_> = conversations
             .recognise(&follow_up(peru()), &Owner::default())
             .iter()
-            .map(|recognised| recognised.id.to_string())
+            .map(|(id, _)| id.to_string())
             .collect();
         assert_eq!(ids, ["c", "a"]);
         let kept = conversations.get(&"a".into(), &Owner::default());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onegen_index::{Applied, Change, IndexError, Passage, Splitter};
+use onegen_index::{Applied, Change, IndexError, Passage, SplitPassage};
 use onegen_proto::{Document, DocumentPart, StoredDocument, StoredPassage};
 
 use crate::app::App;
@@ -97,36 +97,38 @@ impl Upload {
             return Err(ApiError::CollectionReadOnly(collection.name().to_owned()));
         }
         let tokens = app.engine.model().tokens().clone();
-        let split = move || -> Vec<Vec<Passage>> {
+        let rules = collection.index().document_rules();
+        let split = move || -> Vec<Vec<SplitPassage>> {
             let count = |text: &str| tokens.count(text);
             let documents = documents.into_iter().map(of_index);
-            let split = documents.map(|document| Splitter::default().split(document, count));
-            split
-                .map(|passages| passages.into_iter().map(|p| p.passage).collect())
+            documents
+                .map(|document| rules.split.split(document, count))
                 .collect()
         };
         let documents = blocking(split).await?;
 
-        let passages = documents.iter().flatten();
-        let texts = passages
-            .map(|p| (p.title.clone(), p.text.clone()))
-            .collect();
-        let mut embedded = app.embedding.passages(texts).await?.into_iter();
+        let texts = documents.iter().flatten().flat_map(|split| {
+            let titled = |text: &str| (split.passage.title.clone(), text.to_owned());
+            rules.texts(split).into_iter().map(titled)
+        });
+        let mut embedded = app.embedding.passages(texts.collect()).await?.into_iter();
         let mut changes = Vec::new();
         let mut ids = Vec::with_capacity(documents.len());
         let counts = documents.iter().map(Vec::len).collect();
         for (at, passages) in documents.into_iter().enumerate() {
-            if let Some(passage) = passages.first() {
-                let id = passage.document_id().to_owned();
+            if let Some(split) = passages.first() {
+                let id = split.passage.document_id().to_owned();
                 ids.push(id.clone());
                 changes.push(Change::DeleteDocument { id });
             }
-            for (passage, embedded) in passages.into_iter().zip(embedded.by_ref()) {
-                let embedded = embedded.map_err(|too_long| {
+            for split in passages {
+                let vectors = embedded.by_ref().take(rules.texts(&split).len());
+                let vectors = vectors.map(|embedded| embedded.map(|text| text.vector));
+                let vectors = vectors.collect::<Result<_, _>>().map_err(|too_long| {
                     let message = format!("cannot be embedded with its title: {too_long}");
                     ApiError::invalid(path(at) + "text", message)
                 })?;
-                let vectors = vec![embedded.vector];
+                let passage = split.passage;
                 changes.push(Change::Upsert { passage, vectors });
             }
         }

@@ -62,6 +62,18 @@ pub(crate) enum ApiError {
     CollectionReadOnly(String),
     #[error("there is no conversation {0:?}; begin a new one by leaving out the field")]
     ConversationNotFound(String),
+    #[error("there is no such item in this conversation: {item:?}")]
+    ItemNotFound {
+        item: String,
+        /// The field that names it.
+        param: &'static str,
+    },
+    #[error("there is no response {response:?}, or not any more")]
+    ResponseNotFound {
+        response: String,
+        /// The field that names it.
+        param: &'static str,
+    },
     #[error("conversation {0:?} is busy with another turn; wait for its end")]
     ConversationBusy(String),
     #[error(
@@ -76,7 +88,12 @@ pub(crate) enum ApiError {
     #[error(
         "the conversation and its new messages need {needed} tokens, but the model's context holds {available}"
     )]
-    ContextLength { needed: usize, available: usize },
+    ContextLength {
+        needed: usize,
+        available: usize,
+        /// The field that is too long.
+        param: &'static str,
+    },
     #[error("there is no {method} {path}")]
     RouteNotFound { method: String, path: String },
     #[error("{path} does not take {method}")]
@@ -135,6 +152,24 @@ impl ApiError {
         }
     }
 
+    /// The same for a route that calls `max_tokens` and `messages` otherwise.
+    pub(crate) fn of_fields(self, max_tokens: &str, messages: &'static str) -> Self {
+        match self {
+            Self::Invalid { param, message } if param == "max_tokens" => {
+                Self::invalid(max_tokens, message)
+            }
+            Self::Messages(error) => Self::invalid(messages, error.to_string()),
+            Self::ContextLength {
+                needed, available, ..
+            } => Self::ContextLength {
+                needed,
+                available,
+                param: messages,
+            },
+            other => other,
+        }
+    }
+
     /// The one place where an error gets its status.
     fn told(&self) -> Told<'_> {
         let told = |status, code| Told {
@@ -187,6 +222,14 @@ impl ApiError {
                 param: Some("conversation"),
                 ..told(StatusCode::NOT_FOUND, "conversation_not_found")
             },
+            Self::ItemNotFound { param, .. } => Told {
+                param: Some(param),
+                ..told(StatusCode::NOT_FOUND, "item_not_found")
+            },
+            Self::ResponseNotFound { param, .. } => Told {
+                param: Some(param),
+                ..told(StatusCode::NOT_FOUND, "response_not_found")
+            },
             Self::ConversationBusy(_) => Told {
                 param: Some("conversation"),
                 ..told(StatusCode::CONFLICT, "conversation_busy")
@@ -195,8 +238,8 @@ impl ApiError {
                 param: Some("conversation"),
                 ..told(StatusCode::CONFLICT, "conversation_holds_deleted_document")
             },
-            Self::ContextLength { .. } => Told {
-                param: Some("messages"),
+            Self::ContextLength { param, .. } => Told {
+                param: Some(param),
                 ..told(StatusCode::BAD_REQUEST, "context_length_exceeded")
             },
             Self::RouteNotFound { .. } => told(StatusCode::NOT_FOUND, "route_not_found"),
@@ -299,9 +342,11 @@ impl From<SubmitError> for ApiError {
             SubmitError::Busy(conversation) | SubmitError::LogLength { conversation, .. } => {
                 Self::ConversationBusy(conversation.to_string())
             }
-            SubmitError::ContextLength { needed, available } => {
-                Self::ContextLength { needed, available }
-            }
+            SubmitError::ContextLength { needed, available } => Self::ContextLength {
+                needed,
+                available,
+                param: "messages",
+            },
             SubmitError::OutOfRange {
                 field,
                 value,

@@ -10,6 +10,9 @@ use crate::errors::ApiError;
 /// The only parameter of a path, percent-decoded.
 pub(crate) struct PathParam(pub(crate) String);
 
+/// The parameters of a path, percent-decoded.
+pub(crate) struct PathParams<T>(pub(crate) T);
+
 /// The parameters of a query.
 pub(crate) struct QueryParams<T>(pub(crate) T);
 
@@ -17,9 +20,18 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let told = |rejection: PathRejection| ApiError::invalid("path", rejection.body_text());
-        let Path(param) = Path::from_request_parts(parts, state).await.map_err(told)?;
+        let PathParams(param) = PathParams::from_request_parts(parts, state).await?;
         Ok(Self(param))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParams<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let told = |rejection: PathRejection| ApiError::invalid("path", rejection.body_text());
+        let Path(params) = Path::from_request_parts(parts, state).await.map_err(told)?;
+        Ok(Self(params))
     }
 }
 

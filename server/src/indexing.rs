@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::{ForwardError, Model};
 use onegen_index::{
-    BuildOptions, Corpus, Embedder, Fingerprints, Index, IndexError, IngestEvent, IngestOptions,
-    Splitter, build_from_corpus,
+    BuildOptions, Corpus, DocumentRules, Embedder, Fingerprints, Index, IndexError, IngestEvent,
+    IngestOptions, build_from_corpus,
 };
 
 /// Opens an index that somebody built.
@@ -126,7 +126,7 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
         corpus,
         dir,
         options,
-        IngestOptions::new(Splitter::default()),
+        IngestOptions::new(DocumentRules::default()),
         &ModelEmbedder { model },
         |event| match event {
             IngestEvent::Resumed { passages, .. } => {

@@ -1,5 +1,7 @@
 //! A conversation as a list of items: what was said, and what was read for it.
 
+use std::ops::Range;
+
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use onegen_proto::{
     ConversationItem, ConversationItemList, ItemAnnotation, ItemContent, MessageItem,
@@ -17,7 +19,7 @@ const DEFAULT_PAGE: usize = 20;
 const MAX_PAGE: usize = 100;
 
 /// What adds passages' texts to a list of items.
-const PASSAGE_TEXT: &str = "onegen.retrieval.passage_text";
+pub(crate) const PASSAGE_TEXT: &str = "onegen.retrieval.passage_text";
 
 /// All items, the first first. Retrievals stand before the message that they were made for;
 /// `passage_text` gives the texts that were read, where they are wanted.
@@ -26,9 +28,7 @@ pub(crate) fn items(
     transcript: &Transcript,
     passage_text: impl Fn(&PastRetrieval) -> Option<String>,
 ) -> Vec<ConversationItem> {
-    // Items are called after their conversation and their place, which never change.
-    let name = id.as_str();
-    let name = name.strip_prefix("conv_").unwrap_or(name);
+    let name = name(id);
     let mut items = Vec::new();
     for (at, message) in transcript.messages.iter().enumerate() {
         let of_message = transcript.retrievals.iter().filter(|r| r.message == at);
@@ -41,18 +41,52 @@ pub(crate) fn items(
                 passage_text: passage_text(retrieval),
             })
         }));
-        items.push(ConversationItem::Message(MessageItem {
-            id: format!("msg_{name}_{at}"),
-            status: "completed".to_owned(),
-            role: match message.role {
-                Role::System => WireRole::System,
-                Role::User => WireRole::User,
-                Role::Assistant => WireRole::Assistant,
-            },
-            content: vec![content(message, &of_message)],
-        }));
+        items.push(message_item(name, at, message, &of_message));
     }
     items
+}
+
+/// Those of the messages of a range that a client has sent.
+pub(crate) fn input_items(
+    id: &ConversationId,
+    transcript: &Transcript,
+    range: Range<usize>,
+) -> Vec<ConversationItem> {
+    let messages = transcript.messages.iter().enumerate();
+    let messages = messages.skip(range.start).take(range.len());
+    messages
+        .map(|(at, message)| message_item(name(id), at, message, &[]))
+        .collect()
+}
+
+/// Which of the conversation's messages an item is.
+pub(crate) fn message_of(id: &ConversationId, item: &str) -> Option<usize> {
+    let at = item.strip_prefix("msg_")?.strip_prefix(name(id))?;
+    at.strip_prefix('_')?.parse().ok()
+}
+
+/// Items are called after their conversation and their place, which never change.
+fn name(id: &ConversationId) -> &str {
+    let name = id.as_str();
+    name.strip_prefix("conv_").unwrap_or(name)
+}
+
+fn message_item(
+    name: &str,
+    at: usize,
+    message: &ChatMessage,
+    retrievals: &[&PastRetrieval],
+) -> ConversationItem {
+    ConversationItem::Message(MessageItem {
+        id: format!("msg_{name}_{at}"),
+        status: "completed".to_owned(),
+        role: match message.role {
+            Role::System => WireRole::System,
+            Role::User => WireRole::User,
+            Role::Assistant => WireRole::Assistant,
+        },
+        content: vec![content(message, retrievals)],
+    })
 }
 
 fn content(message: &ChatMessage, retrievals: &[&PastRetrieval]) -> ItemContent {
@@ -77,6 +111,14 @@ fn content(message: &ChatMessage, retrievals: &[&PastRetrieval]) -> ItemContent 
     }
 }
 
+/// Whether a query's `include` names something. Clients write lists in all of these ways.
+pub(crate) fn is_included(query: &[(String, String)], what: &str) -> bool {
+    let mut included = query
+        .iter()
+        .filter(|(name, _)| name == "include" || name.starts_with("include["));
+    included.any(|(_, value)| value.split(',').any(|one| one == what))
+}
+
 /// Which items are asked for.
 pub(crate) struct Page {
     after: Option<String>,
@@ -96,6 +138,7 @@ impl Page {
             ascending: false,
             passage_texts: false,
         };
+        page.passage_texts = is_included(&query, PASSAGE_TEXT);
         for (name, value) in query {
             match name.as_str() {
                 "after" => page.after = Some(value).filter(|id| !id.is_empty()),
@@ -117,10 +160,6 @@ impl Page {
                         }
                     }
                 }
-                // Clients write lists in all of these ways.
-                name if name == "include" || name.starts_with("include[") => {
-                    page.passage_texts |= value.split(',').any(|one| one == PASSAGE_TEXT);
-                }
                 _ => {}
             }
         }
@@ -138,22 +177,26 @@ impl Page {
         if !self.ascending {
             items.reverse();
         }
-        if let Some(after) = &self.after {
-            let Some(at) = items.iter().position(|item| item.id() == after) else {
-                let message = format!("there is no item {after:?} in this conversation");
-                return Err(ApiError::invalid("after", message));
-            };
+        if let Some(item) = self.after {
+            let at = items.iter().position(|one| one.id() == item);
+            let param = "after";
+            let at = at.ok_or(ApiError::ItemNotFound { item, param })?;
             items.drain(..=at);
         }
         let has_more = items.len() > self.limit;
         items.truncate(self.limit);
-        let id = |item: &ConversationItem| item.id().to_owned();
-        Ok(ConversationItemList {
-            object: "list".to_owned(),
-            first_id: items.first().map(id),
-            last_id: items.last().map(id),
-            data: items,
-            has_more,
-        })
+        Ok(list(items, has_more))
+    }
+}
+
+/// Items as they are listed.
+pub(crate) fn list(items: Vec<ConversationItem>, has_more: bool) -> ConversationItemList {
+    let id = |item: &ConversationItem| item.id().to_owned();
+    ConversationItemList {
+        object: "list".to_owned(),
+        first_id: items.first().map(id),
+        last_id: items.last().map(id),
+        data: items,
+        has_more,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -25,26 +25,48 @@ impl FromRequest<Arc<App>> for JsonBody {
                 return Err(ApiError::NotJson(essence.to_owned()));
             }
         }
-        let body = Bytes::from_request(request, app)
-            .await
-            .map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
-                    limit_bytes: app.limits.body_bytes(),
-                },
-                _ => ApiError::UnreadableBody(rejection.body_text()),
-            })?;
+        let body = read(request, app).await?;
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(ApiError::MalformedJson)
     }
 }
 
+/// The same, or no body at all.
+pub(crate) struct OptionalJsonBody(pub(crate) Option<Value>);
+
+impl FromRequest<Arc<App>> for OptionalJsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read(Request::from_parts(parts.clone(), body), app).await?;
+        if body.is_empty() {
+            return Ok(Self(None));
+        }
+        let again = Request::from_parts(parts, Body::from(body));
+        let JsonBody(value) = JsonBody::from_request(again, app).await?;
+        Ok(Self(Some(value)))
+    }
+}
+
+async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, ApiError> {
+    let body = Bytes::from_request(request, app).await;
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
+            limit_bytes: app.limits.body_bytes(),
+        },
+        _ => ApiError::UnreadableBody(rejection.body_text()),
+    })
+}
+
 /// Gives a JSON value its type.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] names the field, as `messages[0].content`.
-pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+pub(crate) fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
     check_objects("body", "", &value)?;
+    make_whole(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {
@@ -69,14 +91,46 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     })
 }
 
+/// Fields whose contents are not the server's to change.
+const VERBATIM: &[&str] = &["filter", "filters", "json", "metadata", "schema"];
+
+/// Makes integers of numbers such as `3.0`, which to JSON are the same.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0);
+            // Not the ends themselves, to which other numbers are rounded.
+            match whole {
+                Some(float) if (0.0..18_446_744_073_709_551_616.0).contains(&float) => {
+                    *value = (float as u64).into();
+                }
+                Some(float) if float < 0.0 && float > -9_223_372_036_854_775_808.0 => {
+                    *value = (float as i64).into();
+                }
+                _ => {}
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(fields) => {
+            let fields = fields.iter_mut();
+            fields
+                .filter(|(name, _)| !VERBATIM.contains(&name.as_str()))
+                .for_each(|(_, value)| make_whole(value));
+        }
+        _ => {}
+    }
+}
+
 /// Fields of requests that are objects, and those that are lists of objects.
 const OBJECTS: &[&str] = &[
+    "format",
     "json_schema",
     "ranking_options",
     "response_format",
     "retrieval",
     "stream_options",
     "structured_outputs",
+    "text",
 ];
 const LISTS_OF_OBJECTS: &[&str] = &["documents", "items", "messages", "tools"];
 
@@ -89,8 +143,8 @@ fn check_objects(name: &str, path: &str, value: &Value) -> Result<(), ApiError> 
     for (field, value) in fields {
         let name = format!("{path}{field}");
         // What a schema holds is not a request's.
-        let is_object = field == "schema" || OBJECTS.contains(&field.as_str());
-        if is_object && value.is_array() {
+        let is_schema = !path.is_empty() && field == "schema" && !value.is_object();
+        if is_schema || OBJECTS.contains(&field.as_str()) && value.is_array() {
             return Err(ApiError::invalid(name, "expected a JSON object"));
         }
         if OBJECTS.contains(&field.as_str()) && value.is_object() {
@@ -154,6 +208,22 @@ mod tests {
             assert_eq!(fault(body).0, at);
         }
         assert_eq!(fault(json!(["m", []])).0, "body");
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let body = json!({
+            "model": "m", "messages": [], "seed": -3.0, "max_tokens": 2.0, "temperature": 1.0,
+            "retrieval": {"k": 5e0, "filter": {"value": 2.0}},
+        });
+        let request: ChatCompletionRequest = typed(body.clone()).unwrap();
+        assert_eq!((request.seed, request.max_tokens), (Some(-3), Some(2)));
+        let retrieval = request.retrieval.unwrap();
+        assert_eq!(retrieval.k, Some(5));
+        assert_eq!(retrieval.filter, Some(json!({"value": 2.0})));
+        let mut broken = body;
+        broken["max_tokens"] = json!(2.5);
+        assert_eq!(fault(broken).0, "max_tokens");
     }
 
     #[test]

@@ -12,14 +12,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use onegen_server::{
-    App, ChatConfig, Config, ConfigError, Configuration, JsonLog, LogFormat, NewKey, Scope, chat,
-    serve,
+    App, ChatConfig, Config, ConfigError, Configuration, LogFormat, NewKey, Scope, chat, serve,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The command line: without a command the server is started.
 #[derive(Parser)]
@@ -107,17 +106,13 @@ fn told(error: &anyhow::Error) -> String {
 async fn run(config: Config, chosen: &str) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("--log {:?} is no level", config.log))?;
-    let log = tracing_subscriber::registry().with(filter);
-    match config.log_format {
-        LogFormat::Json => log.with(JsonLog::new(std::io::stderr)).init(),
-        LogFormat::Text => log
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .with_writer(std::io::stderr)
-                    .with_ansi(std::io::stderr().is_terminal()),
-            )
-            .init(),
-    }
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match config.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        // A request's span is the only one around an event.
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(log).init();
     if !chosen.is_empty() {
         say(format_args!(
             "configuration, beside defaults:\n{}",

@@ -14,18 +14,21 @@ pub(crate) fn role(role: Role) -> EngineRole {
     }
 }
 
-/// A message's text, whose parts must be of these kinds. `path` is where it stands in the request.
+/// What OpenAI's APIs call a part that is text.
+const TEXTS: [&str; 3] = ["text", "input_text", "output_text"];
+
+/// A message's text. `path` is where it stands in the request.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names a part of another kind.
-pub(crate) fn text(content: Content, kinds: &[&str], path: &str) -> Result<String, ApiError> {
+pub(crate) fn text(content: Content, path: &str) -> Result<String, ApiError> {
     let parts = match content {
         Content::Text(text) => return Ok(text),
         Content::Parts(parts) => parts,
     };
     let each = parts.into_iter().enumerate().map(|(at, part)| {
         let param = format!("{path}[{at}]");
-        if !kinds.contains(&&*part.kind) {
+        if !TEXTS.contains(&&*part.kind) {
             let kind = part.kind;
             return Err(ApiError::Unsupported {
                 param: format!("{param}.type {kind:?}"),

@@ -1,12 +1,14 @@
 //! The document that describes the API.
 
 use axum::http::Method;
+use serde_json::Value;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use crate::access::refusals;
 use crate::routes;
+use crate::schema_rules::add_rules;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,8 +20,11 @@ use crate::routes;
         routes::chat::complete,
         routes::conversations::create,
         routes::conversations::get,
+        routes::conversations::update,
         routes::conversations::delete,
         routes::conversations::list_items,
+        routes::conversations::get_item,
+        routes::conversations::create_items,
         routes::conversations::fork,
         routes::conversations::rebuild,
         routes::documents::upsert,
@@ -30,6 +35,9 @@ use crate::routes;
         routes::entities::link,
         routes::completions::complete,
         routes::responses::create,
+        routes::responses::get,
+        routes::responses::delete,
+        routes::responses::list_input_items,
         routes::stream::resume,
         routes::stream::stop,
         routes::models::list,
@@ -42,6 +50,9 @@ use crate::routes;
         onegen_proto::ChatStreamEvent,
         onegen_proto::ResponseEvent,
         onegen_proto::LinkEntitiesEvent,
+        // A filter holds them and they it, where the search for schemas ends.
+        onegen_proto::CombinedFilter,
+        onegen_proto::NegatedFilter,
     )),
     tags(
         (name = "chat", description = "Conversations with the model"),
@@ -105,6 +116,37 @@ fn refusal(why: &str) -> Response {
 }
 
 /// The OpenAPI document of everything that is served.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+pub fn openapi() -> Value {
+    // It cannot fail: the document is made of texts, numbers and maps with texts for keys.
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    add_rules(&mut document);
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references<'d>(value: &'d Value, found: &mut Vec<&'d str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn what_the_document_refers_to_is_in_it() {
+        let document = openapi();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 100);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
 }

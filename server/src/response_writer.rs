@@ -1,10 +1,10 @@
 //! A response of OpenAI's Responses API as it is written.
 
-use onegen_engine::{ConversationId, FinishReason, RetrievalReceipt};
+use onegen_engine::{FinishReason, RetrievalReceipt};
 use onegen_proto::{
     FileSearchResult, IncompleteDetails, InputTokensDetails, ItemAnnotation, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseEvent, ResponseEventKind,
-    ResponseObject, ResponseRequest, ResponseStatus, ResponseUsage,
+    ResponseObject, ResponseRequest, ResponseStatus, ResponseText, ResponseUsage, TextFormat,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::app::unix_seconds;
 use crate::citations::{annotations, passage_name, receipt};
 use crate::errors::ApiError;
+use crate::stored_responses::response_id;
 use crate::turn::{Finished, LiveTurn, TurnEvent};
 
 /// What a response repeats of its request.
@@ -20,6 +21,10 @@ pub(crate) struct Asked {
     pub(crate) model: String,
     /// Whether the passages that were found are wanted.
     pub(crate) results: bool,
+    /// Whether the response is stored.
+    pub(crate) store: bool,
+    /// Whether its conversation is there afterwards.
+    pub(crate) kept: bool,
     pub(crate) temperature: f32,
     pub(crate) top_p: f32,
 }
@@ -31,6 +36,7 @@ pub(crate) struct ResponseWriter {
     /// Where the retrievals search.
     collection: String,
     results: bool,
+    kept: bool,
     /// The place of the message among the items, and its id.
     message: Option<(usize, String)>,
     /// What the items are called after.
@@ -41,11 +47,9 @@ pub(crate) struct ResponseWriter {
 impl ResponseWriter {
     pub(crate) fn new(asked: Asked, collection: String, turn: &LiveTurn) -> Self {
         let request = asked.request;
-        let name = turn.conversation().as_str();
-        let name = name.strip_prefix("conv_").unwrap_or(name);
+        let text = request.text.unwrap_or_default();
         let response = ResponseObject {
-            // Its conversation, and how many messages that holds after it.
-            id: format!("resp_{}_{name}", turn.messages() + 1),
+            id: response_id(turn.conversation(), turn.messages() + 1),
             object: "response".to_owned(),
             created_at: unix_seconds(),
             status: ResponseStatus::InProgress,
@@ -65,6 +69,11 @@ impl ResponseWriter {
                 Some(choice) => choice,
             },
             tools: request.tools.unwrap_or_default(),
+            text: ResponseText {
+                format: text.format.or(Some(TextFormat::Text)),
+                ..text
+            },
+            store: asked.store,
             metadata: request.metadata.unwrap_or_default(),
             usage: None,
         };
@@ -72,16 +81,11 @@ impl ResponseWriter {
             response,
             collection,
             results: asked.results,
+            kept: asked.kept,
             message: None,
             name: Uuid::now_v7().simple().to_string(),
             next_event: 0,
         }
-    }
-
-    /// The conversation of a response, and how many messages it held after it.
-    pub(crate) fn read_id(id: &str) -> Option<(usize, ConversationId)> {
-        let (messages, name) = id.strip_prefix("resp_")?.split_once('_')?;
-        Some((messages.parse().ok()?, format!("conv_{name}").into()))
     }
 
     /// The first events.
@@ -118,9 +122,9 @@ impl ResponseWriter {
         self.numbered([ResponseEventKind::Failed { response }])
     }
 
-    /// The whole response.
-    pub(crate) fn response(self) -> ResponseObject {
-        self.response
+    /// The response as it is so far.
+    pub(crate) fn response(&self) -> &ResponseObject {
+        &self.response
     }
 
     fn numbered(
@@ -277,7 +281,7 @@ impl ResponseWriter {
                 ResponseStatus::Incomplete
             }
         };
-        response.conversation = Some(ResponseConversation {
+        response.conversation = self.kept.then(|| ResponseConversation {
             id: summary.conversation.to_string(),
         });
         let used = &summary.usage;

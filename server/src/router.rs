@@ -17,6 +17,7 @@ use tracing::{Level, Span, field};
 use crate::access;
 use crate::app::App;
 use crate::client_address::{self, ClientAddress};
+use crate::docs;
 use crate::errors::ApiError;
 use crate::limits;
 use crate::metrics::count as count_response;
@@ -37,11 +38,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/conversations", post(conversations::create))
         .route(
             "/v1/conversations/{id}",
-            get(conversations::get).delete(conversations::delete),
+            get(conversations::get)
+                .post(conversations::update)
+                .delete(conversations::delete),
         )
         .route(
             "/v1/conversations/{id}/items",
-            get(conversations::list_items),
+            get(conversations::list_items).post(conversations::create_items),
+        )
+        .route(
+            "/v1/conversations/{id}/items/{item}",
+            get(conversations::get_item),
         )
         .route("/v1/conversations/{id}/fork", post(conversations::fork))
         .route(
@@ -59,6 +66,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/vector_stores/{id}/search", post(vector_stores::search))
         .route("/v1/completions", post(completions::complete))
         .route("/v1/responses", post(responses::create))
+        .route(
+            "/v1/responses/{id}",
+            get(responses::get).delete(responses::delete),
+        )
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(responses::list_input_items),
+        )
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/entities/link", post(entities::link))
         .route("/v1/stream", get(stream::resume).delete(stream::stop))
@@ -69,12 +84,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { Json(openapi()) }))
         .merge(page::routes())
+        .merge(docs::routes())
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.limits.body_bytes()))
         .layer(from_fn_with_state(app.clone(), limits::count))
-        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(from_fn_with_state(app.clone(), traces::trace))
+        .layer(from_fn_with_state(app.clone(), access::admit))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(from_fn_with_state(app.clone(), count_response))
         .layer(

@@ -14,9 +14,12 @@ use crate::app::App;
 use crate::router::router;
 use crate::tls::TlsListener;
 
+/// How long it may take to tell clients that their answers are cut off.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Serves until `stop` is over. From then on the server counts as not ready and refuses what is new,
 /// while the answers under way come to their ends; what is not at its end after `drain_timeout` is
-/// cancelled.
+/// cancelled, which its clients are told.
 ///
 /// # Errors
 /// The listener failed.
@@ -26,20 +29,9 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
     drain_timeout: Duration,
 ) -> io::Result<()> {
-    let exporting = app.traces.is_some().then(|| {
-        let app = app.clone();
-        tokio::spawn(async move {
-            if let Some(traces) = &app.traces {
-                traces.export().await;
-            }
-        })
-    });
     let served = listen(listener, app.clone(), stop, drain_timeout).await;
     if let Some(traces) = &app.traces {
         traces.flush().await;
-    }
-    if let Some(exporting) = exporting {
-        exporting.abort();
     }
     served
 }
@@ -88,21 +80,21 @@ where
             app.limits.idle().await;
         }
     };
-    let routes = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let routes = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, routes).with_graceful_shutdown(drained);
     let too_long = async {
         // Never sent when serving fails first.
         if draining.await.is_ok() {
             tokio::time::sleep(drain_timeout).await;
+            tracing::warn!("answers that are still under way are cut off");
+            app.cut_off();
+            tokio::time::sleep(LAST_WORDS).await;
         } else {
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         served = serving.into_future() => served,
-        () = too_long => {
-            tracing::warn!("answers that were still under way are cut off");
-            Ok(())
-        }
+        () = too_long => Ok(()),
     }
 }

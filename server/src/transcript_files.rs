@@ -9,14 +9,15 @@ use onegen_engine::{ChatMessage, ConversationId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Owner;
-use crate::conversations::{About, Transcript};
+use crate::conversations::{About, Kept, Transcript, TurnEnd};
 use crate::past_retrievals::PastRetrieval;
+use crate::stored_responses::StoredResponse;
 
 const FINISHED: &str = "json";
 const UNFINISHED: &str = "tmp";
 
 /// What a file holds.
-type Found = (ConversationId, Transcript, About);
+type Found = (ConversationId, Kept);
 
 /// A directory of transcripts.
 pub(crate) struct TranscriptFiles {
@@ -35,10 +36,15 @@ struct Record {
     #[serde(default)]
     metadata: BTreeMap<String, String>,
     named: bool,
+    /// None where an earlier version has noted the last one's `log_len` only.
+    turns: Option<Vec<TurnEnd>>,
+    #[serde(default, skip_serializing)]
     log_len: usize,
     messages: Vec<Message>,
     /// None where an earlier version has not noted them.
     retrievals: Option<Vec<PastRetrieval>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    responses: Vec<StoredResponse>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,21 +94,23 @@ impl TranscriptFiles {
     ///
     /// # Errors
     /// A file could not be written.
-    pub(crate) fn write(
-        &self,
-        id: &ConversationId,
-        transcript: &Transcript,
-        about: &About,
-    ) -> io::Result<()> {
+    pub(crate) fn write(&self, id: &ConversationId, kept: &Kept) -> io::Result<()> {
+        let Kept {
+            transcript,
+            about,
+            responses,
+        } = kept;
         let record = Record {
             conversation: id.to_string(),
             owner: transcript.owner.name().map(|name| name.to_string()),
             created: about.created,
             metadata: about.metadata.clone(),
             named: transcript.named,
-            log_len: transcript.log_len,
+            turns: Some(transcript.turns.clone()),
+            log_len: 0,
             messages: transcript.messages.iter().map(Message::of).collect(),
             retrievals: Some(transcript.retrievals.clone()),
+            responses: responses.clone(),
         };
         let unfinished = self.path(id, UNFINISHED);
         fs::write(&unfinished, serde_json::to_vec(&record)?)?;
@@ -130,21 +138,35 @@ impl TranscriptFiles {
 
 fn read(path: &Path) -> io::Result<Found> {
     let record: Record = serde_json::from_slice(&fs::read(path)?)?;
-    let messages = record.messages.into_iter();
-    let transcript = Transcript {
-        messages: messages.map(Message::into_chat).collect(),
-        // Of what nobody has noted nobody knows whether it is gone: such a conversation begins again
-        // from its visible messages.
-        log_len: record.retrievals.as_ref().map_or(0, |_| record.log_len),
+    let messages = record.messages.len();
+    let turns = match (record.turns, record.log_len) {
+        (Some(turns), _) => turns,
+        (None, 0) => Vec::new(),
+        (None, log_len) => vec![TurnEnd { messages, log_len }],
+    };
+    let messages = record.messages.into_iter().map(Message::into_chat);
+    let mut transcript = Transcript {
+        messages: messages.collect(),
+        turns,
         owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),
         named: record.named,
-        retrievals: record.retrievals.unwrap_or_default(),
+        retrievals: Vec::new(),
     };
+    match record.retrievals {
+        Some(retrievals) => transcript.retrievals = retrievals,
+        // Of what nobody has noted nobody knows whether it is gone.
+        None => transcript.begin_again(),
+    }
     let about = About {
         created: record.created,
         metadata: record.metadata,
     };
-    Ok((record.conversation.into(), transcript, about))
+    let kept = Kept {
+        transcript,
+        about,
+        responses: record.responses,
+    };
+    Ok((record.conversation.into(), kept))
 }
 
 impl Message {

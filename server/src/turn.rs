@@ -15,8 +15,9 @@ use crate::app::App;
 use crate::blocking::blocking;
 use crate::collections::Collection;
 use crate::constraint::AskedConstraint;
-use crate::conversations::{Recognised, Transcript, new_id};
+use crate::conversations::{Transcript, TurnEnd, new_id};
 use crate::errors::ApiError;
+use crate::fork::Fork;
 use crate::metrics::Observation;
 use crate::past_retrievals::PastRetrieval;
 use crate::retrieval::AskedRetrieval;
@@ -29,6 +30,11 @@ pub(crate) struct TurnRequest {
     pub(crate) caller: Caller,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
+    /// How many of that conversation's messages it goes on after; all, where nothing is said. After
+    /// fewer, the turn is a copy's.
+    pub(crate) after: Option<usize>,
+    /// Whether the conversation is there afterwards. A turn that is not kept goes on with a copy.
+    pub(crate) kept: bool,
     /// With a named conversation the new messages, else all. The last is the user's.
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) sampling: SamplingParams,
@@ -56,9 +62,16 @@ pub(crate) struct LiveTurn {
     app: Arc<App>,
     /// None once it was given up.
     turn: Option<Turn>,
+    /// The copy that was made for this turn. Behind `turn`: dropped before the end, it goes once that
+    /// is cancelled.
+    fork: Option<Fork>,
     /// Of the key that asked.
     validity: Validity,
     conversation: ConversationId,
+    /// Visible messages up to the answer.
+    messages: usize,
+    /// How many of them were there before the request.
+    messages_before: usize,
     received: Instant,
     observation: Observation,
     /// None of a turn that is not traced.
@@ -88,20 +101,41 @@ pub(crate) struct Finished {
 /// Where a turn's tokens go.
 struct Place {
     conversation: ConversationId,
+    /// Where that is a copy.
+    fork: Option<Fork>,
     /// The whole visible transcript, new messages included.
-    messages: Vec<ChatMessage>,
-    named: bool,
-    /// What the conversation has read so far.
-    retrievals: Vec<PastRetrieval>,
+    transcript: Transcript,
+    /// How many of its messages were there before the request.
+    messages_before: usize,
 }
 
-/// What the engine has of a conversation that goes on.
-#[derive(Clone, Copy)]
-struct Known {
-    /// How many of the messages are in its log.
-    messages: usize,
-    /// How long the log was when the last of them ended.
-    log_len: usize,
+impl Place {
+    /// In a conversation that goes on.
+    fn of(conversation: ConversationId, transcript: Transcript) -> Self {
+        Self {
+            conversation,
+            fork: None,
+            messages_before: transcript.messages.len(),
+            transcript,
+        }
+    }
+
+    /// In a copy of a conversation as far as `transcript` goes.
+    ///
+    /// # Errors
+    /// A turn of it is under way.
+    async fn in_copy(
+        app: &Arc<App>,
+        id: &ConversationId,
+        mut transcript: Transcript,
+    ) -> Result<Self, ApiError> {
+        let fork = Fork::of(app, id, &mut transcript).await?;
+        let copy = Self::of(fork.id().clone(), transcript);
+        Ok(Self {
+            fork: Some(fork),
+            ..copy
+        })
+    }
 }
 
 impl TurnRequest {
@@ -123,51 +157,28 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(transcript) = app.conversations.get(&id, &self.caller.owner) else {
+        let Some(mut transcript) = app.conversations.get(&id, &self.caller.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
+        let all = transcript.messages.len();
+        transcript.cut(self.after.unwrap_or(all));
+        transcript.named = true;
         app.refuse_if_gone(&id, &transcript.retrievals).await?;
-        let known = Known {
-            messages: transcript.messages.len(),
-            log_len: transcript.log_len,
+        let mut place = match self.kept && transcript.messages.len() == all {
+            true => Place::of(id, transcript),
+            false => Place::in_copy(app, &id, transcript).await?,
         };
-        let mut messages = transcript.messages;
-        messages.extend(self.messages.iter().cloned());
-        let place = Place {
-            conversation: id.clone(),
-            messages,
-            named: true,
-            retrievals: transcript.retrievals,
-        };
-        match app.engine.conversation(&id).await {
-            Some(info) if info.busy => Err(ApiError::ConversationBusy(id.to_string())),
-            Some(info) if known.log_len > 0 && info.log.len() >= known.log_len => {
-                // It may hold the end of a turn whose client went away before it came, or whose server
-                // was killed. What the client has seen is the truth.
-                let ahead = info.log.len() > known.log_len;
-                if ahead && app.engine.rewind(&id, known.log_len).await.is_err() {
-                    return Err(ApiError::ConversationBusy(id.to_string()));
-                }
-                let log_end = info.log.ids()[..known.log_len].last().copied();
-                self.append(app, place, known, log_end).await
-            }
-            // The engine has forgotten the log: begin again from what the client has seen.
-            stale => {
-                if stale.is_some() {
-                    // Fails only when another request got here first, which submitting notices.
-                    let _ = app.engine.delete(&id).await;
-                }
-                self.begin(app, place).await
-            }
-        }
+        let messages = self.messages.iter().cloned();
+        place.transcript.messages.extend(messages);
+        self.go_on(app, place).await
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for recognised in app
+        for (id, transcript) in app
             .conversations
             .recognise(&self.messages, &self.caller.owner)
         {
-            match self.continue_recognised(app, recognised).await {
+            match self.continue_recognised(app, id, transcript).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
                 Err(
@@ -178,11 +189,16 @@ impl TurnRequest {
                 other => return other,
             }
         }
-        let place = Place {
-            conversation: new_id(),
+        let transcript = Transcript {
             messages: self.messages.clone(),
+            turns: Vec::new(),
+            owner: self.caller.owner.clone(),
             named: false,
             retrievals: Vec::new(),
+        };
+        let place = Place {
+            messages_before: 0,
+            ..Place::of(new_id(), transcript)
         };
         self.begin(app, place).await
     }
@@ -190,39 +206,59 @@ impl TurnRequest {
     async fn continue_recognised(
         &self,
         app: &Arc<App>,
-        recognised: Recognised,
+        id: ConversationId,
+        mut transcript: Transcript,
     ) -> Result<LiveTurn, ApiError> {
-        let id = recognised.id;
         // Nobody has asked for this very conversation, and a new one holds nothing that is gone.
-        if recognised.log_len == 0 || !app.gone(&recognised.retrievals).await?.is_empty() {
+        if transcript.turns.is_empty() || !app.gone(&transcript.retrievals).await?.is_empty() {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         }
-        let Some(info) = app.engine.conversation(&id).await else {
-            app.conversations.forget(&id);
-            return Err(ApiError::ConversationNotFound(id.to_string()));
+        transcript.messages.clone_from(&self.messages);
+        let place = match self.kept {
+            true => Place::of(id, transcript),
+            false => Place::in_copy(app, &id, transcript).await?,
         };
         let place = Place {
-            conversation: id,
-            messages: self.messages.clone(),
-            named: false,
-            retrievals: recognised.retrievals,
+            messages_before: 0,
+            ..place
         };
-        let known = Known {
-            messages: recognised.known_messages,
-            log_len: recognised.log_len,
-        };
-        let log_end = info.log.last().map(|(id, _)| id);
-        self.append(app, place, known, log_end).await
+        self.go_on(app, place).await
+    }
+
+    /// Goes on with the engine's log, as far as the transcript knows of it.
+    async fn go_on(&self, app: &Arc<App>, place: Place) -> Result<LiveTurn, ApiError> {
+        let id = &place.conversation;
+        let busy = || Err(ApiError::ConversationBusy(id.to_string()));
+        let known = place.transcript.log_end().log_len;
+        match app.engine.conversation(id).await {
+            Some(info) if info.busy => busy(),
+            Some(info) if known > 0 && info.log.len() >= known => {
+                // It may hold the end of a turn whose client went away before it came, or whose server
+                // was killed. What the client has seen is the truth.
+                let ahead = info.log.len() > known;
+                if ahead && app.engine.rewind(id, known).await.is_err() {
+                    return busy();
+                }
+                let log_end = info.log.ids()[..known].last().copied();
+                self.append(app, place, log_end).await
+            }
+            // The engine has forgotten the log: begin again from what the client has seen.
+            stale => {
+                if stale.is_some() {
+                    // Fails only when another request got here first, which submitting notices.
+                    let _ = app.engine.delete(id).await;
+                }
+                self.begin(app, place).await
+            }
+        }
     }
 
     /// Begins a log with all messages of the transcript. It holds no passage then.
     async fn begin(&self, app: &Arc<App>, mut place: Place) -> Result<LiveTurn, ApiError> {
-        for retrieval in &mut place.retrievals {
-            retrieval.held = false;
-        }
-        let messages = place.messages.clone();
+        place.transcript.begin_again();
+        let messages = place.transcript.messages.clone();
         let prompt = encode(app, move |tokens| tokens.encode_chat(&messages)).await?;
-        self.submit(app, place, prompt, 0).await
+        self.submit(app, place, prompt).await
     }
 
     /// Appends the messages that the log does not hold yet.
@@ -230,16 +266,15 @@ impl TurnRequest {
         &self,
         app: &Arc<App>,
         place: Place,
-        known: Known,
         log_end: Option<u32>,
     ) -> Result<LiveTurn, ApiError> {
-        let messages = place.messages.clone();
-        let last_assistant = known.messages.saturating_sub(1);
+        let messages = place.transcript.messages.clone();
+        let last_assistant = place.transcript.log_end().messages.saturating_sub(1);
         let prompt = encode(app, move |tokens| {
             tokens.encode_turn(&messages, last_assistant, log_end)
         })
         .await?;
-        self.submit(app, place, prompt, known.log_len).await
+        self.submit(app, place, prompt).await
     }
 
     async fn submit(
@@ -247,7 +282,6 @@ impl TurnRequest {
         app: &Arc<App>,
         place: Place,
         prompt: Vec<u32>,
-        log_len: usize,
     ) -> Result<LiveTurn, ApiError> {
         let grammar = match &self.constraint {
             Some(asked) => Some(asked.compile(app).await?),
@@ -258,7 +292,7 @@ impl TurnRequest {
             prompt,
             trims_text: true,
             // **Invariant:** nothing is appended to a log that somebody else has continued.
-            expected_log_len: Some(log_len),
+            expected_log_len: Some(place.transcript.log_end().log_len),
             sampling: self.sampling.clone(),
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
@@ -266,23 +300,19 @@ impl TurnRequest {
             linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
-        let transcript = Transcript {
-            messages: place.messages,
-            log_len: 0,
-            owner: self.caller.owner.clone(),
-            named: place.named,
-            retrievals: place.retrievals,
-        };
         let turn =
             LiveTurn::submit(app, request, &self.retrieval, &self.caller, self.received).await?;
         if let Some(trace) = &turn.trace {
             trace.converses(&turn.conversation);
-            for message in &transcript.messages {
+            for message in &place.transcript.messages {
                 trace.reads(message.role, &message.content);
             }
         }
         Ok(LiveTurn {
-            transcript: Some(transcript),
+            fork: place.fork,
+            messages: place.transcript.messages.len(),
+            messages_before: place.messages_before,
+            transcript: self.kept.then_some(place.transcript),
             constrained_by: self.constraint.as_ref().map(|asked| asked.field),
             ..turn
         })
@@ -351,6 +381,9 @@ impl LiveTurn {
         Ok(Self {
             app: app.clone(),
             conversation: turn.conversation().clone(),
+            fork: None,
+            messages: 0,
+            messages_before: 0,
             received,
             observation: Observation::new(app.metrics.clone(), received),
             trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
@@ -370,7 +403,12 @@ impl LiveTurn {
 
     /// Visible messages up to the answer.
     pub(crate) fn messages(&self) -> usize {
-        self.transcript.as_ref().map_or(0, |t| t.messages.len())
+        self.messages
+    }
+
+    /// How many of them were there before the request.
+    pub(crate) fn messages_before(&self) -> usize {
+        self.messages_before
     }
 
     /// Waits for the end. Returns with it the logprobs of all tokens, if they were asked for.
@@ -398,6 +436,7 @@ impl LiveTurn {
         let deadline = self.app.limits.deadline(self.received);
         let event = tokio::select! {
             biased;
+            () = self.app.is_cut_off() => Err(ApiError::ShuttingDown),
             () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
             () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
             event = turn.next() => Ok(event),
@@ -437,11 +476,17 @@ impl LiveTurn {
                     Some(mut transcript) => {
                         let answer = ChatMessage::new(Role::Assistant, text.clone());
                         transcript.messages.push(answer);
-                        transcript.log_len = summary.log_len;
+                        transcript.turns.push(TurnEnd {
+                            messages: transcript.messages.len(),
+                            log_len: summary.log_len,
+                        });
                         self.remember(transcript, &summary).await;
                     }
                     // Fails only when the engine has forgotten it already.
                     None => _ = self.app.engine.delete(&summary.conversation).await,
+                }
+                if let Some(fork) = self.fork.take() {
+                    fork.keep();
                 }
                 TurnEvent::Finished(Finished { text, summary })
             }

@@ -5,7 +5,7 @@
 //! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
 //! nobody knows.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::errors::ApiError;
 
@@ -20,11 +20,9 @@ enum Neutral {
     Empty,
     /// `["text"]`.
     TextOnly,
-    /// `{"format": {"type": "text"}}`, or less.
-    PlainText,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, PlainText, TextOnly, Word};
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
 const OF_REQUESTS: &[(&str, Neutral)] = &[
     // OpenAI
@@ -90,12 +88,12 @@ const OF_RESPONSES: &[(&str, Neutral)] = &[
     ("prompt", Nothing),
     ("reasoning", Empty),
     ("resumable", Flag(false)),
-    // Conversations are kept, and deleted by their id.
-    ("store", Flag(true)),
-    ("text", PlainText),
     ("top_logprobs", Number(0.0)),
     ("truncation", Word(&["disabled"])),
 ];
+
+/// Of its `text`.
+const OF_TEXT: &[(&str, Neutral)] = &[("verbosity", Word(&["medium"]))];
 
 const OF_MESSAGES: &[(&str, Neutral)] = &[
     ("audio", Nothing),
@@ -132,7 +130,34 @@ pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiEr
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
 pub(crate) fn refuse_unsupported_in_response(body: &Value) -> Result<(), ApiError> {
-    refuse(body, OF_RESPONSES, "")
+    refuse(body, OF_RESPONSES, "")?;
+    match body.get("text") {
+        Some(text) => refuse(text, OF_TEXT, "text."),
+        None => Ok(()),
+    }
+}
+
+/// The same in JSON Schema: which values of these fields a type allows.
+pub(crate) fn neutral_fields() -> impl Iterator<Item = (&'static str, Value)> {
+    let of_types = [
+        ("ChatCompletionRequest", OF_REQUESTS),
+        ("RequestMessage", OF_MESSAGES),
+        ("CompletionRequest", OF_REQUESTS),
+        ("CompletionRequest", OF_COMPLETIONS),
+        ("ResponseRequest", OF_RESPONSES),
+    ];
+    of_types.into_iter().map(|(kind, fields)| {
+        let fields = fields
+            .iter()
+            .map(|(field, neutral)| ((*field).to_owned(), neutral.schema()));
+        let description =
+            "Fields of other servers that are refused, unless their value asks for nothing.";
+        let properties: Map<_, _> = fields.collect();
+        (
+            kind,
+            json!({"description": description, "properties": properties}),
+        )
+    })
 }
 
 fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
@@ -149,6 +174,27 @@ fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), 
 }
 
 impl Neutral {
+    /// The values that ask for nothing.
+    fn schema(&self) -> Value {
+        let nothing = json!({"type": "null"});
+        match self {
+            Self::Nothing => nothing,
+            Self::Any => json!({}),
+            Self::Number(number) => json!({"enum": [number, null]}),
+            Self::Flag(flag) => json!({"enum": [flag, null]}),
+            Self::Word(words) => {
+                let words = words.iter().map(|word| Value::from(*word));
+                json!({"enum": words.chain([Value::Null]).collect::<Vec<_>>()})
+            }
+            Self::Empty => json!({"anyOf": [
+                nothing, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0},
+            ]}),
+            Self::TextOnly => json!({"anyOf": [
+                nothing, {"type": "array", "items": {"const": "text"}},
+            ]}),
+        }
+    }
+
     fn holds(&self, value: &Value) -> bool {
         if value.is_null() {
             return true;
@@ -164,10 +210,6 @@ impl Neutral {
                 Value::Object(fields) => fields.is_empty(),
                 _ => false,
             },
-            Self::PlainText => match &value["format"] {
-                Value::Null => true,
-                format => format["type"] == "text",
-            },
             Self::TextOnly => value
                 .as_array()
                 .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
@@ -177,8 +219,6 @@ impl Neutral {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refused(body: Value) -> Option<String> {

@@ -177,7 +177,7 @@ async fn what_is_not_done_is_refused_by_its_name() {
         (
             json!({"prompt": ["x", long]}),
             "context_length_exceeded",
-            "messages",
+            "prompt",
         ),
     ] {
         let body = with(prompt(json!("x"), json!({})), fields);

@@ -1,5 +1,5 @@
 //! Conversations by their ids, with the shipped model.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -324,10 +324,127 @@ async fn what_makes_no_sense_is_refused_by_the_field_at_fault() {
         ("limit=101", "limit"),
         ("limit=x", "limit"),
         ("order=up", "order"),
-        ("after=msg_nobody", "after"),
     ] {
         let path = format!("/v1/conversations/{id}/items?{query}");
         let refused = server.refused_at("GET", &path, Value::Null).await;
         assert_eq!((refused.0, refused.2), (400, json!(param)));
     }
+    let path = format!("/v1/conversations/{id}/items?after=msg_nobody");
+    let refused = server.refused_at("GET", &path, Value::Null).await;
+    assert_eq!((refused.0, refused.2), (404, json!("after")));
+}
+
+#[tokio::test]
+async fn a_fork_can_end_at_any_message_and_goes_on_from_there() {
+    let server = Almanac::start().await;
+    let first = server.complete(&question(PERU)).await;
+    let id = conversation(&first).to_owned();
+    let second = server.complete(&by_id(&id, CURRENCY)).await;
+    let listed = items(&server, &id, "?order=asc").await;
+    let all = ids(&listed);
+    let [question, retrieval, answer, next, ..] = all.as_slice() else {
+        panic!("{listed}");
+    };
+    let path = format!("/v1/conversations/{id}/fork");
+    let fork = async |after: &str| {
+        let fork = server.done("POST", &path, json!({"after": after})).await;
+        fork["id"].as_str().unwrap().to_owned()
+    };
+
+    // After the answer: what was read for it is held.
+    let copy = fork(answer).await;
+    assert_eq!(ids(&items(&server, &copy, "").await).len(), 3);
+    let again = server.complete(&by_id(&copy, CURRENCY)).await;
+    assert_eq!(content(&again), content(&second));
+    assert_eq!(cached(&again), total(&first));
+    // After the next question, which the copy's next turn encodes.
+    let copy = fork(next).await;
+    assert_eq!(ids(&items(&server, &copy, "").await).len(), 4);
+    let further = server.complete(&by_id(&copy, CURRENCY)).await;
+    assert_eq!(cached(&further), total(&first));
+    assert!(content(&further).contains("sol"), "{further}");
+    // Before the first answer: nothing was forwarded yet.
+    let copy = fork(question).await;
+    assert_eq!(cached(&server.complete(&by_id(&copy, CURRENCY)).await), 0);
+
+    let elsewhere = format!("msg_{}_9", id.strip_prefix("conv_").unwrap());
+    for after in [*retrieval, "msg_x_0", &elsewhere] {
+        let refused = server
+            .refused_at("POST", &path, json!({"after": after}))
+            .await;
+        assert_eq!(
+            (refused.0, &*refused.1, refused.2),
+            (404, "item_not_found", json!("after"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn messages_that_are_put_in_are_part_of_the_next_turn_and_of_the_list() {
+    let server = Almanac::start().await;
+    let first = server.complete(&question(PERU)).await;
+    let id = conversation(&first);
+    let path = format!("/v1/conversations/{id}/items");
+    let said = json!([
+        {"role": "user", "content": "What is the capital of Chile?"},
+        {"type": "message", "role": "assistant", "content": "Santiago."},
+    ]);
+    let added = server.done("POST", &path, json!({"items": said})).await;
+    let name = id.strip_prefix("conv_").unwrap();
+    let expected = [format!("msg_{name}_2"), format!("msg_{name}_3")];
+    assert_eq!(ids(&added), expected);
+    assert_eq!(added["has_more"], false);
+    assert_eq!(added["data"][1]["content"][0]["text"], "Santiago.");
+    let one = format!("{path}/{}", expected[1]);
+    assert_eq!(
+        server.done("GET", &one, Value::Null).await,
+        added["data"][1]
+    );
+    let nowhere = format!("{path}/msg_{name}_4");
+    let refused = server.refused_at("GET", &nowhere, Value::Null).await;
+    assert_eq!((refused.0, &*refused.1), (404, "item_not_found"));
+
+    // The log goes on: nothing that it holds is forwarded again.
+    let next = server.complete(&by_id(id, CURRENCY)).await;
+    assert_eq!(cached(&next), total(&first) - 1);
+    assert!(content(&next).contains("peso"), "{next}");
+    let again = server.complete(&by_id(id, PERU)).await;
+    assert_eq!(cached(&again), total(&next) - 1);
+    assert_eq!(
+        ids(&items(&server, id, "?limit=100").await)
+            .iter()
+            .filter(|id| id.starts_with("msg_"))
+            .count(),
+        8
+    );
+    for (items, param) in [
+        (json!([]), "items"),
+        (json!([{"role": "user"}]), "items[0].content"),
+        (
+            json!([{"type": "function_call", "role": "user", "content": "x"}]),
+            "items[0].type \"function_call\"",
+        ),
+    ] {
+        let refused = server
+            .refused_at("POST", &path, json!({"items": items}))
+            .await;
+        assert_eq!((refused.0, refused.2), (400, json!(param)));
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_wants_to_remember_of_a_conversation_can_change() {
+    let server = Almanac::start().await;
+    let created = server.done("POST", "/v1/conversations", json!({})).await;
+    let path = format!("/v1/conversations/{}", created["id"].as_str().unwrap());
+    let metadata = json!({"metadata": {"topic": "countries"}});
+    let changed = server.done("POST", &path, metadata.clone()).await;
+    assert_eq!(changed, with(created.clone(), metadata.clone()));
+    let server = server.restart().await;
+    assert_eq!(server.done("GET", &path, Value::Null).await, changed);
+    let long = json!({"metadata": {"topic": "x".repeat(513)}});
+    let refused = server.refused_at("POST", &path, long).await;
+    assert_eq!((refused.0, refused.2), (400, json!("metadata.topic")));
+    let nowhere = server.refused_at("POST", "/v1/conversations/conv_x", metadata);
+    assert_eq!(nowhere.await.0, 404);
 }

@@ -4,8 +4,9 @@
 mod common;
 
 use common::almanac::{Almanac, Countries, country, zembla};
-use common::{Server, content, question, with};
-use onegen_index::Index;
+use common::{Server, content, count, question, with};
+use onegen_index::{BuildOptions, DocumentRules, Index, IndexBuilder, Splitter, VectorsPer};
+use onegen_server::App;
 use serde_json::{Value, json};
 
 const ZEMBLA: &str = "What is the capital of Zembla?";
@@ -259,4 +260,52 @@ async fn an_upload_holds_no_answer_back() {
     assert_eq!(status, 200);
     println!("{answers} answers during an upload of 300 documents");
     assert!((3..1000).contains(&answers), "{answers}");
+}
+
+#[tokio::test]
+async fn an_upload_becomes_passages_and_vectors_as_the_indexs_own_documents_did() {
+    let countries = Countries::write();
+    let dir = countries.path("sentences");
+    let config = countries.config(&[]);
+    let app = App::load(&config).unwrap();
+    let manifest = app
+        .collections()
+        .iter()
+        .next()
+        .unwrap()
+        .index()
+        .manifest()
+        .clone();
+    drop(app);
+    // Beginnings of passages that end where sentences do, and passages of few tokens.
+    let rules = DocumentRules {
+        vectors: VectorsPer::Sentence,
+        split: Splitter::new(40, 8).unwrap(),
+    };
+    let dimension = manifest.dimension as usize;
+    let mut options = BuildOptions::new(dimension, manifest.fingerprints);
+    options.documents = Some(rules);
+    let mut builder = IndexBuilder::create(&dir, options).unwrap();
+    let passage = serde_json::from_value(country("Peru")).unwrap();
+    builder.add(&passage, &[vec![1.0; dimension]]).unwrap();
+    builder.finish().unwrap();
+
+    let config = countries.config(&["--index", dir.to_str().unwrap()]);
+    let mut server = Server::start(&config).await;
+    let put = server.done("PUT", "/v1/documents", zembla("Onhava")).await;
+    let passages = count(&put["data"][0]["passages"]);
+    assert!(passages > 1, "{put}");
+    let one = json!({"id": "short", "text": "It is small. It is cold. It is far."});
+    let put = server.done("PUT", "/v1/documents", one).await;
+    assert_eq!(put["data"][0]["passages"], 1);
+
+    server.stop();
+    server.stopped().await;
+    let index = Index::open(&dir).unwrap();
+    let stats = index.stats();
+    assert_eq!(stats.passages as usize, 1 + passages + 1);
+    let sentences = |text: &str| onegen_index::sentences(text).len() as u64;
+    let of_document = index.document("country/zembla").unwrap();
+    let of_document: u64 = of_document.iter().map(|p| sentences(&p.text)).sum();
+    assert_eq!(stats.vectors, 1 + of_document + 3);
 }

@@ -167,8 +167,12 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let mine = lines.iter().find(|line| line["id"] == "mine-7").unwrap();
-    assert_eq!(mine["path"], "/v1/models");
+    let mine = lines
+        .iter()
+        .find(|line| line["span"]["id"] == "mine-7")
+        .unwrap();
+    assert_eq!(mine["span"]["path"], "/v1/models");
+    assert_eq!(mine["span"]["method"], "GET");
     assert_eq!(mine["level"], "INFO");
     assert!(mine["timestamp"].as_str().unwrap().ends_with('Z'));
     assert!(mine["message"].is_string());

@@ -313,13 +313,18 @@ async fn while_it_stops_the_server_says_so_and_takes_nothing_new() {
 }
 
 #[tokio::test]
-async fn what_takes_longer_than_the_drain_timeout_is_cut_off() {
+async fn what_takes_longer_than_the_drain_timeout_is_cut_off_and_its_client_is_told() {
     let files = Files::new();
     let mut server = Server::start(&files.config(&["--drain-timeout", "0.05"])).await;
     let mut response = server.send(&body(&files, 3900, json!({}))).await;
     response.chunk().await.unwrap().unwrap();
     let since = Instant::now();
     server.stop();
+    let text = response.text().await.unwrap();
+    assert!(
+        text.contains("\"shutting_down\"") && text.contains("[DONE]"),
+        "{text}"
+    );
     server.stopped().await;
     assert!(since.elapsed() < Duration::from_secs(5));
 }

@@ -8,6 +8,7 @@ mod common;
 mod process;
 
 use std::fs;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use collector::{Collector, Span};
@@ -65,6 +66,11 @@ fn family(collector: &Collector) -> (Span, Vec<Span>) {
         assert_eq!(pair[0].ended, pair[1].began, "{pair:?}");
     }
     (root.clone(), inner)
+}
+
+/// An attribute with parts.
+fn parsed(attribute: &Value) -> Value {
+    serde_json::from_str(attribute.as_str().unwrap()).unwrap()
 }
 
 fn names(spans: &[Span]) -> Vec<&str> {
@@ -137,7 +143,8 @@ async fn a_request_is_a_span_under_the_clients_and_its_phases_are_spans_in_it() 
     let retrieval = &inner[3].attributes;
     assert_eq!(retrieval["gen_ai.operation.name"], "retrieval");
     assert_eq!(retrieval["gen_ai.data_source.id"], "default");
-    let documents = retrieval["gen_ai.retrieval.documents"].as_array().unwrap();
+    let documents = parsed(&retrieval["gen_ai.retrieval.documents"]);
+    let documents = documents.as_array().unwrap();
     let passages = receipt["passages"].as_array().unwrap();
     assert_eq!(documents.len(), 2);
     for (document, passage) in documents.iter().zip(passages) {
@@ -160,13 +167,13 @@ async fn texts_are_in_a_trace_where_they_are_asked_for() {
     let answer = server.complete(&retrieving(&files)).await;
     flushed(server).await;
     let (root, inner) = family(&collector);
-    let input = &root.attributes["gen_ai.input.messages"][0];
+    let input = &parsed(&root.attributes["gen_ai.input.messages"])[0];
     let parts = json!([{"type": "text", "content": "marzipan?"}]);
     assert_eq!(input, &json!({"role": "user", "parts": parts}));
-    let output = &root.attributes["gen_ai.output.messages"][0];
+    let output = &parsed(&root.attributes["gen_ai.output.messages"])[0];
     assert_eq!(output["parts"][0]["content"], common::content(&answer));
     assert_eq!(output["finish_reason"], "length");
-    let documents = &inner[3].attributes["gen_ai.retrieval.documents"];
+    let documents = parsed(&inner[3].attributes["gen_ai.retrieval.documents"]);
     let text = documents[0]["content"].as_str().unwrap();
     assert!(
         text.contains("capital") || text.contains("symbol"),
@@ -181,15 +188,21 @@ async fn turns_that_are_cancelled_or_fail_end_in_an_error() {
         question("Hello!"),
         json!({"logit_bias": files.bias(false), "max_tokens": 3900, "stream": true}),
     );
-    for (limit, error) in [("600", "cancelled"), ("0.05", "request_timeout")] {
-        let (server, collector) = traced(&files, &["--request-timeout", limit]).await;
+    for (limits, error) in [
+        (&[][..], "cancelled"),
+        (&["--request-timeout", "0.05"], "request_timeout"),
+        (&["--drain-timeout", "0.01"], "shutting_down"),
+    ] {
+        let (server, collector) = traced(&files, limits).await;
         let mut response = server.send(&endless).await;
         match error {
-            "cancelled" => _ = response.chunk().await.unwrap(),
-            _ => while response.chunk().await.unwrap().is_some() {},
+            "request_timeout" => while response.chunk().await.unwrap().is_some() {},
+            _ => _ = response.chunk().await.unwrap(),
         }
-        drop(response);
+        // With it, the client goes away.
+        let kept = (error == "shutting_down").then_some(response);
         flushed(server).await;
+        drop(kept);
         let (root, inner) = family(&collector);
         assert_eq!(
             (root.status, &root.attributes["error.type"]),
@@ -317,53 +330,85 @@ async fn a_client_that_does_not_sample_its_trace_is_not_traced() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_or_fails_harms_no_turn_and_gets_what_waited() {
+async fn a_collector_that_is_away_or_silent_harms_no_turn_and_the_drain_for_seconds_only() {
     let files = Files::new();
-    // Nobody listens there.
-    let away = ["--otlp-endpoint", "http://127.0.0.1:1"];
-    let server = Server::start(&files.config(&away)).await;
-    server.complete(&retrieving(&files)).await;
-    let since = Instant::now();
-    flushed(server).await;
-    assert!(since.elapsed() < Duration::from_secs(5));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    // Nobody listens at the other.
+    for endpoint in [&silent, "http://127.0.0.1:1"] {
+        let log = files.dir.path().join("log");
+        let mut command = command(&files, &files.data_dir());
+        command.args(["--otlp-endpoint", endpoint, "--log", "warn"]);
+        command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
+        command.stderr(fs::File::create(&log).unwrap());
+        let process = Process::of(command);
+        process.client.complete(&retrieving(&files)).await;
+        let since = Instant::now();
+        process.client.complete(&retrieving(&files)).await;
+        process.end(End::Told);
+        assert!(since.elapsed() < Duration::from_secs(9), "{endpoint}");
+        let log = fs::read_to_string(&log).unwrap();
+        assert!(log.contains("BatchSpanProcessor"), "{log}");
+    }
+}
 
-    // What a collector could not take comes again.
+// The collector answers while the test waits for the server's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_variables_of_opentelemetry_count_and_what_was_put_off_comes_again() {
+    let files = Files::new();
     let collector = Collector::start(&[StatusCode::SERVICE_UNAVAILABLE]).await;
     let log = files.dir.path().join("log");
-    let mut command = command(&files, &files.dir.path().join("other"));
+    let mut command = command(&files, &files.data_dir());
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
     command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hush");
     command.env("OTEL_SERVICE_NAME", "onegen-test");
-    command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
-    command.args(["--log", "info"]);
+    command.env(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "service.name=x,deployment.environment.name=test",
+    );
+    // All in one batch.
+    command.env("OTEL_BSP_SCHEDULE_DELAY", "600000");
+    command.args(["--log", "debug"]);
     command.stderr(fs::File::create(&log).unwrap());
     let process = Process::of(command);
     let said = process.said.join("\n");
-    assert!(
-        said.contains("traces go to") && said.contains("onegen-test"),
-        "{said}"
-    );
-    assert!(!said.contains("hush"), "{said}");
+    let told = format!("traces go to {}/v1/traces as onegen-test", collector.url);
+    assert!(said.contains(&told), "{said}");
     process.client.complete(&retrieving(&files)).await;
-    while collector.spans().len() < 7 {
-        assert!(since.elapsed() < Duration::from_secs(30), "never arrived");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    process.end(End::Told);
     let (root, _) = family(&collector);
     assert_eq!(root.resource["service.name"], "onegen-test");
+    assert_eq!(root.resource["service.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(root.resource["deployment.environment.name"], "test");
     let headers = collector.headers();
-    assert!(headers.len() >= 2);
+    assert_eq!(headers.len(), 2);
     for headers in headers {
         assert_eq!(headers["authorization"], "Bearer hush");
         assert_eq!(headers["content-type"], "application/x-protobuf");
     }
-    process.end(End::Told);
     let log = fs::read_to_string(&log).unwrap();
-    assert!(
-        log.contains("traces do not arrive") && log.contains("arrive again"),
-        "{log}"
-    );
     // Lines of a traced request name its trace.
     assert!(log.contains(&format!("trace={}", root.trace)), "{log}");
-    assert!(!log.contains("hush"), "{log}");
+    assert!(!log.contains("hush") && !said.contains("hush"), "{log}");
+}
+
+// The collector answers while the test waits for the server's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sampler_that_wants_no_trace_gets_none() {
+    let files = Files::new();
+    let collector = Collector::start(&[]).await;
+    let mut command = command(&files, &files.data_dir());
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+    command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+    command.env("OTEL_TRACES_SAMPLER_ARG", "0");
+    let process = Process::of(command);
+    process.client.complete(&retrieving(&files)).await;
+    let url = format!("{}/v1/chat/completions", process.client.url);
+    let request = process.client.http.post(url).json(&retrieving(&files));
+    let request = request.header("traceparent", traceparent(true));
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+    process.end(End::Told);
+    // The client's own trace goes on.
+    let (root, _) = family(&collector);
+    assert_eq!(root.trace, TRACE);
 }

@@ -37,7 +37,8 @@ pub trait Embedder {
 }
 
 /// What of a passage gets a vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum VectorsPer {
     /// The passage: one vector.
     #[default]
@@ -47,15 +48,34 @@ pub enum VectorsPer {
     Sentence,
 }
 
+/// How documents become passages and vectors. An index knows how those of its corpus did, so that
+/// others can be put in likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentRules {
+    /// What of a passage gets a vector.
+    pub vectors: VectorsPer,
+    /// How long documents become passages.
+    pub split: Splitter,
+}
+
+impl DocumentRules {
+    /// What of a passage is embedded: a vector each.
+    pub fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
+        match self.vectors {
+            VectorsPer::Passage => vec![&passage.passage.text],
+            VectorsPer::Sentence => passage.sentence_prefixes(),
+        }
+    }
+}
+
 /// How a corpus is read and embedded.
 #[derive(Debug, Clone, Copy)]
 pub struct IngestOptions {
     /// Stop at the first bad record.
     pub strict: bool,
-    /// What of a passage gets a vector.
-    pub vectors: VectorsPer,
-    /// How long documents become passages.
-    pub split: Splitter,
+    /// How its documents become passages and vectors.
+    pub rules: DocumentRules,
     /// Texts that are embedded at once, at least.
     pub batch_texts: usize,
     /// How often a build puts on the disk what it has: so much work is lost at most when it is
@@ -64,13 +84,11 @@ pub struct IngestOptions {
 }
 
 impl IngestOptions {
-    /// The defaults: bad records are skipped, a vector a passage, 64 texts at once, on the disk every
-    /// 10 seconds.
-    pub fn new(split: Splitter) -> Self {
+    /// The defaults: bad records are skipped, 64 texts at once, on the disk every 10 seconds.
+    pub fn new(rules: DocumentRules) -> Self {
         Self {
             strict: false,
-            vectors: VectorsPer::default(),
-            split,
+            rules,
             batch_texts: 64,
             save_every: Duration::from_secs(10),
         }
@@ -163,11 +181,12 @@ pub enum IngestError<E: Debug + Display> {
 pub fn build_from_corpus<M: Embedder>(
     mut corpus: Corpus,
     out: &Path,
-    build: BuildOptions,
+    mut build: BuildOptions,
     options: IngestOptions,
     embedder: &M,
     mut on_event: impl FnMut(IngestEvent<'_>),
 ) -> Result<(Manifest, Ingested), IngestError<M::Error>> {
+    build.documents = Some(options.rules);
     let job = format!("{} {build:?} {options:?}", corpus.identity());
     let (mut builder, mut ingested) = match corpus.identity() {
         "" => (IndexBuilder::create(out, build)?, Ingested::default()),
@@ -296,7 +315,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
                 Some(Ok(document)) => {
                     let position = corpus.last_position().cloned().unwrap_or(Position::Line(0));
                     let count = |text: &str| self.embedder.count_tokens(text);
-                    let passages = self.options.split.split(document, count);
+                    let passages = self.options.rules.split.split(document, count);
                     texts += passages.iter().map(|p| self.texts(p).len()).sum::<usize>();
                     batch.push((position, passages));
                 }
@@ -330,12 +349,8 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
         Ok(())
     }
 
-    /// What of a passage is embedded.
     fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
-        match self.options.vectors {
-            VectorsPer::Passage => vec![&passage.passage.text],
-            VectorsPer::Sentence => passage.sentence_prefixes(),
-        }
+        self.options.rules.texts(passage)
     }
 
     /// Embeds documents. One of which a text cannot be embedded is a bad record.

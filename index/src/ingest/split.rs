@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::IndexError;
 use crate::ingest::corpus::Document;
 use crate::ingest::sentences::{sentence_prefixes, sentences, trimmed};
 use crate::segment::passages::{Part, Passage};
 
 /// How long passages are. The caller brings the function that counts tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Splitter {
     max_tokens: usize,
     overlap_tokens: usize,
@@ -52,6 +55,16 @@ struct Unit {
 }
 
 impl Splitter {
+    /// Tokens of a passage at most.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Tokens at the end of a passage that the next one begins with, at most.
+    pub fn overlap_tokens(&self) -> usize {
+        self.overlap_tokens
+    }
+
     /// Passages of at most `max_tokens` tokens of text, the title not counted, of which the first
     /// `overlap_tokens` at most stand in the passage before too.
     ///

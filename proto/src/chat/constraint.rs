@@ -6,25 +6,17 @@ use utoipa::ToSchema;
 
 /// OpenAI's way to say what the answer must be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ResponseFormat {
-    /// What kind of text.
-    #[serde(rename = "type")]
-    pub kind: ResponseFormatType,
-    /// Only with `json_schema`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub json_schema: Option<JsonSchemaFormat>,
-}
-
-/// Kinds of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ResponseFormatType {
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResponseFormat {
     /// Any text.
     Text,
     /// A JSON object.
     JsonObject,
     /// JSON that a schema allows.
-    JsonSchema,
+    JsonSchema {
+        /// The schema.
+        json_schema: JsonSchemaFormat,
+    },
 }
 
 /// A schema and its name.
@@ -34,8 +26,9 @@ pub struct JsonSchemaFormat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "capital")]
     pub name: Option<String>,
-    /// A JSON Schema.
-    #[schema(value_type = Object)]
+    /// A JSON Schema. Null where it is missing, which the server tells by its whole name.
+    #[serde(default)]
+    #[schema(value_type = Object, required)]
     pub schema: Value,
     /// The schema is kept to in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +45,7 @@ pub struct StructuredOutputs {
     pub json: Option<Value>,
     /// A text that this regular expression matches as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = Regex)]
     pub regex: Option<String>,
     /// One of these texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]

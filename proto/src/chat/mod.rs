@@ -16,7 +16,7 @@ pub use completion::{
     ChatCompletion, ChatCompletionObject, Choice, CompletionExtension, FinishReason,
     ResponseMessage,
 };
-pub use constraint::{JsonSchemaFormat, ResponseFormat, ResponseFormatType, StructuredOutputs};
+pub use constraint::{JsonSchemaFormat, ResponseFormat, StructuredOutputs};
 pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,

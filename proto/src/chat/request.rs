@@ -88,10 +88,11 @@ pub struct ChatCompletionRequest {
     pub stop_token_ids: Option<Vec<u32>>,
     /// Texts that end the answer; the first that appears is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::texts::stops)]
     pub stop: Option<Stop>,
     /// Added to the logits of these token ids, each in -100..=100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<BTreeMap<String, f32>>)]
+    #[schema(schema_with = crate::texts::biases)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
     /// Whether the answer tells how likely its tokens were, before penalties, biases, temperature
     /// and constraints. Default false.
@@ -149,12 +150,13 @@ pub enum Content {
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContentPart {
-    /// `text`; nothing else is supported.
+    /// `text`, or OpenAI's other names for it; nothing else is supported.
     #[serde(rename = "type")]
-    #[schema(example = "text")]
+    #[schema(schema_with = crate::texts::parts)]
     pub kind: String,
     /// The text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required)]
     pub text: Option<String>,
 }
 
@@ -205,13 +207,10 @@ pub struct RetrievalOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "default")]
     pub collection: Option<String>,
-    /// What the metadata of passages must be, as OpenAI's vector stores take it. A comparison is
-    /// `{"type", "key", "value"}` of type `eq`, `ne`, `gt`, `gte`, `lt` or `lte` with a string, number
-    /// or boolean (no boolean for an order), or of type `in` or `nin` with a list of them; `a.b` names
-    /// a field within a field. `{"type": "and", "filters": […]}`, `{"type": "or", "filters": […]}` and
-    /// `{"type": "not", "filter": …}` combine filters. Default: every passage.
+    /// What the metadata of passages must be, as OpenAI's vector stores take it. Default: every
+    /// passage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::MetadataFilter>)]
     pub filter: Option<Value>,
     /// The cosine that passages must have at least. Default: none. Where nothing is found, the model
     /// goes on without a passage.

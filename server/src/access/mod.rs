@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn every_documented_path_but_the_open_ones_needs_a_key() {
         let document = crate::openapi::openapi();
-        for path in document.paths.paths.keys() {
+        for path in document["paths"].as_object().unwrap().keys() {
             let open = needs(&Method::GET, path) == Needs::Nothing;
             assert_eq!(
                 open,

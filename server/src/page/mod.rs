@@ -23,34 +23,37 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const STYLE: &str = "text/css; charset=utf-8";
+pub(crate) const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A file of the page.
-struct File {
-    name: &'static str,
-    content_type: &'static str,
-    content: &'static str,
-    etag: LazyLock<String>,
+/// A file of the page, or of the documentation.
+pub(crate) struct File {
+    pub(crate) name: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) content: &'static str,
+    pub(crate) etag: LazyLock<String>,
 }
 
 macro_rules! file {
     ($name:literal, $content_type:expr) => {
-        File {
+        $crate::page::File {
             name: $name,
             content_type: $content_type,
             content: include_str!($name),
-            etag: LazyLock::new(|| etag(include_str!($name))),
+            etag: std::sync::LazyLock::new(|| $crate::page::etag(include_str!($name))),
         }
     };
 }
+pub(crate) use file;
 
 static INDEX: File = file!("index.html", HTML);
-static FILES: [File; 21] = [
+static FILES: [File; 24] = [
     file!("answer.css", STYLE),
     file!("api.js", SCRIPT),
+    file!("chat.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("drawing.js", SCRIPT),
     file!("export.js", SCRIPT),
     file!("icon.svg", "image/svg+xml"),
     file!("lezer-markdown.js", SCRIPT),
@@ -63,6 +66,7 @@ static FILES: [File; 21] = [
     file!("run.js", SCRIPT),
     file!("scroll.js", SCRIPT),
     file!("sentences.js", SCRIPT),
+    file!("served.js", SCRIPT),
     file!("settings.js", SCRIPT),
     file!("side.js", SCRIPT),
     file!("store.js", SCRIPT),
@@ -78,10 +82,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
             "/",
             get(|headers: HeaderMap| async move { INDEX.response(&headers) }),
         )
-        .route("/page/{file}", get(file))
+        .route("/page/{file}", get(of_name))
 }
 
-async fn file(
+async fn of_name(
     Path(name): Path<String>,
     method: Method,
     headers: HeaderMap,
@@ -95,14 +99,14 @@ async fn file(
     }
 }
 
-fn etag(content: &str) -> String {
+pub(crate) fn etag(content: &str) -> String {
     format!("\"{}\"", &blake3::hash(content.as_bytes()).to_hex()[..32])
 }
 
 impl File {
     /// The file, or that the browser has it already: it asks each time, so that a new server's page is
     /// never mixed with an old one's.
-    fn response(&self, request: &HeaderMap) -> Response {
+    pub(crate) fn response(&self, request: &HeaderMap) -> Response {
         let headers = [
             (CONTENT_TYPE, self.content_type),
             (ETAG, self.etag.as_str()),
@@ -121,7 +125,7 @@ impl File {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What a text names in double quotes.
@@ -155,36 +159,39 @@ mod tests {
 
     #[test]
     fn nothing_comes_from_elsewhere_or_is_parsed_as_markup() {
+        FILES.iter().chain([&INDEX]).for_each(comes_from_here_only);
+    }
+
+    /// That a file loads nothing from elsewhere, and has nothing parsed as markup.
+    pub(crate) fn comes_from_here_only(file: &File) {
         // A namespace, a beginning of links that somebody may follow, and a comment.
         let harmless = [
             "http://www.w3.org/2000/svg",
             "`https://${address}`",
             "(https://en.wikipedia.org/wiki/Tree_traversal#Pre-order,_NLR)",
         ];
-        for file in FILES.iter().chain([&INDEX]) {
-            let strip = |content: String, harmless: &&str| content.replace(harmless, "");
-            let elsewhere = harmless.iter().fold(file.content.to_owned(), strip);
-            for forbidden in ["http://", "https://", "//cdn", "url(", "@import"] {
-                assert!(!elsewhere.contains(forbidden), "{}: {forbidden}", file.name);
-            }
-            for forbidden in [
-                "innerHTML",
-                "outerHTML",
-                "insertAdjacentHTML",
-                "document.write",
-                "eval(",
-                "Function(",
-                "srcdoc",
-                " style=\"",
-                " onclick=",
-                " onload=",
-            ] {
-                assert!(
-                    !file.content.contains(forbidden),
-                    "{}: {forbidden}",
-                    file.name
-                );
-            }
+        let strip = |content: String, harmless: &&str| content.replace(harmless, "");
+        let elsewhere = harmless.iter().fold(file.content.to_owned(), strip);
+        for forbidden in ["http://", "https://", "//cdn", "url(", "@import"] {
+            assert!(!elsewhere.contains(forbidden), "{}: {forbidden}", file.name);
+        }
+        for forbidden in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "srcdoc",
+            " style=\"",
+            " onclick=",
+            " onload=",
+        ] {
+            assert!(
+                !file.content.contains(forbidden),
+                "{}: {forbidden}",
+                file.name
+            );
         }
     }
 }

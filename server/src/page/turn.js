@@ -1,7 +1,8 @@
 // One question and its answer, drawn while it comes.
 
-import { button, icon, make } from "./dom.js";
-import { Markdown, copier } from "./markdown.js";
+import { button, icon, make, say } from "./dom.js";
+import { copier } from "./drawing.js";
+import { Markdown } from "./markdown.js";
 import { alsoFound, passageCard } from "./passages.js";
 import { receipt } from "./receipt.js";
 import { retrievals, text } from "./store.js";
@@ -10,6 +11,7 @@ const LENS = "M10.5 17a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13zM15.5 15.5L20 20";
 const PENCIL = "M5 19l1-4L16.5 4.5l3 3L9 18l-4 1z";
 /** An answer is drawn anew no more often than this: often enough for an eye. */
 const DRAW_MS = 30;
+const LOST = "The connection was lost. Trying again…";
 /** The name of the highlight in the stylesheet. */
 const READ = "read";
 
@@ -26,7 +28,7 @@ export class TurnView {
     this.text = make("div", { class: "text" });
     this.markdown = new Markdown(this.text);
     this.marks = [];
-    this.waiting = make("p", { class: "waiting", hidden: true }, "The connection was lost. Trying again…");
+    this.waiting = make("p", { class: "waiting", hidden: true }, LOST);
     this.after = make("div", { class: "after" });
     this.answer = make("article", { class: "answer" }, make("h2", { class: "hidden" }, "Answer"), this.text, this.waiting, this.after);
     this.asked = make("p", { class: "text" }, turn.question);
@@ -48,11 +50,13 @@ export class TurnView {
   /** The turn begins again, or is another one now. */
   reset() {
     this.marks = [];
+    this.markdown.draw("");
     this.draw();
   }
 
   /** Whether the server is waited for. */
   wait(waits) {
+    if (waits && this.waiting.hidden && this.element.isConnected) say(LOST);
     this.waiting.hidden = !waits;
   }
 

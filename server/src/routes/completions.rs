@@ -45,6 +45,7 @@ const DEFAULT_MAX_TOKENS: usize = 16;
         (status = 429, description = "Too many requests are waiting", body = ErrorEnvelope),
         (status = 500, description = "The server failed", body = ErrorEnvelope),
         (status = 503, description = "The server is shutting down", body = ErrorEnvelope),
+        (status = 504, description = "The answer took longer than the server gives it", body = ErrorEnvelope),
     )
 )]
 pub(crate) async fn complete(
@@ -64,7 +65,8 @@ pub(crate) async fn complete(
             .unwrap_or_default(),
     };
     // One that is refused takes the others with it: they are cancelled when they are dropped.
-    let turns = try_join_all(requests.into_iter().map(|request| request.start(&app))).await?;
+    let turns = try_join_all(requests.into_iter().map(|request| request.start(&app))).await;
+    let turns = turns.map_err(|error| error.of_fields("max_tokens", "prompt"))?;
     match delivery {
         Delivery::Whole => {
             let ended = turns.into_iter().enumerate();

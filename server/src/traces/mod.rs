@@ -1,33 +1,37 @@
 //! OpenTelemetry traces: a span for each request for the model, and in it one for each phase of its turn,
-//! with the times that the engine has measured. Sent as OTLP over HTTP.
+//! with the times that the engine has measured. OpenTelemetry's SDK samples, batches and sends them.
 //!
 //! Names are those of the semantic conventions for generative AI. Where no collector is named, nothing
 //! of this happens.
 
-mod context;
-mod exporter;
-mod otlp;
 mod request;
 mod settings;
 
 use std::fmt;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::StreamExt;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::{Span, field};
 
 use crate::app::App;
 use crate::errors::ErrorCode;
 
-use context::Parent;
-use exporter::Exporter;
 pub(crate) use request::{RequestTrace, TurnTrace};
-use settings::Settings;
 pub use settings::{TraceConfig, TraceConfigError};
 
 /// Routes that ask the model, and what that is called.
@@ -39,54 +43,86 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("/v1/entities/link", "entity_linking"),
 ];
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Where traces go, if anywhere.
 pub(crate) struct Traces {
-    exporter: Arc<Exporter>,
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    /// Whether prompts, answers and passages stand in them.
+    with_text: bool,
+    shown: String,
 }
 
 impl Traces {
     /// `None` where no collector is named.
     ///
     /// # Errors
-    /// One of OpenTelemetry's variables makes no sense.
+    /// Nothing can be sent to what is named.
     pub(crate) fn open(config: &TraceConfig) -> anyhow::Result<Option<Self>> {
-        let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        let exporter = settings.map(Exporter::new).transpose()?;
-        Ok(exporter.map(|exporter| Self {
-            exporter: Arc::new(exporter),
+        let variable = |name: &str| std::env::var(name).ok();
+        let Some(url) = settings::endpoint(config, variable)? else {
+            return Ok(None);
+        };
+        let exporter = SpanExporter::builder().with_http();
+        let exporter = exporter.with_endpoint(url.as_str()).build().context(
+            "traces cannot be sent; without any CA certificate on this system not even by http",
+        )?;
+        let mut resource = Resource::builder_empty()
+            .with_service_name("onegen")
+            .with_attribute(KeyValue::new("service.version", VERSION))
+            .with_detector(Box::new(TelemetryResourceDetector))
+            .with_detector(Box::new(EnvResourceDetector::new()));
+        if let Some(name) = variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()) {
+            resource = resource.with_service_name(name);
+        }
+        let resource = resource.build();
+        let service = resource.get(&"service.name".into());
+        let service = service.map(|name| name.to_string()).unwrap_or_default();
+        let text = match config.trace_text {
+            true => ", with prompts, answers and passages",
+            false => "",
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build();
+        let scope = InstrumentationScope::builder("onegen-server").with_version(VERSION);
+        Ok(Some(Self {
+            tracer: provider.tracer_with_scope(scope.build()),
+            provider,
+            with_text: config.trace_text,
+            shown: format!("traces go to {url} as {service}{text}"),
         }))
     }
 
-    /// Sends traces for as long as the server serves.
-    pub(crate) async fn export(&self) {
-        self.exporter.run().await;
-    }
-
-    /// Sends what is left.
+    /// Sends what is left, as far as that goes within a few seconds.
     pub(crate) async fn flush(&self) {
-        self.exporter.flush().await;
+        let provider = self.provider.clone();
+        match tokio::task::spawn_blocking(move || provider.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last traces did not arrive"),
+            Err(error) => tracing::error!(%error, "sending the last traces failed"),
+        }
     }
 
     /// Begins the span of a request, unless it is one that is not traced.
     fn begin(&self, request: &Request) -> Option<Arc<RequestTrace>> {
         let route = request.extensions().get::<MatchedPath>()?.as_str();
         let (_, operation) = OPERATIONS.iter().find(|(path, _)| *path == route)?;
-        let parent = Parent::of(request.headers());
-        let trace = parent.as_ref().map_or_else(rand::random, |p| p.trace);
-        let sampler = self.exporter.settings().sampler;
-        sampler.samples(trace, parent.as_ref()).then(|| {
-            let trace = RequestTrace::new(self.exporter.clone(), trace, parent, operation);
-            trace.set("http.request.method", request.method().as_str());
-            trace.set("http.route", route);
-            Arc::new(trace)
-        })
+        let headers = HeaderExtractor(request.headers());
+        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+        let trace = RequestTrace::begin(&self.tracer, &parent, operation, self.with_text)?;
+        trace.set("http.request.method", request.method().to_string());
+        trace.set("http.route", route.to_owned());
+        Some(Arc::new(trace))
     }
 }
 
 /// What is shown at the start.
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.exporter.settings().fmt(f)
+        f.write_str(&self.shown)
     }
 }
 
@@ -106,7 +142,7 @@ pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: N
         response.extensions().get().map(|ErrorCode(code)| *code),
     );
     if response.status().is_success() {
-        trace.set("gen_ai.response.model", app.model.name.as_str());
+        trace.set("gen_ai.response.model", app.model.name.clone());
     }
     let kind = response.headers().get(header::CONTENT_TYPE);
     if kind.is_none_or(|kind| kind != "text/event-stream") {

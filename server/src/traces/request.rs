@@ -1,30 +1,22 @@
 //! The spans of one request.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use axum::http::StatusCode;
 use onegen_engine::{
     ConversationId, PhaseTime, RetrievalReceipt, Role, SamplingParams, Timeline, TurnPhase,
     TurnSummary,
 };
-use serde_json::{Value, json};
-
-use super::context::{Parent, SpanId, TraceId};
-use super::exporter::Exporter;
-use super::otlp::{Code, Kind, Span, Status, attribute};
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
+use serde_json::{Value as Json, json};
 
 /// `error.type` of what was given up before its end.
 const CANCELLED: &str = "cancelled";
-
-/// The parent's bit of a span's flags is known, and the parent is in another process.
-const REMOTE_PARENT: u32 = 0x300;
-/// The parent's bit is known, and the parent is here.
-const LOCAL_PARENT: u32 = 0x100;
-const SAMPLED: u32 = 1;
 
 tokio::task_local! {
     /// Of the request that the task answers.
@@ -33,15 +25,16 @@ tokio::task_local! {
 
 /// A request's span, which ends when the last who holds it has dropped it.
 pub(crate) struct RequestTrace {
-    exporter: Arc<Exporter>,
-    trace: TraceId,
-    span: SpanId,
-    parent: Option<Parent>,
+    tracer: SdkTracer,
+    span: Span,
+    /// That spans within it begin in.
+    context: Context,
     operation: &'static str,
     began: Instant,
-    /// At `began`, in nanoseconds since 1970: so all times of a request fit together, whatever is done
-    /// to the system's clock meanwhile.
-    began_nanos: u64,
+    /// At `began`: so all times of a request fit together, whatever is done to the system's clock
+    /// meanwhile.
+    began_at: SystemTime,
+    with_text: bool,
     told: Mutex<Told>,
 }
 
@@ -52,8 +45,8 @@ struct Told {
     /// One of each turn.
     finish_reasons: Vec<&'static str>,
     /// Texts, where they are asked for.
-    inputs: Vec<Value>,
-    outputs: Vec<Value>,
+    inputs: Vec<Json>,
+    outputs: Vec<Json>,
     input_tokens: usize,
     cached_tokens: usize,
     output_tokens: usize,
@@ -62,23 +55,28 @@ struct Told {
 }
 
 impl RequestTrace {
-    pub(super) fn new(
-        exporter: Arc<Exporter>,
-        trace: TraceId,
-        parent: Option<Parent>,
+    /// `None` where the sampler wants none.
+    pub(super) fn begin(
+        tracer: &SdkTracer,
+        parent: &Context,
         operation: &'static str,
-    ) -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            exporter,
-            trace,
-            span: rand::random(),
-            parent,
+        with_text: bool,
+    ) -> Option<Self> {
+        let (began, began_at) = (Instant::now(), SystemTime::now());
+        let span = tracer.span_builder(operation).with_kind(SpanKind::Server);
+        let span = span
+            .with_start_time(began_at)
+            .start_with_context(tracer, parent);
+        span.is_recording().then(|| Self {
+            tracer: tracer.clone(),
+            context: Context::new().with_remote_span_context(span.span_context().clone()),
+            span,
             operation,
-            began: Instant::now(),
-            began_nanos: since_1970.unwrap_or_default().as_nanos() as u64,
+            began,
+            began_at,
+            with_text,
             told: Mutex::default(),
-        }
+        })
     }
 
     /// Of the request that this task answers, if it is traced.
@@ -93,11 +91,7 @@ impl RequestTrace {
 
     /// The trace's id in hexadecimal digits.
     pub(super) fn id(&self) -> String {
-        self.trace.iter().fold(String::new(), |mut id, byte| {
-            // Text can always be put behind text.
-            let _ = write!(id, "{byte:02x}");
-            id
-        })
+        self.span.span_context().trace_id().to_string()
     }
 
     /// Sets an attribute; the last value counts.
@@ -112,7 +106,7 @@ impl RequestTrace {
 
     /// The response begins.
     pub(super) fn answered(&self, status: StatusCode, error: Option<&'static str>) {
-        self.set("http.response.status_code", status.as_u16());
+        self.set("http.response.status_code", i64::from(status.as_u16()));
         let mut told = self.told();
         told.answered = true;
         if let Some(error) = error {
@@ -127,29 +121,8 @@ impl RequestTrace {
         self.told().failed = true;
     }
 
-    fn nanos(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.began);
-        self.began_nanos.saturating_add(since.as_nanos() as u64)
-    }
-
-    /// A span within the request's.
-    fn inner(&self, name: &str, began: Instant, ended: Instant) -> Span {
-        Span {
-            trace_id: self.trace.to_vec(),
-            span_id: rand::random::<SpanId>().to_vec(),
-            trace_state: self
-                .parent
-                .as_ref()
-                .map_or_else(String::new, |p| p.state.clone()),
-            parent_span_id: self.span.to_vec(),
-            name: name.to_owned(),
-            kind: Kind::Internal.into(),
-            start_time_unix_nano: self.nanos(began),
-            end_time_unix_nano: self.nanos(ended),
-            attributes: Vec::new(),
-            status: None,
-            flags: LOCAL_PARENT | SAMPLED,
-        }
+    fn time(&self, at: Instant) -> SystemTime {
+        self.began_at + at.saturating_duration_since(self.began)
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -165,23 +138,23 @@ impl Drop for RequestTrace {
         }
         let told = std::mem::take(&mut *self.told());
         let mut attributes = told.attributes;
-        let name = match attributes
-            .get("gen_ai.request.model")
-            .and_then(Value::as_str)
-        {
-            Some(model) => format!("{} {model}", self.operation),
-            None => self.operation.to_owned(),
-        };
+        if let Some(model) = attributes.get("gen_ai.request.model") {
+            let name = format!("{} {}", self.operation, model.as_str());
+            self.span.update_name(name);
+        }
         attributes.insert("gen_ai.operation.name", self.operation.into());
         attributes.insert("gen_ai.provider.name", "onegen".into());
         if told.input_tokens > 0 {
-            attributes.insert("gen_ai.usage.input_tokens", told.input_tokens.into());
+            let tokens = count(told.input_tokens);
+            attributes.insert("gen_ai.usage.input_tokens", tokens);
         }
         if !told.finish_reasons.is_empty() {
-            let cached = "gen_ai.usage.cache_read.input_tokens";
-            attributes.insert(cached, told.cached_tokens.into());
-            attributes.insert("gen_ai.usage.output_tokens", told.output_tokens.into());
-            let reasons = told.finish_reasons.into();
+            let cached = count(told.cached_tokens);
+            attributes.insert("gen_ai.usage.cache_read.input_tokens", cached);
+            let tokens = count(told.output_tokens);
+            attributes.insert("gen_ai.usage.output_tokens", tokens);
+            let reasons = told.finish_reasons.into_iter().map(StringValue::from);
+            let reasons = Value::Array(Array::String(reasons.collect()));
             attributes.insert("gen_ai.response.finish_reasons", reasons);
         }
         for (name, messages) in [
@@ -189,32 +162,25 @@ impl Drop for RequestTrace {
             ("gen_ai.output.messages", told.outputs),
         ] {
             if !messages.is_empty() {
-                attributes.insert(name, messages.into());
+                attributes.insert(name, structured(messages.into()));
             }
         }
-        let mut span = Span {
-            span_id: self.span.to_vec(),
-            parent_span_id: Vec::new(),
-            kind: Kind::Server.into(),
-            attributes: attributes
-                .into_iter()
-                .map(|(k, v)| attribute(k, v))
-                .collect(),
-            status: told.failed.then(failed),
-            flags: REMOTE_PARENT | SAMPLED,
-            ..self.inner(&name, self.began, Instant::now())
-        };
-        if let Some(parent) = &self.parent {
-            span.parent_span_id = parent.span.to_vec();
+        let attributes = attributes.into_iter().map(|(k, v)| KeyValue::new(k, v));
+        self.span.set_attributes(attributes);
+        if told.failed {
+            self.span.set_status(Status::error(""));
         }
-        self.exporter.push([span]);
+        self.span.end_with_timestamp(self.time(Instant::now()));
     }
 }
 
-fn failed() -> Status {
-    Status {
-        code: Code::Error.into(),
-    }
+/// What has parts is JSON: so the conventions have it where attributes cannot be structured.
+fn structured(value: Json) -> Value {
+    value.to_string().into()
+}
+
+fn count(number: usize) -> Value {
+    Value::I64(number as i64)
 }
 
 /// The spans of a turn's phases. Dropped before its end, the turn was cancelled.
@@ -223,7 +189,7 @@ pub(crate) struct TurnTrace {
     timeline: Timeline,
     collection: String,
     /// What each retrieval found.
-    documents: Vec<Value>,
+    documents: Vec<Json>,
     /// `error.type`, until the turn has come to its end.
     error: Option<&'static str>,
 }
@@ -238,10 +204,13 @@ impl TurnTrace {
         let trace = Self::within(RequestTrace::current()?, timeline, collection);
         let request = &trace.request;
         if let Some(most) = sampling.max_tokens {
-            request.set("gen_ai.request.max_tokens", most);
+            request.set("gen_ai.request.max_tokens", count(most));
         }
-        request.set("gen_ai.request.temperature", sampling.temperature);
-        request.set("gen_ai.request.top_p", sampling.top_p);
+        request.set(
+            "gen_ai.request.temperature",
+            f64::from(sampling.temperature),
+        );
+        request.set("gen_ai.request.top_p", f64::from(sampling.top_p));
         Some(trace)
     }
 
@@ -262,13 +231,13 @@ impl TurnTrace {
 
     /// The turn is one of a conversation.
     pub(crate) fn converses(&self, conversation: &ConversationId) {
-        let id = conversation.as_str();
+        let id = conversation.to_string();
         self.request.set("gen_ai.conversation.id", id);
     }
 
     /// The turn goes on from a text, which is noted only where texts are asked for.
     pub(crate) fn reads(&self, role: Role, text: &str) {
-        if self.with_text() {
+        if self.request.with_text {
             let role = match role {
                 Role::System => "system",
                 Role::User => "user",
@@ -279,7 +248,7 @@ impl TurnTrace {
     }
 
     pub(crate) fn retrieved(&mut self, receipt: &RetrievalReceipt) {
-        let with_text = self.with_text();
+        let with_text = self.request.with_text;
         let documents = receipt.passages.iter().map(|passage| {
             let mut document = json!({"id": passage.id, "score": passage.score});
             if with_text {
@@ -294,7 +263,7 @@ impl TurnTrace {
         self.error = None;
         let reason = summary.finish_reason.as_str();
         let mut told = self.request.told();
-        if self.with_text() {
+        if self.request.with_text {
             let mut message = said("assistant", text);
             message["finish_reason"] = reason.into();
             told.outputs.push(message);
@@ -310,10 +279,6 @@ impl TurnTrace {
     pub(crate) fn failed(&mut self, error: &'static str) {
         self.error = Some(error);
     }
-
-    fn with_text(&self) -> bool {
-        self.request.exporter.settings().text
-    }
 }
 
 impl Drop for TurnTrace {
@@ -321,41 +286,44 @@ impl Drop for TurnTrace {
         if let Some(error) = self.error {
             self.request.fail(error);
         }
-        let now = Instant::now();
         let phases = self.timeline.phases();
         let mut documents = self.documents.drain(..);
-        let spans = phases.iter().enumerate().map(|(at, phase)| {
+        for (at, phase) in phases.iter().enumerate() {
             let PhaseTime { began, ended, .. } = *phase;
-            let name = name(phase.phase);
-            let mut span = self.request.inner(name, began, ended.unwrap_or(now));
+            let next = phases.get(at + 1).map(|next| next.phase);
+            let RequestTrace {
+                tracer, context, ..
+            } = &*self.request;
+            let mut span = tracer
+                .span_builder(name(phase.phase))
+                .with_start_time(self.request.time(began))
+                .start_with_context(tracer, context);
             if phase.phase == TurnPhase::Retrieval {
-                let mut told = json!({
-                    "gen_ai.operation.name": "retrieval",
-                    "gen_ai.data_source.id": self.collection,
-                });
-                let found = match phases.get(at + 1).map(|next| next.phase) {
+                span.set_attribute(KeyValue::new("gen_ai.operation.name", "retrieval"));
+                let collection = self.collection.clone();
+                span.set_attribute(KeyValue::new("gen_ai.data_source.id", collection));
+                let found = match next {
                     Some(TurnPhase::Splice) => documents.next(),
                     Some(_) => Some(json!([])),
                     None => None,
                 };
                 if let Some(found) = found {
-                    told["gen_ai.retrieval.documents"] = found;
+                    let found = structured(found);
+                    span.set_attribute(KeyValue::new("gen_ai.retrieval.documents", found));
                 }
-                let told = told.as_object().into_iter().flatten();
-                span.attributes = told.map(|(k, v)| attribute(k, v.clone())).collect();
             }
-            if let (Some(error), None) = (self.error, phases.get(at + 1)) {
-                span.status = Some(failed());
-                span.attributes.push(attribute("error.type", error));
+            if let (Some(error), None) = (self.error, next) {
+                span.set_status(Status::error(""));
+                span.set_attribute(KeyValue::new("error.type", error));
             }
-            span
-        });
-        self.request.exporter.push(spans);
+            let ended = ended.unwrap_or_else(Instant::now);
+            span.end_with_timestamp(self.request.time(ended));
+        }
     }
 }
 
 /// A message as the conventions have it.
-fn said(role: &str, text: &str) -> Value {
+fn said(role: &str, text: &str) -> Json {
     json!({"role": role, "parts": [{"type": "text", "content": text}]})
 }
 

@@ -4,8 +4,10 @@ Needs `pip install openai`. Ends with status 0 if everything is as that package 
 """
 
 import sys
+from typing import Literal
 
 from openai import BadRequestError, ConflictError, NotFoundError, OpenAI
+from pydantic import BaseModel
 
 PERU = "What is the capital of Peru?"
 CURRENCY = "And its currency?"
@@ -31,6 +33,23 @@ def chat():
     chunks = client.chat.completions.create(model=MODEL, messages=messages, stream=True)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == message.content
+
+
+class Answer(BaseModel):
+    """An answer of a fixed form."""
+
+    capital: Literal["Lima", "Quito"]
+
+
+def structured_output():
+    messages = [{"role": "user", "content": PERU}]
+    parsed = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Answer)
+    assert isinstance(parsed.choices[0].message.parsed, Answer)
+    with client.chat.completions.stream(model=MODEL, messages=messages, response_format=Answer) as stream:
+        streamed = stream.get_final_completion()
+    assert streamed.choices[0].message.parsed == parsed.choices[0].message.parsed
+    response = client.responses.parse(model=MODEL, input=PERU, text_format=Answer)
+    assert isinstance(response.output_parsed, Answer)
 
 
 def embeddings():
@@ -73,8 +92,23 @@ def conversations_and_responses():
         kinds = {event.type for event in stream}
         assert {"response.file_search_call.completed", "response.output_text.delta"} <= kinds
         assert stream.get_final_response().output_text == first.output_text
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    asked = [item.content[0].text for item in client.responses.input_items.list(second.id)]
+    assert asked == [CURRENCY]
+    other = client.responses.create(model=MODEL, input=CURRENCY, previous_response_id=first.id)
+    assert other.output_text == second.output_text and other.conversation.id != conversation.id
+    client.responses.delete(other.id)
+    unkept = client.responses.create(model=MODEL, input=PERU, store=False)
+    for gone in [other.id, unkept.id]:
+        refused(NotFoundError, lambda: client.responses.retrieve(gone))
     items = [item.type for item in client.conversations.items.list(conversation.id, order="asc", limit=2)]
     assert items.count("message") == 4 and items.count("onegen.retrieval") == 2
+    added = client.conversations.items.create(
+        conversation.id, items=[{"type": "message", "role": "user", "content": "Thanks!"}]
+    )
+    again = client.conversations.items.retrieve(added.data[0].id, conversation_id=conversation.id)
+    assert again.content[0].text == "Thanks!"
+    assert client.conversations.update(conversation.id, metadata={"a": "b"}).metadata == {"a": "b"}
     assert client.conversations.delete(conversation.id).deleted
     refused(NotFoundError, lambda: client.conversations.retrieve(conversation.id))
 
@@ -95,6 +129,17 @@ def documents():
     go_on()
 
 
-for test in [chat, embeddings, completions, vector_stores, conversations_and_responses, documents]:
+def errors():
+    chat = client.chat.completions
+    messages = [{"role": "user", "content": PERU}]
+    assert refused(BadRequestError, lambda: chat.create(model=MODEL, messages=messages, n=2)).param == "n"
+    assert refused(BadRequestError, lambda: chat.create(model=MODEL, messages=messages, top_p=7)).param == "top_p"
+    refused(NotFoundError, lambda: chat.create(model="gpt-7", messages=messages))
+    error = refused(BadRequestError, lambda: client.responses.create(model=MODEL, input=PERU, max_output_tokens=0))
+    assert error.param == "max_output_tokens"
+
+
+tests = [chat, structured_output, embeddings, completions, vector_stores, conversations_and_responses]
+for test in [*tests, documents, errors]:
     test()
     print(f"{test.__name__}: ok")

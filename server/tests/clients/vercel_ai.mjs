@@ -1,13 +1,15 @@
 // Vercel's ai package against a server of the shipped model: node vercel_ai.mjs http://127.0.0.1:8080
 //
-// Needs `npm install ai @ai-sdk/openai`. Ends with status 0 if everything is as those expect it.
+// Needs `npm install ai @ai-sdk/openai zod`. Ends with status 0 if everything is as those expect it.
 
 import assert from "node:assert/strict";
 import { createOpenAI } from "@ai-sdk/openai";
-import { DefaultChatTransport, embedMany, generateText, readUIMessageStream, streamText } from "ai";
+import { DefaultChatTransport, Output, embedMany, generateText, readUIMessageStream, streamText } from "ai";
+import { z } from "zod";
 
 const base = process.argv[2];
 const PERU = "What is the capital of Peru?";
+const CURRENCY = "And its currency?";
 const openai = createOpenAI({ baseURL: `${base}/v1`, apiKey: "none" });
 
 for (const [name, model] of [
@@ -22,8 +24,26 @@ for (const [name, model] of [
   for await (const piece of stream.textStream) text += piece;
   assert.equal(text, whole.text);
   assert.equal((await stream.sources)[0].title, "Peru");
+  const capital = z.object({ capital: z.enum(["Lima", "Quito"]) });
+  const { output } = await generateText({ model, prompt: PERU, output: Output.object({ schema: capital }) });
+  assert.ok(capital.parse(output));
   console.log(`${name}: ok`);
 }
+
+// One names what it goes on after; the other sends it back, and nothing of it is kept here.
+const model = openai.responses("onegen");
+const openaiOptions = (options) => ({ providerOptions: { openai: options } });
+const first = await generateText({ model, prompt: PERU });
+const previousResponseId = first.providerMetadata.openai.responseId;
+const named = await generateText({ model, prompt: CURRENCY, ...openaiOptions({ previousResponseId }) });
+const unkept = openaiOptions({ store: false });
+const { response } = await generateText({ model, prompt: PERU, ...unkept });
+const question = (content) => ({ role: "user", content });
+const sentBack = [question(PERU), ...response.messages, question(CURRENCY)];
+const sent = await generateText({ model, messages: sentBack, ...unkept });
+assert.match(named.text, /sol/);
+assert.match(sent.text, /sol/);
+console.log("going on: ok");
 
 const { embeddings } = await embedMany({ model: openai.embedding("onegen"), values: ["Lima", "Quito"] });
 assert.equal(embeddings.length, 2);

@@ -1,8 +1,6 @@
-//! A collector of traces: what arrives at `/v1/traces`, read with nothing but protobuf's wire format and
-//! the field numbers of opentelemetry-proto's trace.proto.
+//! A collector of traces: what arrives at `/v1/traces`.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,6 +8,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use prost::Message;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
@@ -23,12 +24,12 @@ pub struct Span {
     pub state: String,
     pub name: String,
     /// 1 internal, 2 server.
-    pub kind: u64,
+    pub kind: i32,
     pub began: u64,
     pub ended: u64,
     pub attributes: Value,
     /// 0 unset, 1 ok, 2 error.
-    pub status: u64,
+    pub status: i32,
     pub resource: Value,
 }
 
@@ -87,137 +88,49 @@ async fn take(
     StatusCode::OK
 }
 
-/// A field's value by its wire type.
-#[derive(Debug)]
-enum Wire<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Wire<'a> {
-    fn number(&self) -> u64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Bytes(_) => panic!("bytes where a number should be"),
-        }
-    }
-
-    fn bytes(&self) -> &'a [u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Number(_) => panic!("a number where bytes should be"),
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.bytes().to_vec()).unwrap()
-    }
-
-    fn hex(&self) -> String {
-        self.bytes().iter().map(|b| format!("{b:02x}")).collect()
-    }
-}
-
-/// All fields of a message, by their numbers.
-fn fields(mut message: &[u8]) -> BTreeMap<u64, Vec<Wire<'_>>> {
-    fn take<'a>(message: &mut &'a [u8], n: usize) -> &'a [u8] {
-        let (taken, rest) = message.split_at(n);
-        *message = rest;
-        taken
-    }
-    fn varint(message: &mut &[u8]) -> u64 {
-        let mut number = 0;
-        for shift in (0..).step_by(7) {
-            let byte = take(message, 1)[0];
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        number
-    }
-    let mut fields: BTreeMap<u64, Vec<Wire<'_>>> = BTreeMap::new();
-    while !message.is_empty() {
-        let tag = varint(&mut message);
-        let value = match tag & 7 {
-            0 => Wire::Number(varint(&mut message)),
-            1 => Wire::Number(u64::from_le_bytes(
-                take(&mut message, 8).try_into().unwrap(),
-            )),
-            2 => {
-                let length = varint(&mut message) as usize;
-                Wire::Bytes(take(&mut message, length))
-            }
-            5 => {
-                let four: [u8; 4] = take(&mut message, 4).try_into().unwrap();
-                Wire::Number(u32::from_le_bytes(four).into())
-            }
-            other => panic!("wire type {other}"),
-        };
-        fields.entry(tag >> 3).or_default().push(value);
-    }
-    fields
-}
-
-fn attributes(all: Option<&Vec<Wire<'_>>>) -> Value {
-    let each = all.into_iter().flatten().map(|attribute| {
-        let attribute = fields(attribute.bytes());
-        (attribute[&1][0].text(), any(attribute[&2][0].bytes()))
-    });
-    Value::Object(each.collect::<Map<_, _>>())
-}
-
-fn any(message: &[u8]) -> Value {
-    let found = fields(message);
-    let Some((number, value)) = found.iter().next() else {
-        return Value::Null;
-    };
-    let value = &value[0];
-    match number {
-        1 => value.text().into(),
-        2 => (value.number() == 1).into(),
-        3 => (value.number() as i64).into(),
-        4 => f64::from_bits(value.number()).into(),
-        5 => {
-            let array = fields(value.bytes());
-            let each = array.get(&1).into_iter().flatten();
-            each.map(|one| any(one.bytes())).collect()
-        }
-        6 => attributes(fields(value.bytes()).get(&1)),
-        other => panic!("a value of kind {other}"),
-    }
-}
-
 fn spans(export: &[u8]) -> Vec<Span> {
+    let export = ExportTraceServiceRequest::decode(export).unwrap();
     let mut spans = Vec::new();
-    for of_resource in fields(export).values().flatten() {
-        let of_resource = fields(of_resource.bytes());
-        let resource = fields(of_resource[&1][0].bytes());
-        let resource = attributes(resource.get(&1));
-        for of_scope in &of_resource[&2] {
-            for span in &fields(of_scope.bytes())[&2] {
-                let span = fields(span.bytes());
-                let hex = |n: u64| span.get(&n).map_or_else(String::new, |all| all[0].hex());
-                let text = |n: u64| span.get(&n).map_or_else(String::new, |all| all[0].text());
-                let number = |n: u64| span.get(&n).map_or(0, |all| all[0].number());
-                let status = span.get(&15).map(|all| fields(all[0].bytes()));
-                spans.push(Span {
-                    trace: hex(1),
-                    id: hex(2),
-                    state: text(3),
-                    parent: hex(4),
-                    name: text(5),
-                    kind: number(6),
-                    began: number(7),
-                    ended: number(8),
-                    attributes: attributes(span.get(&9)),
-                    status: status.map_or(0, |status| status.get(&3).map_or(0, |c| c[0].number())),
-                    resource: resource.clone(),
-                });
-            }
+    for of_resource in export.resource_spans {
+        let resource = attributes(of_resource.resource.unwrap().attributes);
+        for span in of_resource.scope_spans.into_iter().flat_map(|s| s.spans) {
+            spans.push(Span {
+                trace: hex(&span.trace_id),
+                id: hex(&span.span_id),
+                parent: hex(&span.parent_span_id),
+                state: span.trace_state,
+                name: span.name,
+                kind: span.kind,
+                began: span.start_time_unix_nano,
+                ended: span.end_time_unix_nano,
+                attributes: attributes(span.attributes),
+                status: span.status.map_or(0, |status| status.code),
+                resource: resource.clone(),
+            });
         }
     }
     spans
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn attributes(all: Vec<KeyValue>) -> Value {
+    let each = all.into_iter().map(|one| (one.key, any(one.value)));
+    Value::Object(each.collect::<Map<_, _>>())
+}
+
+fn any(value: Option<AnyValue>) -> Value {
+    use any_value::Value as Any;
+    match value.and_then(|value| value.value).unwrap() {
+        Any::StringValue(text) => text.into(),
+        Any::BoolValue(truth) => truth.into(),
+        Any::IntValue(number) => number.into(),
+        Any::DoubleValue(number) => number.into(),
+        Any::ArrayValue(array) => array.values.into_iter().map(|one| any(Some(one))).collect(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A span for messages of failing tests.

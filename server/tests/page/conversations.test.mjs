@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 
 import { answerWith, ask, asked, chunk, end, events, finished, shot, startBrowser, startServer, texts } from "./setup.mjs";
 
@@ -14,6 +14,7 @@ before(async () => {
   server = await startServer();
   browser = await startBrowser();
 });
+afterEach(() => browser.clear());
 after(async () => {
   await browser?.stop();
   await server?.stop();
@@ -231,9 +232,11 @@ test("shortcuts are listed and do what the list says", async () => {
 
 test("a long answer can be left and come back to", async () => {
   const page = await open();
-  const long = Array.from({ length: 60 }, (_, at) => `Line ${at}.`).join("\n\n");
+  const long = Array.from({ length: 100 }, (_, at) => `Line ${at}.`).join("\n\n");
   await answerWith(page, events(chunk({ content: long }), end, "[DONE]"));
   await ask(page, "Much?");
+  // Nobody has to hear it all at once.
+  assert.equal((await page.locator("#status").innerText()).trim(), "An answer of 200 words.");
   // The question stays in view; the end is a press away.
   assert.ok(await page.locator(".question").isVisible());
   await page.click("#to-end");

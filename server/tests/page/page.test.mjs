@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 
 import { answerWith, ask, asked, chunk, end, events, finished, shot, startBrowser, startServer, texts } from "./setup.mjs";
 
@@ -10,6 +10,7 @@ before(async () => {
   server = await startServer();
   browser = await startBrowser();
 });
+afterEach(() => browser.clear());
 after(async () => {
   await browser?.stop();
   await server?.stop();

@@ -159,6 +159,8 @@ export async function startBrowser() {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: sandbox });
   return {
     stop: () => browser.close(),
+    /** Closes all pages. */
+    clear: () => Promise.all(browser.contexts().map((context) => context.close())),
     /** A page that is ready, in another tab `beside` one if there is one, with a `clock` that tests move if they want one. `problems` collects what its console complains of. */
     async open(url, { beside, clock, ...options } = {}) {
       const context = beside?.context() ?? (await browser.newContext({ viewport: { width: 1200, height: 820 }, ...options }));

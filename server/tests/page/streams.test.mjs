@@ -23,9 +23,10 @@ const open = async () => {
   link = await startLink(server.url);
   return browser.open(link.url);
 };
-afterEach(() => {
-  link?.stop();
+afterEach(async () => {
   server.slow(false);
+  await browser.clear();
+  link?.stop();
 });
 after(async () => {
   await browser?.stop();
@@ -53,10 +54,11 @@ test("an answer goes on where its connection was cut, after each of its events",
   link.cutAfter(1);
   await ask(page, K2);
   assert.equal(await said(page), whole);
+  // One event a connection, and none is left out. One may come twice: what a browser has read and a
+  // script has not is lost with the connection.
   const from = resumed();
-  // One event a connection: not one is asked for twice, and none is left out.
   assert.ok(from.length > 8, String(from));
-  assert.deepEqual(from, from.map((_, at) => at + 1));
+  assert.deepEqual([...new Set(from)], Array.from({ length: from.at(-1) }, (_, at) => at + 1));
   assert.equal(put(), 1);
   assert.deepEqual(await texts(page, ".card h4"), ["K2", "Pakistan"]);
   link.cutAfter(Infinity);

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     embedder.check(&index)?;
     let before = index.passages();
     let mut progress = Progress::new(corpus.total_bytes());
-    let options = arguments.source.options()?;
+    let options = arguments.source.options(index.document_rules())?;
     let added = add_from_corpus(corpus, &index, options, &embedder, |event| {
         progress.on(&event)
     });

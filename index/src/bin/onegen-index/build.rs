@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::HumanBytes;
-use onegen_index::{BuildOptions, Index, build_from_corpus};
+use onegen_index::{BuildOptions, DocumentRules, Index, build_from_corpus};
 use serde_json::json;
 
 use crate::Format;
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let build = BuildOptions::new(embedder.dimension(), embedder.fingerprints().clone());
 
     let mut progress = Progress::new(corpus.total_bytes());
-    let (out, options) = (&arguments.out, source.options()?);
+    let (out, options) = (&arguments.out, source.options(DocumentRules::default())?);
     let built = build_from_corpus(corpus, out, build, options, &embedder, |event| {
         progress.on(&event)
     });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, ValueEnum};
-use onegen_index::{Corpus, IngestOptions, Splitter, VectorsPer};
+use onegen_index::{Corpus, DocumentRules, IngestOptions, Splitter, VectorsPer};
 
 /// A corpus and how it is taken in.
 #[derive(clap::Args)]
@@ -20,21 +20,19 @@ pub(crate) struct SourceArguments {
     strict: bool,
 
     /// What gets a vector: each passage, or each beginning of one that ends where a sentence does
-    #[arg(
-        long,
-        env = "ONEGEN_VECTORS",
-        value_name = "WHAT",
-        default_value = "passage"
-    )]
-    vectors: Vectors,
+    /// [default: passage; of an index that is there, what it has]
+    #[arg(long, env = "ONEGEN_VECTORS", value_name = "WHAT")]
+    vectors: Option<Vectors>,
 
-    /// Tokens of a passage at most; a longer document is split where sentences end
-    #[arg(long, env = "ONEGEN_MAX_TOKENS", default_value_t = 256)]
-    max_tokens: usize,
+    /// Tokens of a passage at most; a longer document is split where sentences end [default: 256, or
+    /// as the index was built]
+    #[arg(long, env = "ONEGEN_MAX_TOKENS")]
+    max_tokens: Option<usize>,
 
-    /// Tokens at the end of a passage that the next one begins with, at most
-    #[arg(long, env = "ONEGEN_OVERLAP_TOKENS", default_value_t = 32)]
-    overlap_tokens: usize,
+    /// Tokens at the end of a passage that the next one begins with, at most [default: 32, or as the
+    /// index was built]
+    #[arg(long, env = "ONEGEN_OVERLAP_TOKENS")]
+    overlap_tokens: Option<usize>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -53,15 +51,23 @@ impl SourceArguments {
             .with_context(|| format!("cannot read the corpus {}", self.corpus.display()))
     }
 
-    pub(crate) fn options(&self) -> Result<IngestOptions> {
-        let split = Splitter::new(self.max_tokens, self.overlap_tokens)?;
+    /// What is not said is done as `default` says.
+    pub(crate) fn options(&self, default: DocumentRules) -> Result<IngestOptions> {
+        let DocumentRules { vectors, split } = default;
+        let rules = DocumentRules {
+            vectors: match self.vectors {
+                None => vectors,
+                Some(Vectors::Passage) => VectorsPer::Passage,
+                Some(Vectors::Sentence) => VectorsPer::Sentence,
+            },
+            split: Splitter::new(
+                self.max_tokens.unwrap_or(split.max_tokens()),
+                self.overlap_tokens.unwrap_or(split.overlap_tokens()),
+            )?,
+        };
         Ok(IngestOptions {
             strict: self.strict,
-            vectors: match self.vectors {
-                Vectors::Passage => VectorsPer::Passage,
-                Vectors::Sentence => VectorsPer::Sentence,
-            },
-            ..IngestOptions::new(split)
+            ..IngestOptions::new(rules)
         })
     }
 }

@@ -61,6 +61,10 @@ pub(crate) async fn complete(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
+    let max_tokens = match body["max_completion_tokens"].is_null() {
+        true => "max_tokens",
+        false => "max_completion_tokens",
+    };
     let (request, delivery) =
         validate(body, &app.model, &app.collections, &asked.caller, received)?;
     let again = asked.key.as_deref().filter(|_| delivery.is_resumable());
@@ -71,7 +75,8 @@ pub(crate) async fn complete(
     let logprobs = request.sampling.logprobs.is_some();
     let collection = request.retrieval.collection().name().to_owned();
     let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
-    let turn = request.start(&app).await?;
+    let turn = request.start(&app).await;
+    let turn = turn.map_err(|error| error.of_fields(max_tokens, "messages"))?;
     let answer = Answer::new(app.model.name.clone(), collection.clone(), logprobs);
     match delivery {
         delivery if asks_for_ui || delivery.events() == Some(StreamEvents::VercelUi) => {

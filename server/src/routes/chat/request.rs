@@ -76,6 +76,8 @@ pub(super) fn validate(
     let turn = TurnRequest {
         caller: caller.clone(),
         conversation,
+        after: None,
+        kept: true,
         messages: messages(request.messages)?,
         sampling,
         constraint,
@@ -179,11 +181,7 @@ fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError>
         .into_iter()
         .enumerate()
         .map(|(at, message)| {
-            let text = text(
-                message.content,
-                &["text"],
-                &format!("messages[{at}].content"),
-            )?;
+            let text = text(message.content, &format!("messages[{at}].content"))?;
             Ok(ChatMessage::new(role(message.role), text))
         })
         .collect()

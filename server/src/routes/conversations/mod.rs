@@ -1,4 +1,7 @@
-//! Conversations by their ids: begun, looked at, forked, rebuilt, deleted.
+//! Conversations by their ids: begun, looked at, described, deleted.
+
+mod copies;
+mod items;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +10,8 @@ use axum::Json;
 use axum::extract::State;
 use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
 use onegen_proto::{
-    Conversation, ConversationExtension, ConversationItemList, CreateConversationRequest,
-    DeletedConversation, ErrorEnvelope, ListItems, NewItem, RebuiltConversation,
+    Conversation, ConversationExtension, CreateConversationRequest, DeletedConversation,
+    ErrorEnvelope, NewItem, UpdateConversationRequest,
 };
 
 use crate::access::{Caller, Owner};
@@ -16,10 +19,15 @@ use crate::app::App;
 use crate::blocking::blocking;
 use crate::conversations::{About, Transcript, new_id};
 use crate::errors::ApiError;
-use crate::extract::{PathParam, QueryParams};
-use crate::items::{Page, items};
+use crate::extract::PathParam;
 use crate::json::{JsonBody, typed};
 use crate::messages::{role, text};
+
+pub(crate) use copies::{__path_fork, __path_rebuild, fork, rebuild};
+pub(crate) use items::{
+    __path_create as __path_create_items, __path_get as __path_get_item,
+    __path_list as __path_list_items, create as create_items, get as get_item, list as list_items,
+};
 
 /// OpenAI's limits.
 const MAX_ITEMS: usize = 20;
@@ -49,7 +57,7 @@ pub(crate) async fn create(
     check_metadata(&metadata)?;
     let transcript = Transcript {
         messages: messages(request.items.unwrap_or_default())?,
-        log_len: 0,
+        turns: Vec::new(),
         owner: caller.owner.clone(),
         named: true,
         retrievals: Vec::new(),
@@ -75,6 +83,40 @@ pub(crate) async fn get(
     PathParam(id): PathParam,
 ) -> Result<Json<Conversation>, ApiError> {
     Ok(Json(shown(&app, &id.into(), &caller.owner).await?))
+}
+
+/// Changes what the client wants to remember of a conversation.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}", tag = "conversations",
+    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
+    request_body = UpdateConversationRequest,
+    responses(
+        (status = 200, description = "The conversation", body = Conversation),
+        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large", body = ErrorEnvelope),
+        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn update(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Conversation>, ApiError> {
+    let UpdateConversationRequest { metadata } = typed(body)?;
+    check_metadata(&metadata)?;
+    let id = ConversationId::from(id);
+    let (all, of, owner) = (app.clone(), id.clone(), caller.owner.clone());
+    let describe = move || {
+        all.conversations.change(&of, &owner, |kept| {
+            kept.about.metadata = metadata;
+            true
+        })
+    };
+    blocking(describe).await?;
+    Ok(Json(shown(&app, &id, &caller.owner).await?))
 }
 
 /// Deletes a conversation: its messages, token log and KV-cache.
@@ -103,124 +145,6 @@ pub(crate) async fn delete(
         id: id.to_string(),
         object: "conversation.deleted".to_owned(),
         deleted: true,
-    }))
-}
-
-/// What was said in a conversation, and what was read for it.
-#[utoipa::path(
-    get, path = "/v1/conversations/{id}/items", tag = "conversations",
-    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"), ListItems),
-    responses(
-        (status = 200, description = "Some of its items", body = ConversationItemList),
-        (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
-        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-    )
-)]
-pub(crate) async fn list_items(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    PathParam(id): PathParam,
-    QueryParams(query): QueryParams<Vec<(String, String)>>,
-) -> Result<Json<ConversationItemList>, ApiError> {
-    let id = ConversationId::from(id);
-    let transcript = find(&app, &id, &caller.owner)?;
-    let page = Page::of(query)?;
-    let with_texts = page.passage_texts;
-    let all = blocking(move || {
-        items(&id, &transcript, |retrieval| match with_texts {
-            // A passage that cannot be read is shown as one that is gone.
-            // A collection may have been taken from the key meanwhile.
-            true if !caller.sees(&retrieval.receipt.collection) => None,
-            true => retrieval.text(&app.collections).ok().flatten(),
-            false => None,
-        })
-    });
-    page.cut(all.await?).map(Json)
-}
-
-/// Begins a conversation as a copy of another: messages, token log, and KV-cache, which both share.
-#[utoipa::path(
-    post, path = "/v1/conversations/{id}/fork", tag = "conversations",
-    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
-    responses(
-        (status = 200, description = "The new conversation", body = Conversation),
-        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 409, description = "A turn of it is under way, or it has read what is gone", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-    )
-)]
-pub(crate) async fn fork(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    PathParam(id): PathParam,
-) -> Result<Json<Conversation>, ApiError> {
-    let id = ConversationId::from(id);
-    let mut transcript = find(&app, &id, &caller.owner)?;
-    app.refuse_if_gone(&id, &transcript.retrievals).await?;
-    let about = app.conversations.about(&id).unwrap_or_default();
-    let copy = new_id();
-    let len = transcript.log_len;
-    let forked = match len {
-        0 => Err(ConversationError::Unknown(id.clone())),
-        len => app.engine.fork(&id, &copy, Some(len)).await,
-    };
-    match forked {
-        Ok(()) => {}
-        Err(ConversationError::Busy(_)) => return Err(ApiError::ConversationBusy(id.to_string())),
-        Err(ConversationError::Stopped) => return Err(ApiError::ShuttingDown),
-        // The engine has no such log: the copy begins again from what was said.
-        Err(_) => transcript.begin_again(),
-    }
-    transcript.named = true;
-    let retrievals = transcript.retrievals.clone();
-    let about = About::now(about.metadata);
-    begin(&app, copy.clone(), transcript, about).await?;
-    // A document may have gone before the copy was known.
-    app.drop_if_gone(vec![(copy.clone(), retrievals)]).await;
-    Ok(Json(shown(&app, &copy, &caller.owner).await?))
-}
-
-/// Makes a conversation anew from its visible messages, without the passages that it has read: the
-/// way on for one that has read a document which was deleted or changed. Its next turn forwards the
-/// messages again.
-#[utoipa::path(
-    post, path = "/v1/conversations/{id}/rebuild", tag = "conversations",
-    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
-    responses(
-        (status = 200, description = "It holds no passage any more", body = RebuiltConversation),
-        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-    )
-)]
-pub(crate) async fn rebuild(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    PathParam(id): PathParam,
-) -> Result<Json<RebuiltConversation>, ApiError> {
-    let id = ConversationId::from(id);
-    let transcript = find(&app, &id, &caller.owner)?;
-    forget_log(&app, &id).await?;
-    let (all, again, messages) = (app.clone(), id.clone(), transcript.messages.len());
-    if !blocking(move || {
-        all.conversations
-            .begin_again(&again, &caller.owner, messages)
-    })
-    .await?
-    {
-        return Err(ApiError::ConversationBusy(id.to_string()));
-    }
-    let mut dropped_documents = Vec::new();
-    for retrieval in transcript.retrievals.into_iter().filter(|r| r.held) {
-        if !dropped_documents.contains(&retrieval.document) {
-            dropped_documents.push(retrieval.document);
-        }
-    }
-    Ok(Json(RebuiltConversation {
-        id: id.to_string(),
-        object: "conversation.rebuilt".to_owned(),
-        dropped_documents,
     }))
 }
 
@@ -299,8 +223,7 @@ fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
             return Err(ApiError::Unsupported { param });
         }
         let role: EngineRole = role(item.role);
-        let kinds = ["text", "input_text", "output_text"];
-        let text = text(item.content, &kinds, &format!("items[{at}].content"))?;
+        let text = text(item.content, &format!("items[{at}].content"))?;
         Ok(ChatMessage::new(role, text))
     });
     each.collect()

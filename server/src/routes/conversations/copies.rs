@@ -1,0 +1,118 @@
+//! Conversations made of others: forked, rebuilt.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use onegen_engine::ConversationId;
+use onegen_proto::{Conversation, ErrorEnvelope, ForkRequest, RebuiltConversation};
+use serde_json::Value;
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::blocking::blocking;
+use crate::conversations::About;
+use crate::errors::ApiError;
+use crate::extract::PathParam;
+use crate::fork::Fork;
+use crate::items::message_of;
+use crate::json::{OptionalJsonBody, typed};
+
+use super::{begin, find, forget_log, shown};
+
+/// Begins a conversation as a copy of another, or of its beginning: messages, token log, and KV-cache,
+/// which both share. A copy that ends where no turn did is encoded from there on by its next turn.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/fork", tag = "conversations",
+    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
+    request_body = Option<ForkRequest>,
+    responses(
+        (status = 200, description = "The new conversation", body = Conversation),
+        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such conversation, or no such message in it", body = ErrorEnvelope),
+        (status = 409, description = "A turn of it is under way, or it has read what is gone", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large", body = ErrorEnvelope),
+        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn fork(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Json<Conversation>, ApiError> {
+    let request: Option<ForkRequest> = match body {
+        None | Some(Value::Null) => None,
+        Some(body) => Some(typed(body)?),
+    };
+    let id = ConversationId::from(id);
+    let mut transcript = find(&app, &id, &caller.owner)?;
+    if let Some(item) = request.and_then(|request| request.after) {
+        let at = message_of(&id, &item).filter(|at| *at < transcript.messages.len());
+        let param = "after";
+        let at = at.ok_or(ApiError::ItemNotFound { item, param })?;
+        transcript.cut(at + 1);
+    }
+    app.refuse_if_gone(&id, &transcript.retrievals).await?;
+    let about = app.conversations.about(&id).unwrap_or_default();
+    let about = About::now(about.metadata);
+    let fork = Fork::of(&app, &id, &mut transcript).await?;
+    transcript.named = true;
+    let copy = fork.id().clone();
+    let retrievals = transcript.retrievals.clone();
+    begin(&app, copy.clone(), transcript, about).await?;
+    fork.keep();
+    // A document may have gone before the copy was known.
+    app.drop_if_gone(vec![(copy.clone(), retrievals)]).await;
+    Ok(Json(shown(&app, &copy, &caller.owner).await?))
+}
+
+/// Makes a conversation anew from its visible messages, without the passages that it has read: the
+/// way on for one that has read a document which was deleted or changed. Its next turn forwards the
+/// messages again.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/rebuild", tag = "conversations",
+    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
+    responses(
+        (status = 200, description = "It holds no passage any more", body = RebuiltConversation),
+        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
+        (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn rebuild(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+) -> Result<Json<RebuiltConversation>, ApiError> {
+    let id = ConversationId::from(id);
+    let transcript = find(&app, &id, &caller.owner)?;
+    forget_log(&app, &id).await?;
+    let (all, again, messages) = (app.clone(), id.clone(), transcript.messages.len());
+    if !blocking(move || {
+        all.conversations.change(&again, &caller.owner, |kept| {
+            let transcript = &mut kept.transcript;
+            transcript.begin_again();
+            // From now on its client goes by its id.
+            transcript.named = true;
+            // Not if it has gone on meanwhile.
+            transcript.messages.len() == messages
+        })
+    })
+    .await?
+    {
+        return Err(ApiError::ConversationBusy(id.to_string()));
+    }
+    let mut dropped_documents = Vec::new();
+    for retrieval in transcript.retrievals.into_iter().filter(|r| r.held) {
+        if !dropped_documents.contains(&retrieval.document) {
+            dropped_documents.push(retrieval.document);
+        }
+    }
+    Ok(Json(RebuiltConversation {
+        id: id.to_string(),
+        object: "conversation.rebuilt".to_owned(),
+        dropped_documents,
+    }))
+}

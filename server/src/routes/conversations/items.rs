@@ -1,0 +1,153 @@
+//! The items of a conversation.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use onegen_engine::ConversationId;
+use onegen_proto::{
+    ConversationItem, ConversationItemList, CreateItemsRequest, ErrorEnvelope, ListItems,
+};
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::blocking::blocking;
+use crate::conversations::Transcript;
+use crate::errors::ApiError;
+use crate::extract::{PathParam, PathParams, QueryParams};
+use crate::items::{PASSAGE_TEXT, Page, input_items, is_included, items, list as listed};
+use crate::json::{JsonBody, typed};
+
+use super::{find, messages};
+
+/// What was said in a conversation, and what was read for it.
+#[utoipa::path(
+    get, path = "/v1/conversations/{id}/items", tag = "conversations",
+    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"), ListItems),
+    responses(
+        (status = 200, description = "Some of its items", body = ConversationItemList),
+        (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    QueryParams(query): QueryParams<Vec<(String, String)>>,
+) -> Result<Json<ConversationItemList>, ApiError> {
+    let id = ConversationId::from(id);
+    let transcript = find(&app, &id, &caller.owner)?;
+    let page = Page::of(query)?;
+    let with_texts = page.passage_texts;
+    let all = all_items(app, caller, id, transcript, with_texts);
+    page.cut(all.await?).map(Json)
+}
+
+/// An item of a conversation.
+#[utoipa::path(
+    get, path = "/v1/conversations/{id}/items/{item}", tag = "conversations",
+    params(
+        ("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"),
+        ("item" = String, Path, description = "The item's id", example = "msg_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d_1"),
+        ("include" = Option<String>, Query, description = "As of all items"),
+    ),
+    responses(
+        (status = 200, description = "The item", body = ConversationItem),
+        (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such conversation, or no such item in it", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParams((id, item)): PathParams<(String, String)>,
+    QueryParams(query): QueryParams<Vec<(String, String)>>,
+) -> Result<Json<ConversationItem>, ApiError> {
+    let id = ConversationId::from(id);
+    let transcript = find(&app, &id, &caller.owner)?;
+    let with_texts = is_included(&query, PASSAGE_TEXT);
+    let mut all = all_items(app, caller, id, transcript, with_texts)
+        .await?
+        .into_iter();
+    let found = all.find(|one| one.id() == item);
+    let param = "item";
+    found
+        .map(Json)
+        .ok_or(ApiError::ItemNotFound { item, param })
+}
+
+/// Puts messages into a conversation, behind those that it has. Nothing is forwarded before its next turn.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/items", tag = "conversations",
+    params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
+    request_body = CreateItemsRequest,
+    responses(
+        (status = 200, description = "The items that were put in", body = ConversationItemList),
+        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
+        (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large", body = ErrorEnvelope),
+        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
+        (status = 500, description = "The server failed", body = ErrorEnvelope),
+    )
+)]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+    JsonBody(body): JsonBody,
+) -> Result<Json<ConversationItemList>, ApiError> {
+    let request: CreateItemsRequest = typed(body)?;
+    let new = messages(request.items)?;
+    if new.is_empty() {
+        return Err(ApiError::invalid("items", "must hold at least one message"));
+    }
+    let id = ConversationId::from(id);
+    let mut transcript = find(&app, &id, &caller.owner)?;
+    let before = transcript.messages.len();
+    // A turn that is under way would end without knowing of them.
+    let busy = app
+        .engine
+        .conversation(&id)
+        .await
+        .is_some_and(|info| info.busy);
+    transcript.messages.extend(new.iter().cloned());
+    let (all, of, owner) = (app.clone(), id.clone(), caller.owner);
+    let put_in = move || {
+        all.conversations.change(&of, &owner, |kept| {
+            let unchanged = kept.transcript.messages.len() == before;
+            kept.transcript.messages.extend(new);
+            // From now on its client goes by its id.
+            kept.transcript.named = true;
+            unchanged
+        })
+    };
+    if busy || !blocking(put_in).await? {
+        return Err(ApiError::ConversationBusy(id.to_string()));
+    }
+    let range = before..transcript.messages.len();
+    Ok(Json(listed(input_items(&id, &transcript, range), false)))
+}
+
+/// All items, the first first.
+async fn all_items(
+    app: Arc<App>,
+    caller: Caller,
+    id: ConversationId,
+    transcript: Transcript,
+    with_texts: bool,
+) -> Result<Vec<ConversationItem>, ApiError> {
+    let all = move || {
+        items(&id, &transcript, |retrieval| match with_texts {
+            // A passage that cannot be read is shown as one that is gone.
+            // A collection may have been taken from the key meanwhile.
+            true if !caller.sees(&retrieval.receipt.collection) => None,
+            true => retrieval.text(&app.collections).ok().flatten(),
+            false => None,
+        })
+    };
+    blocking(all).await
+}

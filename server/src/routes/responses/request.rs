@@ -1,0 +1,193 @@
+//! From a validated JSON request to a turn.
+
+use std::time::Instant;
+
+use onegen_engine::{ChatMessage, ConversationId, Role, SamplingParams};
+use onegen_proto::{FileSearchTool, InputItem, ResponseInput, ResponseRequest, RetrievalOptions};
+use serde_json::Value;
+
+use crate::access::{Caller, Owner};
+use crate::app::App;
+use crate::constraint::AskedConstraint;
+use crate::errors::ApiError;
+use crate::messages::{role, text};
+use crate::retrieval::AskedRetrieval;
+use crate::turn::TurnRequest;
+
+/// What the request asks of the engine.
+///
+/// # Errors
+/// Each names the field at fault.
+pub(super) fn turn_request(
+    request: ResponseRequest,
+    app: &App,
+    caller: &Caller,
+    received: Instant,
+) -> Result<TurnRequest, ApiError> {
+    let retrieval = retrieval(&request)?;
+    let retrieval = AskedRetrieval::of(retrieval, &app.collections, caller)?;
+    let from = from(&request, app, &caller.owner)?;
+    let mut messages = input(request.input)?;
+    match messages.last() {
+        Some(last) if last.role == Role::User => {}
+        _ => {
+            return Err(ApiError::invalid(
+                "input",
+                "the last message must be the user's",
+            ));
+        }
+    }
+    let instructions = request.instructions;
+    let instructions = instructions.map(|text| ChatMessage::new(Role::System, text));
+    match (instructions, &from.conversation) {
+        (None, _) => {}
+        (Some(instructions), None) => messages.insert(0, instructions),
+        // Clients send the same ones with each request.
+        (Some(instructions), Some(id))
+            if app
+                .conversations
+                .get(id, &caller.owner)
+                .is_some_and(|transcript| transcript.messages.first() == Some(&instructions)) => {}
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid(
+                "instructions",
+                "differ from those at the conversation's beginning; leave them out where it goes on",
+            ));
+        }
+    }
+    let default = SamplingParams::default();
+    Ok(TurnRequest {
+        caller: caller.clone(),
+        kept: request.store.unwrap_or(true) || request.conversation.is_some(),
+        conversation: from.conversation,
+        after: from.after,
+        messages,
+        sampling: SamplingParams {
+            max_tokens: request.max_output_tokens,
+            temperature: request.temperature.unwrap_or(default.temperature),
+            top_p: request.top_p.unwrap_or(default.top_p),
+            ..default
+        },
+        constraint: request.text.as_ref().and_then(AskedConstraint::of_text),
+        retrieval,
+        received,
+    })
+}
+
+/// What a response goes on after.
+#[derive(Default)]
+struct From {
+    conversation: Option<ConversationId>,
+    /// How many of its messages; none where it is all.
+    after: Option<usize>,
+}
+
+fn from(request: &ResponseRequest, app: &App, owner: &Owner) -> Result<From, ApiError> {
+    const PREVIOUS: &str = "previous_response_id";
+    match (&request.previous_response_id, &request.conversation) {
+        (None, None) => Ok(From::default()),
+        (None, Some(conversation)) => Ok(From {
+            conversation: Some(conversation.id().into()),
+            after: None,
+        }),
+        (Some(_), Some(_)) => Err(ApiError::invalid(
+            PREVIOUS,
+            "is not allowed with conversation; send one of them",
+        )),
+        (Some(previous), None) => {
+            let (conversation, stored) = app.stored_response(previous, owner, PREVIOUS)?;
+            Ok(From {
+                conversation: Some(conversation),
+                after: Some(stored.input.end + 1),
+            })
+        }
+    }
+}
+
+fn input(input: ResponseInput) -> Result<Vec<ChatMessage>, ApiError> {
+    let items = match input {
+        ResponseInput::Text(text) => return Ok(vec![ChatMessage::new(Role::User, text)]),
+        ResponseInput::Items(items) => items,
+    };
+    let mut messages = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let unsupported = |kind: &str| ApiError::Unsupported {
+            param: format!("input[{at}].type {kind:?}"),
+        };
+        match item {
+            InputItem::Message(item) => {
+                if let Some(kind) = item.kind.filter(|kind| kind != "message") {
+                    return Err(unsupported(&kind));
+                }
+                let text = text(item.content, &format!("input[{at}].content"))?;
+                messages.push(ChatMessage::new(role(item.role), text));
+            }
+            // What was read stands in the conversation's own log.
+            InputItem::Other { kind } if kind == "file_search_call" => {}
+            InputItem::Other { kind } => return Err(unsupported(&kind)),
+        }
+    }
+    Ok(messages)
+}
+
+/// What the tool says, unless the server's own words say it.
+fn retrieval(request: &ResponseRequest) -> Result<RetrievalOptions, ApiError> {
+    let mut options = request.retrieval.clone().unwrap_or_default();
+    match request.tool_choice.as_ref() {
+        None | Some(Value::Null) => {}
+        Some(choice) if choice == "auto" => {}
+        Some(choice) if choice == "none" => {
+            if options.forced != Some(true) {
+                options.enabled.get_or_insert(false);
+            }
+        }
+        Some(choice) if choice == "required" || choice["type"] == "file_search" => {
+            if options.enabled != Some(false) && options.max_retrievals != Some(0) {
+                options.forced.get_or_insert(true);
+            }
+        }
+        Some(_) => {
+            return Err(ApiError::invalid(
+                "tool_choice",
+                "must be auto, none, required or {\"type\": \"file_search\"}",
+            ));
+        }
+    }
+    match request.tools.as_deref().unwrap_or_default() {
+        [] => {}
+        [tool] => of_tool(tool, &mut options)?,
+        [_, ..] => {
+            let message = "may hold one file_search; collections are not searched together";
+            return Err(ApiError::invalid("tools", message));
+        }
+    }
+    Ok(options)
+}
+
+fn of_tool(tool: &FileSearchTool, options: &mut RetrievalOptions) -> Result<(), ApiError> {
+    let unsupported = |param: String| Err(ApiError::Unsupported { param });
+    if tool.kind != "file_search" {
+        return unsupported(format!("tools[0].type {:?}", tool.kind));
+    }
+    let [collection] = tool.vector_store_ids.as_slice() else {
+        let message = "must hold the name of one collection";
+        return Err(ApiError::invalid("tools[0].vector_store_ids", message));
+    };
+    options.collection.get_or_insert_with(|| collection.clone());
+    options.k = options.k.or(tool.max_num_results);
+    if options.filter.is_none() {
+        options.filter = tool.filters.clone().filter(|filter| !filter.is_null());
+    }
+    let Some(ranking) = &tool.ranking_options else {
+        return Ok(());
+    };
+    if let Some(ranker) = ranking
+        .ranker
+        .as_ref()
+        .filter(|one| !matches!(&***one, "auto" | "none"))
+    {
+        return unsupported(format!("tools[0].ranking_options.ranker {ranker:?}"));
+    }
+    options.min_score = options.min_score.or(ranking.score_threshold);
+    Ok(())
+}
