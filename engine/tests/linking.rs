@@ -177,7 +177,7 @@ fn a_full_context_ends_the_turn_where_the_rest_can_be_linked_from() {
         let model = linking_model(Family::Mistral, spelling);
         let engine = engine(&model, None);
         let sentence = "Peru is the capital of Lima, a coast. ";
-        let sentences = POSITIONS / 2 / model.tokens().count(sentence);
+        let sentences = POSITIONS * 2 / 3 / model.tokens().count(sentence);
         let text = sentence.repeat(sentences);
         let (mentions, summary) = link(&engine, &text);
         assert_eq!(summary.finish_reason, FinishReason::Length, "{spelling:?}");

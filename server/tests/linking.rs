@@ -16,7 +16,8 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 const LINK: &str = "/v1/entities/link";
-const TEXT: &str = "\u{1f999} Lima is the capital of Peru \u{2014} \u{1d4db}ima.\n";
+const TEXT: &str = "\u{1f999} Lima is the capital of Peru \u{2014} \u{1d4db}ima. What is the coast of a country? \
+    Peru, and what is na\u{ef}ve: the capital, Lima!\n";
 
 fn input(input: impl Into<Value>) -> Value {
     json!({"model": "onegen", "input": input.into()})
@@ -81,7 +82,7 @@ async fn mentions_and_candidates_are_those_of_a_simple_decoder_and_a_scan() {
         .map(Result::unwrap)
         .collect();
     let expected = link_simply(&model, TEXT);
-    assert!(expected.len() > 3, "a random model marks more");
+    assert!(expected.len() > 1, "{} mentions", expected.len());
     assert_eq!(mentions(&answer, 0).len(), expected.len());
     for (mention, (start, end, state)) in mentions(&answer, 0).iter().zip(expected) {
         assert_eq!(span(mention), (start, end));
@@ -408,16 +409,21 @@ async fn a_client_that_goes_away_ends_its_linking_at_once() {
     let mut response = send(&server, &body).await;
     response.chunk().await.unwrap().unwrap();
     drop(response);
-    let running = "onegen_num_requests_running";
-    for _ in 0..1000 {
-        if server.metric(running).await == 0.0 {
+    let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
+    for _ in 0..2000 {
+        if server.metric(aborted).await > 0.0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(server.metric(running).await, 0.0);
-    let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
-    assert!(server.metric(aborted).await >= 1.0);
+    assert!(server.metric(aborted).await > 0.0);
+    for _ in 0..2000 {
+        if server.metric("onegen_num_requests_running").await == 0.0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.metric("onegen_num_requests_running").await, 0.0);
     let [prompt, ..] = server.forwarded().await;
     let tokens = Model::load(files.model(), &LoadOptions::default())
         .unwrap()

@@ -158,10 +158,10 @@ fn sentence_piece(path: &Path, bytes: bool, marks: bool) {
     std::fs::write(path, Value::to_string(&tokenizer)).unwrap();
 }
 
-/// Makes the beginning of a mention likely: random weights would hardly ever find it likeliest of all.
+/// Makes marks likely: random weights would hardly ever find one likeliest of all.
 fn favour_marks(dir: &Path) {
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
-    let favoured = [MARKS[0], "<", "\u{2581}<"].map(|token| tokenizer.token_to_id(token));
+    let favoured = [MARKS[0], MARKS[1], "<", "\u{2581}<"].map(|token| tokenizer.token_to_id(token));
     let weights = dir.join("model.safetensors");
     let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
     let head = match tensors.contains_key("lm_head.weight") {
@@ -170,7 +170,7 @@ fn favour_marks(dir: &Path) {
     };
     let mut rows: Vec<Vec<f32>> = tensors[head].to_vec2().unwrap();
     for id in favoured.into_iter().flatten() {
-        rows[id as usize].iter_mut().for_each(|x| *x *= 6.0);
+        rows[id as usize].iter_mut().for_each(|x| *x *= 20.0);
     }
     let rows = Tensor::new(rows, &Device::Cpu).unwrap();
     tensors.insert(head.to_owned(), rows);

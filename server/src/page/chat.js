@@ -258,12 +258,12 @@ export function changedElsewhere(name) {
   const id = store.changed(name);
   if (id === undefined) return;
   const there = store.read(current.id);
-  const concerned = id === null || id === current.id;
-  if (concerned && current.turns.length && !running.has(current.id)) {
-    open(there && !there.deleted ? there : store.fresh(current.collection));
-  } else {
-    side.list();
-  }
+  const concerned = (id === null || id === current.id) && current.turns.length && !running.has(current.id);
+  const [here, beyond] = [current.turns.at(-1), there?.turns.at(-1)];
+  // The other tab has not asked yet, or has not heard yet of an end that is known here.
+  const behind = beyond?.state === "running" && (!beyond.expects || here?.key === beyond.key);
+  if (concerned && !behind) open(there && !there.deleted ? there : store.fresh(current.collection));
+  else side.list();
 }
 
 /** Shows the conversation that this tab has shown last. */

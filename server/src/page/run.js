@@ -94,12 +94,14 @@ export class Run {
         if (this.halt.signal.aborted) throw error;
         if (GONE[error.code] && conversation.server) {
           store.leave(conversation);
+          turn.key = null;
           turn.notice = `${GONE[error.code]} ${FROM_HERE}`;
         } else if (error.code === "conversation_busy" && busy < BUSY_RETRIES) {
           busy += 1;
           await this.sleep(BUSY_WAIT_MS);
         } else if (error instanceof Lost && lost < 1) {
           lost += 1;
+          turn.key = null;
           turn.notice = ASKED_AGAIN;
         } else if (error instanceof Lost) {
           throw error.cause ?? new api.AskError("The server has lost this answer, and lost it again.");
@@ -120,7 +122,9 @@ export class Run {
     const question = { role: "user", content: turn.question };
     const messages = conversation.kept ? [question] : [...store.messages(conversation), question];
     turn.expects = conversation.kept + messages.length + 1;
-    Object.assign(turn, { completion: null, times: null, key: crypto.getRandomValues(new Uint32Array(4)).join("-") });
+    Object.assign(turn, { completion: null, times: null });
+    // The same as long as the server may have it.
+    turn.key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.next = 0;
     this.started = performance.now();
     // From here on the server may have the turn, and a page that is loaded again must know that.
@@ -150,7 +154,7 @@ export class Run {
   async goOn(trouble) {
     const { conversation } = this;
     const { signal } = this.halt;
-    if (!conversation.server) throw new Lost();
+    if (!conversation.server || !this.turn.expects) throw new Lost();
     for (let tries = 0, since = Date.now(); ; tries += 1) {
       const before = this.next;
       try {

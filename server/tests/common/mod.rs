@@ -58,7 +58,7 @@ impl Files {
     /// With a model that links entities.
     pub fn linking() -> Self {
         use models::linking::{Spelling, write_linking};
-        Self::of(write_linking(models::Family::Qwen3, Spelling::ByteLevel, 7))
+        Self::of(write_linking(models::Family::Llama, Spelling::ByteLevel, 7))
     }
 
     fn of(model: TempDir) -> Self {
