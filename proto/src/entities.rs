@@ -142,7 +142,7 @@ pub struct EntityCandidate {
     #[schema(example = 0.87)]
     pub score: f32,
     /// What else is known about it, if anything is.
-    #[schema(value_type = Option<crate::MetadataFilter>)]
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
 }
 
