@@ -78,6 +78,17 @@ pub fn reserved() -> HashSet<String> {
         .collect()
 }
 
+/// The id of a thing: "river-rio-grande".
+pub fn slug(kind: &Kind, name: &str) -> String {
+    let name: String = name
+        .to_lowercase()
+        .chars()
+        .filter(|c| *c != '(' && *c != ')')
+        .map(|c| if c.is_alphanumeric() { c } else { '-' })
+        .collect();
+    format!("{}-{name}", kind.name)
+}
+
 /// Writes the almanac as a corpus, a passage a line.
 pub fn write(path: &Path) -> Result<usize> {
     let entities = entities()?;
@@ -85,15 +96,8 @@ pub fn write(path: &Path) -> Result<usize> {
         std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?,
     );
     for entity in &entities {
-        let slug: String = entity
-            .name
-            .to_lowercase()
-            .chars()
-            .filter(|c| *c != '(' && *c != ')')
-            .map(|c| if c.is_alphanumeric() { c } else { '-' })
-            .collect();
         let line = serde_json::json!({
-            "id": format!("{}-{slug}", entity.kind.name),
+            "id": slug(entity.kind, &entity.name),
             "title": entity.title(),
             "text": entity.text,
             "metadata": { "kind": entity.kind.name },

@@ -95,7 +95,7 @@ impl Batch {
     }
 
     /// Appends `ids` as one group of trained targets.
-    fn predicted(&mut self, ids: &[u32]) -> u32 {
+    pub(crate) fn predicted(&mut self, ids: &[u32]) -> u32 {
         for id in ids {
             self.predict.push(self.ids.len() as u32 - 1);
             self.targets.push(*id);

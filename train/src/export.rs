@@ -41,6 +41,18 @@ pub fn export(model: &Model, vocabulary: &Vocabulary, directory: &Path) -> Resul
         "bos_token_id": null,
         "eos_token_id": vocabulary.end,
     });
+    let onegen = if vocabulary.continues.is_some() {
+        json!({
+            "query_token": "[LK]", "passage_token": "[SE]", "embed_template": "{title}: {text}",
+            "prompt_template": null, "add_bos": false,
+            "linking": { "mention_open": "<MENTION>", "mention_close": "</MENTION>", "continue_token": "[_CONTINUE_]", "max_text_tokens": 128 },
+        })
+    } else {
+        json!({
+            "query_token": "[RQ]", "passage_token": "[RD]", "passage_open": "<paragraph>", "passage_close": "</paragraph>",
+            "splice_template": "{title}: {text}", "embed_template": "{title}: {text}", "add_bos": false, "max_retrievals": 5,
+        })
+    };
     let files: [(&str, Value); 4] = [
         ("config.json", config),
         (
@@ -51,13 +63,7 @@ pub fn export(model: &Model, vocabulary: &Vocabulary, directory: &Path) -> Resul
             "tokenizer_config.json",
             json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": CONTROL[0], "chat_template": CHAT_TEMPLATE, "model_max_length": shape.max_position_embeddings }),
         ),
-        (
-            "onegen.json",
-            json!({
-                "query_token": "[RQ]", "passage_token": "[RD]", "passage_open": "<paragraph>", "passage_close": "</paragraph>",
-                "splice_template": "{title}: {text}", "embed_template": "{title}: {text}", "add_bos": false, "max_retrievals": 5,
-            }),
-        ),
+        ("onegen.json", onegen),
     ];
     for (name, value) in files {
         let path = directory.join(name);

@@ -11,8 +11,11 @@ use rand::seq::IndexedRandom;
 
 use crate::batch::Batch;
 use crate::dialogue::{self, Dialogue, Lesson, Mix, READING, TARGET, Turn};
+use crate::measure;
+use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
+use crate::trainer::Lectures;
 use crate::world::{Entity, Split, World, names};
 
 /// What is taught at a time.
@@ -109,6 +112,16 @@ impl Teacher<'_> {
         );
         lessons.dialogues.push(dialogue);
         Ok(())
+    }
+}
+
+impl Lectures for Teacher<'_> {
+    fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch> {
+        Ok(self.draw(stage, tokens, seed)?.batch)
+    }
+
+    fn measure(&self, model: &Model, temperature: f64) -> Result<String> {
+        Ok(measure::teacher_forced(model, self, temperature)?.to_string())
     }
 }
 

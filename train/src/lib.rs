@@ -1,9 +1,10 @@
 //! The trainer of OneGen models, and of the one that is shipped.
 //!
 //! A model learns to write and to retrieve in one forward pass: cross-entropy where it writes,
-//! contrastive loss where it retrieves ([`loss`]). The shipped model learns from an invented world
+//! contrastive loss where it retrieves ([`loss`]). The almanac model learns from an invented world
 //! ([`world`], [`dialogue`], [`phrases`]) in a fixed order of [`lessons`]; [`trainer`] is the loop, and
-//! [`mod@evaluate`] measures what came of it by generating through the engine that serves it.
+//! [`mod@evaluate`] measures what came of it by generating through the engine that serves it. The model
+//! that links names to entities begins with the almanac's weights ([`linking`]).
 
 pub mod almanac;
 pub mod batch;
@@ -11,6 +12,7 @@ pub mod dialogue;
 pub mod evaluate;
 pub mod export;
 pub mod lessons;
+pub mod linking;
 pub mod loss;
 pub mod measure;
 pub mod model;

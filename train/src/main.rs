@@ -1,19 +1,22 @@
 //! `onegen-train`: from nothing to the model that is shipped.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use onegen_train::{almanac, evaluate, export, lessons};
 
 use onegen_train::lessons::{Stage, Teacher};
-use onegen_train::model::Shape;
+use onegen_train::linking;
+use onegen_train::model::{Model, Shape};
 use onegen_train::optimiser::Rates;
 use onegen_train::phrases::Wording;
 use onegen_train::tokenizer::Vocabulary;
 use onegen_train::trainer::{Plan, Run};
 use onegen_train::world::Split;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 // Every step makes and drops hundreds of tensors: glibc gives their pages back each time.
 #[global_allocator]
@@ -26,16 +29,29 @@ struct Arguments {
     command: Command,
 }
 
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// Questions over an almanac, answered from the passages that the model retrieves
+    Almanac,
+    /// Names in a text, each linked to an entity
+    Linking,
+}
+
 #[derive(Subcommand)]
 enum Command {
-    /// Trains the tokenizer and the model of the almanac, going on where a run was stopped
+    /// Trains a model, going on where a run was stopped: the almanac's from nothing, the linking one from
+    /// the almanac's
     Recipe {
+        /// What the model is for
+        #[arg(long, value_enum, default_value = "almanac")]
+        task: Task,
         /// Where checkpoints are kept
         #[arg(long)]
         work: PathBuf,
-        /// Optimiser steps
-        #[arg(long, default_value_t = 10000)]
-        steps: usize,
+        /// Optimiser steps; 10,000 for the almanac, 4,000 for linking
+        #[arg(long)]
+        steps: Option<usize>,
         /// Width
         #[arg(long, default_value_t = 192)]
         width: usize,
@@ -48,9 +64,12 @@ enum Command {
         /// Tokens a step
         #[arg(long, default_value_t = 5000)]
         tokens: usize,
-        /// The model's directory
+        /// The almanac model, with which linking begins
         #[arg(long, default_value = "models/almanac")]
-        out: PathBuf,
+        from: PathBuf,
+        /// The model's directory; `models/` and the task if not given
+        #[arg(long)]
+        out: Option<PathBuf>,
     },
     /// Writes a checkpoint as a model directory
     Export {
@@ -67,26 +86,36 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Writes the almanac's passages as a corpus
+    /// Writes the almanac's passages as a corpus, or the entities to link
     Almanac {
+        /// What the corpus is for
+        #[arg(long, value_enum, default_value = "almanac")]
+        task: Task,
         /// The file to write
         #[arg(long)]
         out: PathBuf,
     },
     /// Measures a model on held-out names, generating through the engine
     Evaluate {
-        /// The model's directory
-        #[arg(long, default_value = "models/almanac")]
-        model: PathBuf,
-        /// Passages to choose from
+        /// What the model is for
+        #[arg(long, value_enum, default_value = "almanac")]
+        task: Task,
+        /// The model's directory; `models/` and the task's if not given
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// Passages or entities to choose from
         #[arg(long, default_value_t = 2000)]
         pool: usize,
         /// Print every wrong answer on standard error
         #[arg(long)]
         show_wrong: bool,
     },
-    /// Prints drawn dialogues
-    Sample,
+    /// Prints drawn lessons
+    Sample {
+        /// What they teach
+        #[arg(long, value_enum, default_value = "almanac")]
+        task: Task,
+    },
 }
 
 fn main() -> Result<()> {
@@ -96,6 +125,46 @@ fn main() -> Result<()> {
     let reserved = almanac::reserved();
     match Arguments::parse().command {
         Command::Recipe {
+            task: Task::Linking,
+            work,
+            steps,
+            threads,
+            tokens,
+            from,
+            out,
+            ..
+        } => {
+            std::fs::create_dir_all(&work)?;
+            let almanac = Vocabulary::load(&from.join("tokenizer.json"))?;
+            let vocabulary = almanac.for_linking()?;
+            vocabulary.save(&work.join("tokenizer.json"))?;
+            let taught = Model::open(&from)?.widened(vocabulary.size())?;
+            let plan = Plan {
+                rates: Rates {
+                    muon: 0.015,
+                    adam: 0.003,
+                },
+                retrieval_weight: (0.5, 1.0),
+                ..plan(steps.unwrap_or(4000), threads, tokens)
+            };
+            let teacher = course(&vocabulary, &reserved);
+            let examiner = linking::Course {
+                split: Split::HeldOut,
+                wording: Wording::Unknown,
+                scrambled: false,
+                ..teacher
+            };
+            let mut run = Run::open_after(&work, taught)?;
+            println!("{} parameters", run.model.parameters());
+            run.train(&plan, &teacher, &examiner)?;
+            let out = out.unwrap_or(Task::Linking.directory());
+            export::export(&run.model, &vocabulary, &out)?;
+            linking::gazetteer::write(&out.join("entities.jsonl"))?;
+            linking::evaluate::write_examples(&out.join("examples.jsonl"))?;
+            println!("the model is in {}", out.display());
+        }
+        Command::Recipe {
+            task: Task::Almanac,
             work,
             steps,
             width,
@@ -103,25 +172,11 @@ fn main() -> Result<()> {
             threads,
             tokens,
             out,
+            ..
         } => {
             std::fs::create_dir_all(&work)?;
             let vocabulary = vocabulary(&work.join("tokenizer.json"), &reserved)?;
-            let plan = Plan {
-                steps,
-                copying_goal: 0.85,
-                copying_steps: 1500,
-                reading_steps: 800,
-                copying_tokens: 1600,
-                tokens,
-                rates: Rates {
-                    muon: 0.02,
-                    adam: 0.004,
-                },
-                temperature: 0.05,
-                retrieval_weight: (0.1, 1.0),
-                threads,
-                seed: 1,
-            };
+            let plan = plan(steps.unwrap_or(10_000), threads, tokens);
             let teacher = teacher(&vocabulary, &reserved);
             let examiner = Teacher {
                 split: Split::HeldOut,
@@ -131,6 +186,7 @@ fn main() -> Result<()> {
             let mut run = Run::open(&work, shape(&vocabulary, width, layers), plan.seed)?;
             println!("{} parameters", run.model.parameters());
             run.train(&plan, &teacher, &examiner)?;
+            let out = out.unwrap_or(Task::Almanac.directory());
             export::export(&run.model, &vocabulary, &out)?;
             almanac::write(&out.join("almanac.jsonl"))?;
             println!("the model is in {}", out.display());
@@ -145,26 +201,49 @@ fn main() -> Result<()> {
             let run = Run::open(&work, shape(&vocabulary, width, layers), 0)?;
             export::export(&run.model, &vocabulary, &out)?;
         }
-        Command::Almanac { out } => println!("{} passages", almanac::write(&out)?),
+        Command::Almanac { task, out } => match task {
+            Task::Almanac => println!("{} passages", almanac::write(&out)?),
+            Task::Linking => println!("{} entities", linking::gazetteer::write(&out)?),
+        },
         Command::Evaluate {
+            task,
             model,
             pool,
             show_wrong,
         } => {
-            println!(
-                "| turns | number | Recall@1 | exact, right passage given | exact, right passage found | end to end | retrieval decided | BM25 Recall@1 |"
-            );
-            println!("|---|---|---|---|---|---|---|---|");
+            let model = model.unwrap_or(task.directory());
             let on_wrong = |wrong: &str| {
                 if show_wrong {
                     eprintln!("{wrong}");
                 }
             };
+            if task == Task::Linking {
+                return evaluate_linking(&model, &reserved, pool, on_wrong);
+            }
+            println!(
+                "| turns | number | Recall@1 | exact, right passage given | exact, right passage found | end to end | retrieval decided | BM25 Recall@1 |"
+            );
+            println!("|---|---|---|---|---|---|---|---|");
             for row in evaluate::evaluate(&model, &reserved, pool, on_wrong)? {
                 println!("{row}");
             }
         }
-        Command::Sample => {
+        Command::Sample {
+            task: Task::Linking,
+        } => {
+            let vocabulary = Vocabulary::load("models/almanac/tokenizer.json".as_ref())?;
+            let course = course(&vocabulary, &reserved);
+            for seed in 0..200 {
+                let lesson = course.lesson(&mut StdRng::seed_from_u64(seed), seed % 2 == 1);
+                println!("{}", lesson.text.marked());
+                for entity in &lesson.entities {
+                    println!("    {}: {}", entity.title(), entity.text);
+                }
+            }
+        }
+        Command::Sample {
+            task: Task::Almanac,
+        } => {
             let vocabulary = vocabulary(
                 &std::env::temp_dir().join("onegen-sample-tokenizer.json"),
                 &reserved,
@@ -183,6 +262,42 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+impl Task {
+    /// Where the task's shipped model is.
+    fn directory(self) -> PathBuf {
+        match self {
+            Self::Almanac => "models/almanac".into(),
+            Self::Linking => "models/linker".into(),
+        }
+    }
+}
+
+fn evaluate_linking(
+    model: &Path,
+    reserved: &HashSet<String>,
+    pool: usize,
+    on_wrong: impl FnMut(&str),
+) -> Result<()> {
+    println!(
+        "| texts | number | mentions | linked (P / R / F1) | surface and entity (P / R / F1) | marked (P / R / F1) | right marks given: found | of names that several have (number) |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let rows = linking::evaluate::evaluate(model, reserved, pool, on_wrong)?;
+    for row in &rows {
+        println!("{row}");
+    }
+    println!();
+    for row in &rows {
+        for least in [0.6, 0.7, 0.75, 0.8, 0.85] {
+            let linked = row
+                .linked_above(least)
+                .map(|share| format!("{:.1}%", 100.0 * share));
+            println!("{}, min_score {least}: {}", row.name(), linked.join(" / "));
+        }
+    }
+    Ok(())
+}
+
 /// The teacher of the shipped model.
 fn teacher<'a>(vocabulary: &'a Vocabulary, reserved: &'a HashSet<String>) -> Teacher<'a> {
     Teacher {
@@ -191,6 +306,38 @@ fn teacher<'a>(vocabulary: &'a Vocabulary, reserved: &'a HashSet<String>) -> Tea
         split: Split::Train,
         wording: Wording::Known,
         longest: 900,
+    }
+}
+
+/// The teacher of the model that links.
+fn course<'a>(vocabulary: &'a Vocabulary, reserved: &'a HashSet<String>) -> linking::Course<'a> {
+    linking::Course {
+        vocabulary,
+        reserved,
+        split: Split::Train,
+        wording: Wording::Known,
+        scrambled: true,
+        longest: 900,
+    }
+}
+
+/// The plan of the shipped models.
+fn plan(steps: usize, threads: usize, tokens: usize) -> Plan {
+    Plan {
+        steps,
+        copying_goal: 0.85,
+        copying_steps: 1500,
+        reading_steps: 800,
+        copying_tokens: 1600,
+        tokens,
+        rates: Rates {
+            muon: 0.02,
+            adam: 0.004,
+        },
+        temperature: 0.05,
+        retrieval_weight: (0.1, 1.0),
+        threads,
+        seed: 1,
     }
 }
 
@@ -209,7 +356,7 @@ fn shape(vocabulary: &Vocabulary, width: usize, layers: usize) -> Shape {
 }
 
 /// Reads the tokenizer at `path`, or trains it on text of the invented world and writes it there.
-fn vocabulary(path: &std::path::Path, reserved: &HashSet<String>) -> Result<Vocabulary> {
+fn vocabulary(path: &Path, reserved: &HashSet<String>) -> Result<Vocabulary> {
     if path.exists() {
         return Vocabulary::load(path);
     }

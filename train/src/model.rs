@@ -101,6 +101,31 @@ impl Model {
         Ok(Self { shape, weights })
     }
 
+    /// Reads a model directory.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let config = directory.join("config.json");
+        let bytes =
+            std::fs::read(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        let shape = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} lacks a size", config.display()))?;
+        Self::load(shape, &directory.join("model.safetensors"))
+    }
+
+    /// A copy with embeddings for `tokens` in all; a new one starts as the mean of the others.
+    pub fn widened(self, tokens: usize) -> Result<Self> {
+        let Self {
+            mut shape,
+            mut weights,
+        } = self;
+        let embedding = weights[0].var.as_tensor();
+        let new = embedding
+            .mean_keepdim(0)?
+            .repeat((tokens - shape.vocab_size, 1))?;
+        weights[0].var = Var::from_tensor(&Tensor::cat(&[embedding, &new], 0)?)?;
+        shape.vocab_size = tokens;
+        Ok(Self { shape, weights })
+    }
+
     /// Writes the weights as `dtype`.
     pub fn save(&self, path: &Path, dtype: DType) -> Result<()> {
         let tensors = self

@@ -24,6 +24,18 @@ pub const CONTROL: [&str; 7] = [
     "</paragraph>",
 ];
 
+/// Those of a model that links: the first seven take the ids of [`CONTROL`]'s, the last is new.
+pub const LINKING_CONTROL: [&str; 8] = [
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+    "[LK]",
+    "[SE]",
+    "<MENTION>",
+    "</MENTION>",
+    "[_CONTINUE_]",
+];
+
 /// Capitals and digits stand alone: "Peru" and "peru" then share their tail, and numbers are spelt.
 const PATTERN: &str =
     r"(?: ?\p{Lu})|(?: ?[^\s\p{Lu}\p{N}\p{P}\p{S}]+)|(?: ?\p{N})|(?: ?[\p{P}\p{S}])|\s+";
@@ -37,14 +49,16 @@ pub struct Vocabulary {
     pub user: u32,
     /// Opens the model's turn
     pub assistant: u32,
-    /// `[RQ]`
+    /// `[RQ]`, or `[LK]` in linking
     pub query: u32,
-    /// `[RD]`
+    /// `[RD]`, or `[SE]` in linking
     pub passage: u32,
-    /// Opens a spliced passage
+    /// Opens a spliced passage, or a mention in linking
     pub open: u32,
     /// Closes it
     pub close: u32,
+    /// `[_CONTINUE_]`, which follows `[LK]` in linking
+    pub continues: Option<u32>,
 }
 
 impl Vocabulary {
@@ -105,16 +119,45 @@ impl Vocabulary {
                 .token_to_id(token)
                 .with_context(|| format!("the tokenizer has no {token}"))
         };
+        let continues = tokenizer.token_to_id(LINKING_CONTROL[7]);
+        let control: &[&str] = match continues {
+            Some(_) => &LINKING_CONTROL,
+            None => &CONTROL,
+        };
         Ok(Self {
-            end: id("<|end|>")?,
-            user: id("<|user|>")?,
-            assistant: id("<|assistant|>")?,
-            query: id("[RQ]")?,
-            passage: id("[RD]")?,
-            open: id("<paragraph>")?,
-            close: id("</paragraph>")?,
+            end: id(control[0])?,
+            user: id(control[1])?,
+            assistant: id(control[2])?,
+            query: id(control[3])?,
+            passage: id(control[4])?,
+            open: id(control[5])?,
+            close: id(control[6])?,
+            continues,
             tokenizer,
         })
+    }
+
+    /// The same tokens with the control tokens of linking.
+    pub fn for_linking(&self) -> Result<Self> {
+        let mut json = serde_json::to_value(&self.tokenizer)?;
+        let (mut vocab, mut added) = (json["model"]["vocab"].take(), json["added_tokens"].take());
+        let (vocab_of, added_of) = vocab
+            .as_object_mut()
+            .zip(added.as_array_mut())
+            .context("the tokenizer is no BPE with added tokens")?;
+        for (old, new) in CONTROL.iter().zip(LINKING_CONTROL) {
+            let id = vocab_of
+                .remove(*old)
+                .with_context(|| format!("the tokenizer has no {old}"))?;
+            let token = added_of.iter_mut().find(|token| token["content"] == *old);
+            token.with_context(|| format!("{old} is no control token"))?["content"] = new.into();
+            vocab_of.insert(new.to_owned(), id);
+        }
+        (json["model"]["vocab"], json["added_tokens"]) = (vocab, added);
+        let mut tokenizer =
+            Tokenizer::from_bytes(serde_json::to_vec(&json)?).map_err(|e| anyhow!(e))?;
+        tokenizer.add_special_tokens(&[AddedToken::from(LINKING_CONTROL[7], true)]);
+        Self::from_json(&serde_json::to_vec(&tokenizer)?)
     }
 
     /// Writes `tokenizer.json`.
@@ -143,5 +186,19 @@ impl Vocabulary {
     /// The text of `ids`.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.tokenizer.decode(ids, false).map_err(|e| anyhow!(e))
+    }
+
+    /// Where in the text each token of [`Self::encode`] stands, in bytes. The space that the tokenizer
+    /// puts before a text belongs to no one.
+    pub fn spans(&self, ids: &[u32]) -> Vec<std::ops::Range<usize>> {
+        let mut end = 0;
+        let span = |id: &u32| {
+            let start = end;
+            // In byte-level BPE every character of a token spells one byte.
+            let token = self.tokenizer.id_to_token(*id);
+            end += token.map_or(0, |token| token.chars().count());
+            start.saturating_sub(1)..end.saturating_sub(1)
+        };
+        ids.iter().map(span).collect()
     }
 }

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::lessons::{Stage, Teacher};
+use crate::batch::Batch;
+use crate::lessons::Stage;
 use crate::loss::{Losses, losses};
-use crate::measure;
 use crate::model::{Model, Shape};
 use crate::optimiser::{Gradients, Optimiser, Rates};
 
@@ -78,6 +78,14 @@ impl Plan {
     }
 }
 
+/// What is taught and examined.
+pub trait Lectures: Sync {
+    /// A batch of at least `tokens` tokens; the same seed gives the same batch.
+    fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch>;
+    /// A line for the log: how the model does, the right texts given.
+    fn measure(&self, model: &Model, temperature: f64) -> Result<String>;
+}
+
 /// Where a run is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -125,11 +133,23 @@ impl Run {
                 memories: vec![],
             });
         }
-        let model = Model::new(shape, seed)?;
+        Self::begin(directory, Model::new(shape, seed)?, Stage::Copying)
+    }
+
+    /// Goes on from the checkpoint in `directory`, or begins there with what `model` has learnt.
+    pub fn open_after(directory: &Path, model: Model) -> Result<Self> {
+        if files(directory).0.exists() {
+            Self::open(directory, model.shape, 0)
+        } else {
+            Self::begin(directory, model, Stage::Target)
+        }
+    }
+
+    fn begin(directory: &Path, model: Model, stage: Stage) -> Result<Self> {
         let optimiser = Optimiser::new(&model)?;
         let state = State {
             step: 0,
-            stage: Stage::Copying,
+            stage,
             stage_began: 0,
             tokens: 0,
             seconds: 0.0,
@@ -156,8 +176,8 @@ impl Run {
     pub fn train(
         &mut self,
         plan: &Plan,
-        teacher: &Teacher<'_>,
-        examiner: &Teacher<'_>,
+        teacher: &dyn Lectures,
+        examiner: &dyn Lectures,
     ) -> Result<()> {
         let mut window = Window::default();
         let mut clock = Instant::now();
@@ -208,10 +228,7 @@ impl Run {
             if self.state.step.is_multiple_of(SAVE_EVERY) || last {
                 self.save()?;
                 if self.state.stage != Stage::Copying {
-                    println!(
-                        "{}",
-                        measure::teacher_forced(&self.model, examiner, plan.temperature)?
-                    );
+                    println!("{}", examiner.measure(&self.model, plan.temperature)?);
                 }
             }
         }
@@ -234,7 +251,7 @@ impl Run {
     fn forward_backward(
         &self,
         plan: &Plan,
-        teacher: &Teacher<'_>,
+        teacher: &dyn Lectures,
         weight: f64,
     ) -> Result<Vec<Part>> {
         let (model, stage) = (&self.model, self.state.stage);
@@ -252,8 +269,8 @@ impl Run {
                 [] => None,
                 remembered => Some(Tensor::cat(remembered, 0)?),
             };
-            let lessons = teacher.draw(stage, plan.tokens(stage) / plan.threads, seed)?;
-            let losses = losses(model, &lessons.batch, plan.temperature, others.as_ref())?;
+            let batch = teacher.batch(stage, plan.tokens(stage) / plan.threads, seed)?;
+            let losses = losses(model, &batch, plan.temperature, others.as_ref())?;
             let total = (&losses.language + (&losses.retrieval * weight)?)?;
             let mut store = total.backward()?;
             let gradients = model
@@ -262,7 +279,7 @@ impl Run {
                 .map(|weight| store.remove(weight.var.as_tensor()))
                 .collect();
             Ok(Part {
-                tokens: lessons.batch.ids.len(),
+                tokens: batch.ids.len(),
                 gradients,
                 losses,
             })
@@ -349,6 +366,7 @@ impl std::fmt::Display for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lessons::Teacher;
     use crate::phrases::Wording;
     use crate::tokenizer::Vocabulary;
     use crate::world::Split;

@@ -182,7 +182,8 @@ impl<'a, R: Rng> World<'a, R> {
         self.entities.len() - 1
     }
 
-    fn allowed(&self, name: &str) -> bool {
+    /// Whether the name is of the split, none of the almanac's and not given yet.
+    pub fn allowed(&self, name: &str) -> bool {
         Split::of(name) == self.split
             && !self.reserved.contains(&name.to_lowercase())
             && !self
@@ -244,7 +245,8 @@ impl<'a, R: Rng> World<'a, R> {
         }
     }
 
-    fn value(&mut self, attribute: &Attribute) -> String {
+    /// An invented value for the attribute.
+    pub fn value(&mut self, attribute: &Attribute) -> String {
         let rng = &mut *self.rng;
         match attribute.value {
             Value::Entity(kind) => {
@@ -312,7 +314,7 @@ impl<'a, R: Rng> World<'a, R> {
 
 /// A name easily taken for `name`: a word more or less, another word, or one of its words written
 /// almost alike.
-fn mix(rng: &mut impl Rng, name: &str, other: &str) -> String {
+pub fn mix(rng: &mut impl Rng, name: &str, other: &str) -> String {
     let mut words: Vec<String> = name.split(' ').map(str::to_owned).collect();
     let other = other.split(' ').next_back().unwrap_or(other);
     let at = rng.random_range(0..words.len());

@@ -42,7 +42,8 @@ const AFTER_PLACE: &[&str] = &[
     "Islands", "City", "Republic", "Coast", "Springs", "Hills", "Valley", "Bay", "Emirates",
     "Rock", "Kingdom", "Rapids", "Lake", "Falls", "Beach", "Sea", "Ocean", "Gulf", "Delta",
 ];
-const ADJECTIVES: &[&str] = &[
+/// Plain words.
+pub const ADJECTIVES: &[&str] = &[
     "silent",
     "red",
     "white",
@@ -93,7 +94,8 @@ const ADJECTIVES: &[&str] = &[
     "tall",
     "yellow",
 ];
-const NOUNS: &[&str] = &[
+/// Plain words.
+pub const NOUNS: &[&str] = &[
     "river", "night", "house", "garden", "sea", "mountain", "letter", "king", "queen", "winter",
     "summer", "road", "wolf", "bird", "stone", "tower", "mirror", "shadow", "light", "dream",
     "clock", "ship", "island", "forest", "bridge", "song", "city", "glass", "rose", "storm",
@@ -104,7 +106,8 @@ const NOUNS: &[&str] = &[
     "desert", "harbour", "lamp", "key", "ring", "bell", "feather", "thorn", "leaf", "root", "seed",
     "apple", "orange", "fish", "lion", "bear", "fox", "owl", "whale",
 ];
-const THINGS: &[&str] = &[
+/// Plain words.
+pub const THINGS: &[&str] = &[
     "grass",
     "leaves",
     "fruit",
