@@ -96,8 +96,8 @@ async fn the_log_names_the_client_and_not_the_proxy() {
     let clients: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .filter(|line| line["path"] == "/v1/models")
-        .map(|line| line["client"].clone())
+        .filter(|line| line["span"]["path"] == "/v1/models")
+        .map(|line| line["span"]["client"].clone())
         .collect();
     assert_eq!(clients, ["127.0.0.1", "2001:db8::7"]);
 }

@@ -111,11 +111,13 @@ impl LinkRequest {
 impl Linking {
     /// The next event, or `None` after the last. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<LinkEvent, ApiError>> {
-        let Shared { app, asked, .. } = &*self.shared;
+        let shared = self.shared.clone();
+        let Shared { app, asked, .. } = &*shared;
         let (received, mut validity) = (asked.received, asked.caller.validity());
         let deadline = app.limits.deadline(received);
         let event = tokio::select! {
             biased;
+            () = app.is_cut_off() => Err(ApiError::ShuttingDown),
             () = validity.ended() => Err(ApiError::KeyWithdrawn),
             () = until(deadline) => Err(ApiError::TimedOut { after: received.elapsed() }),
             event = self.next_of_parts() => event,
