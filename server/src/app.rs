@@ -126,6 +126,11 @@ impl App {
         &self.model.name
     }
 
+    /// Whether the model links entities, and answers nothing.
+    pub fn links_entities(&self) -> bool {
+        self.engine.model().tokens().links_entities()
+    }
+
     /// Tokens that a conversation can hold.
     pub fn context_tokens(&self) -> usize {
         self.engine.model().max_positions()

@@ -157,7 +157,7 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     }
     say(format_args!(
         "serving on {url}; try\n\n{}\n",
-        example(&url, app.model_name())
+        example(&url, &app)
     ));
     reload_on_hangup(app.clone())?;
     serve(listener, app, stop_signal()?, drain_timeout).await?;
@@ -181,7 +181,15 @@ fn shown(path: &Path) -> String {
         .to_string()
 }
 
-fn example(url: &str, model: &str) -> String {
+/// A request that this model can answer.
+fn example(url: &str, app: &App) -> String {
+    let model = app.model_name();
+    if app.links_entities() {
+        let body = serde_json::json!({"model": model, "input": "Lima is the capital of Peru."});
+        return format!(
+            "curl {url}/v1/entities/link -H 'content-type: application/json' \\\n  -d '{body}'"
+        );
+    }
     let body = serde_json::json!({
         "model": model, "stream": true,
         "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
