@@ -3,8 +3,9 @@
 Names that are this server's (its model, its collection), so that requests get beyond the 404, and what
 JSON Schema has no words for, so that a request that the document allows is one that the server takes:
 that the last message is the user's, that no id comes twice, that a number is no larger than another
-field's or than the model's vocabulary and neither nought nor endless as an f32, that a text is a grammar and an object
-a JSON Schema.
+field's (or than what that is where it is left out) or than the model's vocabulary and neither nought
+nor endless as an f32, that a text is a grammar and an object a JSON Schema, and what white space is:
+the server goes by Unicode, patterns go by their dialect.
 
 Only what is of the right type is changed: what was made wrong stays wrong.
 """
@@ -12,6 +13,8 @@ Only what is of the right type is changed: what was made wrong stays wrong.
 import schemathesis
 
 VOCABULARY = 2048
+# Of completions whose request says nothing of `max_tokens`.
+DEFAULT_MAX_TOKENS = 16
 ROLES = {"system", "developer", "user", "assistant"}
 
 
@@ -61,17 +64,19 @@ def of_request(body):
             body["input"] = [*items, {"role": "user", "content": "Hello!"}]
     match body.get("documents"):
         case [_, *_] as documents:
-            body["documents"] = list(without_twins(documents))
-    match body:
-        case {"min_tokens": int(fewest), "max_tokens": int(most)} if fewest > most:
-            body["min_tokens"] = most
-        case {"min_tokens": int(fewest), "max_completion_tokens": int(most)} if fewest > most:
-            body["min_tokens"] = most
+            body["documents"] = [with_text(document) for document in without_twins(documents)]
+    body |= with_text(body)
+    if is_whole(body.get("min_tokens")):
+        most = next((body[name] for name in ["max_tokens", "max_completion_tokens"] if body.get(name) is not None), None)
+        if most is None and "prompt" in body:
+            most = DEFAULT_MAX_TOKENS
+        if is_whole(most):
+            body["min_tokens"] = min(body["min_tokens"], most)
     match body.get("repetition_penalty"):
         case float(penalty) if 0 < penalty < 1e-37 or penalty > 1e37:
             body["repetition_penalty"] = 1
     match body.get("stop_token_ids"):
-        case [*ids] if all(type(id) is int and id >= 0 for id in ids):
+        case [*ids] if all(is_whole(id) and id >= 0 for id in ids):
             body["stop_token_ids"] = [id % VOCABULARY for id in ids]
     match body.get("structured_outputs"):
         case {"grammar": str()}:
@@ -85,6 +90,19 @@ def of_request(body):
     match body.get("text"):
         case {"format": {"type": "json_schema", "schema": dict()} as asked} as text:
             body["text"] = {**text, "format": {**asked, "schema": {"type": "object"}}}
+
+
+def is_whole(value):
+    """3.0 is an integer to JSON Schema, and to the server."""
+    return type(value) is int or type(value) is float and value.is_integer()
+
+
+def with_text(document):
+    match document:
+        case {"text": str(text)} if text and not text.strip():
+            return {**document, "text": "Nothing else."}
+        case _:
+            return document
 
 
 def without_twins(documents):
