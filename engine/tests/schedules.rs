@@ -206,8 +206,10 @@ fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> Engine
 fn every_schedule_gives_the_tokens_of_one_plain_run() {
     let mut models: Vec<_> = FAMILIES.map(Family::model).into();
     let wide = Family::Qwen2.write_sized(WIDE, 7);
-    models
-        .extend([WeightType::Q8_0, WeightType::Q4_K].map(|weights| load_in(wide.path(), weights)));
+    models.extend(
+        [WeightType::Q8_0, WeightType::Q4_1, WeightType::Q4_K]
+            .map(|weights| load_in(wide.path(), weights)),
+    );
     let seeds: Vec<u64> = match std::env::var("ONEGEN_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {

@@ -12,7 +12,8 @@ mod kernels;
 mod kv_blocks;
 mod matrix;
 mod ops;
-mod q4_k;
+mod packing;
+mod q4;
 mod quantised;
 
 pub(crate) use decoder::{CpuDecoder, CpuSpan};
