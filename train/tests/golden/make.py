@@ -35,8 +35,7 @@ Cosines are those of states after the final norm. A step's loss is lambda_g · c
 
 For each model (`llama`, `qwen2` with biases and a head of its own, `qwen3` with norms of queries and keys):
     config.json, model.safetensors    the base, as transformers writes it
-    adapter_config.json, adapter_model.safetensors
-                                      LoRA on all linear layers (rank 4, alpha 8) and the rows of four control
+    adapter/                          LoRA on all linear layers (rank 4, alpha 8) and the rows of four control
                                       tokens, as peft writes them: the rows replace the base's
     losses.json                       {"full": {"ce", "info_nce", "bpr"}, "lora": {…}}, not weighted
     full.safetensors                  the base without the adapter, everything is learnt: the gradient of
@@ -44,7 +43,7 @@ For each model (`llama`, `qwen2` with biases and a head of its own, `qwen3` with
                                       under its name; and `states.N`, the states after the final norm of pack
                                       N's tokens, segment after segment
     lora.safetensors                  with the adapter, only it is learnt: the gradient by each tensor of
-                                      adapter_model.safetensors, under `ce/NAME`, `info_nce/NAME` and, for
+                                      the adapter, under `ce/NAME`, `info_nce/NAME` and, for
                                       llama, `bpr/NAME`, of each loss alone, without its lambda
 """
 
@@ -359,15 +358,15 @@ def main():
     (HERE / "batch.json").write_text(json.dumps(batch) + "\n")
     for seed, family in enumerate(["llama", "qwen2", "qwen3"], 2):
         directory = HERE / family
-        directory.mkdir(exist_ok=True)
+        (directory / "adapter").mkdir(parents=True, exist_ok=True)
         config = config_of(family)
         base = weights_of(config, seed)
         adapter = adapter_of(base, config, seed + 10)
         write = lambda name, value: (directory / name).write_text(json.dumps(value, indent=2) + "\n")
         write("config.json", config)
-        write("adapter_config.json", adapter_config(config, family))
+        write("adapter/adapter_config.json", adapter_config(config, family))
         save(base, directory / "model.safetensors")
-        save(adapter, directory / "adapter_model.safetensors")
+        save(adapter, directory / "adapter/adapter_model.safetensors")
 
         weights = learnable(base)
         losses, states = losses_of(weights, config, batch)
