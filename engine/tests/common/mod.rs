@@ -241,12 +241,12 @@ pub fn write_json(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), value.to_string()).unwrap();
 }
 
-pub fn write_tokenizer(dir: &Path) {
-    let text = "What is the capital of Peru? Lima is the capital of Peru, a country on the coast.";
+/// Writes a byte-level BPE that has learnt from a text, with these control tokens.
+pub fn write_byte_level(path: &Path, text: &str, cut: ByteLevel, control: &[&str]) {
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())
         .with_normalizer(None::<tokenizers::NormalizerWrapper>)
-        .with_pre_tokenizer(Some(ByteLevel::new(true, true, true)))
+        .with_pre_tokenizer(Some(cut))
         .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
         .with_decoder(Some(ByteLevel::default()))
         .build()
@@ -259,9 +259,18 @@ pub fn write_tokenizer(dir: &Path) {
     tokenizer
         .train(&mut trainer, [text.to_owned()].into_iter())
         .unwrap();
-    let control = CONTROL.map(|token| AddedToken::from(token, true));
+    let control: Vec<_> = control
+        .iter()
+        .map(|token| AddedToken::from(*token, true))
+        .collect();
     tokenizer.add_special_tokens(&control);
-    tokenizer.save(dir.join("tokenizer.json"), false).unwrap();
+    tokenizer.save(path, false).unwrap();
+}
+
+pub fn write_tokenizer(dir: &Path) {
+    let text = "What is the capital of Peru? Lima is the capital of Peru, a country on the coast.";
+    let path = dir.join("tokenizer.json");
+    write_byte_level(&path, text, ByteLevel::new(true, true, true), &CONTROL);
     write_json(
         dir,
         "tokenizer_config.json",
