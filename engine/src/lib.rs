@@ -59,7 +59,8 @@ pub use error::{
 pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
-    Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
+    Fingerprints, Kernels, KvCache, LoadOptions, Model, ModelFiles, SequenceInput, SequenceOutput,
+    WeightType,
 };
 pub use onegen_config::{LinkingConfig, OneGenConfig};
 pub use request::{Request, RetrievalParams};

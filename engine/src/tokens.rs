@@ -206,6 +206,11 @@ impl Tokens {
         self.passage
     }
 
+    /// The ids of the tokens before and after a spliced passage; none of a model that splices nothing.
+    pub fn splice_markers(&self) -> Option<(u32, u32)> {
+        self.splice
+    }
+
     /// Whether the model links mentions of entities: it copies a text and marks them, and does nothing
     /// else.
     pub fn links_entities(&self) -> bool {
@@ -240,6 +245,11 @@ impl Tokens {
     /// Whether `id` ends a turn.
     pub fn is_eos(&self, id: u32) -> bool {
         self.eos.contains(&id)
+    }
+
+    /// The token that ends a turn; where there are several, the one with the lowest id.
+    pub fn end_of_turn(&self) -> Option<u32> {
+        self.eos.first().copied()
     }
 
     /// What `onegen.json` says.
@@ -279,7 +289,7 @@ impl Tokens {
     pub(crate) fn grammar_compiler(&self) -> Result<Arc<GrammarCompiler>, ConstraintError> {
         let new = || {
             let no_end = || ConstraintError::Tokens("no token ends a turn".into());
-            let end_of_turn = self.eos.first().copied().ok_or_else(no_end)?;
+            let end_of_turn = self.end_of_turn().ok_or_else(no_end)?;
             GrammarCompiler::new(self, self.ids(), end_of_turn).map(Arc::new)
         };
         self.grammars.get_or_init(new).clone()
@@ -425,7 +435,7 @@ impl Tokens {
             (Some(prompt), _) => {
                 let new = messages.get(last_assistant + 1..).unwrap_or_default();
                 let mut ids = self.encode_prompt(prompt, new)?;
-                ids.splice(..0, self.eos.first().copied());
+                ids.splice(..0, self.end_of_turn());
                 ids
             }
             (None, Some(chat)) => {

@@ -7,6 +7,7 @@ mod gguf;
 mod kv_cache;
 mod load;
 mod rope;
+mod source;
 mod weights;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use cpu::{CpuDecoder, CpuSpan};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
 use kv_cache::Store;
+pub use source::ModelFiles;
 
 /// Where and in which type a model's weights are kept, and by what they are multiplied.
 #[derive(Debug, Clone)]
