@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use onegen_train::fit::{self, config::FitConfig};
 use onegen_train::{almanac, evaluate, export, lessons};
 
 use onegen_train::lessons::{Stage, Teacher};
@@ -70,6 +71,17 @@ enum Command {
         /// The model's directory; `models/` and the task if not given
         #[arg(long)]
         out: Option<PathBuf>,
+    },
+    /// Teaches a model that exists to retrieve, as a configuration says, going on where a run was stopped
+    Fit {
+        /// The configuration, a TOML file
+        config: PathBuf,
+        /// The model to begin with, a directory or a GGUF file, instead of the configuration's
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: Option<PathBuf>,
+        /// Where checkpoints, curves and the adapter are kept
+        #[arg(long)]
+        work: PathBuf,
     },
     /// Writes a checkpoint as a model directory
     Export {
@@ -190,6 +202,13 @@ fn main() -> Result<()> {
             export::export(&run.model, &vocabulary, &out)?;
             almanac::write(&out.join("almanac.jsonl"))?;
             println!("the model is in {}", out.display());
+        }
+        Command::Fit { config, base, work } => {
+            let config = FitConfig::load(&config)?;
+            let base = base
+                .or(config.base.clone())
+                .context("no base model is named: give --base, or `base` in the configuration")?;
+            fit::run::fit(&config, &base, &work)?;
         }
         Command::Export {
             work,
