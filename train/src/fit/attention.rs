@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::elementwise::{Rotations, exp_of_differences};
+use super::elementwise::{Rotations, dot, exp_of_differences};
 use super::pack::{Pack, Segment};
 use super::product::{Element, Rows};
 use crate::ops::{Form, product};
@@ -130,7 +130,7 @@ impl Attention<'_> {
                 .zip(attended.chunks_exact(dim))
                 .zip(dattended.chunks_exact(dim))
             {
-                let sum: f32 = attended.iter().zip(dattended).map(|(a, d)| a * d).sum();
+                let sum = dot(attended, dattended);
                 for (dweight, weight) in dweights.iter_mut().zip(weights) {
                     *dweight = weight * (*dweight - sum);
                 }
@@ -266,7 +266,9 @@ impl Attention<'_> {
     fn gather(&self, from: &[f32], tokens: &Range<usize>, head: usize) -> Vec<f32> {
         let (width, part) = self.part(head);
         let rows = from[tokens.start * width..tokens.end * width].chunks_exact(width);
-        rows.flat_map(|row| &row[part.clone()]).copied().collect()
+        let mut gathered = Vec::with_capacity(tokens.len() * part.len());
+        rows.for_each(|row| gathered.extend_from_slice(&row[part.clone()]));
+        gathered
     }
 
     fn gather_rows<E: Element>(

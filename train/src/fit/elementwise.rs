@@ -2,11 +2,40 @@
 
 use crate::ops::{exp, sigmoid};
 
+/// Partial results of a sum or a maximum: as many as a register has lanes, so that the compiler may use them.
+const LANES: usize = 16;
+
+/// Folds a row with partial results, `combine` being associative up to rounding.
+fn fold_lanes(row: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = combine(*lane, *x);
+        }
+    }
+    let folded = rest.iter().fold(start, |folded, x| combine(folded, *x));
+    lanes
+        .iter()
+        .fold(folded, |folded, lane| combine(folded, *lane))
+}
+
+/// The scalar product of two rows.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
 /// One over the root of a row's mean square (Zhang & Sennrich 2019).
 fn inverse_root(row: &[f32], epsilon: f32) -> f32 {
-    (row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32 + epsilon)
-        .sqrt()
-        .recip()
+    (dot(row, row) / row.len() as f32 + epsilon).sqrt().recip()
 }
 
 /// `out = x / rms(x) · weight` for each row of `weight.len()` numbers.
@@ -30,13 +59,14 @@ pub(super) fn rms_norm_backward(
     mut dweight: Option<&mut [f32]>,
 ) {
     let width = weight.len();
+    let mut buffer = Vec::with_capacity(width);
     let rows = x.chunks_exact(width).zip(dout.chunks_exact(width));
     for ((x, dout), dx) in rows.zip(dx.chunks_exact_mut(width)) {
         let scale = inverse_root(x, epsilon);
-        let along: f32 = (x.iter().zip(dout).zip(weight))
-            .map(|((x, dout), weight)| x * dout * weight)
-            .sum();
-        let along = along * scale * scale * scale / width as f32;
+        let weighted = dout.iter().zip(weight).map(|(dout, weight)| dout * weight);
+        buffer.clear();
+        buffer.extend(weighted);
+        let along = dot(x, &buffer) * scale * scale * scale / width as f32;
         for (((dx, x), dout), weight) in dx.iter_mut().zip(x).zip(dout).zip(weight) {
             *dx += dout * weight * scale - x * along;
         }
@@ -62,13 +92,9 @@ pub(super) fn swiglu_backward(gate: f32, up: f32, dout: f32) -> (f32, f32) {
 
 /// `exp(x - max)` in place of each number of a row; gives their sum.
 pub(super) fn exp_of_differences(row: &mut [f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in row.iter_mut() {
-        *x = exp(*x - max);
-        sum += *x;
-    }
-    sum
+    let max = fold_lanes(row, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    row.iter_mut().for_each(|x| *x = exp(*x - max));
+    fold_lanes(row, 0.0, |a, b| a + b)
 }
 
 /// Cosines and sines of the rotary angles at every position (Su et al. 2021).

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Tape, starts};
-use super::elementwise::exp_of_differences;
+use super::elementwise::{dot, exp_of_differences};
 use super::pack::{At, Pack};
 use super::parameters::Gradients;
 use super::product::Element;
@@ -304,10 +304,6 @@ fn unit_backward(unit: &[f32], length: f32, dunit: &[f32]) -> Vec<f32> {
     let along = dot(unit, dunit);
     let pairs = unit.iter().zip(dunit);
     pairs.map(|(unit, d)| (d - unit * along) / length).collect()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn add_scaled(to: &mut [f32], what: &[f32], scale: f32) {

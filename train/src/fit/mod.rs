@@ -5,6 +5,7 @@
 //! kept; [`loss`] judges, [`mod@run`] is the loop, [`adapter`] what is left of it.
 
 pub mod adapter;
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -146,9 +146,14 @@ impl<E: Element> Rows<E> {
 
     /// All rows as f32, one after the other.
     pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.count() * self.width];
         let rows = self.values.chunks_exact(self.stride.max(1));
-        rows.flat_map(|row| row[..self.width].iter().map(|value| value.to_f32()))
-            .collect()
+        for (row, to) in rows.zip(values.chunks_exact_mut(self.width.max(1))) {
+            for (to, value) in to.iter_mut().zip(row) {
+                *to = value.to_f32();
+            }
+        }
+        values
     }
 }
 

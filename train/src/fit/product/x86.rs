@@ -1,5 +1,6 @@
 //! Tiles in AVX-512: 24 sums of 16 lanes stay in registers.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m512, __m512bh, __mmask16, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
@@ -22,6 +23,14 @@ macro_rules! by_rows {
             _ => {}
         }
     };
+}
+
+/// Keeps the compiler from loading the numbers of many rows at once: the sums fill the registers, and would be
+/// spilled to the stack in the inner loop. It costs no instruction.
+#[inline(always)]
+fn stay_in_order() {
+    // SAFETY: it does nothing.
+    unsafe { asm!("", options(nostack, preserves_flags)) }
 }
 
 /// Multiplies a tile of f32.
@@ -56,6 +65,7 @@ unsafe fn rows_f32<const ROWS: usize>(tile: &Tile<f32>) {
                 _mm512_loadu_ps(weights.add(LANES)),
             );
             for (row, sums) in sums.iter_mut().enumerate() {
+                stay_in_order();
                 let x = _mm512_set1_ps(*tile.rows.add(row * tile.row_stride + at));
                 sums[0] = _mm512_fmadd_ps(x, low, sums[0]);
                 sums[1] = _mm512_fmadd_ps(x, high, sums[1]);
@@ -76,6 +86,7 @@ unsafe fn rows_bf16<const ROWS: usize>(tile: &Tile<bf16>) {
             let low: __m512bh = transmute(_mm512_loadu_si512(weights.cast()));
             let high: __m512bh = transmute(_mm512_loadu_si512(weights.add(2 * LANES).cast()));
             for (row, sums) in sums.iter_mut().enumerate() {
+                stay_in_order();
                 let x = tile.rows.add(row * tile.row_stride + 2 * pair);
                 let x: __m512bh = transmute(_mm512_set1_epi32(x.cast::<i32>().read_unaligned()));
                 sums[0] = _mm512_dpbf16_ps(sums[0], x, low);
