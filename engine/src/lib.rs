@@ -27,6 +27,7 @@ mod linking;
 mod logprobs;
 mod model;
 mod onegen_config;
+mod passage_block;
 mod request;
 mod retrieval;
 mod sampling;
@@ -59,9 +60,9 @@ pub use error::{
 pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
-    Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
+    Fingerprints, Kernels, KvCache, LoadOptions, Model, PassageKv, SequenceInput, SequenceOutput, WeightType,
 };
-pub use onegen_config::{LinkingConfig, OneGenConfig};
+pub use onegen_config::{LinkingConfig, OneGenConfig, PassageAttention};
 pub use request::{Request, RetrievalParams};
 pub use retrieval::{Passage, Retriever};
 pub use sampling::SamplingParams;

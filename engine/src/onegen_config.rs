@@ -25,6 +25,8 @@ pub struct OneGenConfig {
     pub splice_template: String,
     /// What stands before `[RD]` when a passage is embedded, with `{title}` and `{text}`.
     pub embed_template: String,
+    /// What the tokens of a spliced passage see.
+    pub passage_attention: PassageAttention,
     /// A raw prompt with `{input}`, used instead of a chat template.
     #[serde(default)]
     pub prompt_template: Option<String>,
@@ -36,6 +38,19 @@ pub struct OneGenConfig {
     /// query token stands behind each mention, its passage token behind an entity's description, and
     /// it needs no tokens around a spliced passage.
     pub linking: Option<LinkingConfig>,
+}
+
+/// What the tokens of a spliced passage see of what stands before them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PassageAttention {
+    /// Everything: the passage's keys and values are those of this conversation alone.
+    #[default]
+    Full,
+    /// Their own passage block only (Block-Attention, arXiv 2409.15355): `passage_open`, the passage and
+    /// `passage_token`, which is also what embeds the passage, so both templates are the same. Its keys
+    /// and values are the same in every conversation. `passage_close` and all other tokens see everything.
+    Block,
 }
 
 /// How a linking model spells what it puts around mentions. The defaults are the published ones.
@@ -75,6 +90,7 @@ impl Default for OneGenConfig {
                  '[Document Fragment Representation]' token. \nHere are document fragment:\n\
                  wiki title: {title}\ncontent: {text}"
                 .into(),
+            passage_attention: PassageAttention::Full,
             prompt_template: Some(
                 "You are good at multi-step reasoning in QA. For complex questions, break down \
                  the process. Generate and answer sub-questions step-by-step, using retrieved \
