@@ -60,7 +60,8 @@ pub use error::{
 pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
-    Fingerprints, Kernels, KvCache, LoadOptions, Model, PassageKv, SequenceInput, SequenceOutput, WeightType,
+    Fingerprints, Kernels, KvCache, LoadOptions, Model, PassageKv, SequenceInput, SequenceOutput,
+    WeightType,
 };
 pub use onegen_config::{LinkingConfig, OneGenConfig, PassageAttention};
 pub use request::{Request, RetrievalParams};

@@ -43,7 +43,9 @@ impl BlockMarks {
         }
         let refused = |why: String| Err(format!("passage_attention is \"block\", but {why}"));
         if onegen.linking.is_some() {
-            return refused("a model with `linking` splices no passages; take out one of them".into());
+            return refused(
+                "a model with `linking` splices no passages; take out one of them".into(),
+            );
         }
         let (embed, splice) = (&onegen.embed_template, &onegen.splice_template);
         if embed != splice {
@@ -53,10 +55,16 @@ impl BlockMarks {
             ));
         }
         let mut ids = Vec::new();
-        for token in [&onegen.passage_open, &onegen.passage_token, &onegen.passage_close] {
+        for token in [
+            &onegen.passage_open,
+            &onegen.passage_token,
+            &onegen.passage_close,
+        ] {
             match control_id(token) {
                 Some(id) if ids.contains(&id) => {
-                    return refused(format!("{token:?} has two parts; name three different tokens"));
+                    return refused(format!(
+                        "{token:?} has two parts; name three different tokens"
+                    ));
                 }
                 Some(id) => ids.push(id),
                 None => {
@@ -89,7 +97,9 @@ impl BlockMarks {
                 None => (rest.len(), false),
                 Some(next) if within && rest[next] == self.end => (next + 1, true),
                 Some(next) if !within && rest[next] == self.open => (next, false),
-                Some(_) if within => return Err(format!("a passage begins within another, at {at}")),
+                Some(_) if within => {
+                    return Err(format!("a passage begins within another, at {at}"));
+                }
                 Some(_) => return Err(format!("a passage ends that has not begun, at {at}")),
             };
             runs.push(match within {
@@ -118,7 +128,9 @@ impl BlockMarks {
     /// How many tokens of a block that is not complete `ids` end with, after a block of which there were
     /// `open` tokens before them, 0 for none.
     pub(crate) fn open_after(self, open: usize, ids: &[u32]) -> usize {
-        let last = ids.iter().rposition(|id| *id == self.open || *id == self.end);
+        let last = ids
+            .iter()
+            .rposition(|id| *id == self.open || *id == self.end);
         match last {
             Some(at) if ids[at] == self.open => ids.len() - at,
             Some(_) => 0,
@@ -164,7 +176,10 @@ mod tests {
         for cut in 0..=ids.len() {
             let open = MARKS.open_after(0, &ids[..cut]);
             let mut covered = 0;
-            for part in [MARKS.runs(false, &ids[..cut]), MARKS.runs(open > 0, &ids[cut..])] {
+            for part in [
+                MARKS.runs(false, &ids[..cut]),
+                MARKS.runs(open > 0, &ids[cut..]),
+            ] {
                 for run in part.unwrap() {
                     let (Run::Text(len) | Run::Passage { len, .. }) = run;
                     let text = matches!(run, Run::Text(_));

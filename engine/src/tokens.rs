@@ -206,7 +206,9 @@ impl Tokens {
             let ids = tokens.passage_ids("", "");
             let whole = ids.map_err(|error| error.to_string());
             whole.and_then(|ids| marks.check(&ids)).map_err(|reason| {
-                inconsistent(format!("embed_template spells a mark of passages: {reason}"))
+                inconsistent(format!(
+                    "embed_template spells a mark of passages: {reason}"
+                ))
             })?;
         }
         let linking = tokens.linking.as_ref();

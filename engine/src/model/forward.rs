@@ -65,12 +65,8 @@ impl Model {
             let asked = layout.wanted.hidden.len();
             layout.wanted.hidden.append(&mut layout.ends);
             let caches = batch.iter_mut().flat_map(|input| input.cache.stores());
-            let (mut hidden, logits) = self.forward_spans(
-                &layout.ids,
-                &layout.spans,
-                caches.collect(),
-                &layout.wanted,
-            )?;
+            let (mut hidden, logits) =
+                self.forward_spans(&layout.ids, &layout.spans, caches.collect(), &layout.wanted)?;
             let ends = hidden.split_off(asked);
             Ok((hidden, ends, logits))
         });

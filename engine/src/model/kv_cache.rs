@@ -84,7 +84,9 @@ impl KvCache {
     /// complete, and `open` positions of it, 0 for none.
     pub(crate) fn bytes_after(&self, landed: usize, open: usize) -> usize {
         match open {
-            0 => self.bytes_for(landed).max(self.block_bytes() * self.blocks()),
+            0 => self
+                .bytes_for(landed)
+                .max(self.block_bytes() * self.blocks()),
             open => self.bytes_for(landed) + self.bytes_for(open),
         }
     }

@@ -1,13 +1,12 @@
 //! A passage block on its own: what is computed of it is the same in every conversation.
 
 use super::forward::Wanted;
+use super::kv_cache::Store;
 use super::span::{Span, SpanOf};
 use super::{Decoder, KvCache, Model};
 use crate::embed::normalised;
 use crate::error::ForwardError;
 use crate::passage_block::Run;
-
-use super::kv_cache::Store;
 
 /// Keys and values of one passage block, and its embedding.
 ///
@@ -72,14 +71,28 @@ impl Model {
         for (cache, ids) in passages.iter().enumerate() {
             self.check_ids(ids, 0)?;
             let runs = marks.runs(false, ids).map_err(ForwardError::Input)?;
-            let [Run::Passage { len, complete: true }] = runs[..] else {
-                return Err(ForwardError::Input("ids that are not one passage block".into()));
+            let [
+                Run::Passage {
+                    len,
+                    complete: true,
+                },
+            ] = runs[..]
+            else {
+                return Err(ForwardError::Input(
+                    "ids that are not one passage block".into(),
+                ));
             };
             let mut kv = self.new_cache();
             kv.reserve(len)?;
             caches.push(kv);
             let of = SpanOf::Passage { lands: None };
-            spans.push(Span { start, len, cache, past: 0, of });
+            spans.push(Span {
+                start,
+                len,
+                cache,
+                past: 0,
+                of,
+            });
             start += len;
             wanted.hidden.push((start - 1) as u32);
         }
@@ -117,7 +130,11 @@ impl Model {
             (Decoder::Candle(decoder), Store::Candle(to), Store::Candle(from)) => {
                 decoder.land(to, at, from, len)?;
             }
-            _ => return Err(ForwardError::Input("the KV-cache of another decoder".into())),
+            _ => {
+                return Err(ForwardError::Input(
+                    "the KV-cache of another decoder".into(),
+                ));
+            }
         }
         cache.grow(len);
         Ok(())

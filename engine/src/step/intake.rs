@@ -154,7 +154,9 @@ impl StepLoop {
             Some(_) => {}
         }
         if let Some(marks) = self.rules.tokens.block_marks() {
-            marks.check(&request.prompt).map_err(SubmitError::PassageBlock)?;
+            marks
+                .check(&request.prompt)
+                .map_err(SubmitError::PassageBlock)?;
         }
         let vocabulary = self.rules.never_sampled.len();
         let mut named = request

@@ -168,11 +168,7 @@ pub(crate) struct Masks {
 
 impl Masks {
     /// Masks shared by all layers of a forward.
-    pub(crate) fn new(
-        spans: &[Span],
-        config: &ModelConfig,
-        like: &Tensor,
-    ) -> Result<Self> {
+    pub(crate) fn new(spans: &[Span], config: &ModelConfig, like: &Tensor) -> Result<Self> {
         let masks = |window: Option<usize>| {
             spans
                 .iter()

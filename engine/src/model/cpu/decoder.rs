@@ -356,10 +356,7 @@ impl CpuDecoder {
             };
             attend(kv, (*layer, *kv_head), &queries, scratch, write);
         };
-        let seen: usize = spans
-            .iter()
-            .map(|span| span.len * span.end())
-            .sum();
+        let seen: usize = spans.iter().map(|span| span.len * span.end()).sum();
         if seen * heads * head_dim < WORTH_A_THREAD {
             pieces.iter().for_each(|piece| work(scratch, piece));
         } else {

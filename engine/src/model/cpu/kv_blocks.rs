@@ -120,7 +120,9 @@ impl KvBlocks {
                 let within = position % BLOCK;
                 let sixteen = &keys[within / LANES * LANES * head_dim..][..LANES * head_dim];
                 let numbers = sixteen.iter().skip(within % LANES).step_by(LANES);
-                key.iter_mut().zip(numbers).for_each(|(to, from)| *to = *from);
+                key.iter_mut()
+                    .zip(numbers)
+                    .for_each(|(to, from)| *to = *from);
                 rotate(&mut key, angles);
                 let value = &values[within * self.shape.value_width()..][..head_dim];
                 self.write(layer, head, at + position, &key, value);
