@@ -66,9 +66,9 @@ fn the_state_at_rd_in_a_conversation_is_the_passage_embedding() {
     for family in FAMILIES {
         let (own, candle) = (family.block_model(), candle_model(family));
         for text in texts() {
-            let ids = block(&own, &text);
+            let ids = [block(&own, &text)];
             for (model, is_exact) in [(&own, true), (&candle, false)] {
-                let embedding = model.embed_passages(&[ids.clone()]).unwrap().remove(0);
+                let embedding = model.embed_passages(&ids).unwrap().remove(0);
                 for before in ["", "What is the capital of Peru, a country on the coast?"] {
                     let whole = conversation(model, before, &text);
                     let rd = model.tokens().passage_id();
@@ -200,7 +200,7 @@ fn passages_that_are_not_whole_are_refused() {
     let passage = block(&model, "A country.");
     let bad = |ids: &[u32]| {
         let mut cache = model.new_cache();
-        let text = forward(&model, &mut cache, &[5, 6]);
+        forward(&model, &mut cache, &[5, 6]);
         let input = SequenceInput {
             ids,
             kinds: &vec![SpanKind::Prompt; ids.len()],
@@ -213,7 +213,6 @@ fn passages_that_are_not_whole_are_refused() {
             Err(ForwardError::Input(_))
         ));
         assert_eq!(cache.len(), 2);
-        text
     };
     let (open, end) = (passage[0], *passage.last().unwrap());
     bad(&[7, end]);

@@ -50,9 +50,12 @@ impl Retriever for ByBits {
     }
 }
 
-fn shelf() -> Arc<ByBits> {
-    let passages = (1..5).map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
-    Arc::new(ByBits(passages.collect()))
+fn shelf(model: &Model) -> Arc<ByBits> {
+    // Passage blocks are also longer than a block of the KV-cache.
+    let longest = if has_blocks(model) { 18 } else { 4 };
+    let passages =
+        [1, 2, 3, longest].map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
+    Arc::new(ByBits(passages.into()))
 }
 
 /// What one conversation asks, turn by turn.
@@ -86,7 +89,7 @@ fn plain(model: &Arc<Model>, scripts: &[Script]) -> Vec<Vec<u32>> {
     scripts
         .iter()
         .map(|script| {
-            let engine = engine(model, Some(shelf()));
+            let engine = engine(model, Some(shelf(model)));
             for turn in &script.turns {
                 run(&engine, turn.clone());
             }
@@ -134,7 +137,7 @@ fn check(model: &Arc<Model>, seed: u64) {
         store,
         ..EngineOptions::default()
     };
-    let start = || Engine::start(model.clone(), Some(shelf()), options.clone()).unwrap();
+    let start = || Engine::start(model.clone(), Some(shelf(model)), options.clone()).unwrap();
     let mut engine = start();
     // Rounds: every conversation's next turn, in any order, all at once; some are cancelled first.
     for round in 0..3 {

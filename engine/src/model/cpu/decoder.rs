@@ -246,7 +246,7 @@ impl CpuDecoder {
         let queries = self.config.num_attention_heads * head_dim;
         let keys = self.config.num_key_value_heads * head_dim;
         let scale = (head_dim as f32).powf(-0.5);
-        let place = |((row, angles), turns_key): ((&mut [f32], &[(f32, f32)]), &bool)| {
+        let place = |row: &mut [f32], angles: &[(f32, f32)], turns_key: bool| {
             let (query, rest) = row.split_at_mut(queries);
             for head in query.chunks_exact_mut(head_dim) {
                 if let Some((norm, _)) = &layer.qk_norm {
@@ -259,7 +259,7 @@ impl CpuDecoder {
                 if let Some((_, norm)) = &layer.qk_norm {
                     rms_norm_in_place(head, norm, self.eps());
                 }
-                if *turns_key {
+                if turns_key {
                     rotate(head, angles);
                 }
             }
@@ -268,11 +268,13 @@ impl CpuDecoder {
         if qkv.len() < WORTH_A_THREAD {
             let rows = qkv.chunks_exact_mut(width);
             let rows = rows.zip(angles.chunks_exact(half));
-            rows.zip(turns_key).for_each(place);
+            rows.zip(turns_key)
+                .for_each(|((row, angles), turns)| place(row, angles, *turns));
         } else {
             let rows = qkv.par_chunks_exact_mut(width).with_min_len(ROWS);
             let rows = rows.zip(angles.par_chunks_exact(half));
-            rows.zip(turns_key).for_each(place);
+            rows.zip(turns_key)
+                .for_each(|((row, angles), turns)| place(row, angles, *turns));
         }
     }
 
