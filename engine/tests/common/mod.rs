@@ -208,6 +208,21 @@ impl Family {
     pub fn model(self) -> Arc<Model> {
         load(self.write(7).path())
     }
+
+    /// The same with block attention.
+    pub fn block_model(self) -> Arc<Model> {
+        let dir = self.write(7);
+        set_block_attention(dir.path());
+        load(dir.path())
+    }
+}
+
+/// Has the passages of a written model see themselves alone.
+pub fn set_block_attention(dir: &Path) {
+    let file = dir.join("onegen.json");
+    let mut onegen: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    onegen["passage_attention"] = "block".into();
+    std::fs::write(file, onegen.to_string()).unwrap();
 }
 
 pub fn load(dir: &Path) -> Arc<Model> {
@@ -223,12 +238,16 @@ pub fn load_in(dir: &Path, weights: WeightType) -> Arc<Model> {
     Arc::new(Model::load(dir, &options).unwrap())
 }
 
-/// Every random family, and the model that is shipped.
+/// Every random family, some with block attention, and the model that is shipped.
 pub fn models() -> Vec<(String, Arc<Model>)> {
     let mut models: Vec<_> = FAMILIES
         .iter()
         .map(|family| (format!("{family:?}"), family.model()))
         .collect();
+    models.extend(
+        [Family::Llama31, Family::Mistral, Family::Qwen3]
+            .map(|family| (format!("{family:?} with blocks"), family.block_model())),
+    );
     models.push(("almanac".into(), load(&shipped())));
     models
 }

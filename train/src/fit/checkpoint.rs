@@ -124,9 +124,10 @@ impl Checkpoint {
             .with_context(damaged)?;
         if state.run != run {
             bail!(
-                "{} holds the checkpoint of another run: of another configuration or base. Name another \
-                 directory with --work, or remove this one",
-                self.directory.display()
+                "{} holds the checkpoint of another run, of another configuration or base ({} where this is \
+                 {run}). Name another directory with --work, or remove this one",
+                self.directory.display(),
+                state.run
             );
         }
         let mut tensors = read_tensors(&directory.join(TENSORS)).with_context(damaged)?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::data::dialogue::PassageAttention;
 use super::data::{CourseConfig, DataConfig};
 use super::load::Method;
 use super::loss::{Contrast, LossRule};
@@ -17,15 +16,12 @@ pub struct FitConfig {
     /// The model to begin with: a Hugging Face directory or a GGUF file. `--base` goes before it.
     #[serde(default)]
     pub base: Option<PathBuf>,
-    /// The directory with `onegen.json` and, where it is not the base's, the chat template. What was learnt
-    /// is written there.
+    /// The directory with `onegen.json` and, where it is not the base's, the chat template. `onegen.json` says
+    /// how the control tokens are spelt and how passages attend (`passage_attention`).
     pub model: PathBuf,
     /// An adapter to begin with, instead of one that changes nothing
     #[serde(default)]
     pub start_from: Option<PathBuf>,
-    /// How passages attend
-    #[serde(default)]
-    pub passage_attention: PassageAttention,
     /// What is learnt
     pub method: MethodConfig,
     /// How it is judged

@@ -43,7 +43,7 @@ impl Exam {
                 title: &group.passage.title,
                 text: &group.passage.text,
             };
-            let mut layout = Layout::new(tokens, fit.passage_attention, &[text])?;
+            let mut layout = Layout::new(tokens, &[text])?;
             let question = &group.questions[0];
             let past = question.history.iter().map(|turn| Turn {
                 user: turn.q.clone(),

@@ -1,7 +1,7 @@
 //! A decoder to train, read from a model's files.
 
 use anyhow::{Context, Result, bail, ensure};
-use onegen_engine::{ModelConfig, ModelFiles};
+use onegen_engine::{ModelConfig, ModelFiles, Tensors};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -63,7 +63,7 @@ impl<E: Element> Decoder<E> {
             );
         }
         let mut loader = Loader {
-            files,
+            tensors: files.tensors()?,
             config: &config,
             method,
             control,
@@ -74,7 +74,10 @@ impl<E: Element> Decoder<E> {
         let layers = layers.collect::<Result<_>>()?;
         let norm = loader.norm("model.norm.weight", config.hidden_size)?;
         let (embedding, head) = if config.tie_word_embeddings {
-            (None, loader.table(files.embedding_name(), "embed_tokens")?)
+            (
+                None,
+                loader.table(loader.tensors.embedding_name(), "embed_tokens")?,
+            )
         } else {
             (
                 Some(loader.table("model.embed_tokens.weight", "embed_tokens")?),
@@ -96,7 +99,7 @@ impl<E: Element> Decoder<E> {
 }
 
 struct Loader<'a> {
-    files: &'a ModelFiles,
+    tensors: Tensors,
     config: &'a ModelConfig,
     method: &'a Method,
     control: &'a [ControlRow],
@@ -150,10 +153,10 @@ impl Loader<'_> {
         biased: bool,
     ) -> Result<Linear<E>> {
         let weight = format!("{name}.weight");
-        let matrix = self.files.matrix(&weight, outputs, inner)?;
+        let matrix = self.tensors.matrix(&weight, outputs, inner)?;
         let bias_name = format!("{name}.bias");
         let bias = match biased {
-            true => Some(self.files.vector(&bias_name, outputs)?),
+            true => Some(self.tensors.vector(&bias_name, outputs)?),
             false => None,
         };
         let mut linear = Linear::frozen(&matrix, bias.clone(), (outputs, inner));
@@ -181,7 +184,7 @@ impl Loader<'_> {
     }
 
     fn norm(&mut self, name: &str, len: usize) -> Result<Norm> {
-        let weight = self.files.vector(name, len)?;
+        let weight = self.tensors.vector(name, len)?;
         let learnt = match self.method {
             Method::Whole => Some(self.vector(name.to_owned(), weight.clone())),
             Method::LowRank { .. } => None,
@@ -191,7 +194,7 @@ impl Loader<'_> {
 
     fn table<E: Element>(&mut self, name: &str, module: &str) -> Result<Table<E>> {
         let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
-        let mut matrix = self.files.matrix(name, vocab, hidden)?;
+        let mut matrix = self.tensors.matrix(name, vocab, hidden)?;
         let mut rows = Vec::with_capacity(self.control.len() * hidden);
         for control in self.control {
             let row = |id: u32| {

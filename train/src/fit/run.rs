@@ -65,13 +65,7 @@ impl<'a, E: Element> Run<'a, E> {
             config.steps.seed,
         )?;
         let root = Path::new("");
-        let course = Course::load(
-            &config.course,
-            &config.data,
-            root,
-            config.passage_attention,
-            config.steps.seed,
-        )?;
+        let course = Course::load(&config.course, &config.data, root, config.steps.seed)?;
         let exam = match &config.exam {
             Some(exam) => Some(Exam::load(exam, &tokens, config)?),
             None => None,
@@ -80,7 +74,7 @@ impl<'a, E: Element> Run<'a, E> {
             adapter::read(start, &mut parameters)?;
         }
         let checkpoint = Checkpoint::open(work)?;
-        let run = config.identity(files.fingerprint())?;
+        let run = config.identity(&files.fingerprint()?)?;
         let resumed = checkpoint.resume(&run, &mut parameters)?;
         let (state, optimiser, queue) = resumed.unwrap_or_else(|| {
             let state = State {

@@ -12,8 +12,9 @@ mod kernels;
 mod kv_blocks;
 mod matrix;
 mod ops;
+mod passages;
 mod q4_k;
 mod quantised;
 
-pub(crate) use decoder::{CpuDecoder, CpuSpan};
+pub(crate) use decoder::CpuDecoder;
 pub(crate) use kv_blocks::{BlockShape, KvBlocks};

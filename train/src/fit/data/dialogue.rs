@@ -1,20 +1,9 @@
 //! Dialogues as the server will write them, laid out as segments of a pack.
 
 use anyhow::{Context, Result, ensure};
-use onegen_engine::{ChatMessage, Passage, Role, Tokens};
+use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
 
 use crate::fit::pack::{At, Pack, PassageAt, Query, Seen, Target};
-
-/// How spliced passages attend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PassageAttention {
-    /// A passage sees itself only, so that it is embedded and read in one forward
-    Block,
-    /// A passage sees everything before it; it is embedded in a forward of its own
-    #[default]
-    Full,
-}
 
 /// One turn of a dialogue.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,15 +67,12 @@ struct Laid {
 }
 
 impl<'a> Layout<'a> {
-    /// A pack of these passages.
+    /// A pack of these passages, which attend as the model's `onegen.json` says.
     ///
     /// # Errors
     /// The tokenizer failed, or no token ends a turn.
-    pub fn new(
-        tokens: &'a Tokens,
-        attention: PassageAttention,
-        passages: &[Text<'_>],
-    ) -> Result<Self> {
+    pub fn new(tokens: &'a Tokens, passages: &[Text<'_>]) -> Result<Self> {
+        let shared = tokens.onegen().passage_attention == PassageAttention::Block;
         let end = tokens.end_of_turn().context("no token ends a turn")?;
         let mut pack = Pack::default();
         let mut laid = Vec::with_capacity(passages.len());
@@ -98,15 +84,14 @@ impl<'a> Layout<'a> {
                 url: None,
                 score: 0.0,
             })?;
-            let mut ids = Vec::with_capacity(splice.len());
-            ids.push(splice.open);
-            ids.extend(&splice.passage);
-            let embedded = match attention {
-                PassageAttention::Block => {
-                    ids.push(tokens.passage_id());
-                    ids.clone()
-                }
-                PassageAttention::Full => tokens.passage_ids(passage.title, passage.text)?,
+            let close = splice.close;
+            let mut ids = splice.ids();
+            ids.pop();
+            // A block is embedded by the same tokens that are read.
+            let embedded = if shared {
+                ids.clone()
+            } else {
+                tokens.passage_ids(passage.title, passage.text)?
             };
             let offset = embedded.len() - 1;
             let segment = pack.push(embedded, 0, vec![]);
@@ -116,8 +101,8 @@ impl<'a> Layout<'a> {
             });
             laid.push(Laid {
                 ids,
-                close: splice.close,
-                segment: (attention == PassageAttention::Block).then_some(segment),
+                close,
+                segment: shared.then_some(segment),
             });
         }
         Ok(Self {

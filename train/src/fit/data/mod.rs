@@ -16,7 +16,6 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::pack::Pack;
-use dialogue::PassageAttention;
 use sets::{QaSet, TalkSet};
 
 /// Which questions say enough to be searched for on their own.
@@ -152,7 +151,6 @@ impl Course {
         config: &CourseConfig,
         data: &[DataConfig],
         root: &Path,
-        attention: PassageAttention,
         seed: u64,
     ) -> Result<Self> {
         let extras = sets::Extras::load(config, root)?;
@@ -173,7 +171,6 @@ impl Course {
                         groups,
                         repeat: *repeat,
                         standalone: *standalone,
-                        attention,
                         config: config.clone(),
                         extras: extras.clone(),
                     };

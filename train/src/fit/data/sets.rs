@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::Deserialize;
 
-use super::dialogue::{Dialogue, Layout, PassageAttention, Reading, Text, Turn};
+use super::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::records::{Group, QuestionRecord, read_lines};
 use super::unanswerable::{changed, is_name};
 use super::{CourseConfig, Standalone, happens};
@@ -97,7 +97,6 @@ pub(super) struct QaSet {
     pub(super) groups: Vec<Group>,
     pub(super) repeat: usize,
     pub(super) standalone: Standalone,
-    pub(super) attention: PassageAttention,
     pub(super) config: CourseConfig,
     pub(super) extras: Extras,
 }
@@ -165,7 +164,7 @@ impl QaSet {
         if dialogues.is_empty() {
             return Ok(None);
         }
-        let mut layout = Layout::new(tokens, self.attention, &texts)?;
+        let mut layout = Layout::new(tokens, &texts)?;
         for dialogue in &dialogues {
             layout.dialogue(dialogue)?;
         }
@@ -467,7 +466,7 @@ impl TalkSet {
         tokens: &Tokens,
         rng: &mut StdRng,
     ) -> Result<Pack> {
-        let mut layout = Layout::new(tokens, PassageAttention::Block, &[])?;
+        let mut layout = Layout::new(tokens, &[])?;
         for member in members {
             let mut dialogue = self.conversations[*member].dialogue()?;
             if dialogue.system.is_none() {
