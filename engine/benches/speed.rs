@@ -11,10 +11,10 @@ mod common;
 
 use std::cell::LazyCell;
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Family, Size, load, load_in, smollm2};
+use common::{Family, Size, load, load_in, smollm2, write_json};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
@@ -23,6 +23,8 @@ use onegen_engine::{
     Engine, EngineOptions, KvCache, LoadOptions, Model, Request, SequenceInput, SpanKind,
     WeightType,
 };
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// Positions that a sequence holds before it decodes.
 const PAST: usize = 32;
@@ -36,10 +38,17 @@ const LARGE: Size = Size {
 };
 
 fn model() -> Arc<Model> {
-    let dir = std::env::var_os("ONEGEN_BENCH_MODEL").map_or_else(
+    load_model(&model_dir())
+}
+
+fn model_dir() -> PathBuf {
+    std::env::var_os("ONEGEN_BENCH_MODEL").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/almanac")),
         PathBuf::from,
-    );
+    )
+}
+
+fn load_model(dir: &Path) -> Arc<Model> {
     let weights = std::env::var("ONEGEN_BENCH_WEIGHTS").ok();
     let options = LoadOptions {
         weights: weights.map(|name| name.parse().unwrap()),
@@ -101,6 +110,59 @@ fn of_the_model(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// From `[RQ]` forwarded to the logits of the answer's first token, with a passage of 128 tokens: where
+/// passages see everything, where they see themselves, and where such a one was kept.
+fn of_a_splice(c: &mut Criterion) {
+    let plain = model_dir();
+    let mut group = c.benchmark_group("splice of 128");
+    group.sample_size(20).sampling_mode(SamplingMode::Flat);
+    for attention in ["full", "block"] {
+        let dir = with_passage_attention(&plain, attention);
+        let model = load_model(dir.path());
+        let mut splice = model.tokens().splice(&common::peru()).unwrap();
+        splice.passage = ids(128, 2);
+        let splice = splice.ids();
+        let past = (model.max_positions() - splice.len()).min(1024);
+        let mut caches = [model.new_cache()];
+        forward(&model, &mut caches, &ids(past, 3));
+        group.bench_function(attention, |b| {
+            b.iter(|| {
+                caches[0].truncate(past);
+                forward(&model, &mut caches, &splice);
+            });
+        });
+        if attention == "full" {
+            continue;
+        }
+        let (block, close) = splice.split_at(splice.len() - 1);
+        let kept = model.passage_kv(&[block.to_vec()]).unwrap();
+        group.bench_function("kept", |b| {
+            b.iter(|| {
+                caches[0].truncate(past);
+                model.splice(&mut caches[0], &kept[0]).unwrap();
+                forward(&model, &mut caches, close);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A model's files, with what `onegen.json` says of passages changed.
+fn with_passage_attention(model: &Path, attention: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(model).unwrap() {
+        let file = entry.unwrap().path();
+        let file = file.canonicalize().unwrap();
+        std::os::unix::fs::symlink(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let said = std::fs::read(model.join("onegen.json")).unwrap();
+    let mut onegen: Value = serde_json::from_slice(&said).unwrap();
+    onegen["passage_attention"] = attention.into();
+    std::fs::remove_file(dir.path().join("onegen.json")).unwrap();
+    write_json(dir.path(), "onegen.json", &onegen);
+    dir
 }
 
 fn of_the_engine(c: &mut Criterion) {
@@ -195,6 +257,7 @@ fn of_weights(
 criterion_group!(
     speed,
     of_the_model,
+    of_a_splice,
     of_the_engine,
     of_the_weights,
     of_smollm2

@@ -1,7 +1,7 @@
 //! Embeddings: the state at `[RD]` of a passage, at `[RQ]` of a question.
 
 use crate::error::ForwardError;
-use crate::model::{Model, SequenceInput};
+use crate::model::{Model, PassageKv, SequenceInput};
 use crate::token_log::SpanKind;
 
 /// Positions forwarded together when embedding: enough for a real matrix product, few enough to
@@ -11,7 +11,7 @@ const BATCH_POSITIONS: usize = 2048;
 impl Model {
     /// Embeds passages: for each its state at its last token, `hidden_size` numbers of length 1.
     /// The ids come from [`crate::Tokens::passage_ids`]. Several passages are forwarded together;
-    /// no KV-cache is kept.
+    /// no KV-cache is kept ([`Model::passage_kv`] keeps what block attention can splice).
     ///
     /// # Errors
     /// A passage is empty or longer than the model's positions, or the forward failed.
@@ -28,7 +28,14 @@ impl Model {
                 })
                 .count();
             let (batch, later) = rest.split_at(fitting.max(1));
-            embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?);
+            match self.tokens().block_marks() {
+                None => embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?),
+                // What a conversation splices is what is embedded here.
+                Some(_) => {
+                    let passages = self.passage_kv(batch)?.into_iter();
+                    embeddings.extend(passages.map(PassageKv::into_embedding));
+                }
+            }
             rest = later;
         }
         Ok(embeddings)

@@ -248,7 +248,7 @@ impl EngineOptions {
         if let Some((option, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
             return Err(StartError::Zero { option });
         }
-        let least = model.new_cache().bytes_for(1);
+        let least = model.least_kv_bytes();
         if self.kv_bytes < least {
             return Err(StartError::KvBudget {
                 bytes: self.kv_bytes,

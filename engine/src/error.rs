@@ -249,6 +249,11 @@ pub enum SubmitError {
     /// The prompt ends with `[RQ]`, whose logits are not for sampling.
     #[error("the prompt ends with the query token; only the model itself retrieves")]
     QueryAtEnd,
+    /// The prompt holds a part of a passage block, of a model with block attention.
+    #[error(
+        "the prompt's passages are not whole: {0}; a passage goes from its opening token to the passage token"
+    )]
+    PassageBlock(String),
     /// A parameter is outside its range.
     #[error("{field} is {value}, but it must be {range}")]
     OutOfRange {

@@ -27,6 +27,7 @@ mod linking;
 mod logprobs;
 mod model;
 mod onegen_config;
+mod passage_block;
 mod request;
 mod retrieval;
 mod sampling;
@@ -59,10 +60,10 @@ pub use error::{
 pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
-    Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
-    is_adapter,
+    Fingerprints, Kernels, KvCache, LoadOptions, Model, ModelFiles, PassageKv, SequenceInput,
+    SequenceOutput, Tensors, WeightType, is_adapter,
 };
-pub use onegen_config::{BaseModel, LinkingConfig, OneGenConfig};
+pub use onegen_config::{BaseModel, LinkingConfig, OneGenConfig, PassageAttention};
 pub use request::{Request, RetrievalParams};
 pub use retrieval::{Passage, Retriever};
 pub use sampling::SamplingParams;

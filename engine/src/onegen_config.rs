@@ -25,6 +25,8 @@ pub struct OneGenConfig {
     pub splice_template: String,
     /// What stands before `[RD]` when a passage is embedded, with `{title}` and `{text}`.
     pub embed_template: String,
+    /// What the tokens of a spliced passage see.
+    pub passage_attention: PassageAttention,
     /// A raw prompt with `{input}`, used instead of a chat template.
     #[serde(default)]
     pub prompt_template: Option<String>,
@@ -50,6 +52,19 @@ pub struct BaseModel {
     /// The model fingerprint ([`Fingerprints::model`](crate::Fingerprints)) of the base alone, that is
     /// blake3 of its GGUF file, or of its `config.json` and weight files. The adapter loads over no other.
     pub blake3: Option<String>,
+}
+
+/// What the tokens of a spliced passage see of what stands before them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PassageAttention {
+    /// Everything: the passage's keys and values are those of this conversation alone.
+    #[default]
+    Full,
+    /// Their own passage block only (Block-Attention, arXiv 2409.15355): `passage_open`, the passage and
+    /// `passage_token`, which is also what embeds the passage, so both templates are the same. Its keys
+    /// and values are the same in every conversation. `passage_close` and all other tokens see everything.
+    Block,
 }
 
 /// How a linking model spells what it puts around mentions. The defaults are the published ones.
@@ -89,6 +104,7 @@ impl Default for OneGenConfig {
                  '[Document Fragment Representation]' token. \nHere are document fragment:\n\
                  wiki title: {title}\ncontent: {text}"
                 .into(),
+            passage_attention: PassageAttention::Full,
             prompt_template: Some(
                 "You are good at multi-step reasoning in QA. For complex questions, break down \
                  the process. Generate and answer sub-questions step-by-step, using retrieved \

@@ -10,7 +10,7 @@ pub enum SpanKind {
     Generated,
     /// The query token `[RQ]`.
     Retrieval,
-    /// A splice: the open marker, a passage's tokens, the close marker.
+    /// A splice: the open marker, a passage's tokens, with block attention `[RD]`, the close marker.
     Passage,
 }
 

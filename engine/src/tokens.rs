@@ -18,6 +18,7 @@ use crate::error::{ConstraintError, LoadError, TokensError};
 use crate::files::{first_with, read_json_if_there};
 use crate::linking::{LinkTokens, Mark};
 use crate::onegen_config::{LinkingConfig, OneGenConfig};
+use crate::passage_block::BlockMarks;
 use crate::retrieval::Passage;
 use crate::template::{Piece, fill};
 use crate::token_bytes::token_bytes;
@@ -30,6 +31,8 @@ pub struct SpliceIds {
     pub open: u32,
     /// The passage as plain text.
     pub passage: Vec<u32>,
+    /// `[RD]`, which ends a passage block; only with block attention.
+    pub end: Option<u32>,
     /// The control token after it.
     pub close: u32,
 }
@@ -38,7 +41,7 @@ impl SpliceIds {
     /// How many ids there are, markers included.
     #[allow(clippy::len_without_is_empty)] // There are always two markers.
     pub fn len(&self) -> usize {
-        self.passage.len() + 2
+        self.passage.len() + 2 + usize::from(self.end.is_some())
     }
 
     /// All ids in order.
@@ -46,6 +49,7 @@ impl SpliceIds {
         let mut ids = Vec::with_capacity(self.len());
         ids.push(self.open);
         ids.extend_from_slice(&self.passage);
+        ids.extend(self.end);
         ids.push(self.close);
         ids
     }
@@ -65,6 +69,8 @@ pub struct Tokens {
     passage: u32,
     /// Around a spliced passage; none of a model that splices nothing.
     splice: Option<(u32, u32)>,
+    /// Around a passage block, of a model with block attention.
+    block: Option<BlockMarks>,
     /// Around mentions, of a model that links them.
     linking: Option<Arc<LinkTokens>>,
     bos: Option<u32>,
@@ -171,10 +177,21 @@ impl Tokens {
                 )
             }
         };
+        let passage = find(&onegen.passage_token, "passage token")?;
+        let control_id = |token: &str| {
+            let id = tokenizer.token_to_id(token);
+            id.filter(|id| control.holds(*id))
+        };
+        let inconsistent = |reason| LoadError::Inconsistent {
+            path: first_with(dirs, "onegen.json").join("onegen.json"),
+            reason,
+        };
+        let block = BlockMarks::of(&onegen, control_id).map_err(inconsistent)?;
         let tokens = Self {
             query,
-            passage: find(&onegen.passage_token, "passage token")?,
+            passage,
             splice,
+            block,
             linking,
             chat: ChatTemplate::of(&config)?,
             fingerprint,
@@ -187,6 +204,15 @@ impl Tokens {
             bytes: OnceLock::new(),
             grammars: OnceLock::new(),
         };
+        if let Some(marks) = tokens.block {
+            let ids = tokens.passage_ids("", "");
+            let whole = ids.map_err(|error| error.to_string());
+            whole.and_then(|ids| marks.check(&ids)).map_err(|reason| {
+                inconsistent(format!(
+                    "embed_template spells a mark of passages: {reason}"
+                ))
+            })?;
+        }
         let linking = tokens.linking.as_ref();
         if let Some(unspelt) = linking.and_then(|linking| linking.unspelt(&tokens)) {
             return Err(LoadError::MissingToken {
@@ -206,6 +232,17 @@ impl Tokens {
     /// The id of `[RD]`, whose hidden state is the passage embedding.
     pub fn passage_id(&self) -> u32 {
         self.passage
+    }
+
+    /// The ids of the tokens before and after a spliced passage; none of a model that splices nothing.
+    pub fn splice_markers(&self) -> Option<(u32, u32)> {
+        self.splice
+    }
+
+    /// What passage blocks begin and end with; `None` for a model whose passages see everything before
+    /// them.
+    pub(crate) fn block_marks(&self) -> Option<BlockMarks> {
+        self.block
     }
 
     /// Whether the model links mentions of entities: it copies a text and marks them, and does nothing
@@ -242,6 +279,11 @@ impl Tokens {
     /// Whether `id` ends a turn.
     pub fn is_eos(&self, id: u32) -> bool {
         self.eos.contains(&id)
+    }
+
+    /// The token that ends a turn; where there are several, the one with the lowest id.
+    pub fn end_of_turn(&self) -> Option<u32> {
+        self.eos.first().copied()
     }
 
     /// What `onegen.json` says.
@@ -281,7 +323,7 @@ impl Tokens {
     pub(crate) fn grammar_compiler(&self) -> Result<Arc<GrammarCompiler>, ConstraintError> {
         let new = || {
             let no_end = || ConstraintError::Tokens("no token ends a turn".into());
-            let end_of_turn = self.eos.first().copied().ok_or_else(no_end)?;
+            let end_of_turn = self.end_of_turn().ok_or_else(no_end)?;
             GrammarCompiler::new(self, self.ids(), end_of_turn).map(Arc::new)
         };
         self.grammars.get_or_init(new).clone()
@@ -319,6 +361,10 @@ impl Tokens {
         hasher.update(self.onegen.embed_template.as_bytes());
         hasher.update(&[0]);
         hasher.update(self.onegen.passage_token.as_bytes());
+        if self.block.is_some() {
+            hasher.update(&[0]);
+            hasher.update(self.onegen.passage_open.as_bytes());
+        }
         hasher.finalize().to_hex().to_string()
     }
 
@@ -427,7 +473,7 @@ impl Tokens {
             (Some(prompt), _) => {
                 let new = messages.get(last_assistant + 1..).unwrap_or_default();
                 let mut ids = self.encode_prompt(prompt, new)?;
-                ids.splice(..0, self.eos.first().copied());
+                ids.splice(..0, self.end_of_turn());
                 ids
             }
             (None, Some(chat)) => {
@@ -456,13 +502,16 @@ impl Tokens {
         Ok(ids)
     }
 
-    /// The ids that embed a passage; the last is `[RD]`.
+    /// The ids that embed a passage; the last is `[RD]`. With block attention they are a passage block.
     ///
     /// # Errors
     /// The tokenizer failed.
     pub fn passage_ids(&self, title: &str, text: &str) -> Result<Vec<u32>, TokensError> {
         let template = &self.onegen.embed_template;
         let mut ids = self.encode_pieces(&fill_passage(template, title, text))?;
+        if let Some(marks) = self.block {
+            ids.insert(0, marks.open);
+        }
         ids.push(self.passage);
         Ok(ids)
     }
@@ -478,6 +527,7 @@ impl Tokens {
         Ok(SpliceIds {
             open,
             passage: self.encode_pieces(&pieces)?,
+            end: self.block.map(|marks| marks.end),
             close,
         })
     }

@@ -54,7 +54,11 @@ struct Golden {
 
 impl Golden {
     fn load(family: &str) -> Self {
-        let file = golden_dir(family).join("golden.safetensors");
+        Self::read(family, "golden.safetensors")
+    }
+
+    fn read(family: &str, name: &str) -> Self {
+        let file = golden_dir(family).join(name);
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
         let integers = |name: &str| tensors[name].to_vec1::<i64>().unwrap();
         Self {
@@ -90,6 +94,61 @@ fn states_and_logits_are_those_of_transformers() {
     }
 }
 
+/// The checkpoint with block attention, and the control tokens that `make_blocks.py` wrote.
+fn checkpoint_with_blocks(family: &str) -> TempDir {
+    let dir = checkpoint(family);
+    let control = CONTROL.iter().zip([313, 314, 315, 316, 311, 310, 312]);
+    let mut added: Vec<_> = control
+        .map(|(token, id)| {
+            json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true,
+            })
+        })
+        .collect();
+    added.sort_by_key(|token| token["id"].as_u64());
+    let words = (0..310).map(|id| (format!("w{id}"), json!(id)));
+    write_json(
+        dir.path(),
+        "tokenizer.json",
+        &json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": null, "pre_tokenizer": { "type": "WhitespaceSplit" },
+            "post_processor": null, "decoder": null,
+            "model": {
+                "type": "WordLevel", "unk_token": "w0",
+                "vocab": words.collect::<serde_json::Map<_, _>>(),
+            },
+        }),
+    );
+    set_block_attention(dir.path());
+    dir
+}
+
+#[test]
+fn passage_blocks_give_the_states_and_logits_of_transformers_under_their_mask() {
+    for family in FAMILIES {
+        let golden = Golden::read(family, "blocks.safetensors");
+        for kernels in [Kernels::Own, Kernels::Candle] {
+            let model = with_kernels(&checkpoint_with_blocks(family), kernels);
+            let what = format!("{family} with blocks, {kernels:?}");
+            let (hidden, logits) = clean_forward(&model, &golden.ids);
+            golden.check(&what, &hidden, &logits);
+            for chunk in [1, 7, 64] {
+                let in_parts = in_chunks(&model, &golden.ids, chunk);
+                golden.check(&format!("{what} by {chunk}"), &in_parts.0, &in_parts.1);
+                // candle's products depend on the batch.
+                let is_whole = in_parts == (hidden.clone(), logits.clone());
+                assert!(is_whole || kernels == Kernels::Candle, "{what} by {chunk}");
+            }
+        }
+        // The mask matters: at the end of the first block the model would see more without it.
+        let full = clean_forward(&load(checkpoint(family).path()), &golden.ids).1;
+        let apart = difference(&golden.logits[2], &full[golden.positions[2]]);
+        assert!(apart > 1e-2, "{family}: {apart}");
+    }
+}
+
 /// On the CPU in f32, or on another device:
 /// `ONEGEN_DEVICE=cuda cargo test --release --features cuda -p onegen-engine --test parity`.
 #[test]
@@ -106,6 +165,10 @@ fn states_and_logits_on_the_device_are_those_of_transformers() {
         let model = load_with(&checkpoint(family), &options);
         let (hidden, logits) = clean_forward(&model, &golden.ids);
         golden.check(&format!("{family}, {device}"), &hidden, &logits);
+        let golden = Golden::read(family, "blocks.safetensors");
+        let model = load_with(&checkpoint_with_blocks(family), &options);
+        let (hidden, logits) = clean_forward(&model, &golden.ids);
+        golden.check(&format!("{family} with blocks, {device}"), &hidden, &logits);
     }
 }
 

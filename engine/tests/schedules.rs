@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::*;
 use onegen_engine::{
-    Engine, EngineOptions, EngineStats, Model, Passage, Request, RetrieveError, Retriever,
-    StoreOptions, WeightType,
+    Engine, EngineOptions, EngineStats, Model, Passage, PassageAttention, Request, RetrieveError,
+    Retriever, StoreOptions, WeightType,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -50,9 +50,12 @@ impl Retriever for ByBits {
     }
 }
 
-fn shelf() -> Arc<ByBits> {
-    let passages = (1..5).map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
-    Arc::new(ByBits(passages.collect()))
+fn shelf(model: &Model) -> Arc<ByBits> {
+    // Passage blocks are also longer than a block of the KV-cache.
+    let longest = if has_blocks(model) { 18 } else { 4 };
+    let passages =
+        [1, 2, 3, longest].map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
+    Arc::new(ByBits(passages.into()))
 }
 
 /// What one conversation asks, turn by turn.
@@ -86,7 +89,7 @@ fn plain(model: &Arc<Model>, scripts: &[Script]) -> Vec<Vec<u32>> {
     scripts
         .iter()
         .map(|script| {
-            let engine = engine(model, Some(shelf()));
+            let engine = engine(model, Some(shelf(model)));
             for turn in &script.turns {
                 run(&engine, turn.clone());
             }
@@ -129,12 +132,12 @@ fn check(model: &Arc<Model>, seed: u64) {
         max_step_tokens: rng.random_range(1..80),
         max_sequences: rng.random_range(1..5),
         // At least the longest conversation fits, and hardly more.
-        kv_bytes: block * rng.random_range(4..9),
+        kv_bytes: block * (rng.random_range(4..9) + usize::from(has_blocks(model))),
         retrieval_workers: rng.random_range(1..3),
         store,
         ..EngineOptions::default()
     };
-    let start = || Engine::start(model.clone(), Some(shelf()), options.clone()).unwrap();
+    let start = || Engine::start(model.clone(), Some(shelf(model)), options.clone()).unwrap();
     let mut engine = start();
     // Rounds: every conversation's next turn, in any order, all at once; some are cancelled first.
     for round in 0..3 {
@@ -169,7 +172,8 @@ fn check(model: &Arc<Model>, seed: u64) {
         assert_eq!(
             info.log.ids(),
             wanted,
-            "seed {seed}: {}, {options:?}",
+            "seed {seed}, blocks {}: {}, {options:?}",
+            has_blocks(model),
             script.name
         );
         held += info.kv_bytes as u64;
@@ -190,6 +194,10 @@ fn check(model: &Arc<Model>, seed: u64) {
     );
 }
 
+fn has_blocks(model: &Model) -> bool {
+    model.tokens().onegen().passage_attention == PassageAttention::Block
+}
+
 /// What the engine publishes once it is so; it does after each step.
 fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> EngineStats {
     for _ in 0..2000 {
@@ -204,12 +212,16 @@ fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> Engine
 
 #[test]
 fn every_schedule_gives_the_tokens_of_one_plain_run() {
-    let mut models: Vec<_> = FAMILIES.map(Family::model).into();
     let wide = Family::Qwen2.write_sized(WIDE, 7);
-    models.extend(
+    let in_bits = || {
         [WeightType::Q8_0, WeightType::Q4_1, WeightType::Q4_K]
-            .map(|weights| load_in(wide.path(), weights)),
-    );
+            .map(|bits| load_in(wide.path(), bits))
+    };
+    let mut models: Vec<_> = FAMILIES.map(Family::model).into();
+    models.extend(in_bits());
+    let mut with_blocks: Vec<_> = FAMILIES.map(Family::block_model).into();
+    set_block_attention(wide.path());
+    with_blocks.extend(in_bits());
     let seeds: Vec<u64> = match std::env::var("ONEGEN_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {
@@ -227,6 +239,8 @@ fn every_schedule_gives_the_tokens_of_one_plain_run() {
     };
     for seed in seeds {
         println!("seed {seed}");
-        check(&models[(seed % models.len() as u64) as usize], seed);
+        for models in [&models, &with_blocks] {
+            check(&models[(seed % models.len() as u64) as usize], seed);
+        }
     }
 }

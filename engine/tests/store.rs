@@ -76,7 +76,10 @@ fn kv_that_memory_has_no_room_for_comes_back_from_the_disk() {
     for (name, model) in models() {
         let dir = tempfile::tempdir().unwrap();
         let (first, wanted) = undisturbed(&model);
-        let one = model.new_cache().bytes_for(wanted.summary.log_len);
+        // A passage block that is not complete begins on memory of its own.
+        let begun = usize::from(name.ends_with("with blocks"));
+        let cache = model.new_cache();
+        let one = cache.bytes_for(wanted.summary.log_len) + begun * cache.bytes_for(1);
         let options = EngineOptions {
             kv_bytes: one,
             ..options(dir.path())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::change;
 use crate::delta::Delta;
 use crate::error::IndexError;
-use crate::files::tracked;
+use crate::files::{self, tracked};
 use crate::log::{self, Replay};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::segment::{self, Segment, tombstones};
@@ -81,11 +81,7 @@ pub(crate) fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), In
         if !ours || named.contains(&path) {
             continue;
         }
-        let removed = match path.is_dir() {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
-        };
-        removed.map_err(IndexError::io("remove", &path))?;
+        files::remove(&path)?;
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ pub struct ModelConfig {
     /// Directory of the model, or a GGUF file [default: models/almanac, here or beside the source]
     #[arg(long, env = "ONEGEN_MODEL", value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// How the model's matrices are kept: f32, f16, bf16, q8_0 or q4_k [default: as they are stored]
+    /// How the model's matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     pub weights: Option<WeightType>,
     /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1

@@ -20,6 +20,7 @@ mod constraint;
 mod conversations;
 mod docs;
 mod documents;
+mod embedded;
 mod embedding;
 mod errors;
 mod extract;
@@ -49,6 +50,7 @@ mod traces;
 mod transcript_files;
 mod turn;
 mod unsupported;
+mod until_sent;
 
 pub use access::{KeyFileError, NewKey, Scope};
 pub use app::App;

@@ -10,12 +10,9 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
-use futures::StreamExt;
 use tokio::sync::watch;
 
 use crate::access::{Caller, Owner, is_counted};
@@ -23,6 +20,7 @@ use crate::app::App;
 use crate::client_address::ClientAddress;
 use crate::config::TrafficConfig;
 use crate::errors::ApiError;
+use crate::until_sent::until_sent;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -194,20 +192,6 @@ fn client(request: &Request) -> Client {
     address.map_or(Client::Unknown, |ClientAddress(address)| {
         Client::Address(*address)
     })
-}
-
-/// Keeps a ticket until a stream has ended. What is not a stream has been answered.
-fn until_sent(response: Response, ticket: Arc<Ticket>) -> Response {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| kind != "text/event-stream") {
-        return response;
-    }
-    let (head, body) = response.into_parts();
-    let body = body.into_data_stream().map(move |part| {
-        let _kept = &ticket;
-        part
-    });
-    Response::from_parts(head, Body::from_stream(body))
 }
 
 #[cfg(test)]

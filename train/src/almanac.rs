@@ -92,20 +92,33 @@ pub fn slug(kind: &Kind, name: &str) -> String {
 /// Writes the almanac as a corpus, a passage a line.
 pub fn write(path: &Path) -> Result<usize> {
     let entities = entities()?;
+    let named = entities
+        .iter()
+        .map(|entity| (slug(entity.kind, &entity.name), entity));
+    write_corpus(path, named)
+}
+
+/// Writes things with their ids as a corpus, one a line; tells how many.
+pub(crate) fn write_corpus<'a>(
+    path: &Path,
+    entities: impl Iterator<Item = (String, &'a Entity)>,
+) -> Result<usize> {
     let mut file = std::io::BufWriter::new(
         std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?,
     );
-    for entity in &entities {
+    let mut written = 0;
+    for (id, entity) in entities {
         let line = serde_json::json!({
-            "id": slug(entity.kind, &entity.name),
+            "id": id,
             "title": entity.title(),
             "text": entity.text,
             "metadata": { "kind": entity.kind.name },
         });
         writeln!(file, "{line}")?;
+        written += 1;
     }
     file.flush()?;
-    Ok(entities.len())
+    Ok(written)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod dialogue;
 pub mod evaluate;
 pub mod export;
+pub mod fit;
 pub mod lessons;
 pub mod linking;
 pub mod loss;

@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use onegen_train::fit;
+use onegen_train::fit::bench::BenchOptions;
+use onegen_train::fit::config::{FitConfig, Precision};
 use onegen_train::{almanac, evaluate, export, lessons};
 
 use onegen_train::lessons::{Stage, Teacher};
@@ -70,6 +73,35 @@ enum Command {
         /// The model's directory; `models/` and the task if not given
         #[arg(long)]
         out: Option<PathBuf>,
+    },
+    /// Teaches a model that exists to retrieve, as a configuration says, going on where a run was stopped
+    Fit {
+        /// The configuration, a TOML file
+        config: PathBuf,
+        /// The model to begin with, a directory or a GGUF file, instead of the configuration's
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: Option<PathBuf>,
+        /// Where checkpoints, curves and the adapter are kept
+        #[arg(long)]
+        work: PathBuf,
+    },
+    /// Times training steps on a fixed batch
+    BenchStep {
+        /// The model, a directory or a GGUF file
+        #[arg(long)]
+        base: PathBuf,
+        /// The batch, as train/tests/golden/make.py describes it
+        #[arg(long)]
+        batch: PathBuf,
+        /// Steps after one to warm up
+        #[arg(long, default_value_t = 3)]
+        steps: usize,
+        /// Threads
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// Weights and kept activations in bf16 instead of f32
+        #[arg(long)]
+        bf16: bool,
     },
     /// Writes a checkpoint as a model directory
     Export {
@@ -190,6 +222,32 @@ fn main() -> Result<()> {
             export::export(&run.model, &vocabulary, &out)?;
             almanac::write(&out.join("almanac.jsonl"))?;
             println!("the model is in {}", out.display());
+        }
+        Command::Fit { config, base, work } => {
+            let config = FitConfig::load(&config)?;
+            let base = base
+                .or(config.base.clone())
+                .context("no base model is named: give --base, or `base` in the configuration")?;
+            fit::run::fit(&config, &base, &work)?;
+        }
+        Command::BenchStep {
+            base,
+            batch,
+            steps,
+            threads,
+            bf16,
+        } => {
+            let precision = if bf16 {
+                Precision::Bf16
+            } else {
+                Precision::F32
+            };
+            let options = BenchOptions {
+                steps,
+                threads,
+                precision,
+            };
+            println!("{}", fit::bench::bench(&base, &batch, options)?);
         }
         Command::Export {
             work,

@@ -173,7 +173,7 @@ impl CustomOp2 for SwiGlu {
 }
 
 /// e^x by range reduction and a polynomial of degree 6 (Cephes): within 2e-7, and it vectorises.
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
@@ -187,7 +187,7 @@ fn exp(x: f32) -> f32 {
     p * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
-fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
@@ -453,14 +453,14 @@ impl CustomOp3 for Attention {
 
 /// Which factor of a matrix product is stored transposed.
 #[derive(Clone, Copy)]
-enum Form {
+pub(crate) enum Form {
     Ab,
     Abt,
     Atb,
 }
 
 /// `out = scale · a b` (or with one factor transposed), added to `out` if `add`; sizes (rows, inner, columns), row-major.
-fn product(
+pub(crate) fn product(
     a: &[f32],
     b: &[f32],
     out: &mut [f32],

@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use super::candle::KvTensors;
 use super::cpu::{BlockShape, KvBlocks};
 use crate::config::ModelConfig;
+use crate::passage_block::Run;
 
 /// Positions are allocated in blocks of this many.
 pub(crate) const BLOCK: usize = 128;
@@ -15,7 +16,13 @@ pub(crate) const BLOCK: usize = 128;
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) store: Store,
-    len: usize,
+    /// Positions whose keys and values stand in `store`.
+    landed: usize,
+    /// Passage blocks behind them, on their own; block attention makes them.
+    ///
+    /// **Invariant:** between two forwards there is at most one, which is not complete. So a cache ends
+    /// within a block only as long as it holds what the rest of the block has to see.
+    passages: Vec<KvCache>,
 }
 
 /// Where they are kept: with whoever forwards.
@@ -29,30 +36,43 @@ impl KvCache {
     pub(crate) fn on_cpu(config: &ModelConfig) -> Self {
         Self {
             store: Store::Cpu(KvBlocks::new(BlockShape::of(config))),
-            len: 0,
+            landed: 0,
+            passages: Vec::new(),
         }
     }
 
     pub(crate) fn in_tensors(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
         Self {
             store: Store::Candle(KvTensors::new(config, dtype, device)),
-            len: 0,
+            landed: 0,
+            passages: Vec::new(),
         }
     }
 
     /// Positions held.
     pub fn len(&self) -> usize {
-        self.len
+        self.landed + self.open_len()
     }
 
     /// True when no position is held.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
+    }
+
+    /// Positions before the passage block that is not complete, or all where there is none.
+    pub(crate) fn landed(&self) -> usize {
+        self.landed
+    }
+
+    /// Positions of the passage block that is not complete, 0 for none.
+    pub(crate) fn open_len(&self) -> usize {
+        self.passages.first().map_or(0, Self::len)
     }
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.block_bytes() * self.blocks()
+        let passages = self.passages.iter().map(Self::bytes);
+        self.block_bytes() * self.blocks() + passages.sum::<usize>()
     }
 
     /// Bytes allocated once `positions` are held, rounded up to whole blocks.
@@ -60,14 +80,29 @@ impl KvCache {
         self.block_bytes() * positions.div_ceil(BLOCK)
     }
 
+    /// Bytes allocated after a forward that leaves so many positions in front of a passage block that is not
+    /// complete, and `open` positions of it, 0 for none.
+    pub(crate) fn bytes_after(&self, landed: usize, open: usize) -> usize {
+        match open {
+            0 => self
+                .bytes_for(landed)
+                .max(self.block_bytes() * self.blocks()),
+            open => self.bytes_for(landed) + self.bytes_for(open),
+        }
+    }
+
     /// How many positions `bytes` are enough for, in whole blocks.
     pub(crate) fn positions_in(&self, bytes: usize) -> usize {
         bytes / self.block_bytes() * BLOCK
     }
 
-    /// Forgets all positions from `len` on; their memory stays for what comes instead.
+    /// Forgets all positions from `len` on; their memory stays for what comes instead. Of a passage block
+    /// that is not complete none stays.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        if len < self.len() {
+            self.passages.clear();
+            self.landed = self.landed.min(len);
+        }
     }
 
     /// Forgets all positions and gives the memory back.
@@ -76,7 +111,8 @@ impl KvCache {
             Store::Cpu(blocks) => blocks.resize(0),
             Store::Candle(tensors) => tensors.clear(),
         }
-        self.len = 0;
+        self.landed = 0;
+        self.passages.clear();
     }
 
     /// Makes room for `positions` in all.
@@ -87,24 +123,46 @@ impl KvCache {
         }
         match &mut self.store {
             Store::Cpu(held) => held.resize(blocks),
-            Store::Candle(tensors) => tensors.grow(blocks, self.len)?,
+            Store::Candle(tensors) => tensors.grow(blocks, self.landed)?,
         }
         Ok(())
     }
 
-    /// Another sequence's cache that holds this one's first `len` positions. On the CPU whole blocks
+    /// Gives back the memory behind the first `positions`.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub(crate) fn give_back(&mut self, positions: usize) -> candle_core::Result<()> {
+        let blocks = positions.div_ceil(BLOCK);
+        if blocks >= self.blocks() {
+            return Ok(());
+        }
+        match &mut self.store {
+            Store::Cpu(held) => held.resize(blocks),
+            Store::Candle(tensors) if blocks == 0 => tensors.clear(),
+            Store::Candle(tensors) => tensors.grow(blocks, self.landed)?,
+        }
+        Ok(())
+    }
+
+    /// Another sequence's cache that holds this one's first `len` positions, those before a passage block
+    /// that is not complete. On the CPU whole blocks
     /// are shared until one of both writes to them; each counts them as its own.
     ///
     /// # Errors
     /// The tensor library failed.
     pub(crate) fn fork(&self, len: usize) -> candle_core::Result<Self> {
-        let len = len.min(self.len);
+        let len = len.min(self.landed);
         let blocks = len.div_ceil(BLOCK);
         let store = match &self.store {
             Store::Cpu(held) => Store::Cpu(held.fork(blocks)),
             Store::Candle(tensors) => Store::Candle(tensors.fork(blocks, len)?),
         };
-        Ok(Self { store, len })
+        Ok(Self {
+            store,
+            landed: len,
+            passages: Vec::new(),
+        })
     }
 
     /// Layers whose keys and values are held.
@@ -165,7 +223,52 @@ impl KvCache {
 
     /// Counts `new` more positions as held, once every layer has written them.
     pub(crate) fn grow(&mut self, new: usize) {
-        self.len += new;
+        self.landed += new;
+    }
+
+    /// Makes room for `positions` of a passage block: a new one, or the one that is not complete.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub(crate) fn open(&mut self, new: Option<Self>, positions: usize) -> candle_core::Result<()> {
+        self.passages.extend(new);
+        match self.passages.last_mut() {
+            Some(passage) => passage.reserve(positions),
+            None => Ok(()),
+        }
+    }
+
+    /// What this cache and then its passage blocks are kept in.
+    pub(crate) fn stores(&mut self) -> impl Iterator<Item = &mut Store> {
+        let passages = self.passages.iter_mut().map(|passage| &mut passage.store);
+        std::iter::once(&mut self.store).chain(passages)
+    }
+
+    /// Counts what a forward has written; gives the passage blocks that it completed.
+    pub(crate) fn grow_by(&mut self, runs: &[Run]) -> Vec<Self> {
+        let mut complete = Vec::new();
+        for run in runs {
+            match *run {
+                Run::Text(len) => self.landed += len,
+                Run::Passage {
+                    len,
+                    complete: ends,
+                } => {
+                    self.passages[0].grow(len);
+                    if ends {
+                        let passage = self.passages.remove(0);
+                        self.landed += passage.len();
+                        complete.push(passage);
+                    }
+                }
+            }
+        }
+        complete
+    }
+
+    /// Forgets the passage blocks that a forward has begun, when it failed.
+    pub(crate) fn forget_new(&mut self) {
+        self.passages.retain(|passage| !passage.is_empty());
     }
 
     /// Whether this cache was made for such a model.

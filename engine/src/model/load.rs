@@ -12,13 +12,10 @@ use super::adapter::{Adapter, Change, is_adapter};
 use super::candle::CandleDecoder;
 use super::checkpoint::Checkpoint;
 use super::cpu::CpuDecoder;
-use super::gguf::{self, Gguf};
+use super::source::{ModelFiles, Stored, directory_name};
 use super::{Decoder, Fingerprints, Kernels, LoadOptions, Model, WeightType, weights};
-use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
-use crate::files::first_with;
-use crate::tokenizer_file::TokenizerSource;
 use crate::tokens::Tokens;
 
 impl Model {
@@ -43,9 +40,9 @@ impl Model {
         if is_adapter(path) {
             return Self::load_adapter(&Adapter::open(path)?, options);
         }
-        let base = Base::open(path)?;
+        let base = ModelFiles::open(path)?;
         let fingerprint = base.fingerprint()?;
-        let tokens = base.tokens(None, &base.config)?;
+        let tokens = base.tokens_and_file(None, &base.config)?;
         let weights = Weights {
             base: &base,
             config: &base.config,
@@ -66,7 +63,7 @@ impl Model {
                 remedy: "merge it into its own base first".into(),
             });
         }
-        let base = Base::open(path)?;
+        let base = ModelFiles::open(path)?;
         let fingerprint = base.fingerprint()?;
         adapter.check_fingerprint(path, &fingerprint)?;
         let config = match adapter.dir.join("config.json").is_file() {
@@ -79,7 +76,7 @@ impl Model {
             config: &config,
             changes: Some(adapter.changes(path, &config)?),
         };
-        let tokens = base.tokens(Some(&adapter.dir), &config)?;
+        let tokens = base.tokens_and_file(Some(&adapter.dir), &config)?;
         let decoder = Decoder::load(weights, options)?;
         let name = directory_name(&adapter.dir);
         let fingerprint = adapter.fingerprint(&fingerprint)?;
@@ -110,105 +107,16 @@ impl Model {
     }
 }
 
-/// A model that is one by itself.
-struct Base {
-    config: ModelConfig,
-    stored: Stored,
-}
-
-/// Where a model's weights lie.
-enum Stored {
-    /// A directory and its weight files.
-    Safetensors(PathBuf, Vec<PathBuf>),
-    Gguf(Gguf),
-}
-
-impl Base {
-    fn open(path: &Path) -> Result<Self, LoadError> {
-        let Some(file) = gguf::find(path)? else {
-            return Ok(Self {
-                config: ModelConfig::load(path)?,
-                stored: Stored::Safetensors(path.to_owned(), weights::files(path)?),
-            });
-        };
-        let gguf = Gguf::open(&file)?;
-        Ok(Self {
-            config: gguf.config()?,
-            stored: Stored::Gguf(gguf),
-        })
-    }
-
-    fn path(&self) -> &Path {
-        match &self.stored {
-            Stored::Safetensors(dir, _) => dir,
-            Stored::Gguf(gguf) => gguf.path(),
-        }
-    }
-
-    fn name(&self) -> String {
-        match &self.stored {
-            Stored::Safetensors(dir, _) => directory_name(dir),
-            Stored::Gguf(gguf) => {
-                let file = gguf.path();
-                let name = file.file_stem().unwrap_or(file.as_os_str());
-                name.to_string_lossy().into_owned()
-            }
-        }
-    }
-
-    fn fingerprint(&self) -> Result<String, LoadError> {
-        match &self.stored {
-            Stored::Safetensors(dir, files) => {
-                let config = dir.join("config.json");
-                let all = std::iter::once(&config).chain(files);
-                weights::fingerprint(all.map(PathBuf::as_path))
-            }
-            Stored::Gguf(gguf) => weights::fingerprint([gguf.path()]),
-        }
-    }
-
-    /// The tokenizer with its templates, and the file that it is in. What stands in the directory `before`
-    /// goes before the model's own.
-    fn tokens(
-        &self,
-        before: Option<&Path>,
-        config: &ModelConfig,
-    ) -> Result<(Tokens, PathBuf), LoadError> {
-        let (own, gguf) = match &self.stored {
-            Stored::Safetensors(dir, _) => (dir.as_path(), None),
-            Stored::Gguf(gguf) => (gguf.dir(), Some(gguf)),
-        };
-        let dirs: Vec<_> = before.into_iter().chain([own]).collect();
-        let mut tokenizer_config = TokenizerConfig::default();
-        for dir in &dirs {
-            tokenizer_config = tokenizer_config.or(TokenizerConfig::load(dir)?);
-        }
-        if let Some(gguf) = gguf {
-            tokenizer_config = tokenizer_config.or(gguf.tokenizer_config()?);
-        }
-        let file = first_with(&dirs, "tokenizer.json").join("tokenizer.json");
-        let source = match gguf {
-            Some(gguf) if !file.is_file() => gguf.tokenizer(tokenizer_config)?,
-            _ => TokenizerSource::read(file, tokenizer_config)?,
-        };
-        let path = source.path.clone();
-        Ok((Tokens::of(source, &dirs, config)?, path))
-    }
-}
-
 /// A model's weights, which an adapter may change.
 struct Weights<'a> {
-    base: &'a Base,
+    base: &'a ModelFiles,
     config: &'a ModelConfig,
     changes: Option<HashMap<String, Change>>,
 }
 
 impl Weights<'_> {
     fn checkpoint(self) -> Result<Checkpoint, LoadError> {
-        let stored = match &self.base.stored {
-            Stored::Safetensors(dir, files) => Checkpoint::open(dir, files)?,
-            Stored::Gguf(gguf) => gguf.checkpoint(self.config)?,
-        };
+        let stored = self.base.checkpoint(self.config)?;
         Ok(stored.with_changes(self.changes.unwrap_or_default()))
     }
 
@@ -261,15 +169,6 @@ impl Decoder {
         })?;
         Ok(Self::Candle(Box::new(decoder)))
     }
-}
-
-fn directory_name(dir: &Path) -> String {
-    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    whole
-        .file_name()
-        .unwrap_or(whole.as_os_str())
-        .to_string_lossy()
-        .into_owned()
 }
 
 /// Every id of the tokenizer must have a row in the embedding.

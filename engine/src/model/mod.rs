@@ -4,30 +4,35 @@ mod adapter;
 mod candle;
 mod checkpoint;
 mod cpu;
+mod forward;
 mod gguf;
 mod kv_cache;
 mod load;
+mod passage_kv;
 mod rope;
 mod rows;
+mod source;
+mod span;
 mod weights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
-use crate::error::ForwardError;
+use crate::passage_block::BlockMarks;
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 
 pub use adapter::is_adapter;
-use candle::{CandleDecoder, SequenceSpan};
-use cpu::{CpuDecoder, CpuSpan};
+use candle::CandleDecoder;
+use cpu::CpuDecoder;
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
-use kv_cache::Store;
+pub use passage_kv::PassageKv;
+pub use source::{ModelFiles, Tensors};
 
 /// Where and in which type a model's weights are kept, and by what they are multiplied.
 #[derive(Debug, Clone)]
@@ -160,12 +165,14 @@ pub struct SequenceInput<'a> {
 }
 
 /// What was wanted of one sequence.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct SequenceOutput {
     /// For each of `hidden_at` the last layer's state after the final norm, `hidden_size` numbers.
     pub hidden: Vec<Vec<f32>>,
     /// For each of `logits_at` the logits, `vocab_size` numbers.
     pub logits: Vec<Vec<f32>>,
+    /// The passage blocks that were completed, in order, of a model with block attention.
+    pub passages: Vec<PassageKv>,
     /// The positions forwarded, by kind: exactly one for each id.
     pub forwarded: ForwardedTokens,
 }
@@ -210,11 +217,14 @@ impl Model {
             kernels,
             base: _,
         } = &self.options;
-        let parts = format!(
+        let mut parts = format!(
             "{} {weights:?} {kernels:?} {:?}",
             self.fingerprints.model,
             device.location()
         );
+        if let Some(BlockMarks { open, end }) = self.tokens.block_marks() {
+            parts += &format!(" passages from {open} to {end} see themselves");
+        }
         blake3::hash(parts.as_bytes()).to_hex().to_string()
     }
 
@@ -228,6 +238,27 @@ impl Model {
         self.config.max_position_embeddings
     }
 
+    /// Bytes that a cache has allocated once these ids are forwarded, too.
+    pub(crate) fn bytes_after(&self, cache: &KvCache, ids: &[u32]) -> usize {
+        let marks = self.tokens.block_marks();
+        let open = marks.map_or(0, |marks| marks.open_after(cache.open_len(), ids));
+        cache.bytes_after(cache.len() + ids.len() - open, open)
+    }
+
+    /// Bytes that one short sequence needs, wherever it is in a passage block: one that is not complete
+    /// begins on memory of its own.
+    pub(crate) fn least_kv_bytes(&self) -> usize {
+        let begun = usize::from(self.tokens.block_marks().is_some());
+        self.new_cache().bytes_for(1) * (1 + begun)
+    }
+
+    /// How many positions a sequence can hold in so many bytes.
+    pub(crate) fn positions_in(&self, bytes: usize) -> usize {
+        let cache = self.new_cache();
+        let begun = self.least_kv_bytes() - cache.bytes_for(1);
+        cache.positions_in(bytes.saturating_sub(begun))
+    }
+
     /// An empty KV-cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
         match &self.decoder {
@@ -237,145 +268,6 @@ impl Model {
             }
         }
     }
-
-    /// Forwards new tokens of several sequences at once: the linear layers see all of them as one
-    /// matrix, attention sees each sequence with its own KV-cache. Nothing is padded.
-    ///
-    /// One output for each input, in order. Every id is forwarded, written into its sequence's
-    /// cache and counted, whether or not anything is wanted of it.
-    ///
-    /// # Errors
-    /// An input is empty, does not fit its positions or holds an unknown id, or the tensor library
-    /// failed. No cache has grown then.
-    pub fn forward(
-        &self,
-        batch: &mut [SequenceInput<'_>],
-    ) -> Result<Vec<SequenceOutput>, ForwardError> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        for input in batch.iter() {
-            self.check(input)?;
-        }
-        for input in batch.iter_mut() {
-            input.cache.reserve(input.cache.len() + input.ids.len())?;
-        }
-        let wanted = Wanted::of(batch);
-        let (hidden, logits) = match &self.decoder {
-            Decoder::Cpu(decoder) => Self::forward_on_cpu(decoder, batch, &wanted)?,
-            Decoder::Candle(decoder) => self.forward_in_candle(decoder, batch, &wanted)?,
-        };
-        let (mut hidden, mut logits) = (hidden.into_iter(), logits.into_iter());
-        Ok(batch
-            .iter_mut()
-            .map(|input| {
-                // **Invariant:** a cache grows by exactly the positions that are counted here.
-                input.cache.grow(input.ids.len());
-                SequenceOutput {
-                    hidden: hidden.by_ref().take(input.hidden_at.len()).collect(),
-                    logits: logits.by_ref().take(input.logits_at.len()).collect(),
-                    forwarded: ForwardedTokens::of(input.kinds),
-                }
-            })
-            .collect())
-    }
-
-    fn forward_on_cpu(
-        decoder: &CpuDecoder,
-        batch: &mut [SequenceInput<'_>],
-        wanted: &Wanted,
-    ) -> Result<(RowVecs, RowVecs), ForwardError> {
-        let mut spans = Vec::with_capacity(batch.len());
-        for input in batch {
-            let past = input.cache.len();
-            let Store::Cpu(kv) = &mut input.cache.store else {
-                return Err(ForwardError::Input("a KV-cache in tensors".into()));
-            };
-            spans.push(CpuSpan {
-                ids: input.ids,
-                kv,
-                past,
-            });
-        }
-        Ok(decoder.forward(&mut spans, wanted.hidden_rows(), wanted.logits_rows()))
-    }
-
-    fn forward_in_candle(
-        &self,
-        decoder: &CandleDecoder,
-        batch: &mut [SequenceInput<'_>],
-        wanted: &Wanted,
-    ) -> Result<(RowVecs, RowVecs), ForwardError> {
-        let device = &self.options.device;
-        let ids: Vec<u32> = batch.iter().flat_map(|input| input.ids).copied().collect();
-        let positions: Vec<u32> = batch
-            .iter()
-            .flat_map(|input| (input.cache.len()..).take(input.ids.len()))
-            .map(|position| position as u32)
-            .collect();
-        let total = ids.len();
-        let ids = Tensor::from_vec(ids, total, device)?; // (tokens)
-        let positions = Tensor::from_vec(positions, total, device)?; // (tokens)
-        let mut spans = Vec::with_capacity(batch.len());
-        let mut start = 0;
-        for input in batch {
-            let (past, len) = (input.cache.len(), input.ids.len());
-            let Store::Candle(cache) = &mut input.cache.store else {
-                return Err(ForwardError::Input("a KV-cache in blocks".into()));
-            };
-            spans.push(SequenceSpan {
-                start,
-                len,
-                cache,
-                past,
-            });
-            start += len;
-        }
-        let states = decoder.states(&ids, &positions, &mut spans)?; // (tokens, hidden)
-        let hidden = decoder.finish(&states, wanted.hidden_rows())?;
-        let logits = match decoder.finish(&states, wanted.logits_rows())? {
-            Some(rows) => Some(decoder.logits(&rows)?),
-            None => None,
-        };
-        Ok((rows_to_vecs(hidden)?, rows_to_vecs(logits)?))
-    }
-
-    fn check(&self, input: &SequenceInput<'_>) -> Result<(), ForwardError> {
-        let count = input.ids.len();
-        if count == 0 || input.kinds.len() != count {
-            return Err(ForwardError::Input(format!(
-                "{count} ids with {} kinds",
-                input.kinds.len()
-            )));
-        }
-        let needed = input.cache.len() + count;
-        if needed > self.max_positions() {
-            return Err(ForwardError::ContextLength {
-                needed,
-                available: self.max_positions(),
-            });
-        }
-        if let Some(id) = input
-            .ids
-            .iter()
-            .find(|&&id| id as usize >= self.config.vocab_size)
-        {
-            return Err(ForwardError::Input(format!(
-                "the id {id} with a vocabulary of {}",
-                self.config.vocab_size
-            )));
-        }
-        let mut wanted = input.hidden_at.iter().chain(input.logits_at);
-        if let Some(at) = wanted.find(|&&at| at >= count) {
-            return Err(ForwardError::Input(format!(
-                "offset {at} wanted of {count} ids"
-            )));
-        }
-        if !input.cache.fits(&self.config) {
-            return Err(ForwardError::Input("the KV-cache of another model".into()));
-        }
-        Ok(())
-    }
 }
 
 impl std::fmt::Debug for Model {
@@ -384,48 +276,5 @@ impl std::fmt::Debug for Model {
             .field("name", &self.name)
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// Rows of numbers.
-type RowVecs = Vec<Vec<f32>>;
-
-/// Rows of a batch where something is wanted.
-struct Wanted {
-    /// States first, then logits.
-    rows: Vec<u32>,
-    states: usize,
-}
-
-impl Wanted {
-    fn of(batch: &[SequenceInput<'_>]) -> Self {
-        let mut rows = Vec::new();
-        let add = |rows: &mut Vec<u32>, wanted: fn(&SequenceInput<'_>) -> Vec<usize>| {
-            let mut start = 0;
-            for input in batch {
-                rows.extend(wanted(input).into_iter().map(|at| (start + at) as u32));
-                start += input.ids.len();
-            }
-        };
-        add(&mut rows, |input| input.hidden_at.to_vec());
-        let states = rows.len();
-        add(&mut rows, |input| input.logits_at.to_vec());
-        Self { rows, states }
-    }
-
-    fn hidden_rows(&self) -> &[u32] {
-        &self.rows[..self.states]
-    }
-
-    fn logits_rows(&self) -> &[u32] {
-        &self.rows[self.states..]
-    }
-}
-
-/// `(rows, width)` in any float type as f32 rows.
-fn rows_to_vecs(rows: Option<Tensor>) -> Result<Vec<Vec<f32>>, candle_core::Error> {
-    match rows {
-        Some(rows) => rows.to_dtype(DType::F32)?.to_vec2(),
-        None => Ok(Vec::new()),
     }
 }

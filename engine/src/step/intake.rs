@@ -98,10 +98,14 @@ impl StepLoop {
     fn new_conversation(&self, request: &Request) -> Conversation {
         let prompt = &request.prompt;
         let running = self.running.iter().map(|sequence| &sequence.conversation);
+        let marks = self.rules.tokens.block_marks();
         let shared = |other: &Conversation| {
             // The last token is forwarded in any case: its logits are wanted.
             let most = other.cache.len().min(prompt.len().saturating_sub(1));
-            other.log.common_prefix(prompt).min(most) / BLOCK * BLOCK
+            let len = other.log.common_prefix(prompt).min(most) / BLOCK * BLOCK;
+            // Equal ids stand in equal passage blocks. One is taken whole or not at all: its rest would
+            // have to see keys that only a cache that is within the block holds.
+            len - marks.map_or(0, |marks| marks.open_after(0, &prompt[..len]))
         };
         let candidates = running
             .chain(self.conversations.idle())
@@ -148,6 +152,11 @@ impl StepLoop {
                 return Err(SubmitError::QueryAtEnd);
             }
             Some(_) => {}
+        }
+        if let Some(marks) = self.rules.tokens.block_marks() {
+            marks
+                .check(&request.prompt)
+                .map_err(SubmitError::PassageBlock)?;
         }
         let vocabulary = self.rules.never_sampled.len();
         let mut named = request

@@ -53,7 +53,7 @@ impl StepLoop {
         inbox: Receiver<Command>,
         commands: Sender<Command>,
     ) -> Self {
-        let budget_positions = model.new_cache().positions_in(options.kv_bytes);
+        let budget_positions = model.positions_in(options.kv_bytes);
         let rules = Rules {
             tokens: model.tokens().clone(),
             never_sampled: model.tokens().never_sampled(model.config().vocab_size),

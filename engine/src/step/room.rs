@@ -1,6 +1,7 @@
 //! Who forwards how much, and the memory for it.
 
 use super::StepLoop;
+use crate::conversation::Conversation;
 use crate::scheduler::plan;
 use crate::sequence::Sequence;
 
@@ -17,8 +18,9 @@ impl StepLoop {
             if parts[index] == 0 {
                 continue;
             }
-            let cache = &self.running[index].conversation.cache;
-            let needed = cache.bytes_for(cache.len() + parts[index]);
+            let Conversation { log, cache, .. } = &self.running[index].conversation;
+            let new = &log.ids()[cache.len()..][..parts[index]];
+            let needed = self.model.bytes_after(cache, new);
             let growth = needed.saturating_sub(cache.bytes());
             if self.make_room(promised + growth, index, &mut parts) {
                 promised += growth;

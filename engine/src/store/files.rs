@@ -277,6 +277,11 @@ impl Files {
             return Ok(None);
         }
         let log = record.log(model.config().vocab_size)?;
+        if let Some(marks) = model.tokens().block_marks() {
+            // It was written when passages saw everything before them.
+            let whole = marks.check(log.ids());
+            whole.map_err(|reason| format!("its passages are no blocks: {reason}"))?;
+        }
         let id = ConversationId::from(record.conversation);
         if path != path_of(&self.dir, &id, RECORD) {
             return Err(format!("it is the conversation {id} under another's name"));

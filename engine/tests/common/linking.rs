@@ -8,11 +8,10 @@ use candle_core::{Device, Tensor};
 use onegen_engine::{ChatMessage, Model, Role, SequenceInput, SpanKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::Tokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
-use super::{Family, SMALL, load, write_json};
+use super::{Family, SMALL, load, write_byte_level, write_json};
 
 pub const POSITIONS: usize = 2048;
 
@@ -77,26 +76,8 @@ pub fn write_linking(family: Family, spelling: Spelling, seed: u64) -> TempDir {
 
 fn byte_level(path: &Path) {
     let text = "Is Lima the capital of Peru? Lima is the capital of Peru, a country on the coast.";
-    let mut tokenizer = TokenizerBuilder::new()
-        .with_model(BPE::default())
-        .with_normalizer(None::<tokenizers::NormalizerWrapper>)
-        .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
-        .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
-        .with_decoder(Some(ByteLevel::default()))
-        .build()
-        .unwrap();
-    let mut trainer = BpeTrainerBuilder::new()
-        .show_progress(false)
-        .vocab_size(300)
-        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .build();
-    tokenizer
-        .train(&mut trainer, [text.to_owned()].into_iter())
-        .unwrap();
-    let control = CONTROL.iter().chain(&MARKS);
-    let control: Vec<_> = control.map(|t| AddedToken::from(*t, true)).collect();
-    tokenizer.add_special_tokens(&control);
-    tokenizer.save(path, false).unwrap();
+    let control: Vec<_> = CONTROL.iter().chain(&MARKS).copied().collect();
+    write_byte_level(path, text, ByteLevel::new(false, true, true), &control);
 }
 
 fn sentence_piece(path: &Path, bytes: bool, marks: bool) {

@@ -208,6 +208,21 @@ impl Family {
     pub fn model(self) -> Arc<Model> {
         load(self.write(7).path())
     }
+
+    /// The same with block attention.
+    pub fn block_model(self) -> Arc<Model> {
+        let dir = self.write(7);
+        set_block_attention(dir.path());
+        load(dir.path())
+    }
+}
+
+/// Has the passages of a written model see themselves alone.
+pub fn set_block_attention(dir: &Path) {
+    let file = dir.join("onegen.json");
+    let mut onegen: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    onegen["passage_attention"] = "block".into();
+    std::fs::write(file, onegen.to_string()).unwrap();
 }
 
 pub fn load(dir: &Path) -> Arc<Model> {
@@ -223,12 +238,16 @@ pub fn load_in(dir: &Path, weights: WeightType) -> Arc<Model> {
     Arc::new(Model::load(dir, &options).unwrap())
 }
 
-/// Every random family, and the model that is shipped.
+/// Every random family, some with block attention, and the model that is shipped.
 pub fn models() -> Vec<(String, Arc<Model>)> {
     let mut models: Vec<_> = FAMILIES
         .iter()
         .map(|family| (format!("{family:?}"), family.model()))
         .collect();
+    models.extend(
+        [Family::Llama31, Family::Mistral, Family::Qwen3]
+            .map(|family| (format!("{family:?} with blocks"), family.block_model())),
+    );
     models.push(("almanac".into(), load(&shipped())));
     models
 }
@@ -263,12 +282,12 @@ pub fn write_json(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), value.to_string()).unwrap();
 }
 
-pub fn write_tokenizer(dir: &Path) {
-    let text = "What is the capital of Peru? Lima is the capital of Peru, a country on the coast.";
+/// Writes a byte-level BPE that has learnt from a text, with these control tokens.
+pub fn write_byte_level(path: &Path, text: &str, cut: ByteLevel, control: &[&str]) {
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())
         .with_normalizer(None::<tokenizers::NormalizerWrapper>)
-        .with_pre_tokenizer(Some(ByteLevel::new(true, true, true)))
+        .with_pre_tokenizer(Some(cut))
         .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
         .with_decoder(Some(ByteLevel::default()))
         .build()
@@ -281,9 +300,18 @@ pub fn write_tokenizer(dir: &Path) {
     tokenizer
         .train(&mut trainer, [text.to_owned()].into_iter())
         .unwrap();
-    let control = CONTROL.map(|token| AddedToken::from(token, true));
+    let control: Vec<_> = control
+        .iter()
+        .map(|token| AddedToken::from(*token, true))
+        .collect();
     tokenizer.add_special_tokens(&control);
-    tokenizer.save(dir.join("tokenizer.json"), false).unwrap();
+    tokenizer.save(path, false).unwrap();
+}
+
+pub fn write_tokenizer(dir: &Path) {
+    let text = "What is the capital of Peru? Lima is the capital of Peru, a country on the coast.";
+    let path = dir.join("tokenizer.json");
+    write_byte_level(&path, text, ByteLevel::new(true, true, true), &CONTROL);
     write_json(
         dir,
         "tokenizer_config.json",

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
-use crate::files::tracked::sync_dir;
+use crate::files::{self, tracked::sync_dir};
 use crate::manifest::Manifest;
 use crate::writer::{DirectoryLock, LOCK_FILE, lock_directory};
 
@@ -71,11 +71,7 @@ impl Staging {
             if name == LOCK_FILE || staying.iter().any(|staying| name == *staying) {
                 continue;
             }
-            let removed = match path.is_dir() {
-                true => fs::remove_dir_all(&path),
-                false => fs::remove_file(&path),
-            };
-            removed.map_err(IndexError::io("remove", &path))?;
+            files::remove(&path)?;
         }
         Ok(())
     }

@@ -3,14 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
-use axum::http::{HeaderMap, Method};
-use axum::response::Response;
-use axum::routing::get;
 
 use crate::app::App;
-use crate::errors::ApiError;
-use crate::page::{File, HTML, SCRIPT, STYLE, file};
+use crate::embedded::{self, File, HTML, SCRIPT, STYLE, file};
 
 static INDEX: File = file!("index.html", HTML);
 static FILES: [File; 4] = [
@@ -22,32 +17,13 @@ static FILES: [File; 4] = [
 
 /// The documentation and its files. Anybody may have them, as they may have the document.
 pub(crate) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route(
-            "/docs",
-            get(|headers: HeaderMap| async move { INDEX.response(&headers) }),
-        )
-        .route("/docs/{file}", get(of_name))
-}
-
-async fn of_name(
-    Path(name): Path<String>,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    match FILES.iter().find(|file| file.name == name) {
-        Some(file) => Ok(file.response(&headers)),
-        None => Err(ApiError::RouteNotFound {
-            method: method.to_string(),
-            path: format!("/docs/{name}"),
-        }),
-    }
+    embedded::routes(&INDEX, "/docs", &FILES, "/docs")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::tests::comes_from_here_only;
+    use crate::embedded::tests::comes_from_here_only;
 
     #[test]
     fn nothing_comes_from_elsewhere_or_is_parsed_as_markup() {

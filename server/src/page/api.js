@@ -65,11 +65,6 @@ export async function model() {
   return (await (await answered("v1/models")).json()).data[0];
 }
 
-/** Whether the server has pages about its API. */
-export async function hasDocs() {
-  return (await ask("docs", { method: "HEAD" })).ok;
-}
-
 const documents = new Map();
 /** One after another: a page full of cards is to be no storm of requests. */
 let queue = Promise.resolve();

@@ -1,6 +1,5 @@
 // What presses and keys do, and how the page begins.
 
-import { hasDocs } from "./api.js";
 import * as chat from "./chat.js";
 import { byId } from "./dom.js";
 import { save } from "./export.js";
@@ -78,4 +77,3 @@ side.begin({
 });
 chat.openLast();
 chat.meet();
-hasDocs().then((has) => (byId("docs").hidden = !has)).catch(() => {});

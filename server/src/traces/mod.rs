@@ -11,12 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
-use futures::StreamExt;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
@@ -30,6 +27,7 @@ use tracing::{Span, field};
 
 use crate::app::App;
 use crate::errors::ErrorCode;
+use crate::until_sent::until_sent;
 
 pub(crate) use request::{RequestTrace, TurnTrace};
 pub use settings::{TraceConfig, TraceConfigError};
@@ -144,14 +142,5 @@ pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: N
     if response.status().is_success() {
         trace.set("gen_ai.response.model", app.model.name.clone());
     }
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| kind != "text/event-stream") {
-        return response;
-    }
-    let (head, body) = response.into_parts();
-    let body = body.into_data_stream().map(move |part| {
-        let _lasts = &trace;
-        part
-    });
-    Response::from_parts(head, Body::from_stream(body))
+    until_sent(response, trace)
 }

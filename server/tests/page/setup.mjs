@@ -168,8 +168,7 @@ export async function startBrowser() {
       page.problems = [];
       page.elsewhere = [];
       page.on("console", (message) => {
-        // Whether there are pages about the API is found out by asking for them.
-        const complains = ["error", "warning"].includes(message.type()) && !message.location().url.endsWith("/docs");
+        const complains = ["error", "warning"].includes(message.type());
         if (complains) page.problems.push(message.text());
       });
       page.on("pageerror", (error) => page.problems.push(String(error)));

@@ -1,13 +1,12 @@
 //! The entities that the shipped model is tried with: what the almanac's tables tell of, and what they only
 //! name (towns, currencies, languages, seas), each with a short description.
 
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::kinds;
-use crate::almanac;
+use crate::almanac::{self, write_corpus};
 use crate::world::kinds::{Kind, Value};
 use crate::world::{Entity, names};
 
@@ -170,18 +169,10 @@ impl Draft {
 /// Writes the entities, one a line, as a corpus.
 pub fn write(path: &Path) -> Result<usize> {
     let entities = entities()?;
-    let mut file = std::io::BufWriter::new(
-        std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?,
-    );
-    for Listed { id, entity } in &entities {
-        let line = serde_json::json!({
-            "id": id,
-            "title": entity.title(),
-            "text": entity.text,
-            "metadata": { "kind": entity.kind.name },
-        });
-        writeln!(file, "{line}")?;
-    }
-    file.flush()?;
-    Ok(entities.len())
+    write_corpus(
+        path,
+        entities
+            .iter()
+            .map(|listed| (listed.id.clone(), &listed.entity)),
+    )
 }

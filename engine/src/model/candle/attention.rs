@@ -10,20 +10,9 @@ use mistralrs_quant::{
 };
 
 use super::kv_tensors::KvTensors;
-use super::rotary::Angles;
+use super::rotary::BatchAngles;
 use crate::config::ModelConfig;
-
-/// Where one sequence's new tokens stand in the batch, and what it holds already.
-pub(crate) struct SequenceSpan<'a> {
-    /// The first row.
-    pub(crate) start: usize,
-    /// How many rows.
-    pub(crate) len: usize,
-    /// The sequence's KV-cache, with room for them.
-    pub(crate) cache: &'a mut KvTensors,
-    /// Positions held before.
-    pub(crate) past: usize,
-}
+use crate::model::span::Span;
 
 /// One layer's attention.
 #[derive(Debug)]
@@ -94,9 +83,10 @@ impl Attention {
     pub(crate) fn forward(
         &self,
         xs: &Tensor,
-        angles: &Angles,
+        angles: &BatchAngles,
         masks: &Masks,
-        spans: &mut [SequenceSpan<'_>],
+        spans: &[Span],
+        caches: &[&KvTensors],
     ) -> Result<Tensor> {
         let tokens = xs.dim(0)?;
         let split = |xs: Tensor, heads| xs.reshape((tokens, heads, self.head_dim));
@@ -107,18 +97,31 @@ impl Attention {
             queries = query_norm.forward(&queries)?;
             keys = key_norm.forward(&keys)?;
         }
-        let queries = (angles.turn(&queries)? * (self.head_dim as f64).powf(-0.5))?;
-        let keys = angles.turn(&keys)?;
+        let queries = (angles.rows.turn(&queries)? * (self.head_dim as f64).powf(-0.5))?;
+        let turned = angles.rows.turn(&keys)?;
 
         let mut attended = Vec::with_capacity(spans.len());
-        for (at, span) in spans.iter_mut().enumerate() {
+        for (at, span) in spans.iter().enumerate() {
             let own = |xs: &Tensor| {
                 xs.narrow(0, span.start, span.len)?
                     .transpose(0, 1)?
                     .contiguous()
             };
-            let (keys, values) = (own(&keys)?, own(&values)?);
-            let (keys, values) = span.cache.write(self.layer, span.past, &keys, &values)?;
+            let values = own(&values)?;
+            let cache = caches[span.cache];
+            let write = |keys| cache.write(self.layer, span.past, &keys, &values);
+            let (keys, values) = match &angles.passages[at] {
+                None => write(own(&turned)?)?,
+                Some(passage) => {
+                    let (keys, values) = write(own(&keys)?)?;
+                    if let Some((landing, angles)) = &passage.landing {
+                        let keys = angles.turn_heads(&keys)?;
+                        let text = caches[landing.cache];
+                        text.write(self.layer, landing.at, &keys, &values.contiguous()?)?;
+                    }
+                    (passage.own.turn_heads(&keys)?, values)
+                }
+            };
             let mask = masks.of(at, self.window.is_some());
             attended.push(self.attend(&own(&queries)?, &keys, &values, mask)?);
         }
@@ -165,11 +168,7 @@ pub(crate) struct Masks {
 
 impl Masks {
     /// Masks shared by all layers of a forward.
-    pub(crate) fn new(
-        spans: &[SequenceSpan<'_>],
-        config: &ModelConfig,
-        like: &Tensor,
-    ) -> Result<Self> {
+    pub(crate) fn new(spans: &[Span], config: &ModelConfig, like: &Tensor) -> Result<Self> {
         let masks = |window: Option<usize>| {
             spans
                 .iter()

@@ -7,9 +7,11 @@ use candle_nn::{Embedding, Linear};
 use mistralrs_core::layers::{Mlp, RmsNorm, embedding};
 use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder};
 
-use super::attention::{Attention, Masks, SequenceSpan};
+use super::attention::{Attention, Masks};
+use super::kv_tensors::KvTensors;
 use super::rotary::Rotary;
 use crate::config::ModelConfig;
+use crate::model::span::Span;
 use crate::model::weights;
 
 /// Embedding, layers, final norm and head.
@@ -65,16 +67,16 @@ impl CandleDecoder {
         self.dtype
     }
 
-    /// The last layer's states before the final norm, `(tokens, hidden)`, of new tokens `ids` at
-    /// `positions`, both `(tokens)`. Their keys and values are written into the caches.
+    /// The last layer's states before the final norm, `(tokens, hidden)`, of new tokens `ids`,
+    /// `(tokens)`. Their keys and values are written into the caches.
     pub(crate) fn states(
         &self,
         ids: &Tensor,
-        positions: &Tensor,
-        spans: &mut [SequenceSpan<'_>],
+        spans: &[Span],
+        caches: &[&KvTensors],
     ) -> Result<Tensor> {
         let mut xs = self.embedding.forward(ids)?;
-        let angles = self.rotary.at(positions)?;
+        let angles = self.rotary.of(spans)?;
         let masks = Masks::new(spans, &self.config, &xs)?;
         for layer in &self.layers {
             let attended = layer.attention.forward(
@@ -82,12 +84,30 @@ impl CandleDecoder {
                 &angles,
                 &masks,
                 spans,
+                caches,
             )?;
             xs = (xs + attended)?;
             let fed = layer.mlp.forward(&layer.mlp_norm.forward(&xs)?)?;
             xs = (xs + fed)?;
         }
         Ok(xs)
+    }
+
+    /// Writes a passage block, whose keys are not turned yet, into a text's cache from position `at` on.
+    pub(crate) fn land(
+        &self,
+        to: &KvTensors,
+        at: usize,
+        passage: &KvTensors,
+        len: usize,
+    ) -> Result<()> {
+        let angles = self.rotary.at(at..at + len)?;
+        for layer in 0..self.layers.len() {
+            let (keys, values) = passage.held(layer, len)?;
+            let keys = angles.turn_heads(&keys)?;
+            to.write(layer, at, &keys, &values.contiguous()?)?;
+        }
+        Ok(())
     }
 
     /// The given rows of `states` after the final norm, `(rows, hidden)`; None for no rows.

@@ -105,6 +105,12 @@ impl KvTensors {
         let len = past + keys.dim(1)?;
         kv.keys.slice_set(keys, 1, past)?;
         kv.values.slice_set(values, 1, past)?;
+        self.held(layer, len)
+    }
+
+    /// Keys and values of the first `len` positions: `(kv_heads, len, head_dim)` each.
+    pub(crate) fn held(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
+        let kv = self.layer(layer)?;
         Ok((kv.keys.narrow(1, 0, len)?, kv.values.narrow(1, 0, len)?))
     }
 

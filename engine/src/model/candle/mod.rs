@@ -5,6 +5,5 @@ mod decoder;
 mod kv_tensors;
 mod rotary;
 
-pub(crate) use attention::SequenceSpan;
 pub(crate) use decoder::CandleDecoder;
 pub(crate) use kv_tensors::KvTensors;

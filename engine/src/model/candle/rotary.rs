@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::rope::frequencies;
+use crate::model::span::{Landing, Span, SpanOf};
 
 /// Cosines and sines of every position, each `(positions, head_dim / 2)`.
 #[derive(Debug)]
@@ -20,6 +21,22 @@ pub(crate) struct Rotary {
 pub(crate) struct Angles {
     cos: Tensor, // (tokens, head_dim / 2)
     sin: Tensor, // (tokens, head_dim / 2)
+}
+
+/// The angles of a batch.
+pub(crate) struct BatchAngles {
+    /// Row by row.
+    pub(crate) rows: Angles,
+    /// For each span those of its passage block.
+    pub(crate) passages: Vec<Option<PassageAngles>>,
+}
+
+/// The angles that a passage block's keys are turned by, all that its cache holds.
+pub(crate) struct PassageAngles {
+    /// At the block's own positions.
+    pub(crate) own: Angles,
+    /// Where it lands.
+    pub(crate) landing: Option<(Landing, Angles)>,
 }
 
 impl Rotary {
@@ -42,11 +59,34 @@ impl Rotary {
         Ok(Self { cos, sin })
     }
 
-    /// The angles at `positions`, `(tokens)`, shared by all layers of a forward.
-    pub(crate) fn at(&self, positions: &Tensor) -> Result<Angles> {
+    /// The angles of a batch, shared by all layers of a forward.
+    pub(crate) fn of(&self, spans: &[Span]) -> Result<BatchAngles> {
+        let passage = |span: &Span| match span.of {
+            SpanOf::Text => Ok(None),
+            SpanOf::Passage { lands } => Ok(Some(PassageAngles {
+                own: self.at(0..span.end())?,
+                landing: match lands {
+                    Some(landing) => {
+                        let positions = landing.at..landing.at + span.end();
+                        Some((landing, self.at(positions)?))
+                    }
+                    None => None,
+                },
+            })),
+        };
+        Ok(BatchAngles {
+            rows: self.at(spans.iter().flat_map(|span| span.past..span.end()))?,
+            passages: spans.iter().map(passage).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The angles at some positions.
+    pub(crate) fn at(&self, positions: impl Iterator<Item = usize>) -> Result<Angles> {
+        let positions: Vec<u32> = positions.map(|position| position as u32).collect();
+        let positions = Tensor::new(positions, self.cos.device())?; // (tokens)
         Ok(Angles {
-            cos: self.cos.index_select(positions, 0)?,
-            sin: self.sin.index_select(positions, 0)?,
+            cos: self.cos.index_select(&positions, 0)?,
+            sin: self.sin.index_select(&positions, 0)?,
         })
     }
 }
@@ -56,6 +96,12 @@ impl Angles {
     /// sequence at a time, candle's operator takes the whole ragged batch.
     pub(crate) fn turn(&self, xs: &Tensor) -> Result<Tensor> {
         rope_thd(&xs.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)
+    }
+
+    /// Turns keys as caches hold them, `(heads, tokens, head_dim)`.
+    pub(crate) fn turn_heads(&self, xs: &Tensor) -> Result<Tensor> {
+        let turned = self.turn(&xs.transpose(0, 1)?.contiguous()?)?;
+        turned.transpose(0, 1)?.contiguous()
     }
 }
 

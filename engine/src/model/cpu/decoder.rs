@@ -1,5 +1,7 @@
 //! Embedding, layers, final norm and head over a ragged batch.
 
+use std::iter::repeat_n;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -7,16 +9,18 @@ use rayon::prelude::*;
 use super::attention::{self, Query, attend};
 use super::disjoint::Disjoint;
 use super::kernels::Lanes;
-use super::kv_blocks::KvBlocks;
+use super::kv_blocks::{BlockShape, KvBlocks};
 use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
 use super::packing::pack;
+use super::passages::{Angles, PassageSpan, angles, turn};
 use super::quantised::Quantised;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::rope::frequencies;
+use crate::model::span::{Span, SpanOf};
 use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.
@@ -25,16 +29,6 @@ const ROWS: usize = 16;
 const QUERIES: usize = 64;
 /// Numbers below which rows are not shared out among threads.
 const WORTH_A_THREAD: usize = 1 << 16;
-
-/// One sequence's part of a batch.
-pub(crate) struct CpuSpan<'a> {
-    /// The new tokens.
-    pub(crate) ids: &'a [u32],
-    /// Its blocks, with room for them.
-    pub(crate) kv: &'a mut KvBlocks,
-    /// Positions held before.
-    pub(crate) past: usize,
-}
 
 /// The packed weights.
 pub(crate) struct CpuDecoder {
@@ -70,7 +64,9 @@ struct Buffers {
     attended: Vec<f32>,
     gate_up: Vec<f32>,
     fed: Vec<f32>,
-    angles: Vec<(f32, f32)>,
+    angles: Angles,
+    /// Whether a row's key is turned to its position before it is written.
+    turns_key: Vec<bool>,
     logits: Vec<f32>,
     quantised: Quantised,
     attention: attention::Scratch,
@@ -122,15 +118,22 @@ impl CpuDecoder {
     /// the final norm of some rows of the batch, and the logits of some.
     pub(crate) fn forward(
         &self,
-        spans: &mut [CpuSpan<'_>],
+        ids: &[u32],
+        spans: &[Span],
+        caches: &mut [&mut KvBlocks],
         hidden_rows: &[u32],
         logits_rows: &[u32],
     ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
         let pool = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = pool().pop().unwrap_or_default();
-        self.embed(spans, &mut buffers);
+        self.embed(ids, spans, &mut buffers);
+        let shape = BlockShape::of(&self.config);
+        let passages = spans.iter();
+        let passages = passages.filter_map(|span| PassageSpan::new(span, shape, &self.frequencies));
+        let mut passages: Vec<_> = passages.collect();
         for (at, layer) in self.layers.iter().enumerate() {
-            self.layer(at, layer, spans, &mut buffers);
+            let batch = (spans, &mut *caches, &mut *passages);
+            self.layer(at, layer, batch, &mut buffers);
         }
         let hidden = self.finish(&buffers.states, hidden_rows);
         let logits = self.finish(&buffers.states, logits_rows).concat();
@@ -160,29 +163,38 @@ impl CpuDecoder {
         self.config.rms_norm_eps as f32
     }
 
-    fn embed(&self, spans: &[CpuSpan<'_>], buffers: &mut Buffers) {
-        let hidden = self.config.hidden_size;
-        let tokens: usize = spans.iter().map(|span| span.ids.len()).sum();
-        let table = self.embedding.as_ref().unwrap_or(&self.head);
-        buffers.states.resize(tokens * hidden, 0.0);
-        let ids = spans.iter().flat_map(|span| span.ids);
-        for (id, row) in ids.zip(buffers.states.chunks_exact_mut(hidden)) {
-            table.row(*id as usize, row);
-        }
-        buffers.angles.clear();
-        let positions = spans
-            .iter()
-            .flat_map(|span| (span.past..).take(span.ids.len()));
-        for position in positions {
-            let angles = self.frequencies.iter().map(|frequency| {
-                let (sin, cos) = (position as f32 * frequency).sin_cos();
-                (cos, sin)
-            });
-            buffers.angles.extend(angles);
+    /// Writes a passage block, whose keys are not turned yet, into a text's blocks from position `at` on.
+    pub(crate) fn land(&self, to: &mut KvBlocks, at: usize, passage: &KvBlocks, len: usize) {
+        let angles: Angles = angles(&self.frequencies, at..at + len).collect();
+        for layer in 0..self.layers.len() {
+            to.land((layer, at), (passage, layer), &angles);
         }
     }
 
-    fn layer(&self, at: usize, layer: &Layer, spans: &mut [CpuSpan<'_>], buffers: &mut Buffers) {
+    fn embed(&self, ids: &[u32], spans: &[Span], buffers: &mut Buffers) {
+        let hidden = self.config.hidden_size;
+        let table = self.embedding.as_ref().unwrap_or(&self.head);
+        buffers.states.resize(ids.len() * hidden, 0.0);
+        for (id, row) in ids.iter().zip(buffers.states.chunks_exact_mut(hidden)) {
+            table.row(*id as usize, row);
+        }
+        buffers.angles.clear();
+        let positions = spans.iter().flat_map(|span| span.past..span.end());
+        buffers.angles.extend(angles(&self.frequencies, positions));
+        buffers.turns_key.clear();
+        for span in spans {
+            let is_text = span.of == SpanOf::Text;
+            buffers.turns_key.extend(repeat_n(is_text, span.len));
+        }
+    }
+
+    fn layer(
+        &self,
+        at: usize,
+        layer: &Layer,
+        (spans, caches, passages): (&[Span], &mut [&mut KvBlocks], &mut [PassageSpan]),
+        buffers: &mut Buffers,
+    ) {
         let (config, eps) = (&self.config, self.eps());
         let hidden = config.hidden_size;
         let tokens = buffers.states.len() / hidden;
@@ -194,6 +206,7 @@ impl CpuDecoder {
             gate_up,
             fed,
             angles,
+            turns_key,
             quantised,
             attention,
             logits: _,
@@ -205,10 +218,11 @@ impl CpuDecoder {
         });
         qkv.resize(tokens * layer.qkv.rows(), 0.0);
         layer.qkv.product(normed, qkv, quantised);
-        self.place(layer, qkv, angles);
-        self.write(at, spans, qkv);
+        self.place(layer, qkv, angles, turns_key);
+        self.write(at, spans, caches, qkv);
+        turn(at, passages, caches);
         attended.resize(tokens * config.num_attention_heads * config.head_dim, 0.0);
-        self.attend(at, spans, qkv, attended, attention);
+        self.attend(at, (spans, caches, passages), qkv, attended, attention);
         layer.output.product(attended, normed, quantised);
         add(states, normed);
 
@@ -225,12 +239,13 @@ impl CpuDecoder {
     }
 
     /// Norms queries and keys where the family does, turns them to their positions and scales queries.
-    fn place(&self, layer: &Layer, qkv: &mut [f32], angles: &[(f32, f32)]) {
+    /// Keys of passages are turned later, where they are seen.
+    fn place(&self, layer: &Layer, qkv: &mut [f32], angles: &[(f32, f32)], turns_key: &[bool]) {
         let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
         let queries = self.config.num_attention_heads * head_dim;
         let keys = self.config.num_key_value_heads * head_dim;
         let scale = (head_dim as f32).powf(-0.5);
-        let place = |(row, angles): (&mut [f32], &[(f32, f32)])| {
+        let place = |row: &mut [f32], angles: &[(f32, f32)], turns_key: bool| {
             let (query, rest) = row.split_at_mut(queries);
             for head in query.chunks_exact_mut(head_dim) {
                 if let Some((norm, _)) = &layer.qk_norm {
@@ -243,32 +258,38 @@ impl CpuDecoder {
                 if let Some((_, norm)) = &layer.qk_norm {
                     rms_norm_in_place(head, norm, self.eps());
                 }
-                rotate(head, angles);
+                if turns_key {
+                    rotate(head, angles);
+                }
             }
         };
         let width = queries + 2 * keys;
         if qkv.len() < WORTH_A_THREAD {
             let rows = qkv.chunks_exact_mut(width);
-            rows.zip(angles.chunks_exact(half)).for_each(place);
+            let rows = rows.zip(angles.chunks_exact(half));
+            rows.zip(turns_key)
+                .for_each(|((row, angles), turns)| place(row, angles, *turns));
         } else {
             let rows = qkv.par_chunks_exact_mut(width).with_min_len(ROWS);
-            rows.zip(angles.par_chunks_exact(half)).for_each(place);
+            let rows = rows.zip(angles.par_chunks_exact(half));
+            rows.zip(turns_key)
+                .for_each(|((row, angles), turns)| place(row, angles, *turns));
         }
     }
 
-    fn write(&self, layer: usize, spans: &mut [CpuSpan<'_>], qkv: &[f32]) {
+    fn write(&self, layer: usize, spans: &[Span], caches: &mut [&mut KvBlocks], qkv: &[f32]) {
         let head_dim = self.config.head_dim;
         let queries = self.config.num_attention_heads * head_dim;
         let keys = self.config.num_key_value_heads * head_dim;
         let mut rows = qkv.chunks_exact(queries + 2 * keys);
         for span in spans {
-            for (position, row) in (span.past..).zip(rows.by_ref().take(span.ids.len())) {
+            for (position, row) in (span.past..span.end()).zip(rows.by_ref()) {
                 let (keys, values) = row[queries..].split_at(keys);
                 let heads = keys
                     .chunks_exact(head_dim)
                     .zip(values.chunks_exact(head_dim));
                 for (head, (key, value)) in heads.enumerate() {
-                    span.kv.write(layer, head, position, key, value);
+                    caches[span.cache].write(layer, head, position, key, value);
                 }
             }
         }
@@ -277,7 +298,7 @@ impl CpuDecoder {
     fn attend(
         &self,
         layer: usize,
-        spans: &[CpuSpan<'_>],
+        (spans, caches, passages): (&[Span], &[&mut KvBlocks], &[PassageSpan]),
         qkv: &[f32],
         attended: &mut [f32],
         scratch: &mut attention::Scratch,
@@ -288,21 +309,29 @@ impl CpuDecoder {
         let row_len = (heads + 2 * config.num_key_value_heads) * head_dim;
         let window = config.window(layer).unwrap_or(usize::MAX);
         let attended = Disjoint::new(attended);
-        // A piece of work: a span, its first row in the batch, a key head, some of its tokens.
+        // A piece of work: a span with what it sees, a key head, some of its tokens.
         let piece_tokens = (QUERIES / group).max(1);
         let mut pieces = Vec::new();
-        let mut first_row = 0;
+        let mut passages = passages.iter();
         for span in spans {
+            let own = match span.of {
+                SpanOf::Text => None,
+                SpanOf::Passage { .. } => passages.next(),
+            };
+            let seen = match own {
+                Some(passage) => (passage.turned(), 0),
+                None => (&*caches[span.cache], layer),
+            };
             for kv_head in 0..config.num_key_value_heads {
-                for first in (0..span.ids.len()).step_by(piece_tokens) {
-                    let last = (first + piece_tokens).min(span.ids.len());
-                    pieces.push((span, first_row, kv_head, first..last));
+                for first in (0..span.len).step_by(piece_tokens) {
+                    let last = (first + piece_tokens).min(span.len);
+                    pieces.push((span, seen, kv_head, first..last));
                 }
             }
-            first_row += span.ids.len();
         }
-        let work = |scratch: &mut attention::Scratch, piece: &(&CpuSpan<'_>, usize, usize, _)| {
-            let (span, first_row, kv_head, tokens): &(_, _, _, std::ops::Range<usize>) = piece;
+        type Piece<'a> = (&'a Span, (&'a KvBlocks, usize), usize, Range<usize>);
+        let work = |scratch: &mut attention::Scratch, piece: &Piece<'_>| {
+            let (span, (kv, layer), kv_head, tokens) = piece;
             let places = tokens.clone().flat_map(|token| {
                 (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head))
             });
@@ -310,7 +339,7 @@ impl CpuDecoder {
             let queries = places.iter().map(|(token, head)| {
                 let to = span.past + token + 1;
                 Query {
-                    query: &qkv[(first_row + token) * row_len + head * head_dim..][..head_dim],
+                    query: &qkv[(span.start + token) * row_len + head * head_dim..][..head_dim],
                     from: to.saturating_sub(window),
                     to,
                 }
@@ -318,7 +347,7 @@ impl CpuDecoder {
             let queries: Vec<_> = queries.collect();
             let write = |i: usize, sums: &[Lanes], total: f32| {
                 let (token, head) = places[i];
-                let start = ((first_row + token) * heads + head) * head_dim;
+                let start = ((span.start + token) * heads + head) * head_dim;
                 // SAFETY: each head of each token is in one piece only.
                 let out = unsafe { attended.slice(start, head_dim) };
                 let scale = 1.0 / total;
@@ -326,12 +355,9 @@ impl CpuDecoder {
                     *out = sum * scale;
                 }
             };
-            attend(span.kv, (layer, *kv_head), &queries, scratch, write);
+            attend(kv, (*layer, *kv_head), &queries, scratch, write);
         };
-        let seen: usize = spans
-            .iter()
-            .map(|span| span.ids.len() * (span.past + span.ids.len()))
-            .sum();
+        let seen: usize = spans.iter().map(|span| span.len * span.end()).sum();
         if seen * heads * head_dim < WORTH_A_THREAD {
             pieces.iter().for_each(|piece| work(scratch, piece));
         } else {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::kernels::LANES;
+use super::ops::rotate;
 use crate::config::ModelConfig;
 use crate::model::kv_cache::BLOCK;
 
@@ -101,6 +102,32 @@ impl KvBlocks {
             *place = *key;
         }
         values[within * shape.value_width()..][..value.len()].copy_from_slice(value);
+    }
+
+    /// Writes what `passage` holds of one of its layers into one of these from a position on, its keys
+    /// turned by `angles`, those of its first positions, `head_dim / 2` each.
+    pub(super) fn land(
+        &mut self,
+        (layer, at): (usize, usize),
+        (passage, from_layer): (&Self, usize),
+        angles: &[(f32, f32)],
+    ) {
+        let head_dim = self.shape.head_dim;
+        let mut key = vec![0.0; head_dim];
+        for head in 0..self.shape.kv_heads {
+            for (position, angles) in angles.chunks_exact(head_dim / 2).enumerate() {
+                let (keys, values) = passage.head(position / BLOCK, from_layer, head);
+                let within = position % BLOCK;
+                let sixteen = &keys[within / LANES * LANES * head_dim..][..LANES * head_dim];
+                let numbers = sixteen.iter().skip(within % LANES).step_by(LANES);
+                key.iter_mut()
+                    .zip(numbers)
+                    .for_each(|(to, from)| *to = *from);
+                rotate(&mut key, angles);
+                let value = &values[within * self.shape.value_width()..][..head_dim];
+                self.write(layer, head, at + position, &key, value);
+            }
+        }
     }
 
     /// Keys and values of one block of one head: `(BLOCK / 16, head_dim, 16)` and `(BLOCK, value_width)`.

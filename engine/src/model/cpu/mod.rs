@@ -13,8 +13,9 @@ mod kv_blocks;
 mod matrix;
 mod ops;
 mod packing;
+mod passages;
 mod q4;
 mod quantised;
 
-pub(crate) use decoder::{CpuDecoder, CpuSpan};
+pub(crate) use decoder::CpuDecoder;
 pub(crate) use kv_blocks::{BlockShape, KvBlocks};

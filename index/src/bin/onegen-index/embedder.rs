@@ -18,7 +18,7 @@ pub(crate) struct ModelArguments {
     )]
     model: PathBuf,
 
-    /// How the model's matrices are kept: f32, f16, bf16, q8_0 or q4_k [default: as they are stored]
+    /// How the model's matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     weights: Option<WeightType>,
 

@@ -1,0 +1,277 @@
+//! One forward: a batch of sequences becomes rows and spans, and what was wanted of them comes back.
+
+use candle_core::{DType, Tensor};
+
+use super::candle::CandleDecoder;
+use super::cpu::{CpuDecoder, KvBlocks};
+use super::kv_cache::Store;
+use super::passage_kv::PassageKv;
+use super::span::{Landing, Span, SpanOf};
+use super::{Decoder, Model, SequenceInput, SequenceOutput};
+use crate::counters::ForwardedTokens;
+use crate::error::ForwardError;
+use crate::passage_block::Run;
+
+/// Rows of numbers.
+pub(super) type RowVecs = Vec<Vec<f32>>;
+
+/// Rows of a batch where something is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) hidden: Vec<u32>,
+    pub(super) logits: Vec<u32>,
+}
+
+/// A batch laid out: which rows are whose, and what its caches hold afterwards.
+#[derive(Default)]
+struct Layout {
+    ids: Vec<u32>,
+    spans: Vec<Span>,
+    /// Caches so far: each sequence's own, with its passages behind it.
+    caches: usize,
+    wanted: Wanted,
+    /// The last row of each passage block that is completed.
+    ends: Vec<u32>,
+}
+
+impl Model {
+    /// Forwards new tokens of several sequences at once: the linear layers see all of them as one
+    /// matrix, attention sees each sequence with its own KV-cache. Nothing is padded.
+    ///
+    /// With block attention a passage block among the ids, or the part of it that is, sees itself alone.
+    /// It is forwarded as a text of its own beside the others, and lands in the sequence's cache once it
+    /// is complete; the tokens behind it see it in the same forward.
+    ///
+    /// One output for each input, in order. Every id is forwarded, written into its sequence's
+    /// cache and counted, whether or not anything is wanted of it.
+    ///
+    /// # Errors
+    /// An input is empty, does not fit its positions or holds an unknown id, a passage block begins within
+    /// another or ends without a beginning, or the tensor library failed. No cache has grown then.
+    pub fn forward(
+        &self,
+        batch: &mut [SequenceInput<'_>],
+    ) -> Result<Vec<SequenceOutput>, ForwardError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let runs = batch
+            .iter()
+            .map(|input| self.check(input))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut layout = Layout::default();
+        let forwarded = self.lay_out(batch, &runs, &mut layout).and_then(|()| {
+            // States of passages come behind those that were asked for.
+            let asked = layout.wanted.hidden.len();
+            layout.wanted.hidden.append(&mut layout.ends);
+            let caches = batch.iter_mut().flat_map(|input| input.cache.stores());
+            let (mut hidden, logits) =
+                self.forward_spans(&layout.ids, &layout.spans, caches.collect(), &layout.wanted)?;
+            let ends = hidden.split_off(asked);
+            Ok((hidden, ends, logits))
+        });
+        let (hidden, ends, logits) = match forwarded {
+            Ok(rows) => rows,
+            Err(error) => {
+                batch.iter_mut().for_each(|input| input.cache.forget_new());
+                return Err(error);
+            }
+        };
+        let (mut hidden, mut logits) = (hidden.into_iter(), logits.into_iter());
+        let mut ends = ends.into_iter();
+        let each = batch.iter_mut().zip(&runs).map(|(input, runs)| {
+            // **Invariant:** a cache grows by exactly the positions that are counted here.
+            let complete = input.cache.grow_by(runs);
+            SequenceOutput {
+                hidden: hidden.by_ref().take(input.hidden_at.len()).collect(),
+                logits: logits.by_ref().take(input.logits_at.len()).collect(),
+                passages: complete
+                    .into_iter()
+                    .zip(ends.by_ref())
+                    .map(|(kv, state)| PassageKv::new(kv, state))
+                    .collect(),
+                forwarded: ForwardedTokens::of(input.kinds),
+            }
+        });
+        Ok(each.collect())
+    }
+
+    /// Gives rows and spans to each run of each input, and room to what they are written to.
+    fn lay_out(
+        &self,
+        batch: &mut [SequenceInput<'_>],
+        runs: &[Vec<Run>],
+        layout: &mut Layout,
+    ) -> Result<(), ForwardError> {
+        for (input, runs) in batch.iter_mut().zip(runs) {
+            let first = layout.ids.len();
+            let row = |at: &usize| (first + at) as u32;
+            layout.wanted.hidden.extend(input.hidden_at.iter().map(row));
+            layout.wanted.logits.extend(input.logits_at.iter().map(row));
+            layout.ids.extend_from_slice(input.ids);
+            let own = layout.caches;
+            // Where the next run lands, which is of which cache, and its first row.
+            let (mut at, mut passage, mut start) = (input.cache.landed(), own, first);
+            for run in runs {
+                let span = match *run {
+                    Run::Text(len) => {
+                        let span = Span {
+                            start,
+                            len,
+                            cache: own,
+                            past: at,
+                            of: SpanOf::Text,
+                        };
+                        at += len;
+                        span
+                    }
+                    Run::Passage { len, complete } => {
+                        let begun = passage == own && input.cache.open_len() > 0;
+                        let past = match begun {
+                            true => input.cache.open_len(),
+                            false => 0,
+                        };
+                        let new = (!begun).then(|| self.new_cache());
+                        input.cache.open(new, past + len)?;
+                        passage += 1;
+                        let lands = complete.then_some(Landing { cache: own, at });
+                        if complete {
+                            at += past + len;
+                            layout.ends.push((start + len - 1) as u32);
+                        }
+                        Span {
+                            start,
+                            len,
+                            cache: passage,
+                            past,
+                            of: SpanOf::Passage { lands },
+                        }
+                    }
+                };
+                start += span.len;
+                layout.spans.push(span);
+            }
+            input.cache.reserve(at)?;
+            if let Some(Run::Passage {
+                complete: false, ..
+            }) = runs.last()
+            {
+                // It has memory of its own, so the budget holds no room that is not used.
+                input.cache.give_back(at)?;
+            }
+            layout.caches += input.cache.stores().count();
+        }
+        Ok(())
+    }
+
+    /// Forwards rows; gives states after the final norm and logits where they are wanted.
+    pub(super) fn forward_spans(
+        &self,
+        ids: &[u32],
+        spans: &[Span],
+        caches: Vec<&mut Store>,
+        wanted: &Wanted,
+    ) -> Result<(RowVecs, RowVecs), ForwardError> {
+        match &self.decoder {
+            Decoder::Cpu(decoder) => forward_on_cpu(decoder, ids, spans, caches, wanted),
+            Decoder::Candle(decoder) => self.forward_in_candle(decoder, ids, spans, caches, wanted),
+        }
+    }
+
+    fn forward_in_candle(
+        &self,
+        decoder: &CandleDecoder,
+        ids: &[u32],
+        spans: &[Span],
+        caches: Vec<&mut Store>,
+        wanted: &Wanted,
+    ) -> Result<(RowVecs, RowVecs), ForwardError> {
+        let device = &self.options.device;
+        let tensors = caches.into_iter().map(|store| match store {
+            Store::Candle(tensors) => Ok(&*tensors),
+            Store::Cpu(_) => Err(ForwardError::Input("a KV-cache in blocks".into())),
+        });
+        let caches = tensors.collect::<Result<Vec<_>, _>>()?;
+        let ids = Tensor::new(ids, device)?; // (tokens)
+        let states = decoder.states(&ids, spans, &caches)?; // (tokens, hidden)
+        let hidden = decoder.finish(&states, &wanted.hidden)?;
+        let logits = match decoder.finish(&states, &wanted.logits)? {
+            Some(rows) => Some(decoder.logits(&rows)?),
+            None => None,
+        };
+        Ok((rows_to_vecs(hidden)?, rows_to_vecs(logits)?))
+    }
+
+    /// Checks an input; gives its runs.
+    fn check(&self, input: &SequenceInput<'_>) -> Result<Vec<Run>, ForwardError> {
+        let count = input.ids.len();
+        if input.kinds.len() != count {
+            return Err(ForwardError::Input(format!(
+                "{count} ids with {} kinds",
+                input.kinds.len()
+            )));
+        }
+        self.check_ids(input.ids, input.cache.len())?;
+        let mut wanted = input.hidden_at.iter().chain(input.logits_at);
+        if let Some(at) = wanted.find(|&&at| at >= count) {
+            return Err(ForwardError::Input(format!(
+                "offset {at} wanted of {count} ids"
+            )));
+        }
+        if !input.cache.fits(&self.config) {
+            return Err(ForwardError::Input("the KV-cache of another model".into()));
+        }
+        match self.tokens.block_marks() {
+            None => Ok(vec![Run::Text(count)]),
+            Some(marks) => marks
+                .runs(input.cache.open_len() > 0, input.ids)
+                .map_err(ForwardError::Input),
+        }
+    }
+
+    /// Checks ids that follow so many positions.
+    pub(super) fn check_ids(&self, ids: &[u32], past: usize) -> Result<(), ForwardError> {
+        if ids.is_empty() {
+            return Err(ForwardError::Input("no ids".into()));
+        }
+        self.check_positions(past + ids.len())?;
+        let vocabulary = self.config.vocab_size;
+        match ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => Err(ForwardError::Input(format!(
+                "the id {id} with a vocabulary of {vocabulary}"
+            ))),
+        }
+    }
+
+    pub(super) fn check_positions(&self, needed: usize) -> Result<(), ForwardError> {
+        let available = self.max_positions();
+        match needed <= available {
+            true => Ok(()),
+            false => Err(ForwardError::ContextLength { needed, available }),
+        }
+    }
+}
+
+fn forward_on_cpu(
+    decoder: &CpuDecoder,
+    ids: &[u32],
+    spans: &[Span],
+    caches: Vec<&mut Store>,
+    wanted: &Wanted,
+) -> Result<(RowVecs, RowVecs), ForwardError> {
+    let blocks = caches.into_iter().map(|store| match store {
+        Store::Cpu(blocks) => Ok(blocks),
+        Store::Candle(_) => Err(ForwardError::Input("a KV-cache in tensors".into())),
+    });
+    let mut caches: Vec<&mut KvBlocks> = blocks.collect::<Result<_, _>>()?;
+    Ok(decoder.forward(ids, spans, &mut caches, &wanted.hidden, &wanted.logits))
+}
+
+/// `(rows, width)` in any float type as f32 rows.
+fn rows_to_vecs(rows: Option<Tensor>) -> Result<RowVecs, candle_core::Error> {
+    match rows {
+        Some(rows) => rows.to_dtype(DType::F32)?.to_vec2(),
+        None => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,282 @@
+//! What a training run is told: a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::data::{CourseConfig, DataConfig};
+use super::load::Method;
+use super::loss::{Contrast, LossRule};
+
+/// A training run. Relative paths count from the directory that the command runs in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitConfig {
+    /// The model to begin with: a Hugging Face directory or a GGUF file. `--base` goes before it.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// The directory with `onegen.json` and, where it is not the base's, the chat template. `onegen.json` says
+    /// how the control tokens are spelt and how passages attend (`passage_attention`).
+    pub model: PathBuf,
+    /// An adapter to begin with, instead of one that changes nothing
+    #[serde(default)]
+    pub start_from: Option<PathBuf>,
+    /// What is learnt
+    pub method: MethodConfig,
+    /// How it is judged
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// How long and how fast
+    pub steps: StepsConfig,
+    /// What the control tokens' rows begin as
+    #[serde(default)]
+    pub control: ControlConfig,
+    /// How dialogues are made of the data
+    #[serde(default)]
+    pub course: CourseConfig,
+    /// What is learnt from
+    pub data: Vec<DataConfig>,
+    /// What is looked at now and then, and never learnt
+    #[serde(default)]
+    pub exam: Option<ExamConfig>,
+}
+
+/// What of the model is learnt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum MethodConfig {
+    /// Every weight
+    Full,
+    /// A low-rank adapter on all linear layers, and the control tokens' rows
+    Lora {
+        /// Inner width
+        rank: usize,
+        /// The adapter counts `alpha / rank` times
+        alpha: f32,
+    },
+}
+
+impl From<&MethodConfig> for Method {
+    fn from(config: &MethodConfig) -> Self {
+        match *config {
+            MethodConfig::Full => Self::Whole,
+            MethodConfig::Lora { rank, alpha } => Self::LowRank { rank, alpha },
+        }
+    }
+}
+
+/// How a step is judged. `retrieval = 0` trains generation only, `language = 0` retrieval only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossConfig {
+    /// λ_g, the weight of the cross-entropy
+    pub language: f32,
+    /// λ_r, the weight of the contrastive loss
+    pub retrieval: f32,
+    /// `info_nce` or `bpr`
+    pub contrast: Contrast,
+    /// Divides the cosines of `info_nce`
+    pub temperature: f32,
+    /// Earlier passages that count as negatives
+    pub queue: usize,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            language: 1.0,
+            retrieval: 1.0,
+            contrast: Contrast::InfoNce,
+            temperature: 0.05,
+            queue: 512,
+        }
+    }
+}
+
+impl From<&LossConfig> for LossRule {
+    fn from(config: &LossConfig) -> Self {
+        Self {
+            language: config.language,
+            retrieval: config.retrieval,
+            contrast: config.contrast,
+            temperature: config.temperature,
+        }
+    }
+}
+
+/// The type that weights and kept activations have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits
+    #[default]
+    F32,
+    /// 16 bits, the upper half of an f32; parameters and sums stay in f32
+    Bf16,
+}
+
+/// How long and how fast a run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepsConfig {
+    /// Optimiser steps in all
+    pub count: usize,
+    /// Tokens of a step, at least
+    pub tokens: usize,
+    /// Forward and backward passes a step, of `tokens` tokens each
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Learning rate at the top
+    pub rate: f64,
+    /// Steps over which it rises
+    #[serde(default)]
+    pub warm_up: usize,
+    /// Share of all steps over which it falls to zero at the end
+    #[serde(default)]
+    pub decay: f64,
+    /// Weight decay
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this norm
+    #[serde(default = "one_f64")]
+    pub clip: f64,
+    /// `f32` or `bf16`
+    #[serde(default)]
+    pub precision: Precision,
+    /// Threads, each with a share of a step's tokens
+    #[serde(default = "two")]
+    pub threads: usize,
+    /// Where all chance comes from
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps between checkpoints
+    #[serde(default = "hundred")]
+    pub save_every: usize,
+    /// Positions of the longest dialogue, passages included
+    #[serde(default = "positions")]
+    pub positions: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn one_f64() -> f64 {
+    1.0
+}
+
+fn two() -> usize {
+    2
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn positions() -> usize {
+    4096
+}
+
+impl StepsConfig {
+    /// The learning rate at a step: a rise, a plateau, a linear fall to zero.
+    pub fn rate_at(&self, step: usize) -> f64 {
+        let rise = (step + 1) as f64 / self.warm_up.max(1) as f64;
+        let falling = self.count as f64 * self.decay;
+        let fall = if falling > 0.0 {
+            (self.count - step.min(self.count)) as f64 / falling
+        } else {
+            1.0
+        };
+        self.rate * rise.min(fall).min(1.0)
+    }
+}
+
+/// Texts that describe what the control tokens are for: a row begins as the mean of its description's rows.
+/// A row whose description is empty stays as the base has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// For `[RQ]`
+    pub query: String,
+    /// For `[RD]`
+    pub passage: String,
+    /// For the token before a passage
+    pub open: String,
+    /// For the token after it
+    pub close: String,
+}
+
+/// A data set that is looked at every `every` steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExamConfig {
+    /// The file of questions
+    pub questions: PathBuf,
+    /// The file of passages
+    pub passages: PathBuf,
+    /// Steps between looks
+    pub every: usize,
+    /// Passages that are looked at, and searched among
+    pub limit: usize,
+}
+
+impl FitConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// The file cannot be read, a key is unknown or a value cannot be.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let config: Self =
+            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("{} is not valid", path.display()))?;
+        Ok(config)
+    }
+
+    /// blake3 of what a checkpoint of this run depends on. How many steps there are, when checkpoints are
+    /// written and what is looked at may change while a run is stopped.
+    pub(super) fn identity(&self, base_fingerprint: &str) -> Result<String> {
+        let mut lasting = self.clone();
+        lasting.base = None;
+        lasting.exam = None;
+        lasting.steps.count = 0;
+        lasting.steps.decay = 0.0;
+        lasting.steps.save_every = 0;
+        let text = format!("{base_fingerprint} {}", toml::to_string(&lasting)?);
+        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
+    }
+
+    fn check(&self) -> Result<()> {
+        let steps = &self.steps;
+        ensure!(steps.count > 0, "steps.count must be at least 1");
+        ensure!(steps.tokens > 0, "steps.tokens must be at least 1");
+        ensure!(steps.accumulate > 0, "steps.accumulate must be at least 1");
+        ensure!(
+            (1..=256).contains(&steps.threads),
+            "steps.threads must be between 1 and 256"
+        );
+        ensure!(steps.rate > 0.0, "steps.rate must be above 0");
+        ensure!(steps.save_every > 0, "steps.save_every must be at least 1");
+        ensure!(
+            (0.0..=1.0).contains(&steps.decay),
+            "steps.decay is a share between 0 and 1"
+        );
+        ensure!(
+            self.loss.temperature > 0.0,
+            "loss.temperature must be above 0"
+        );
+        ensure!(
+            self.loss.language > 0.0 || self.loss.retrieval > 0.0,
+            "loss.language and loss.retrieval are both 0: nothing would be learnt"
+        );
+        if let MethodConfig::Lora { rank, .. } = self.method {
+            ensure!(rank > 0, "method.rank must be at least 1");
+        }
+        ensure!(!self.data.is_empty(), "there is no [[data]] to learn from");
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Dialogues as the server will write them, laid out as segments of a pack.
+
+use anyhow::{Context, Result, ensure};
+use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
+
+use crate::fit::pack::{At, Pack, PassageAt, Query, Seen, Target};
+
+/// One turn of a dialogue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Turn {
+    /// What the user says
+    pub user: String,
+    /// What the model reads before it answers
+    pub reading: Option<Reading>,
+    /// What it answers
+    pub answer: String,
+    /// Whether the model learns to write this turn, or finds it in its history
+    pub learnt: bool,
+}
+
+/// A passage that a turn reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Which of the pack's passages is spliced
+    pub shown: usize,
+    /// Keys of those that `[RQ]` is to find; none where the question does not tell
+    pub positives: Vec<u32>,
+    /// Keys of those that it is not to find, for losses that want a query's own
+    pub negatives: Vec<u32>,
+}
+
+/// A dialogue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dialogue {
+    /// A system message
+    pub system: Option<String>,
+    /// Its turns
+    pub turns: Vec<Turn>,
+}
+
+/// A passage to lay out.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// Its number in the training data
+    pub key: u32,
+    /// Its title
+    pub title: &'a str,
+    /// Its text
+    pub text: &'a str,
+}
+
+/// A pack that is being laid out.
+pub struct Layout<'a> {
+    tokens: &'a Tokens,
+    end: u32,
+    pack: Pack,
+    passages: Vec<Laid>,
+}
+
+/// A passage of a pack.
+struct Laid {
+    /// What stands between `[RQ]` and the answer, the closing token left out
+    ids: Vec<u32>,
+    close: u32,
+    /// The segment that holds those ids, where a block is shared
+    segment: Option<usize>,
+}
+
+impl<'a> Layout<'a> {
+    /// A pack of these passages, which attend as the model's `onegen.json` says.
+    ///
+    /// # Errors
+    /// The tokenizer failed, or no token ends a turn.
+    pub fn new(tokens: &'a Tokens, passages: &[Text<'_>]) -> Result<Self> {
+        let shared = tokens.onegen().passage_attention == PassageAttention::Block;
+        let end = tokens.end_of_turn().context("no token ends a turn")?;
+        let mut pack = Pack::default();
+        let mut laid = Vec::with_capacity(passages.len());
+        for passage in passages {
+            let splice = tokens.splice(&Passage {
+                id: String::new(),
+                title: passage.title.to_owned(),
+                text: passage.text.to_owned(),
+                url: None,
+                score: 0.0,
+            })?;
+            let close = splice.close;
+            let mut ids = splice.ids();
+            ids.pop();
+            // A block is embedded by the same tokens that are read.
+            let embedded = if shared {
+                ids.clone()
+            } else {
+                tokens.passage_ids(passage.title, passage.text)?
+            };
+            let offset = embedded.len() - 1;
+            let segment = pack.push(embedded, 0, vec![]);
+            pack.passages.push(PassageAt {
+                at: At { segment, offset },
+                key: passage.key,
+            });
+            laid.push(Laid {
+                ids,
+                close,
+                segment: shared.then_some(segment),
+            });
+        }
+        Ok(Self {
+            tokens,
+            end,
+            pack,
+            passages: laid,
+        })
+    }
+
+    /// Adds a dialogue.
+    ///
+    /// # Errors
+    /// The template refuses it, or a turn reads a passage that is not there.
+    pub fn dialogue(&mut self, dialogue: &Dialogue) -> Result<()> {
+        let mut messages: Vec<ChatMessage> = (dialogue.system.iter())
+            .map(|system| ChatMessage::new(Role::System, system.clone()))
+            .collect();
+        let mut branch = Branch::default();
+        for turn in &dialogue.turns {
+            let last_assistant = messages.len().checked_sub(1).filter(|_| branch.began);
+            messages.push(ChatMessage::new(Role::User, turn.user.clone()));
+            let ids = match last_assistant {
+                Some(last) => self.tokens.encode_turn(&messages, last, Some(self.end))?,
+                None => self.tokens.encode_chat(&messages)?,
+            };
+            branch.began = true;
+            branch.ids.extend(ids);
+            if let Some(reading) = &turn.reading {
+                self.read(&mut branch, reading, turn.learnt)?;
+            }
+            for id in self.tokens.encode_plain(&turn.answer)? {
+                branch.write(id, turn.learnt);
+            }
+            branch.write(self.end, turn.learnt);
+            messages.push(ChatMessage::new(Role::Assistant, turn.answer.clone()));
+        }
+        // Nothing is predicted from a dialogue's last token.
+        branch.ids.pop();
+        if !branch.ids.is_empty() {
+            self.close(&mut branch);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, branch: &mut Branch, reading: &Reading, learnt: bool) -> Result<()> {
+        branch.write(self.tokens.query_id(), learnt);
+        let offset = branch.ids.len() - 1;
+        branch.queries.push((offset, reading.clone()));
+        ensure!(
+            reading.shown < self.passages.len(),
+            "a turn reads passage {} of {}",
+            reading.shown,
+            self.passages.len()
+        );
+        let passage = &self.passages[reading.shown];
+        let (len, close) = (passage.ids.len(), passage.close);
+        match passage.segment {
+            None => branch.ids.extend(passage.ids.clone()),
+            Some(segment) => {
+                self.close(branch);
+                let position = branch.position;
+                branch.sees.push(Seen { segment, position });
+                branch.position += len;
+            }
+        }
+        branch.ids.push(close);
+        Ok(())
+    }
+
+    /// Makes a segment of what a branch holds.
+    fn close(&mut self, branch: &mut Branch) {
+        let ids = std::mem::take(&mut branch.ids);
+        let position = branch.position;
+        branch.position += ids.len();
+        let segment = self.pack.push(ids, position, branch.sees.clone());
+        branch.sees.push(Seen { segment, position });
+        for (offset, id) in branch.predict.drain(..) {
+            let at = At { segment, offset };
+            self.pack.predict.push(Target { at, id });
+        }
+        for (offset, reading) in branch.queries.drain(..) {
+            if !reading.positives.is_empty() {
+                self.pack.queries.push(Query {
+                    at: At { segment, offset },
+                    positives: reading.positives,
+                    negatives: reading.negatives,
+                });
+            }
+        }
+    }
+
+    /// The pack.
+    pub fn finish(self) -> Pack {
+        debug_assert!(self.pack.check().is_ok());
+        self.pack
+    }
+}
+
+/// A dialogue that is being laid out.
+#[derive(Default)]
+struct Branch {
+    began: bool,
+    /// The tokens of the segment that is open
+    ids: Vec<u32>,
+    position: usize,
+    sees: Vec<Seen>,
+    /// Offsets in the open segment, and what is written after them
+    predict: Vec<(usize, u32)>,
+    queries: Vec<(usize, Reading)>,
+}
+
+impl Branch {
+    fn write(&mut self, id: u32, learnt: bool) {
+        if learnt && !self.ids.is_empty() {
+            self.predict.push((self.ids.len() - 1, id));
+        }
+        self.ids.push(id);
+    }
+}

@@ -1,0 +1,128 @@
+//! Questions and passages in files of JSON lines, gzipped or not.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use flate2::read::MultiGzDecoder;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A passage.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PassageRecord {
+    /// What questions name it by
+    pub id: String,
+    /// Its title
+    #[serde(default)]
+    pub title: String,
+    /// Its text
+    pub text: String,
+}
+
+/// A turn before a question.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PastTurn {
+    /// The earlier question
+    pub q: String,
+    /// Its answer
+    pub a: String,
+}
+
+/// A question. Fields that are not named here are passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct QuestionRecord {
+    /// Its name
+    pub id: String,
+    /// The question
+    pub question: String,
+    /// Its answers; the first one is learnt
+    #[serde(default)]
+    pub answers: Vec<String>,
+    /// The passage that tells the answer
+    #[serde(default)]
+    pub passage_id: Option<String>,
+    /// All passages that are right
+    #[serde(default)]
+    pub passage_ids: Vec<String>,
+    /// The dialogue before it
+    #[serde(default)]
+    pub history: Vec<PastTurn>,
+    /// Whether the passage tells the answer
+    #[serde(default = "yes")]
+    pub answerable: bool,
+    /// Whether the answer is known
+    #[serde(default = "yes")]
+    pub answer_known: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads a file of JSON lines; one whose name ends in `.gz` is unpacked.
+///
+/// # Errors
+/// The file cannot be read, or a line is no such record: the error names file and line.
+pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|extension| extension == "gz") {
+        Box::new(MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
+    let mut records = Vec::new();
+    for (number, line) in BufReader::new(reader).lines().enumerate() {
+        let place = || format!("{}, line {}", path.display(), number + 1);
+        let line = line.with_context(place)?;
+        if !line.trim().is_empty() {
+            records.push(serde_json::from_str(&line).with_context(place)?);
+        }
+    }
+    ensure!(!records.is_empty(), "{} holds no records", path.display());
+    Ok(records)
+}
+
+/// Questions that belong to one passage.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The passage
+    pub passage: PassageRecord,
+    /// Its questions
+    pub questions: Vec<QuestionRecord>,
+}
+
+/// Reads passages and the questions about them; passages without a question stay as what is not to be found.
+///
+/// # Errors
+/// As [`read_lines`], or a question names a passage that is not there.
+pub fn read_groups(passages: &Path, questions: &Path) -> Result<Vec<Group>> {
+    let passages_path = passages;
+    let mut groups: Vec<Group> = read_lines(passages)?
+        .into_iter()
+        .map(|passage| Group {
+            passage,
+            questions: vec![],
+        })
+        .collect();
+    let places: HashMap<String, usize> = (groups.iter().enumerate())
+        .map(|(at, group)| (group.passage.id.clone(), at))
+        .collect();
+    for question in read_lines::<QuestionRecord>(questions)? {
+        let Some(id) = &question.passage_id else {
+            continue;
+        };
+        let at = places.get(id).with_context(|| {
+            format!(
+                "question {} of {} names the passage {id}, which is not in {}",
+                question.id,
+                questions.display(),
+                passages_path.display()
+            )
+        })?;
+        groups[*at].questions.push(question);
+    }
+    Ok(groups)
+}

@@ -1,0 +1,197 @@
+//! A linear layer: frozen, learnt whole, or with a low-rank adapter beside it.
+
+use super::parameters::{Gradients, ParameterId, Parameters};
+use super::product::{Element, Packed, Rows};
+use crate::ops::{Form, product};
+
+/// A matrix packed both ways: for states going up, for gradients coming down.
+pub(super) struct BothWays<E> {
+    /// Outputs are the matrix's rows
+    pub(super) forward: Packed<E>,
+    /// Outputs are its columns
+    pub(super) backward: Packed<E>,
+}
+
+impl<E: Element> BothWays<E> {
+    /// Packs a matrix of `rows` times `columns` numbers.
+    pub(super) fn new(matrix: &[f32], rows: usize, columns: usize) -> Self {
+        Self {
+            forward: Packed::from_rows(matrix, rows, columns),
+            backward: Packed::from_columns(matrix, columns, rows),
+        }
+    }
+}
+
+/// What of a layer is learnt.
+enum Learnt<E> {
+    Nothing,
+    /// The matrix and its bias
+    Whole {
+        weight: ParameterId,
+        bias: Option<ParameterId>,
+    },
+    /// `scale · B A` is added to the matrix (Hu et al. 2021)
+    LowRank(LowRank<E>),
+}
+
+struct LowRank<E> {
+    /// (rank, inner)
+    a: ParameterId,
+    /// (outputs, rank)
+    b: ParameterId,
+    scale: f32,
+    rank: usize,
+    /// Packed again after each step; `B` with the scale in it
+    packed: Option<(BothWays<E>, BothWays<E>)>,
+}
+
+/// `y = x Wᵀ + bias`, and what of it is learnt.
+pub(super) struct Linear<E> {
+    weight: BothWays<E>,
+    bias: Option<Vec<f32>>,
+    outputs: usize,
+    inner: usize,
+    learnt: Learnt<E>,
+}
+
+/// What a low-rank layer keeps between forward and backward: `x Aᵀ`, (tokens, rank).
+pub(super) type Narrow<E> = Option<Rows<E>>;
+
+impl<E: Element> Linear<E> {
+    /// A layer that is not learnt.
+    pub(super) fn frozen(
+        matrix: &[f32],
+        bias: Option<Vec<f32>>,
+        (outputs, inner): (usize, usize),
+    ) -> Self {
+        Self {
+            weight: BothWays::new(matrix, outputs, inner),
+            bias,
+            outputs,
+            inner,
+            learnt: Learnt::Nothing,
+        }
+    }
+
+    /// Learns the matrix and its bias.
+    pub(super) fn learn_whole(&mut self, weight: ParameterId, bias: Option<ParameterId>) {
+        self.learnt = Learnt::Whole { weight, bias };
+    }
+
+    /// Learns an adapter: `a` (rank, inner) and `b` (outputs, rank).
+    pub(super) fn learn_low_rank(
+        &mut self,
+        a: ParameterId,
+        b: ParameterId,
+        rank: usize,
+        scale: f32,
+    ) {
+        self.learnt = Learnt::LowRank(LowRank {
+            a,
+            b,
+            scale,
+            rank,
+            packed: None,
+        });
+    }
+
+    /// Takes the parameters as they are now.
+    pub(super) fn refresh(&mut self, parameters: &Parameters) {
+        match &mut self.learnt {
+            Learnt::Nothing => {}
+            Learnt::Whole { weight, bias } => {
+                let matrix = &parameters.get(*weight).values;
+                self.weight = BothWays::new(matrix, self.outputs, self.inner);
+                self.bias = bias.map(|bias| parameters.get(bias).values.clone());
+            }
+            Learnt::LowRank(low) => {
+                let b = parameters.get(low.b).values.iter();
+                let b: Vec<f32> = b.map(|b| b * low.scale).collect();
+                low.packed = Some((
+                    BothWays::new(&parameters.get(low.a).values, low.rank, self.inner),
+                    BothWays::new(&b, self.outputs, low.rank),
+                ));
+            }
+        }
+    }
+
+    /// Numbers that the layer gives for each token.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Adds the layer's outputs for rows of `inner` numbers to `out`, or puts them there.
+    pub(super) fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) -> Narrow<E> {
+        self.weight.forward.product(x, out, add);
+        if let Some(bias) = &self.bias {
+            for row in out.chunks_exact_mut(self.outputs) {
+                row.iter_mut()
+                    .zip(bias)
+                    .for_each(|(out, bias)| *out += bias);
+            }
+        }
+        let Learnt::LowRank(LowRank {
+            rank,
+            packed: Some((a, b)),
+            ..
+        }) = &self.learnt
+        else {
+            return None;
+        };
+        let mut narrow = vec![0.0; x.count() * rank];
+        a.forward.product(x, &mut narrow, false);
+        let narrow = Rows::new(&narrow, *rank);
+        b.forward.product(&narrow, out, true);
+        Some(narrow)
+    }
+
+    /// Adds the gradient of the layer's input to `dx` or puts it there, and those of its parameters to
+    /// `gradients`. `x` gives the layer's input in f32 where it is needed, and `narrow` is what
+    /// [`Self::forward`] kept.
+    pub(super) fn backward(
+        &self,
+        dout: &[f32],
+        x: &[f32],
+        narrow: &Narrow<E>,
+        (dx, add): (&mut [f32], bool),
+        gradients: &mut Gradients,
+    ) {
+        let rows = Rows::<E>::new(dout, self.outputs);
+        let tokens = rows.count();
+        self.weight.backward.product(&rows, dx, add);
+        match (&self.learnt, narrow) {
+            (Learnt::Whole { weight, bias }, _) => {
+                let sizes = (self.outputs, tokens, self.inner);
+                product(
+                    dout,
+                    x,
+                    gradients.get_mut(*weight),
+                    sizes,
+                    Form::Atb,
+                    1.0,
+                    true,
+                );
+                if let Some(bias) = bias {
+                    let sum = gradients.get_mut(*bias);
+                    for row in dout.chunks_exact(self.outputs) {
+                        sum.iter_mut().zip(row).for_each(|(sum, row)| *sum += row);
+                    }
+                }
+            }
+            (Learnt::LowRank(low), Some(narrow)) => {
+                let Some((a, b)) = &low.packed else { return };
+                let mut dnarrow = vec![0.0; tokens * low.rank];
+                b.backward.product(&rows, &mut dnarrow, false);
+                let (narrow, scale) = (narrow.to_f32(), low.scale);
+                let sizes = (self.outputs, tokens, low.rank);
+                let db = gradients.get_mut(low.b);
+                product(dout, &narrow, db, sizes, Form::Atb, scale, true);
+                let sizes = (low.rank, tokens, self.inner);
+                let da = gradients.get_mut(low.a);
+                product(&dnarrow, x, da, sizes, Form::Atb, 1.0, true);
+                a.backward.product(&Rows::new(&dnarrow, low.rank), dx, true);
+            }
+            _ => {}
+        }
+    }
+}

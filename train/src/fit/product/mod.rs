@@ -1,0 +1,340 @@
+//! Products of token rows with weight matrices that are packed for them.
+//!
+//! A matrix is kept in panels of 32 outputs. A tile of up to 12 rows and 32 outputs stays in registers
+//! while the inner dimension is walked once. Each number is summed in the order of the inner dimension, so a
+//! row's result depends on nothing but that row.
+
+mod plain;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::bf16;
+
+/// Outputs of a panel.
+const PANEL: usize = 32;
+/// Rows of a tile.
+const TILE: usize = 12;
+
+/// The type that weights and kept activations have. Sums are f32 in either.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// What it is called in a configuration.
+    const NAME: &'static str;
+    /// How many neighbours of the inner dimension stand together in a panel.
+    const GROUP: usize;
+    /// Rounds to the nearest, ties to even.
+    fn from_f32(value: f32) -> Self;
+    /// Widens exactly.
+    fn to_f32(self) -> f32;
+    /// Multiplies a tile with the fastest kernel of this machine.
+    ///
+    /// # Safety
+    /// The tile's pointers are valid for what its sizes say.
+    unsafe fn multiply(tile: &Tile<Self>);
+}
+
+/// A tile of a product: up to [`TILE`] rows times one panel.
+#[derive(Clone, Copy)]
+pub struct Tile<E> {
+    /// The first row's first number; `inner` numbers a row
+    rows: *const E,
+    /// Numbers from a row to the next
+    row_stride: usize,
+    /// How many rows
+    count: usize,
+    /// `inner` times [`PANEL`] numbers, those of [`Element::GROUP`] neighbours together
+    panel: *const E,
+    /// The inner dimension, a multiple of [`Element::GROUP`]
+    inner: usize,
+    /// Where the first row's first result belongs
+    out: *mut f32,
+    out_stride: usize,
+    /// Results of each row, at most [`PANEL`]
+    columns: usize,
+    /// Whether results are added to what stands there
+    add: bool,
+}
+
+impl Element for f32 {
+    const NAME: &'static str = "f32";
+    const GROUP: usize = 1;
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    unsafe fn multiply(tile: &Tile<Self>) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the caller keeps the tile's promise, and the processor has the instructions.
+            return unsafe { x86::multiply_f32(tile) };
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { plain::multiply(tile) }
+    }
+}
+
+impl Element for bf16 {
+    const NAME: &'static str = "bf16";
+    const GROUP: usize = 2;
+
+    fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        Self::from_bits(((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+    }
+
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    unsafe fn multiply(tile: &Tile<Self>) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
+            // SAFETY: the caller keeps the tile's promise, and the processor has the instructions.
+            return unsafe { x86::multiply_bf16(tile) };
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { plain::multiply(tile) }
+    }
+}
+
+/// Rows of numbers in the type that products take, each padded with zeros to whole groups.
+#[derive(Clone, Debug, Default)]
+pub struct Rows<E> {
+    values: Vec<E>,
+    width: usize,
+    stride: usize,
+}
+
+impl<E: Element> Rows<E> {
+    /// Converts rows of `width` numbers each.
+    pub fn new(values: &[f32], width: usize) -> Self {
+        let stride = width.next_multiple_of(E::GROUP);
+        let mut rows = vec![E::default(); values.len() / width * stride];
+        for (row, values) in rows
+            .chunks_exact_mut(stride)
+            .zip(values.chunks_exact(width))
+        {
+            for (to, value) in row.iter_mut().zip(values) {
+                *to = E::from_f32(*value);
+            }
+        }
+        Self {
+            values: rows,
+            width,
+            stride,
+        }
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        self.values.len() / self.stride.max(1)
+    }
+
+    /// Numbers of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// One row.
+    pub fn row(&self, at: usize) -> &[E] {
+        &self.values[at * self.stride..][..self.width]
+    }
+
+    /// All rows as f32, one after the other.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.count() * self.width];
+        let rows = self.values.chunks_exact(self.stride.max(1));
+        for (row, to) in rows.zip(values.chunks_exact_mut(self.width.max(1))) {
+            for (to, value) in to.iter_mut().zip(row) {
+                *to = value.to_f32();
+            }
+        }
+        values
+    }
+}
+
+/// A matrix packed for products: `outputs` times `inner` numbers.
+#[derive(Clone, Debug)]
+pub struct Packed<E> {
+    panels: Vec<E>,
+    outputs: usize,
+    inner: usize,
+}
+
+impl<E: Element> Packed<E> {
+    /// Packs a matrix whose rows are the outputs: `inner` numbers each.
+    pub fn from_rows(matrix: &[f32], outputs: usize, inner: usize) -> Self {
+        Self::pack(outputs, inner, |output, at| matrix[output * inner + at])
+    }
+
+    /// Packs the transpose of a matrix: its columns are the outputs, its `inner` rows hold one number for
+    /// each.
+    pub fn from_columns(matrix: &[f32], outputs: usize, inner: usize) -> Self {
+        Self::pack(outputs, inner, |output, at| matrix[at * outputs + output])
+    }
+
+    fn pack(outputs: usize, inner: usize, value: impl Fn(usize, usize) -> f32) -> Self {
+        let padded = inner.next_multiple_of(E::GROUP);
+        let mut panels = vec![E::default(); outputs.div_ceil(PANEL) * PANEL * padded];
+        for (number, panel) in panels.chunks_exact_mut(PANEL * padded).enumerate() {
+            for lane in 0..PANEL.min(outputs - number * PANEL) {
+                for at in 0..inner {
+                    let (group, within) = (at / E::GROUP, at % E::GROUP);
+                    panel[(group * PANEL + lane) * E::GROUP + within] =
+                        E::from_f32(value(number * PANEL + lane, at));
+                }
+            }
+        }
+        Self {
+            panels,
+            outputs,
+            inner,
+        }
+    }
+
+    /// Numbers that a product gives for each row.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Copies one output's weights, `inner` numbers.
+    pub fn copy_row(&self, output: usize, to: &mut [f32]) {
+        let padded = self.inner.next_multiple_of(E::GROUP);
+        let panel = &self.panels[output / PANEL * PANEL * padded..][..PANEL * padded];
+        for (at, to) in to.iter_mut().enumerate().take(self.inner) {
+            let (group, within) = (at / E::GROUP, at % E::GROUP);
+            *to = panel[(group * PANEL + output % PANEL) * E::GROUP + within].to_f32();
+        }
+    }
+
+    /// Replaces one output's weights.
+    pub fn set_row(&mut self, output: usize, values: &[f32]) {
+        let padded = self.inner.next_multiple_of(E::GROUP);
+        let panel = &mut self.panels[output / PANEL * PANEL * padded..][..PANEL * padded];
+        for (at, value) in values.iter().enumerate().take(self.inner) {
+            let (group, within) = (at / E::GROUP, at % E::GROUP);
+            panel[(group * PANEL + output % PANEL) * E::GROUP + within] = E::from_f32(*value);
+        }
+    }
+
+    /// Replaces one inner position's weights: one number for each output.
+    pub fn set_column(&mut self, at: usize, values: &[f32]) {
+        let padded = self.inner.next_multiple_of(E::GROUP);
+        let (group, within) = (at / E::GROUP, at % E::GROUP);
+        for (output, value) in values.iter().enumerate().take(self.outputs) {
+            let panel = output / PANEL * PANEL * padded;
+            self.panels[panel + (group * PANEL + output % PANEL) * E::GROUP + within] =
+                E::from_f32(*value);
+        }
+    }
+
+    /// Each row times the matrix: `out` (rows, outputs), added to what stands there or put in its place.
+    pub fn product(&self, rows: &Rows<E>, out: &mut [f32], add: bool) {
+        let count = rows.count();
+        assert_eq!(rows.width, self.inner, "the inner dimensions differ");
+        assert_eq!(
+            out.len(),
+            count * self.outputs,
+            "the output has another size"
+        );
+        let padded = rows.stride;
+        for (number, panel) in self.panels.chunks_exact(PANEL * padded).enumerate() {
+            let first = number * PANEL;
+            for row in (0..count).step_by(TILE) {
+                let tile = Tile {
+                    rows: rows.values[row * padded..].as_ptr(),
+                    row_stride: padded,
+                    count: TILE.min(count - row),
+                    panel: panel.as_ptr(),
+                    inner: padded,
+                    out: out[row * self.outputs + first..].as_mut_ptr(),
+                    out_stride: self.outputs,
+                    columns: PANEL.min(self.outputs - first),
+                    add,
+                };
+                // SAFETY: the rows, the panel and the results of this tile lie within the slices above.
+                unsafe { E::multiply(&tile) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    fn random(rng: &mut StdRng, count: usize) -> Vec<f32> {
+        (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+    }
+
+    fn products_are_what_their_definition_gives<E: Element>(tolerance: f32) {
+        let mut rng = StdRng::seed_from_u64(7);
+        for (count, outputs, inner) in [(1, 1, 1), (5, 33, 7), (12, 32, 64), (29, 97, 48)] {
+            let (x, w) = (
+                random(&mut rng, count * inner),
+                random(&mut rng, outputs * inner),
+            );
+            let transposed: Vec<f32> = (0..inner * outputs)
+                .map(|i| w[i % outputs * inner + i / outputs])
+                .collect();
+            let rows = Rows::<E>::new(&x, inner);
+            let packed = Packed::<E>::from_rows(&w, outputs, inner);
+            let mut out = vec![1.0; count * outputs];
+            packed.product(&rows, &mut out, true);
+            let mut again = vec![5.0; count * outputs];
+            Packed::<E>::from_columns(&transposed, outputs, inner)
+                .product(&rows, &mut again, false);
+            for (i, (out, again)) in out.iter().zip(&again).enumerate() {
+                let (row, output) = (i / outputs, i % outputs);
+                let sum: f32 = (0..inner)
+                    .map(|k| {
+                        let weight = E::from_f32(w[output * inner + k]).to_f32();
+                        rows.row(row)[k].to_f32() * weight
+                    })
+                    .sum();
+                assert!(
+                    (out - 1.0 - sum).abs() < tolerance,
+                    "{out} is not 1 + {sum}"
+                );
+                assert!((again - sum).abs() < tolerance, "{again} is not {sum}");
+            }
+            let mut row = vec![0.0; inner];
+            packed.copy_row(outputs - 1, &mut row);
+            let last = &w[(outputs - 1) * inner..];
+            assert!(
+                row.iter()
+                    .zip(last)
+                    .all(|(a, b)| *a == E::from_f32(*b).to_f32())
+            );
+        }
+    }
+
+    #[test]
+    fn products_in_f32_are_what_their_definition_gives() {
+        products_are_what_their_definition_gives::<f32>(1e-5);
+    }
+
+    #[test]
+    fn products_in_bf16_are_what_their_definition_gives() {
+        products_are_what_their_definition_gives::<bf16>(1e-5);
+    }
+
+    #[test]
+    fn a_row_or_a_column_is_replaced_alone() {
+        let matrix = vec![1.0; 40 * 6];
+        let mut packed = Packed::<bf16>::from_rows(&matrix, 40, 6);
+        packed.set_row(33, &[2.0; 6]);
+        packed.set_column(5, &[3.0; 40]);
+        let mut row = vec![0.0; 6];
+        packed.copy_row(33, &mut row);
+        assert_eq!(row, [2.0, 2.0, 2.0, 2.0, 2.0, 3.0]);
+        packed.copy_row(32, &mut row);
+        assert_eq!(row, [1.0, 1.0, 1.0, 1.0, 1.0, 3.0]);
+    }
+}

@@ -1,0 +1,217 @@
+//! Losses and gradients are PyTorch's: the golden files of `train/tests/golden/make.py`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use onegen_engine::ModelFiles;
+use onegen_train::fit::adapter;
+use onegen_train::fit::decoder::Decoder;
+use onegen_train::fit::load::{ControlRow, Method};
+use onegen_train::fit::loss::{Contrast, LossRule, Queue};
+use onegen_train::fit::pack::Pack;
+use onegen_train::fit::parameters::{Gradients, Parameters};
+use onegen_train::fit::step::{step, sum};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Batch {
+    lambda_g: f32,
+    lambda_r: f32,
+    temperature: f32,
+    queue: Vec<Queued>,
+    packs: Vec<Pack>,
+}
+
+#[derive(Deserialize)]
+struct Queued {
+    key: u32,
+    vector: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct AdapterConfig {
+    r: usize,
+    lora_alpha: f32,
+    trainable_token_indices: HashMap<String, Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+struct Losses {
+    ce: f64,
+    info_nce: f64,
+    bpr: f64,
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &str) -> T {
+    serde_json::from_slice(&std::fs::read(golden(path)).unwrap()).unwrap()
+}
+
+fn tensors(path: &str) -> HashMap<String, Vec<f32>> {
+    let bytes = std::fs::read(golden(path)).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |data: &[u8]| {
+        let words = data.chunks_exact(4);
+        words
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), floats(view.data())))
+        .collect()
+}
+
+/// A model of the golden files, its parameters and a batch.
+struct Case {
+    decoder: Decoder<f32>,
+    parameters: Parameters,
+    batch: Batch,
+}
+
+impl Case {
+    fn new(family: &str, low_rank: bool) -> Self {
+        let files = ModelFiles::open(&golden(family)).unwrap();
+        let batch: Batch = json("batch.json");
+        batch.packs.iter().for_each(|pack| pack.check().unwrap());
+        let config: AdapterConfig = json(&format!("{family}/adapter/adapter_config.json"));
+        let (method, control) = if low_rank {
+            let ids = &config.trainable_token_indices["embed_tokens"];
+            let rows = ids.iter().map(|id| ControlRow {
+                id: *id,
+                described_by: vec![],
+            });
+            let method = Method::LowRank {
+                rank: config.r,
+                alpha: config.lora_alpha,
+            };
+            (method, rows.collect())
+        } else {
+            (Method::Whole, vec![])
+        };
+        let (mut decoder, mut parameters) =
+            Decoder::load(&files, &method, &control, 128, 0).unwrap();
+        if low_rank {
+            adapter::read(&golden(&format!("{family}/adapter")), &mut parameters).unwrap();
+            decoder.refresh(&parameters);
+        }
+        Self {
+            decoder,
+            parameters,
+            batch,
+        }
+    }
+
+    /// Both losses, and the gradients of the two together.
+    fn step(
+        &self,
+        language: f32,
+        retrieval: f32,
+        contrast: Contrast,
+        threads: usize,
+    ) -> (f64, f64, Gradients) {
+        let mut queue = Queue::default();
+        let queued = self
+            .batch
+            .queue
+            .iter()
+            .map(|queued| (queued.key, queued.vector.clone()));
+        queue.push(queued, usize::MAX);
+        let mut shares = vec![Vec::new(); threads];
+        for (at, pack) in self.batch.packs.iter().enumerate() {
+            shares[at % threads].push(pack.clone());
+        }
+        let rule = LossRule {
+            language,
+            retrieval,
+            contrast,
+            temperature: self.batch.temperature,
+        };
+        let mut gradients = vec![self.parameters.zeros(); threads];
+        let outcome = step(&self.decoder, &shares, &queue, &rule, &mut gradients).unwrap();
+        let score = outcome.score;
+        (
+            score.language / score.targets as f64,
+            score.retrieval / score.queries as f64,
+            sum(&mut gradients).unwrap().clone(),
+        )
+    }
+
+    /// Each parameter's gradient is the golden one, up to what f32 leaves of f64.
+    fn assert_gradients(
+        &self,
+        gradients: &Gradients,
+        golden: &HashMap<String, Vec<f32>>,
+        prefix: &str,
+    ) {
+        for (id, parameter) in self.parameters.ids() {
+            let expected = &golden[&format!("{prefix}{}", parameter.name)];
+            let got = gradients.get(id);
+            assert_eq!(got.len(), expected.len(), "{}", parameter.name);
+            let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            for (got, expected) in got.iter().zip(expected) {
+                assert!(
+                    (got - expected).abs() <= 1e-4 * largest.max(1e-3),
+                    "{prefix}{}: {got} where PyTorch has {expected} (at most {largest})",
+                    parameter.name
+                );
+            }
+        }
+    }
+}
+
+fn close(got: f64, expected: f64) {
+    assert!(
+        (got - expected).abs() < 1e-5 * expected.abs(),
+        "{got} is not {expected}"
+    );
+}
+
+const FAMILIES: [&str; 3] = ["llama", "qwen2", "qwen3"];
+
+#[test]
+fn whole_models_have_pytorchs_losses_and_gradients() {
+    for family in FAMILIES {
+        let case = Case::new(family, false);
+        let losses: HashMap<String, Losses> = json(&format!("{family}/losses.json"));
+        let losses = &losses["full"];
+        let golden = tensors(&format!("{family}/full.safetensors"));
+        let batch = &case.batch;
+        for threads in [1, 2] {
+            let (ce, nce, gradients) =
+                case.step(batch.lambda_g, batch.lambda_r, Contrast::InfoNce, threads);
+            close(ce, losses.ce);
+            close(nce, losses.info_nce);
+            case.assert_gradients(&gradients, &golden, "");
+        }
+        let (_, bpr, _) = case.step(1.0, 1.0, Contrast::Bpr, 1);
+        close(bpr, losses.bpr);
+    }
+}
+
+#[test]
+fn adapters_have_pytorchs_losses_and_gradients() {
+    for family in FAMILIES {
+        let case = Case::new(family, true);
+        let losses: HashMap<String, Losses> = json(&format!("{family}/losses.json"));
+        let losses = &losses["lora"];
+        let golden = tensors(&format!("{family}/lora.safetensors"));
+        let (ce, _, gradients) = case.step(1.0, 0.0, Contrast::InfoNce, 2);
+        close(ce, losses.ce);
+        case.assert_gradients(&gradients, &golden, "ce/");
+        let (_, nce, gradients) = case.step(0.0, 1.0, Contrast::InfoNce, 2);
+        close(nce, losses.info_nce);
+        case.assert_gradients(&gradients, &golden, "info_nce/");
+        let (_, bpr, gradients) = case.step(0.0, 1.0, Contrast::Bpr, 2);
+        close(bpr, losses.bpr);
+        if family == "llama" {
+            case.assert_gradients(&gradients, &golden, "bpr/");
+        }
+    }
+}
