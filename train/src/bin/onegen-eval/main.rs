@@ -1,0 +1,218 @@
+//! `onegen-eval`: what a model reads, finds, withholds and links, over question sets and linked texts.
+
+mod arguments;
+mod report;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use onegen_engine::LoadOptions;
+use onegen_train::exam::asking::Examinee;
+use onegen_train::exam::data::{self, Set};
+use onegen_train::exam::figures::{self, Figure};
+use onegen_train::exam::linking::{Linker, LinkingFigures, LinkingSet};
+use onegen_train::exam::local::Local;
+use onegen_train::exam::remote::Remote;
+use onegen_train::exam::sitting::{Conditions, Paper};
+use onegen_train::exam::small_talk;
+use onegen_train::exam::vectors::Vectors;
+
+use arguments::{Arguments, NamedModel};
+use report::Report;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    // Requests to a server need a runtime; the engine has its own threads.
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build()?;
+    runtime.block_on(run(&arguments))
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let asks = !arguments.set.is_empty() || arguments.small_talk.is_some();
+    ensure!(
+        asks || !arguments.linking.is_empty(),
+        "nothing to measure: give --set, --small-talk or --linking"
+    );
+    // Everything is read before the first model is loaded, so that a wrong path costs no time.
+    let papers = papers(arguments)?;
+    let lines = arguments.small_talk.as_deref().map(small_talk_lines);
+    let lines = lines.transpose()?.unwrap_or_default();
+    let texts = arguments.linking.iter().map(|path| LinkingSet::read(path));
+    let texts: Vec<LinkingSet> = texts.collect::<Result<_>>()?;
+    let mut report = Report::new(arguments.records.as_deref())?;
+    let conditions = conditions(arguments);
+
+    if let Some(url) = &arguments.server {
+        ensure!(
+            texts.is_empty(),
+            "--linking is measured in process; give --model instead of --server"
+        );
+        let remote = Remote::new(
+            url,
+            arguments.key.clone(),
+            arguments.collection.clone(),
+            arguments.upload,
+        )?;
+        let mut examinee = Examinee::Remote(remote);
+        let asked = ask(
+            "server",
+            &mut examinee,
+            &papers,
+            &lines,
+            &conditions,
+            arguments.seed,
+        );
+        report.add("server", asked.await?);
+        return report.finish(arguments);
+    }
+    for model in &arguments.model {
+        let mut figures = Figures::default();
+        if asks {
+            let options = load_options(arguments);
+            let local = Local::load(&model.directory, &options, conditions.concurrent)?;
+            let mut examinee = Examinee::Local(local);
+            let seed = arguments.seed;
+            let asked = ask(
+                &model.name,
+                &mut examinee,
+                &papers,
+                &lines,
+                &conditions,
+                seed,
+            );
+            figures.extend(asked.await?);
+        }
+        if !texts.is_empty() {
+            figures.extend(link(model, &texts, arguments).await?);
+        }
+        report.add(&model.name, figures);
+    }
+    report.finish(arguments)
+}
+
+/// Figures of one model, and its records as JSON lines.
+#[derive(Default)]
+struct Figures {
+    figures: Vec<Figure>,
+    records: Vec<String>,
+}
+
+impl Figures {
+    fn extend(&mut self, other: Self) {
+        self.figures.extend(other.figures);
+        self.records.extend(other.records);
+    }
+
+    fn record<T: serde::Serialize>(&mut self, records: &[T]) -> Result<()> {
+        for record in records {
+            self.records.push(serde_json::to_string(record)?);
+        }
+        Ok(())
+    }
+}
+
+/// Asks everything but links.
+async fn ask(
+    name: &str,
+    examinee: &mut Examinee,
+    papers: &[Paper],
+    lines: &[small_talk::Line],
+    conditions: &Conditions,
+    seed: u64,
+) -> Result<Figures> {
+    let mut all = Figures::default();
+    for paper in papers {
+        let set = &paper.set;
+        let told = |done: usize| eprintln!("{name}: {}: {done} passages", set.name);
+        let too_long = examinee.learn(set, told).await?;
+        if too_long > 0 {
+            eprintln!(
+                "{name}: {}: {too_long} of {} passages are too long for the model and are never found",
+                set.name,
+                set.passages.len()
+            );
+        }
+        let (every, of) = (set.questions.len().div_ceil(20), set.questions.len());
+        let mut next = every;
+        let told = |done: usize| {
+            if done >= next {
+                eprintln!("{name}: {}: {done} of {of} questions", set.name);
+                next = done + every;
+            }
+        };
+        let records = paper.sit(name, examinee, conditions, told).await?;
+        all.figures.extend(figures::of_records(&records, seed));
+        all.record(&records)?;
+    }
+    if !lines.is_empty() {
+        let records = small_talk::sit(name, examinee, lines, conditions).await?;
+        all.figures.extend(figures::of_small_talk(&records, seed));
+        all.record(&records)?;
+    }
+    Ok(all)
+}
+
+async fn link(model: &NamedModel, texts: &[LinkingSet], arguments: &Arguments) -> Result<Figures> {
+    let name = &model.name;
+    let entities = arguments.entities.as_deref();
+    let entities = entities.context("--linking needs --entities, the collection to link to")?;
+    let told = |done: usize| eprintln!("{name}: {done} entities");
+    let linker = Linker::load(&model.directory, &load_options(arguments), entities, told)?;
+    let mut all = Figures::default();
+    for set in texts {
+        let records = linker.sit(name, set, arguments.min_score, arguments.concurrent);
+        let records = records.await?;
+        let linking = LinkingFigures::new(&records);
+        all.figures
+            .extend(figures::of_linking(&linking, arguments.seed));
+        all.record(&records)?;
+    }
+    Ok(all)
+}
+
+/// The sets with what other retrievers find in them.
+fn papers(arguments: &Arguments) -> Result<Vec<Paper>> {
+    let excluded = arguments.exclude.as_deref().map(data::ids);
+    let excluded = excluded.transpose()?.unwrap_or_default();
+    let paper = |spec: &String| {
+        let mut set = Set::read(spec)?;
+        set.exclude(&excluded);
+        if let Some(limit) = arguments.limit {
+            set.sample(limit, arguments.seed);
+        }
+        let vectors = arguments.retriever_vectors.as_ref();
+        let vectors = vectors.map(|folder| folder.join(format!("{}.safetensors", set.name)));
+        let vectors = vectors.map(|path| Vectors::read(&path)).transpose()?;
+        Paper::new(set, vectors.as_ref())
+    };
+    arguments.set.iter().map(paper).collect()
+}
+
+fn small_talk_lines(path: &Path) -> Result<Vec<small_talk::Line>> {
+    let place = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    small_talk::lines(&text).with_context(place)
+}
+
+fn conditions(arguments: &Arguments) -> Conditions {
+    Conditions {
+        concurrent: arguments.concurrent,
+        max_tokens: arguments.max_tokens,
+        max_retrievals: arguments.max_retrievals,
+        history_reads: !arguments.plain_history,
+        without_retrieval: arguments.no_retrieval,
+        bm25_reads: arguments.bm25_reads,
+    }
+}
+
+fn load_options(arguments: &Arguments) -> LoadOptions {
+    LoadOptions {
+        weights: arguments.weights,
+        ..LoadOptions::default()
+    }
+}
