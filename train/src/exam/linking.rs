@@ -41,12 +41,25 @@ struct MentionLine {
     candidates: Vec<String>,
 }
 
+/// An entity to link to.
 #[derive(Deserialize)]
-struct EntityLine {
+pub struct EntityLine {
     id: String,
     name: String,
     #[serde(default)]
     types: Vec<String>,
+}
+
+impl EntityLine {
+    /// Reads a file of entities.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds none.
+    pub fn read(path: &Path) -> Result<Vec<Self>> {
+        let entities: Vec<Self> = data::lines(path)?;
+        ensure!(!entities.is_empty(), "{} holds no entities", path.display());
+        Ok(entities)
+    }
 }
 
 /// A mention that was linked.
@@ -135,21 +148,20 @@ impl LinkingSet {
 }
 
 impl Linker {
-    /// Loads a model that links, and embeds the entities of a file with their names as titles and their
+    /// Loads a model that links, and embeds the entities with their names as titles and their
     /// types as texts; tells `on_progress` how many are in.
     ///
     /// # Errors
-    /// The model cannot be loaded or links nothing, or the file cannot be read.
+    /// The model cannot be loaded or links nothing.
     pub fn load(
         directory: &Path,
         options: &LoadOptions,
-        entities: &Path,
+        entities: Vec<EntityLine>,
         on_progress: impl FnMut(usize),
     ) -> Result<Self> {
         let model = Model::load(directory, options);
         let model = model.with_context(|| format!("cannot load {}", directory.display()))?;
         model.tokens().linking_config()?;
-        let entities: Vec<EntityLine> = data::lines(entities)?;
         let passages: Vec<Passage> = entities
             .iter()
             .map(|entity| Passage {

@@ -1,6 +1,7 @@
 //! `onegen-eval`: what a model reads, finds, withholds and links, over question sets and linked texts.
 
 mod arguments;
+mod progress;
 mod report;
 
 use std::path::Path;
@@ -10,8 +11,8 @@ use clap::Parser;
 use onegen_engine::LoadOptions;
 use onegen_train::exam::asking::Examinee;
 use onegen_train::exam::data::{self, Set};
-use onegen_train::exam::figures::{self, Figure};
-use onegen_train::exam::linking::{Linker, LinkingFigures, LinkingSet};
+use onegen_train::exam::figures;
+use onegen_train::exam::linking::{EntityLine, Linker, LinkingFigures, LinkingSet};
 use onegen_train::exam::local::Local;
 use onegen_train::exam::remote::Remote;
 use onegen_train::exam::sitting::{Conditions, Paper};
@@ -19,6 +20,7 @@ use onegen_train::exam::small_talk;
 use onegen_train::exam::vectors::Vectors;
 
 use arguments::{Arguments, NamedModel};
+use progress::Progress;
 use report::Report;
 
 #[global_allocator]
@@ -44,7 +46,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let lines = lines.transpose()?.unwrap_or_default();
     let texts = arguments.linking.iter().map(|path| LinkingSet::read(path));
     let texts: Vec<LinkingSet> = texts.collect::<Result<_>>()?;
-    let mut report = Report::new(arguments.records.as_deref())?;
+    let mut report = Report::new(arguments.records.as_deref(), arguments.seed)?;
     let conditions = conditions(arguments);
 
     if let Some(url) = &arguments.server {
@@ -59,120 +61,76 @@ async fn run(arguments: &Arguments) -> Result<()> {
             arguments.upload,
         )?;
         let mut examinee = Examinee::Remote(remote);
-        let asked = ask(
-            "server",
-            &mut examinee,
-            &papers,
-            &lines,
-            &conditions,
-            arguments.seed,
-        );
-        report.add("server", asked.await?);
+        report.begin("server");
+        ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         return report.finish(arguments);
     }
     for model in &arguments.model {
-        let mut figures = Figures::default();
+        report.begin(&model.name);
+        let options = load_options(arguments);
         if asks {
-            let options = load_options(arguments);
             let local = Local::load(&model.directory, &options, conditions.concurrent)?;
             let mut examinee = Examinee::Local(local);
-            let seed = arguments.seed;
-            let asked = ask(
-                &model.name,
-                &mut examinee,
-                &papers,
-                &lines,
-                &conditions,
-                seed,
-            );
-            figures.extend(asked.await?);
+            ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         }
         if !texts.is_empty() {
-            figures.extend(link(model, &texts, arguments).await?);
+            link(model, &texts, arguments, &options, &mut report).await?;
         }
-        report.add(&model.name, figures);
     }
     report.finish(arguments)
 }
 
-/// Figures of one model, and its records as JSON lines.
-#[derive(Default)]
-struct Figures {
-    figures: Vec<Figure>,
-    records: Vec<String>,
-}
-
-impl Figures {
-    fn extend(&mut self, other: Self) {
-        self.figures.extend(other.figures);
-        self.records.extend(other.records);
-    }
-
-    fn record<T: serde::Serialize>(&mut self, records: &[T]) -> Result<()> {
-        for record in records {
-            self.records.push(serde_json::to_string(record)?);
-        }
-        Ok(())
-    }
-}
-
 /// Asks everything but links.
 async fn ask(
-    name: &str,
     examinee: &mut Examinee,
     papers: &[Paper],
     lines: &[small_talk::Line],
     conditions: &Conditions,
-    seed: u64,
-) -> Result<Figures> {
-    let mut all = Figures::default();
+    report: &mut Report,
+) -> Result<()> {
+    let name = report.model();
     for paper in papers {
         let set = &paper.set;
-        let told = |done: usize| eprintln!("{name}: {}: {done} passages", set.name);
-        let too_long = examinee.learn(set, told).await?;
+        let what = format!("{name}: {}", set.name);
+        let mut passages = Progress::new(&what, "passages", set.passages.len());
+        let too_long = examinee.learn(set, |done| passages.tell(done)).await?;
         if too_long > 0 {
-            eprintln!(
-                "{name}: {}: {too_long} of {} passages are too long for the model and are never found",
-                set.name,
-                set.passages.len()
-            );
+            let all = set.passages.len();
+            eprintln!("{what}: {too_long} of {all} passages are too long to be found");
         }
-        let (every, of) = (set.questions.len().div_ceil(20), set.questions.len());
-        let mut next = every;
-        let told = |done: usize| {
-            if done >= next {
-                eprintln!("{name}: {}: {done} of {of} questions", set.name);
-                next = done + every;
-            }
-        };
-        let records = paper.sit(name, examinee, conditions, told).await?;
-        all.figures.extend(figures::of_records(&records, seed));
-        all.record(&records)?;
+        let mut questions = Progress::new(&what, "questions", set.questions.len());
+        let told = |done| questions.tell(done);
+        let records = paper.sit(&name, examinee, conditions, told).await?;
+        report.add(figures::of_records(&records, report.seed()), &records);
     }
     if !lines.is_empty() {
-        let records = small_talk::sit(name, examinee, lines, conditions).await?;
-        all.figures.extend(figures::of_small_talk(&records, seed));
-        all.record(&records)?;
+        let records = small_talk::sit(&name, examinee, lines, conditions).await?;
+        report.add(figures::of_small_talk(&records, report.seed()), &records);
     }
-    Ok(all)
+    Ok(())
 }
 
-async fn link(model: &NamedModel, texts: &[LinkingSet], arguments: &Arguments) -> Result<Figures> {
+async fn link(
+    model: &NamedModel,
+    texts: &[LinkingSet],
+    arguments: &Arguments,
+    options: &LoadOptions,
+    report: &mut Report,
+) -> Result<()> {
     let name = &model.name;
     let entities = arguments.entities.as_deref();
     let entities = entities.context("--linking needs --entities, the collection to link to")?;
-    let told = |done: usize| eprintln!("{name}: {done} entities");
-    let linker = Linker::load(&model.directory, &load_options(arguments), entities, told)?;
-    let mut all = Figures::default();
+    let entities = EntityLine::read(entities)?;
+    let mut progress = Progress::new(name, "entities", entities.len());
+    let told = |done| progress.tell(done);
+    let linker = Linker::load(&model.directory, options, entities, told)?;
     for set in texts {
         let records = linker.sit(name, set, arguments.min_score, arguments.concurrent);
         let records = records.await?;
         let linking = LinkingFigures::new(&records);
-        all.figures
-            .extend(figures::of_linking(&linking, arguments.seed));
-        all.record(&records)?;
+        report.add(figures::of_linking(&linking, report.seed()), &records);
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The sets with what other retrievers find in them.

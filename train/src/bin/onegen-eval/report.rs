@@ -7,21 +7,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use onegen_train::exam::card;
 use onegen_train::exam::figures::Figure;
+use serde::Serialize;
 
-use crate::Figures;
 use crate::arguments::Arguments;
 
 /// What has been measured so far.
 pub(crate) struct Report {
+    /// The figures of each model; those of the last one are being measured.
     models: Vec<(String, Vec<Figure>)>,
     records: Option<(PathBuf, BufWriter<File>)>,
     /// The first fault of writing records; it is told at the end, so that no figure is lost by it.
     fault: Option<std::io::Error>,
+    seed: u64,
 }
 
 impl Report {
-    /// Opens the file of records, if there shall be one.
-    pub(crate) fn new(records: Option<&Path>) -> Result<Self> {
+    /// Opens the file of records, if there shall be one. `seed` is that of the intervals.
+    pub(crate) fn new(records: Option<&Path>, seed: u64) -> Result<Self> {
         let open = |path: &Path| {
             let file = File::create(path);
             let file = file.with_context(|| format!("cannot write {}", path.display()))?;
@@ -31,16 +33,34 @@ impl Report {
             models: vec![],
             records: records.map(open).transpose()?,
             fault: None,
+            seed,
         })
     }
 
-    /// Adds a model's figures and writes its records.
-    pub(crate) fn add(&mut self, name: &str, measured: Figures) {
-        let Figures { figures, records } = measured;
-        self.models.push((name.to_owned(), figures));
+    /// The seed of the intervals.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Begins with a model.
+    pub(crate) fn begin(&mut self, model: &str) {
+        self.models.push((model.to_owned(), vec![]));
+    }
+
+    /// The model that is being measured.
+    pub(crate) fn model(&self) -> String {
+        self.models
+            .last()
+            .map_or_else(String::new, |(name, _)| name.clone())
+    }
+
+    /// Adds figures of the model, and writes its records.
+    pub(crate) fn add<T: Serialize>(&mut self, figures: Vec<Figure>, records: &[T]) {
+        if let Some((_, all)) = self.models.last_mut() {
+            all.extend(figures);
+        }
         if let Some((_, file)) = &mut self.records {
-            let lines = records.iter().try_for_each(|line| writeln!(file, "{line}"));
-            let written = lines.and_then(|()| file.flush());
+            let written = write_lines(file, records);
             self.fault = self.fault.take().or(written.err());
         }
     }
@@ -59,6 +79,14 @@ impl Report {
             _ => Ok(()),
         }
     }
+}
+
+fn write_lines<T: Serialize>(file: &mut impl Write, records: &[T]) -> std::io::Result<()> {
+    for record in records {
+        serde_json::to_writer(&mut *file, record)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
 }
 
 /// What a reader of the table must know.
