@@ -60,6 +60,19 @@ impl EntityLine {
         ensure!(!entities.is_empty(), "{} holds no entities", path.display());
         Ok(entities)
     }
+
+    /// What is known of it as a sentence, the form that models learn descriptions in.
+    fn description(&self) -> String {
+        let types = self.types.join(" and ").to_lowercase();
+        let article = match types.starts_with(['a', 'e', 'i', 'o', 'u']) {
+            true => "an",
+            false => "a",
+        };
+        match types.is_empty() {
+            true => format!("{}.", self.name),
+            false => format!("{} is {article} {types}.", self.name),
+        }
+    }
 }
 
 /// A mention that was linked.
@@ -149,7 +162,7 @@ impl LinkingSet {
 
 impl Linker {
     /// Loads a model that links, and embeds the entities with their names as titles and their
-    /// types as texts; tells `on_progress` how many are in.
+    /// types as sentences; tells `on_progress` how many are in.
     ///
     /// # Errors
     /// The model cannot be loaded or links nothing.
@@ -167,7 +180,7 @@ impl Linker {
             .map(|entity| Passage {
                 id: entity.id.clone(),
                 title: entity.name.clone(),
-                text: entity.types.join(", "),
+                text: entity.description(),
                 url: None,
                 score: 0.0,
             })
