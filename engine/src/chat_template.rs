@@ -60,7 +60,8 @@ pub(crate) struct RenderedChat<'a> {
     messages: &'a [ChatMessage],
 }
 
-/// The parts of `tokenizer_config.json` that matter here.
+/// The parts of `tokenizer_config.json` that matter here, and the chat template, which newer directories
+/// keep in a file of its own.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct TokenizerConfig {
     /// The file that holds the chat template.
@@ -100,12 +101,19 @@ impl NamedToken {
 }
 
 impl TokenizerConfig {
+    /// Reads `tokenizer_config.json` and `chat_template.jinja`, which goes before it, where they are there.
     pub(crate) fn load(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("tokenizer_config.json");
         let read: Option<Self> = read_json_if_there(&path)?;
-        Ok(Self {
-            path,
-            ..read.unwrap_or_default()
+        let read = read.unwrap_or_default();
+        let own_file = dir.join("chat_template.jinja");
+        Ok(match read_text_if_there(&own_file)? {
+            Some(source) => Self {
+                path: own_file,
+                chat_template: Some(ChatTemplates::One(source)),
+                ..read
+            },
+            None => Self { path, ..read },
         })
     }
 
@@ -147,19 +155,20 @@ impl TokenizerConfig {
 }
 
 impl ChatTemplate {
-    /// The chat template: `chat_template.jinja` in the directory, else that of the configuration.
-    pub(crate) fn load(dir: &Path, config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
-        let own_file = dir.join("chat_template.jinja");
-        let (path, source) = match (read_text_if_there(&own_file)?, &config.chat_template) {
-            (Some(source), _) => (own_file, source),
-            (None, Some(ChatTemplates::One(source))) => (config.path.clone(), source.clone()),
-            (None, Some(ChatTemplates::Many(all))) => {
+    /// The configuration's chat template, if it has one.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub(crate) fn of(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
+        let source = match &config.chat_template {
+            Some(ChatTemplates::One(source)) => source.clone(),
+            Some(ChatTemplates::Many(all)) => {
                 let Some(default) = all.iter().find(|t| t.name == "default") else {
                     return Ok(None);
                 };
-                (config.path.clone(), default.template.clone())
+                default.template.clone()
             }
-            (None, None) => return Ok(None),
+            None => return Ok(None),
         };
         let mark = ('\u{F0000}'..)
             .find(|&c| !source.contains(c))
@@ -174,7 +183,7 @@ impl ChatTemplate {
             .environment()
             .template_from_str(&template.source)
             .map_err(|error| LoadError::ChatTemplate {
-                path,
+                path: config.path.clone(),
                 reason: error.to_string(),
             })?;
         Ok(Some(template))

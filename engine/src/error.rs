@@ -93,6 +93,28 @@ pub enum LoadError {
         /// How many there are.
         count: usize,
     },
+    /// An adapter was loaded without the model that it changes.
+    #[error(
+        "{} is an adapter, and an adapter needs its base model{}: give the base's GGUF file or directory",
+        dir.display(),
+        base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default()
+    )]
+    NoBase {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// What the adapter calls its base.
+        base: Option<String>,
+    },
+    /// An adapter does not belong to the base that it was loaded over.
+    #[error("the adapter {} is for another base than {}: {reason}", adapter.display(), base.display())]
+    OtherBase {
+        /// The adapter's directory.
+        adapter: PathBuf,
+        /// The base's file or directory.
+        base: PathBuf,
+        /// What the adapter asks for, and what the base has.
+        reason: String,
+    },
     /// A tensor that the configuration calls for is in none of the weight files.
     #[error("the weights in {} lack the tensor {name}", dir.display())]
     MissingTensor {

@@ -24,6 +24,12 @@ pub(crate) fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Opt
         .transpose()
 }
 
+/// The first of `dirs` that holds the file `name`, or the last one where none does.
+pub(crate) fn first_with<'a>(dirs: &[&'a Path], name: &str) -> &'a Path {
+    let holds = dirs.iter().find(|dir| dir.join(name).is_file());
+    holds.or(dirs.last()).copied().unwrap_or(Path::new(""))
+}
+
 /// Reads a text file that may be absent.
 pub(crate) fn read_text_if_there(path: &Path) -> Result<Option<String>, LoadError> {
     match fs::read_to_string(path) {

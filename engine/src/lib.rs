@@ -60,8 +60,9 @@ pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
     Fingerprints, Kernels, KvCache, LoadOptions, Model, SequenceInput, SequenceOutput, WeightType,
+    is_adapter,
 };
-pub use onegen_config::{LinkingConfig, OneGenConfig};
+pub use onegen_config::{BaseModel, LinkingConfig, OneGenConfig};
 pub use request::{Request, RetrievalParams};
 pub use retrieval::{Passage, Retriever};
 pub use sampling::SamplingParams;

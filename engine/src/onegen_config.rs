@@ -36,6 +36,20 @@ pub struct OneGenConfig {
     /// query token stands behind each mention, its passage token behind an entity's description, and
     /// it needs no tokens around a spliced passage.
     pub linking: Option<LinkingConfig>,
+    /// Which base an adapter is for; a model that is no adapter has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseModel>,
+}
+
+/// The base model that an adapter was trained over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BaseModel {
+    /// What it is called, for those who look for it.
+    pub name: Option<String>,
+    /// The model fingerprint ([`Fingerprints::model`](crate::Fingerprints)) of the base alone, that is
+    /// blake3 of its GGUF file, or of its `config.json` and weight files. The adapter loads over no other.
+    pub blake3: Option<String>,
 }
 
 /// How a linking model spells what it puts around mentions. The defaults are the published ones.
@@ -85,6 +99,7 @@ impl Default for OneGenConfig {
             add_bos: false,
             max_retrievals: 5,
             linking: None,
+            base: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{ModelConfig, OneOrMany};
 use crate::constraint::GrammarCompiler;
 use crate::control_tokens::ControlTokens;
 use crate::error::{ConstraintError, LoadError, TokensError};
-use crate::files::read_json_if_there;
+use crate::files::{first_with, read_json_if_there};
 use crate::linking::{LinkTokens, Mark};
 use crate::onegen_config::{LinkingConfig, OneGenConfig};
 use crate::retrieval::Passage;
@@ -90,13 +90,13 @@ impl Tokens {
     pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self, LoadError> {
         let config = TokenizerConfig::load(dir)?;
         let source = TokenizerSource::read(dir.join("tokenizer.json"), config)?;
-        Self::of(source, dir, model)
+        Self::of(source, &[dir], model)
     }
 
-    /// A tokenizer with what the other files in `dir` say.
+    /// A tokenizer with what the other files say, each of which is read in the first of `dirs` that has it.
     pub(crate) fn of(
         source: TokenizerSource,
-        dir: &Path,
+        dirs: &[&Path],
         model: &ModelConfig,
     ) -> Result<Self, LoadError> {
         let TokenizerSource {
@@ -108,9 +108,11 @@ impl Tokens {
         let tokenizer = tokenizer(&json, &path)?;
         let control = ControlTokens::of(&tokenizer);
         let plain = plain_tokenizer(&json, &path)?;
-        let onegen = OneGenConfig::load(dir, |token| tokenizer.token_to_id(token).is_some())?;
-        let generation: GenerationConfig =
-            read_json_if_there(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let has_token = |token: &str| tokenizer.token_to_id(token).is_some();
+        let onegen = OneGenConfig::load(first_with(dirs, "onegen.json"), has_token)?;
+        let generation = "generation_config.json";
+        let generation = first_with(dirs, generation).join(generation);
+        let generation: GenerationConfig = read_json_if_there(&generation)?.unwrap_or_default();
 
         let find = |token: &str, role| {
             tokenizer
@@ -174,7 +176,7 @@ impl Tokens {
             passage: find(&onegen.passage_token, "passage token")?,
             splice,
             linking,
-            chat: ChatTemplate::load(dir, &config)?,
+            chat: ChatTemplate::of(&config)?,
             fingerprint,
             tokenizer,
             plain,

@@ -11,7 +11,9 @@ use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
 use common::gguf::{GgufFile, as_gguf, count, rounded, text};
 use common::*;
-use onegen_engine::{Architecture, Kernels, LoadError, LoadOptions, Model, WeightType};
+use onegen_engine::{
+    Architecture, FinishReason, Kernels, LoadError, LoadOptions, Model, WeightType,
+};
 use serde_json::json;
 
 const IDS: [u32; 12] = [5, 17, 200, 3, 3, 90, 41, 260, 7, 299, 1, 60];
@@ -358,6 +360,34 @@ fn a_file_of_llama_cpp_loads_and_generates() {
         let apart = difference(wanted, got);
         assert!(apart < 1e-4, "{apart}");
     }
+}
+
+/// A real model: `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test gguf`
+#[test]
+fn smollm2_answers_and_embeds() {
+    let Some(dir) = smollm2() else {
+        return;
+    };
+    let model = load(dir.path());
+    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let mut capital = request(&model, "a", "What is the capital of France?", 20);
+    capital.sampling.logit_bias.clear();
+    let completion = run(&engine, capital);
+    assert!(completion.text.contains("Paris"), "{}", completion.text);
+    assert_eq!(completion.summary.finish_reason, FinishReason::Stop);
+    assert_eq!(
+        run(&engine, retrieving(&model, "b", 20, 1))
+            .summary
+            .retrievals
+            .len(),
+        1
+    );
+    let (peru, lima) = (peru(), ("Lima", "Lima lies on the coast."));
+    let texts = [(peru.title.as_str(), peru.text.as_str()), lima];
+    let embeddings = model.embed_texts(&texts).unwrap();
+    let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
+    assert_eq!(embeddings[0].len(), 576);
+    assert_ne!(embeddings[0], embeddings[1]);
 }
 
 /// A file of the shared test data, which lies beside the project where it is there at all.

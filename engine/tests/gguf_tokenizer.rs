@@ -127,6 +127,37 @@ fn llama_2s_vocabulary_gives_the_ids_that_llama_cpp_gives() {
     check("llama 2", &load(dir.path()), &golden, &golden["ids"]);
 }
 
+/// `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test gguf_tokenizer`
+#[test]
+fn smollm2s_vocabulary_gives_the_ids_of_its_own_tokenizer() {
+    let Some(dir) = smollm2() else {
+        return;
+    };
+    let model = load(dir.path());
+    let tokens = model.tokens();
+    for row in golden("smollm2.json").as_array().unwrap() {
+        let text = row[0].as_str().unwrap();
+        let ids = tokens.encode_plain(text).unwrap();
+        assert_eq!(json!(ids), row[1], "{text:?}");
+        assert!(
+            ids.iter().all(|&id| id > 16),
+            "{text:?} became a control token"
+        );
+    }
+    let names = [
+        "<issue_start>",
+        "<issue_closed>",
+        "<file_sep>",
+        "<filename>",
+        "<|im_end|>",
+    ];
+    let ids = [8, 10, 5, 6, 2];
+    for (name, id) in names.into_iter().zip(ids) {
+        assert_eq!(tokens.spelling(id).as_deref(), Some(name));
+    }
+    assert!(tokens.is_eos(2), "<|im_end|> ends a turn");
+}
+
 #[test]
 fn control_tokens_enter_by_id_only_and_unused_ones_never() {
     let mut golden = golden("pieces.json");

@@ -3,29 +3,29 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
+use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::WeightType;
-use super::weights::{EMBEDDING, HEAD};
+use super::adapter::Change;
+use super::rows::Rows;
+use super::weights::{self, EMBEDDING, HEAD};
+use crate::config::ModelConfig;
 use crate::error::LoadError;
 
-/// Bytes read at a time.
-const READ_BYTES: usize = 1 << 20;
-
-/// Where every tensor lies.
+/// Where every tensor lies, and what an adapter makes of some of them.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     dir: PathBuf,
     tensors: HashMap<String, Stored>,
+    changes: HashMap<String, Change>,
 }
 
 /// A tensor in a file.
@@ -52,10 +52,7 @@ impl Checkpoint {
         for path in files {
             read_header(path, &mut tensors)?;
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            tensors,
-        })
+        Ok(Self::of(dir, tensors))
     }
 
     /// Tensors found already, under the names that transformers gives them.
@@ -63,7 +60,13 @@ impl Checkpoint {
         Self {
             dir: path.to_owned(),
             tensors,
+            changes: HashMap::new(),
         }
+    }
+
+    /// The same tensors, but some of them changed as they are read.
+    pub(super) fn with_changes(self, changes: HashMap<String, Change>) -> Self {
+        Self { changes, ..self }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -80,19 +83,28 @@ impl Checkpoint {
     }
 
     /// The type that keeps a tensor's numbers as they are stored, or as nearly as there is one.
+    ///
+    /// A matrix that an adapter changes is no longer made of the levels that it is stored in: quantised to
+    /// 4 bits once more, it would lose about as much as the adapter adds. It is kept in 8.
     pub(crate) fn weight_type(&self, name: &str) -> WeightType {
-        match self.tensors.get(name).map(|stored| stored.element) {
+        let stored = match self.tensors.get(name).map(|stored| stored.element) {
             Some(GgmlDType::F16) => WeightType::F16,
             Some(GgmlDType::BF16) => WeightType::Bf16,
             Some(GgmlDType::F32) | None => WeightType::F32,
             Some(GgmlDType::Q4K) => WeightType::Q4_K,
             Some(_) => WeightType::Q8_0,
+        };
+        match self.changes.contains_key(name) {
+            true => stored.min(WeightType::Q8_0),
+            false => stored,
         }
     }
 
-    /// How a tensor's numbers are stored.
+    /// How a tensor's numbers are stored, unless they are changed as they are read.
     pub(crate) fn element(&self, name: &str) -> Option<GgmlDType> {
-        Some(self.tensors.get(name)?.element)
+        let unchanged = !self.changes.contains_key(name);
+        let stored = self.tensors.get(name).filter(|_| unchanged);
+        stored.map(|stored| stored.element)
     }
 
     /// A vector of `len` numbers.
@@ -100,15 +112,45 @@ impl Checkpoint {
         self.stored(name, &[len])?.numbers()
     }
 
-    /// A whole tensor.
-    pub(crate) fn tensor(
+    /// All tensors that the configuration calls for, whole, as candle's layers take them.
+    ///
+    /// # Errors
+    /// One is missing, cannot be read or does not fit the device.
+    pub(crate) fn var_builder(
         &self,
-        name: &str,
+        config: &ModelConfig,
         dtype: DType,
         device: &Device,
-    ) -> Result<Tensor, LoadError> {
+    ) -> Result<ShardedVarBuilder, LoadError> {
+        let mut tensors: HashMap<String, Tensor> = HashMap::new();
+        for name in weights::names(config) {
+            let stored = match name.as_str() {
+                EMBEDDING => self.embedding_name(),
+                other => other,
+            };
+            let tensor = self.tensor(stored, dtype, device)?;
+            tensors.insert(name, tensor);
+        }
+        let tensors = Box::new(tensors);
+        Ok(ShardedSafeTensors::wrap(tensors, dtype, device.clone()))
+    }
+
+    /// A whole tensor.
+    fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, LoadError> {
         let stored = self.find(name)?;
-        Tensor::from_vec(stored.numbers()?, stored.shape.as_slice(), device)
+        let shape = self.shape(name, stored);
+        let numbers = match shape[..] {
+            [rows, columns] => {
+                let mut numbers = vec![0.0; rows * columns];
+                let mut matrix = self.matrix(name, rows, columns)?;
+                for row in numbers.chunks_exact_mut(columns.max(1)) {
+                    matrix.next_row(row)?;
+                }
+                numbers
+            }
+            _ => stored.numbers()?,
+        };
+        Tensor::from_vec(numbers, shape, device)
             .and_then(|tensor| tensor.to_dtype(dtype))
             .map_err(|source| self.not_taken_in(source))
     }
@@ -120,7 +162,8 @@ impl Checkpoint {
         rows: usize,
         columns: usize,
     ) -> Result<Rows<'_>, LoadError> {
-        Rows::open(self.stored(name, &[rows, columns])?, columns)
+        let stored = self.stored(name, &[rows, columns])?;
+        Rows::open(stored, (rows, columns), self.changes.get(name))
     }
 
     /// That the tensor library could not take the weights in.
@@ -142,16 +185,25 @@ impl Checkpoint {
 
     fn stored(&self, name: &str, shape: &[usize]) -> Result<&Stored, LoadError> {
         let stored = self.find(name)?;
-        if stored.shape != shape {
+        let own = self.shape(name, stored);
+        if own != shape {
             return Err(damaged(
                 &stored.path,
-                format!(
-                    "{name} has the shape {:?}, where the configuration asks for {shape:?}",
-                    stored.shape
-                ),
+                format!("{name} has the shape {own:?}, where the configuration asks for {shape:?}"),
             ));
         }
         Ok(stored)
+    }
+
+    /// The shape of a tensor: an adapter may put rows behind those that are stored.
+    fn shape(&self, name: &str, stored: &Stored) -> Vec<usize> {
+        let mut shape = stored.shape.clone();
+        let change = self.changes.get(name);
+        if let (Some(Change::Rows { ids, .. }), [rows, _]) = (change, &mut shape[..]) {
+            let after_last = ids.iter().max().map_or(0, |id| id + 1);
+            *rows = after_last.max(*rows);
+        }
+        shape
     }
 }
 
@@ -165,7 +217,7 @@ impl Stored {
             _ => self.shape.last().copied().unwrap_or(1),
         };
         let mut numbers = vec![0.0; total];
-        let mut rows = Rows::open(self, columns)?;
+        let mut rows = Rows::open(self, (total / columns.max(1), columns), None)?;
         for row in numbers.chunks_exact_mut(columns.max(1)) {
             rows.next_row(row)?;
         }
@@ -173,7 +225,7 @@ impl Stored {
     }
 
     /// Where among the rows of its group row `at` stands.
-    fn place(&self, at: usize) -> usize {
+    pub(super) fn place(&self, at: usize) -> usize {
         let Some(head) = self.paired else {
             return at;
         };
@@ -189,7 +241,10 @@ pub(super) fn damaged(path: &Path, reason: impl ToString) -> LoadError {
     }
 }
 
-fn read_header(path: &Path, tensors: &mut HashMap<String, Stored>) -> Result<(), LoadError> {
+pub(super) fn read_header(
+    path: &Path,
+    tensors: &mut HashMap<String, Stored>,
+) -> Result<(), LoadError> {
     let unreadable = |source| LoadError::Read {
         path: path.to_owned(),
         source,
@@ -231,137 +286,4 @@ fn read_header(path: &Path, tensors: &mut HashMap<String, Stored>) -> Result<(),
         tensors.insert(name, stored);
     }
     Ok(())
-}
-
-/// Reads a matrix row by row.
-pub(crate) struct Rows<'a> {
-    stored: &'a Stored,
-    file: File,
-    row_bytes: usize,
-    /// Rows read ahead, how many, and how many of them were given out.
-    ahead: Vec<u8>,
-    held: usize,
-    given: usize,
-    rows_left: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn open(stored: &'a Stored, columns: usize) -> Result<Self, LoadError> {
-        let unreadable = |source| LoadError::Read {
-            path: stored.path.to_path_buf(),
-            source,
-        };
-        let mut file = File::open(&stored.path).map_err(unreadable)?;
-        file.seek(SeekFrom::Start(stored.start))
-            .map_err(unreadable)?;
-        let element = stored.element;
-        Ok(Self {
-            stored,
-            file,
-            row_bytes: columns / element.block_size() * element.type_size(),
-            ahead: Vec::new(),
-            held: 0,
-            given: 0,
-            rows_left: stored.shape.iter().product::<usize>() / columns.max(1),
-        })
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.rows_left == 0 && self.given == self.held
-    }
-
-    /// The next row as it is stored: numbers, or ggml's blocks.
-    pub(crate) fn next_bytes(&mut self) -> Result<&[u8], LoadError> {
-        if self.given == self.held {
-            self.read_ahead()?;
-        }
-        let at = self.stored.place(self.given) * self.row_bytes;
-        self.given += 1;
-        Ok(&self.ahead[at..at + self.row_bytes])
-    }
-
-    /// Whole groups of rows, so that each is where [`Stored::place`] says.
-    fn read_ahead(&mut self) -> Result<(), LoadError> {
-        let group = self.stored.paired.unwrap_or(1);
-        let rows = (READ_BYTES / self.row_bytes.max(1)).max(1);
-        self.held = rows.next_multiple_of(group).min(self.rows_left);
-        self.given = 0;
-        self.ahead.resize(self.held * self.row_bytes, 0);
-        self.rows_left -= self.held;
-        self.file
-            .read_exact(&mut self.ahead)
-            .map_err(|source| LoadError::Read {
-                path: self.stored.path.to_path_buf(),
-                source,
-            })
-    }
-
-    /// Writes the next row to `row`, as numbers.
-    pub(crate) fn next_row(&mut self, row: &mut [f32]) -> Result<(), LoadError> {
-        let stored = self.stored;
-        let bytes = self.next_bytes()?;
-        let pairs = || bytes.as_chunks::<2>().0;
-        match stored.element {
-            GgmlDType::F32 => {
-                for (number, bytes) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *number = f32::from_le_bytes(*bytes);
-                }
-            }
-            GgmlDType::F16 => {
-                for (number, bytes) in row.iter_mut().zip(pairs()) {
-                    *number = f16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            GgmlDType::BF16 => {
-                for (number, bytes) in row.iter_mut().zip(pairs()) {
-                    *number = bf16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            blocks => {
-                let numbers = dequantise(blocks, bytes, row.len());
-                row.copy_from_slice(&numbers.map_err(|source| LoadError::Weights {
-                    dir: stored.path.to_path_buf(),
-                    source,
-                })?);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Matrices that are read as if they were one, below one another.
-pub(crate) struct Stacked<'a> {
-    matrices: Vec<Rows<'a>>,
-    at: usize,
-}
-
-impl<'a> Stacked<'a> {
-    /// Matrices of `columns` columns by name and rows, one or more.
-    pub(crate) fn open(
-        weights: &'a Checkpoint,
-        stacked: &[(&str, usize)],
-        columns: usize,
-    ) -> Result<Self, LoadError> {
-        let open = |(name, rows): &(&str, usize)| weights.matrix(name, *rows, columns);
-        let matrices = stacked.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { matrices, at: 0 })
-    }
-
-    /// The matrix that holds the next row.
-    pub(crate) fn rows(&mut self) -> &mut Rows<'a> {
-        while self.at + 1 < self.matrices.len() && self.matrices[self.at].is_at_end() {
-            self.at += 1;
-        }
-        &mut self.matrices[self.at]
-    }
-}
-
-fn dequantise(
-    element: GgmlDType,
-    blocks: &[u8],
-    columns: usize,
-) -> Result<Vec<f32>, candle_core::Error> {
-    qtensor_from_ggml(element, blocks, vec![columns], &Device::Cpu)?
-        .dequantize(&Device::Cpu)?
-        .to_vec1()
 }

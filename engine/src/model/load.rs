@@ -1,5 +1,6 @@
-//! Loading: a directory or a GGUF file becomes a model.
+//! Loading: a directory or a GGUF file, and an adapter over either, becomes a model.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,81 +8,94 @@ use candle_core::{DType, Device};
 use mistralrs_core::layers::Activation;
 use mistralrs_quant::ShardedVarBuilder;
 
+use super::adapter::{Adapter, Change, is_adapter};
 use super::candle::CandleDecoder;
 use super::checkpoint::Checkpoint;
 use super::cpu::CpuDecoder;
 use super::gguf::{self, Gguf};
 use super::{Decoder, Fingerprints, Kernels, LoadOptions, Model, WeightType, weights};
+use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
+use crate::files::first_with;
+use crate::tokenizer_file::TokenizerSource;
 use crate::tokens::Tokens;
 
 impl Model {
     /// Loads a Hugging Face style directory: `config.json`, `*.safetensors`, `tokenizer.json`, and
-    /// `tokenizer_config.json`, `generation_config.json`, `onegen.json` where they are there.
+    /// `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`, `onegen.json` where they
+    /// are there.
     ///
     /// Or loads a GGUF file: the one named, or the only one in a directory without `*.safetensors`.
     /// It holds its own configuration and tokenizer; all of those files but `config.json` may stand beside
     /// it, and then go before what it says itself.
     ///
+    /// Or loads an adapter, a directory with peft's `adapter_config.json` and `adapter_model.safetensors`,
+    /// over [`LoadOptions::base`], which is either of those. Any of those files may stand in its directory,
+    /// and then goes before the base's. It is merged as the base's rows are read,
+    /// `W + lora_alpha / r * B * A` in f32, before they are kept in the type asked for.
+    ///
     /// # Errors
-    /// A file is missing or damaged, or asks for what is not supported. The error names the file.
+    /// A file is missing or damaged, or asks for what is not supported. The error names the file. An adapter
+    /// has no base, or is for another one.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        match gguf::find(path)? {
-            Some(file) => Self::load_gguf(&file, options),
-            None => Self::load_directory(path, options),
+        if is_adapter(path) {
+            return Self::load_adapter(&Adapter::open(path)?, options);
         }
+        let base = Base::open(path)?;
+        let fingerprint = base.fingerprint()?;
+        let tokens = base.tokens(None, &base.config)?;
+        let weights = Weights {
+            base: &base,
+            config: &base.config,
+            changes: None,
+        };
+        let decoder = Decoder::load(weights, options)?;
+        let name = base.name();
+        let config = base.config;
+        Self::new(name, config, tokens, fingerprint, decoder, options)
     }
 
-    fn load_directory(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let config = ModelConfig::load(dir)?;
-        let tokens = Tokens::load(dir, &config)?;
-        let files = weights::files(dir)?;
-        let decoder = Decoder::load(&Weights::Safetensors(dir, &files), &config, options)?;
-        let config_file = dir.join("config.json");
-        let fingerprinted = std::iter::once(&config_file).chain(&files);
-        let fingerprint = weights::fingerprint(fingerprinted.map(PathBuf::as_path))?;
-        check_vocabulary(&dir.join("tokenizer.json"), &tokens, &config)?;
-        let name = directory_name(dir);
-        Ok(Self::new(
-            name,
-            config,
-            tokens,
-            fingerprint,
-            decoder,
-            options,
-        ))
-    }
-
-    fn load_gguf(file: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let gguf = Gguf::open(file)?;
-        let config = gguf.config()?;
-        let tokens = Tokens::of(gguf.tokenizer()?, gguf.dir(), &config)?;
-        let decoder = Decoder::load(&Weights::Gguf(&gguf), &config, options)?;
-        let fingerprint = weights::fingerprint([file])?;
-        check_vocabulary(file, &tokens, &config)?;
-        let name = file.file_stem().unwrap_or(file.as_os_str());
-        let name = name.to_string_lossy().into_owned();
-        Ok(Self::new(
-            name,
-            config,
-            tokens,
-            fingerprint,
-            decoder,
-            options,
-        ))
+    fn load_adapter(adapter: &Adapter, options: &LoadOptions) -> Result<Self, LoadError> {
+        let path = options.base.as_ref().ok_or_else(|| adapter.no_base())?;
+        if is_adapter(path) {
+            return Err(LoadError::Unsupported {
+                path: path.clone(),
+                what: "an adapter as the base of another".into(),
+                remedy: "merge it into its own base first".into(),
+            });
+        }
+        let base = Base::open(path)?;
+        let fingerprint = base.fingerprint()?;
+        adapter.check_fingerprint(path, &fingerprint)?;
+        let config = match adapter.dir.join("config.json").is_file() {
+            true => ModelConfig::load(&adapter.dir)?,
+            false => base.config.clone(),
+        };
+        adapter.check_config(path, &base.config, &config)?;
+        let weights = Weights {
+            base: &base,
+            config: &config,
+            changes: Some(adapter.changes(path, &config)?),
+        };
+        let tokens = base.tokens(Some(&adapter.dir), &config)?;
+        let decoder = Decoder::load(weights, options)?;
+        let name = directory_name(&adapter.dir);
+        let fingerprint = adapter.fingerprint(&fingerprint)?;
+        Self::new(name, config, tokens, fingerprint, decoder, options)
     }
 
     fn new(
         name: String,
         config: ModelConfig,
-        tokens: Tokens,
+        (tokens, tokenizer): (Tokens, PathBuf),
         fingerprint: String,
         decoder: Decoder,
         options: &LoadOptions,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, LoadError> {
+        check_vocabulary(&tokenizer, &tokens, &config)?;
+        Ok(Self {
             name,
             fingerprints: Fingerprints {
                 model: fingerprint,
@@ -92,56 +106,133 @@ impl Model {
             tokens: Arc::new(tokens),
             decoder,
             options: options.clone(),
-        }
+        })
     }
 }
 
-/// Where weights lie.
-enum Weights<'a> {
+/// A model that is one by itself.
+struct Base {
+    config: ModelConfig,
+    stored: Stored,
+}
+
+/// Where a model's weights lie.
+enum Stored {
     /// A directory and its weight files.
-    Safetensors(&'a Path, &'a [PathBuf]),
-    Gguf(&'a Gguf),
+    Safetensors(PathBuf, Vec<PathBuf>),
+    Gguf(Gguf),
+}
+
+impl Base {
+    fn open(path: &Path) -> Result<Self, LoadError> {
+        let Some(file) = gguf::find(path)? else {
+            return Ok(Self {
+                config: ModelConfig::load(path)?,
+                stored: Stored::Safetensors(path.to_owned(), weights::files(path)?),
+            });
+        };
+        let gguf = Gguf::open(&file)?;
+        Ok(Self {
+            config: gguf.config()?,
+            stored: Stored::Gguf(gguf),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match &self.stored {
+            Stored::Safetensors(dir, _) => dir,
+            Stored::Gguf(gguf) => gguf.path(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.stored {
+            Stored::Safetensors(dir, _) => directory_name(dir),
+            Stored::Gguf(gguf) => {
+                let file = gguf.path();
+                let name = file.file_stem().unwrap_or(file.as_os_str());
+                name.to_string_lossy().into_owned()
+            }
+        }
+    }
+
+    fn fingerprint(&self) -> Result<String, LoadError> {
+        match &self.stored {
+            Stored::Safetensors(dir, files) => {
+                let config = dir.join("config.json");
+                let all = std::iter::once(&config).chain(files);
+                weights::fingerprint(all.map(PathBuf::as_path))
+            }
+            Stored::Gguf(gguf) => weights::fingerprint([gguf.path()]),
+        }
+    }
+
+    /// The tokenizer with its templates, and the file that it is in. What stands in the directory `before`
+    /// goes before the model's own.
+    fn tokens(
+        &self,
+        before: Option<&Path>,
+        config: &ModelConfig,
+    ) -> Result<(Tokens, PathBuf), LoadError> {
+        let (own, gguf) = match &self.stored {
+            Stored::Safetensors(dir, _) => (dir.as_path(), None),
+            Stored::Gguf(gguf) => (gguf.dir(), Some(gguf)),
+        };
+        let dirs: Vec<_> = before.into_iter().chain([own]).collect();
+        let mut tokenizer_config = TokenizerConfig::default();
+        for dir in &dirs {
+            tokenizer_config = tokenizer_config.or(TokenizerConfig::load(dir)?);
+        }
+        if let Some(gguf) = gguf {
+            tokenizer_config = tokenizer_config.or(gguf.tokenizer_config()?);
+        }
+        let file = first_with(&dirs, "tokenizer.json").join("tokenizer.json");
+        let source = match gguf {
+            Some(gguf) if !file.is_file() => gguf.tokenizer(tokenizer_config)?,
+            _ => TokenizerSource::read(file, tokenizer_config)?,
+        };
+        let path = source.path.clone();
+        Ok((Tokens::of(source, &dirs, config)?, path))
+    }
+}
+
+/// A model's weights, which an adapter may change.
+struct Weights<'a> {
+    base: &'a Base,
+    config: &'a ModelConfig,
+    changes: Option<HashMap<String, Change>>,
 }
 
 impl Weights<'_> {
-    fn path(&self) -> &Path {
-        match self {
-            Weights::Safetensors(dir, _) => dir,
-            Weights::Gguf(gguf) => gguf.path(),
-        }
+    fn checkpoint(self) -> Result<Checkpoint, LoadError> {
+        let stored = match &self.base.stored {
+            Stored::Safetensors(dir, files) => Checkpoint::open(dir, files)?,
+            Stored::Gguf(gguf) => gguf.checkpoint(self.config)?,
+        };
+        Ok(stored.with_changes(self.changes.unwrap_or_default()))
     }
 
-    fn checkpoint(&self, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
-        match self {
-            Weights::Safetensors(dir, files) => Checkpoint::open(dir, files),
-            Weights::Gguf(gguf) => gguf.checkpoint(config),
-        }
-    }
-
-    fn var_builder(
-        &self,
-        config: &ModelConfig,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<ShardedVarBuilder, LoadError> {
-        match self {
-            Weights::Safetensors(dir, files) => weights::open(dir, files, config, dtype, device),
-            Weights::Gguf(gguf) => gguf.var_builder(config, dtype, device),
+    fn var_builder(self, dtype: DType, device: &Device) -> Result<ShardedVarBuilder, LoadError> {
+        match &self.base.stored {
+            Stored::Safetensors(dir, files) if self.changes.is_none() => {
+                weights::open(dir, files, self.config, dtype, device)
+            }
+            _ => {
+                let config = self.config;
+                self.checkpoint()?.var_builder(config, dtype, device)
+            }
         }
     }
 }
 
 impl Decoder {
-    fn load(
-        weights: &Weights<'_>,
-        config: &ModelConfig,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
+    fn load(weights: Weights<'_>, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (config, path) = (weights.config, weights.base.path());
         let on_cpu = options.device.is_cpu();
         // Our own kernels know one activation, which is that of all families.
         let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
         if on_cpu && own {
-            let checkpoint = weights.checkpoint(config)?;
+            let checkpoint = weights.checkpoint()?;
             let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
             return Ok(Self::Cpu(Box::new(decoder)));
         }
@@ -152,15 +243,15 @@ impl Decoder {
             Some(WeightType::Bf16) | None => DType::BF16,
             Some(quantised @ (WeightType::Q8_0 | WeightType::Q4_K)) => {
                 return Err(LoadError::Unsupported {
-                    path: weights.path().to_owned(),
+                    path: path.to_owned(),
                     what: format!("{} without our own kernels", quantised.as_str()),
                     remedy: "take f32, f16 or bf16".into(),
                 });
             }
         };
-        let tensors = weights.var_builder(config, dtype, &options.device)?;
+        let tensors = weights.var_builder(dtype, &options.device)?;
         let decoder = CandleDecoder::new(config, tensors).map_err(|source| LoadError::Weights {
-            dir: weights.path().to_owned(),
+            dir: path.to_owned(),
             source,
         })?;
         Ok(Self::Candle(Box::new(decoder)))

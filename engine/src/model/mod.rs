@@ -1,5 +1,6 @@
 //! The model: one forward over a ragged batch.
 
+mod adapter;
 mod candle;
 mod checkpoint;
 mod cpu;
@@ -7,8 +8,10 @@ mod gguf;
 mod kv_cache;
 mod load;
 mod rope;
+mod rows;
 mod weights;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -19,6 +22,7 @@ use crate::error::ForwardError;
 use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
 
+pub use adapter::is_adapter;
 use candle::{CandleDecoder, SequenceSpan};
 use cpu::{CpuDecoder, CpuSpan};
 pub(crate) use kv_cache::BLOCK;
@@ -35,6 +39,9 @@ pub struct LoadOptions {
     pub weights: Option<WeightType>,
     /// Whose kernels run on the CPU. Default: our own.
     pub kernels: Kernels,
+    /// The model that an adapter changes: a GGUF file or a Hugging Face style directory. It is not looked
+    /// at where no adapter is loaded.
+    pub base: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -43,6 +50,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             weights: None,
             kernels: Kernels::Own,
+            base: None,
         }
     }
 }
@@ -111,7 +119,8 @@ enum Decoder {
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// blake3 of `config.json` and the weight files, or of the GGUF file, hexadecimal.
+    /// blake3 of `config.json` and the weight files, or of the GGUF file, hexadecimal. An adapter's covers
+    /// its base's and its own files.
     pub model: String,
     /// blake3 of `tokenizer.json`, or of a GGUF file's tokenizer, hexadecimal.
     pub tokenizer: String,
@@ -156,7 +165,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// What the model is called: as its directory is, wherever the path to it starts, or as its GGUF file.
+    /// What the model is called: as its directory is (an adapter as its own), wherever the path to it starts,
+    /// or as its GGUF file.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -182,6 +192,7 @@ impl Model {
             device,
             weights,
             kernels,
+            base: _,
         } = &self.options;
         let parts = format!(
             "{} {weights:?} {kernels:?} {:?}",

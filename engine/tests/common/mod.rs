@@ -237,6 +237,28 @@ pub fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac")
 }
 
+/// SmolLM2's GGUF file, which `ONEGEN_BASE` names where it was fetched, in a directory of its own.
+pub fn smollm2() -> Option<TempDir> {
+    let Some(file) = std::env::var_os("ONEGEN_BASE").filter(|file| Path::new(file).is_file())
+    else {
+        eprintln!("SKIPPED: ONEGEN_BASE names no file");
+        return None;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(file, dir.path().join("smollm2.gguf")).unwrap();
+    write_json(
+        dir.path(),
+        "onegen.json",
+        &json!({
+            "query_token": "<issue_start>", "passage_token": "<issue_closed>",
+            "passage_open": "<file_sep>", "passage_close": "<filename>",
+            "splice_template": "{title}\n{text}", "embed_template": "{title}\n{text}",
+            "prompt_template": null,
+        }),
+    );
+    Some(dir)
+}
+
 pub fn write_json(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), value.to_string()).unwrap();
 }

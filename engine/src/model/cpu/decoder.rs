@@ -16,8 +16,9 @@ use super::quantised::Quantised;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::model::WeightType;
-use crate::model::checkpoint::{Checkpoint, Stacked};
+use crate::model::checkpoint::Checkpoint;
 use crate::model::rope::frequencies;
+use crate::model::rows::Stacked;
 use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.

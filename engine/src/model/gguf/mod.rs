@@ -8,15 +8,10 @@ mod tensors;
 mod tokenizer;
 mod value;
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
-
 use super::checkpoint::Checkpoint;
-use super::weights;
 use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
@@ -80,14 +75,13 @@ impl Gguf {
         config::config(&self.header)
     }
 
-    /// The tokenizer: its own, or what stands in `tokenizer.json` and `tokenizer_config.json` beside it.
-    pub(crate) fn tokenizer(&self) -> Result<TokenizerSource, LoadError> {
-        let own = tokenizer::config(&self.header)?;
-        let config = TokenizerConfig::load(self.dir())?.or(own);
-        let beside = self.dir().join("tokenizer.json");
-        if beside.is_file() {
-            return TokenizerSource::read(beside, config);
-        }
+    /// Chat template, first and last token.
+    pub(crate) fn tokenizer_config(&self) -> Result<TokenizerConfig, LoadError> {
+        tokenizer::config(&self.header)
+    }
+
+    /// The tokenizer, with the chat template and tokens of `config`.
+    pub(crate) fn tokenizer(&self, config: TokenizerConfig) -> Result<TokenizerSource, LoadError> {
         Ok(TokenizerSource {
             path: self.path().to_owned(),
             json: tokenizer::json(&self.header)?,
@@ -99,22 +93,5 @@ impl Gguf {
     /// The tensors that the configuration calls for, to be read row by row.
     pub(crate) fn checkpoint(&self, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
         tensors::checkpoint(&self.header, config)
-    }
-
-    /// The same as whole tensors.
-    pub(crate) fn var_builder(
-        &self,
-        config: &ModelConfig,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<ShardedVarBuilder, LoadError> {
-        let checkpoint = self.checkpoint(config)?;
-        let mut tensors: HashMap<String, Tensor> = HashMap::new();
-        for name in weights::names(config) {
-            let tensor = checkpoint.tensor(&name, dtype, device)?;
-            tensors.insert(name, tensor);
-        }
-        let tensors = Box::new(tensors);
-        Ok(ShardedSafeTensors::wrap(tensors, dtype, device.clone()))
     }
 }

@@ -1,0 +1,124 @@
+//! What an adapter makes of one tensor.
+
+use std::collections::HashMap;
+
+use crate::error::LoadError;
+use crate::model::checkpoint::{Stored, damaged};
+
+/// A change of a matrix of the base, by where its numbers are stored.
+#[derive(Debug, Clone)]
+pub(in crate::model) enum Change {
+    /// `scale * up * down` is added (LoRA, arXiv 2106.09685).
+    LowRank {
+        /// `(rank, columns)`
+        down: Stored,
+        /// `(rows, rank)`
+        up: Stored,
+        rank: usize,
+        scale: f32,
+    },
+    /// Some rows are replaced by others, or stand behind those that the base has.
+    Rows {
+        ids: Vec<usize>,
+        /// `(ids, columns)`
+        rows: Stored,
+    },
+}
+
+/// The same with its numbers, in f32.
+pub(in crate::model) enum OpenChange<'a> {
+    LowRank {
+        down: Vec<f32>,
+        up: Vec<f32>,
+        rank: usize,
+        scale: f32,
+        /// A row of the product, kept to be filled again.
+        product: Vec<f32>,
+    },
+    Rows {
+        rows: HashMap<usize, Vec<f32>>,
+        stored: &'a Stored,
+    },
+}
+
+impl Change {
+    /// Reads the numbers.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(in crate::model) fn open(&self) -> Result<OpenChange<'_>, LoadError> {
+        Ok(match self {
+            Self::LowRank {
+                down,
+                up,
+                rank,
+                scale,
+            } => OpenChange::LowRank {
+                down: down.numbers()?,
+                up: up.numbers()?,
+                rank: *rank,
+                scale: *scale,
+                product: Vec::new(),
+            },
+            Self::Rows { ids, rows } => {
+                let numbers = rows.numbers()?;
+                let columns = numbers.len() / ids.len().max(1);
+                let each = numbers.chunks(columns.max(1)).map(<[f32]>::to_vec);
+                OpenChange::Rows {
+                    rows: ids.iter().copied().zip(each).collect(),
+                    stored: rows,
+                }
+            }
+        })
+    }
+}
+
+impl OpenChange<'_> {
+    /// Changes row `at` of the base, or fills in one that the base does not have.
+    ///
+    /// # Errors
+    /// Neither the base nor the adapter has it.
+    pub(in crate::model) fn apply(
+        &mut self,
+        at: usize,
+        is_stored: bool,
+        row: &mut [f32],
+    ) -> Result<(), LoadError> {
+        match self {
+            Self::LowRank {
+                down,
+                up,
+                rank,
+                scale,
+                product,
+            } => {
+                product.clear();
+                product.resize(row.len(), 0.0);
+                // In this order on every machine, so that the merged weights are the same bits.
+                let factors = &up[at * *rank..][..*rank];
+                for (factor, down) in factors.iter().zip(down.chunks_exact(row.len())) {
+                    for (sum, x) in product.iter_mut().zip(down) {
+                        *sum += factor * x;
+                    }
+                }
+                for (number, change) in row.iter_mut().zip(product) {
+                    *number += *scale * *change;
+                }
+                Ok(())
+            }
+            Self::Rows { rows, stored } => match rows.get(&at) {
+                Some(new) => {
+                    row.copy_from_slice(new);
+                    Ok(())
+                }
+                None if is_stored => Ok(()),
+                None => Err(damaged(
+                    &stored.path,
+                    format!(
+                        "neither the base's embedding nor the adapter has a row for the id {at}"
+                    ),
+                )),
+            },
+        }
+    }
+}

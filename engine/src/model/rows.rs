@@ -1,0 +1,183 @@
+//! A matrix of a checkpoint, read row by row.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use candle_core::Device;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
+use half::{bf16, f16};
+
+use super::adapter::{Change, OpenChange};
+use super::checkpoint::{Checkpoint, Stored};
+use crate::error::LoadError;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Reads a matrix row by row.
+pub(crate) struct Rows<'a> {
+    stored: &'a Stored,
+    file: File,
+    row_bytes: usize,
+    /// Rows read ahead, how many, and how many of them were given out.
+    ahead: Vec<u8>,
+    held: usize,
+    given: usize,
+    /// Stored rows that were not read ahead.
+    rows_left: usize,
+    /// The next row, and how many there are: those that an adapter adds are not stored.
+    next: usize,
+    rows: usize,
+    change: Option<OpenChange<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// Opens a matrix of so many rows and columns, which is stored so but for `change`.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn open(
+        stored: &'a Stored,
+        (rows, columns): (usize, usize),
+        change: Option<&'a Change>,
+    ) -> Result<Self, LoadError> {
+        let unreadable = |source| LoadError::Read {
+            path: stored.path.to_path_buf(),
+            source,
+        };
+        let mut file = File::open(&stored.path).map_err(unreadable)?;
+        file.seek(SeekFrom::Start(stored.start))
+            .map_err(unreadable)?;
+        let element = stored.element;
+        Ok(Self {
+            stored,
+            file,
+            row_bytes: columns / element.block_size() * element.type_size(),
+            ahead: Vec::new(),
+            held: 0,
+            given: 0,
+            rows_left: stored.shape.iter().product::<usize>() / columns.max(1),
+            next: 0,
+            rows,
+            change: change.map(Change::open).transpose()?,
+        })
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.next == self.rows
+    }
+
+    fn next_is_stored(&self) -> bool {
+        self.rows_left > 0 || self.given < self.held
+    }
+
+    /// The next row as it is stored, numbers or ggml's blocks, whatever an adapter makes of it.
+    pub(crate) fn next_bytes(&mut self) -> Result<&[u8], LoadError> {
+        self.next += 1;
+        if self.given == self.held {
+            self.read_ahead()?;
+        }
+        let at = self.stored.place(self.given) * self.row_bytes;
+        self.given += 1;
+        Ok(&self.ahead[at..at + self.row_bytes])
+    }
+
+    /// Whole groups of rows, so that each is where [`Stored::place`] says.
+    fn read_ahead(&mut self) -> Result<(), LoadError> {
+        let group = self.stored.paired.unwrap_or(1);
+        let rows = (READ_BYTES / self.row_bytes.max(1)).max(1);
+        self.held = rows.next_multiple_of(group).min(self.rows_left);
+        self.given = 0;
+        self.ahead.resize(self.held * self.row_bytes, 0);
+        self.rows_left -= self.held;
+        self.file
+            .read_exact(&mut self.ahead)
+            .map_err(|source| LoadError::Read {
+                path: self.stored.path.to_path_buf(),
+                source,
+            })
+    }
+
+    /// Writes the next row to `row`, as numbers, changed where an adapter changes it.
+    pub(crate) fn next_row(&mut self, row: &mut [f32]) -> Result<(), LoadError> {
+        let (at, is_stored) = (self.next, self.next_is_stored());
+        if is_stored {
+            self.next_stored_row(row)?;
+        } else {
+            self.next += 1;
+        }
+        match &mut self.change {
+            Some(change) => change.apply(at, is_stored, row),
+            None => Ok(()),
+        }
+    }
+
+    fn next_stored_row(&mut self, row: &mut [f32]) -> Result<(), LoadError> {
+        let stored = self.stored;
+        let bytes = self.next_bytes()?;
+        let pairs = || bytes.as_chunks::<2>().0;
+        match stored.element {
+            GgmlDType::F32 => {
+                for (number, bytes) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *number = f32::from_le_bytes(*bytes);
+                }
+            }
+            GgmlDType::F16 => {
+                for (number, bytes) in row.iter_mut().zip(pairs()) {
+                    *number = f16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+            GgmlDType::BF16 => {
+                for (number, bytes) in row.iter_mut().zip(pairs()) {
+                    *number = bf16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+            blocks => {
+                let numbers = dequantise(blocks, bytes, row.len());
+                row.copy_from_slice(&numbers.map_err(|source| LoadError::Weights {
+                    dir: stored.path.to_path_buf(),
+                    source,
+                })?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Matrices that are read as if they were one, below one another.
+pub(crate) struct Stacked<'a> {
+    matrices: Vec<Rows<'a>>,
+    at: usize,
+}
+
+impl<'a> Stacked<'a> {
+    /// Matrices of `columns` columns by name and rows, one or more.
+    pub(crate) fn open(
+        weights: &'a Checkpoint,
+        stacked: &[(&str, usize)],
+        columns: usize,
+    ) -> Result<Self, LoadError> {
+        let open = |(name, rows): &(&str, usize)| weights.matrix(name, *rows, columns);
+        let matrices = stacked.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { matrices, at: 0 })
+    }
+
+    /// The matrix that holds the next row.
+    pub(crate) fn rows(&mut self) -> &mut Rows<'a> {
+        while self.at + 1 < self.matrices.len() && self.matrices[self.at].is_at_end() {
+            self.at += 1;
+        }
+        &mut self.matrices[self.at]
+    }
+}
+
+fn dequantise(
+    element: GgmlDType,
+    blocks: &[u8],
+    columns: usize,
+) -> Result<Vec<f32>, candle_core::Error> {
+    qtensor_from_ggml(element, blocks, vec![columns], &Device::Cpu)?
+        .dequantize(&Device::Cpu)?
+        .to_vec1()
+}
