@@ -12,6 +12,9 @@ pub(crate) struct Arguments {
     /// A model to measure in this process, as `NAME=DIR` or `DIR`; several stand side by side in the table
     #[arg(long, value_name = "[NAME=]DIR", required_unless_present = "server")]
     pub(crate) model: Vec<NamedModel>,
+    /// The model that adapters were trained over: a GGUF file or a directory
+    #[arg(long, env = "ONEGEN_BASE", value_name = "FILE")]
+    pub(crate) base: Option<PathBuf>,
     /// How matrices are kept: f32, f16, bf16, q8_0 or q4_k; as stored if not given
     #[arg(long)]
     pub(crate) weights: Option<WeightType>,

@@ -171,6 +171,7 @@ fn conditions(arguments: &Arguments) -> Conditions {
 fn load_options(arguments: &Arguments) -> LoadOptions {
     LoadOptions {
         weights: arguments.weights,
+        base: arguments.base.clone(),
         ..LoadOptions::default()
     }
 }
