@@ -10,6 +10,7 @@ use onegen_train::fit::bench::BenchOptions;
 use onegen_train::fit::config::{FitConfig, Precision};
 use onegen_train::{almanac, evaluate, export, lessons};
 
+use onegen_engine::LoadOptions;
 use onegen_train::lessons::{Stage, Teacher};
 use onegen_train::linking;
 use onegen_train::model::{Model, Shape};
@@ -84,6 +85,20 @@ enum Command {
         /// Where checkpoints, curves and the adapter are kept
         #[arg(long)]
         work: PathBuf,
+    },
+    /// Writes which passages of a configuration's data are taken for one another
+    Mine {
+        /// The configuration, a TOML file
+        config: PathBuf,
+        /// The directory to write to
+        #[arg(long)]
+        out: PathBuf,
+        /// The model that searches, a directory or a GGUF file; by words if not given
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// The base of a model that is an adapter
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: Option<PathBuf>,
     },
     /// Times training steps on a fixed batch
     BenchStep {
@@ -229,6 +244,25 @@ fn main() -> Result<()> {
                 .or(config.base.clone())
                 .context("no base model is named: give --base, or `base` in the configuration")?;
             fit::run::fit(&config, &base, &work)?;
+        }
+        Command::Mine {
+            config,
+            out,
+            model,
+            base,
+        } => {
+            let config = FitConfig::load(&config)?;
+            let options = LoadOptions {
+                base,
+                ..LoadOptions::default()
+            };
+            let model = match model {
+                Some(path) => Some(onegen_engine::Model::load(path, &options)?),
+                None => None,
+            };
+            for path in fit::mine::mine(&config, model.as_ref(), &out)? {
+                println!("{}", path.display());
+            }
         }
         Command::BenchStep {
             base,
