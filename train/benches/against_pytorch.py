@@ -9,7 +9,7 @@ threads, and take turns, since the machine may be busy with other things: median
 are printed. Ours is `onegen-train bench-step --base FILE --batch FILE --steps N --threads N`, which prints one
 line {"tokens": …, "seconds": …, "peak_rss_mib": …, "language": …, "retrieval": …} for N steps after one to
 warm up; the losses are those before the first step and must be PyTorch's. A step is forward, losses, backward,
-clipping and AdamW. Memory is the largest resident set after the weights were loaded.
+clipping and AdamW. Memory is the largest resident set: PyTorch's since its weights were loaded, ours at any time.
 
 A batch is what `train/tests/golden/make.py` describes. Without --batch one is made: twelve questions in seven
 packs, with the lengths of search questions, random ids and a queue of 512 passages; --write keeps it.
