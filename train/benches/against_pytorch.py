@@ -119,7 +119,8 @@ def run(command):
 def show(side, result):
     speed = result["tokens"] / result["seconds"]
     cpu = f", {result['cpu_seconds']:.1f} s of CPU" if "cpu_seconds" in result else ""
-    print(f"{side:8} {speed:7.1f} tokens/s {result['peak_rss_mib']:6.0f} MiB ({result['seconds']:.1f} s{cpu})", flush=True)
+    memory = f"{result['peak_rss_mib']:6.0f} MiB"
+    print(f"{side:8} {speed:7.1f} tokens/s {memory} ({result['seconds']:.1f} s{cpu})", flush=True)
 
 
 def compare(arguments, batch):
@@ -147,6 +148,10 @@ def compare(arguments, batch):
         check_same(*pairs[0])
         ratio = lambda what: statistics.median(what(ours) / what(theirs) for ours, theirs in pairs)
         print(f"ratios: speed {ratio(speed):.2f}, memory {ratio(memory):.2f}")
+        if all("cpu_seconds" in result for pair in pairs for result in pair):
+            # What a busy machine distorts less.
+            work = lambda result: result["tokens"] / result["cpu_seconds"]
+            print(f"tokens by CPU time: {ratio(work):.2f}")
 
 
 def check_same(ours, theirs):
