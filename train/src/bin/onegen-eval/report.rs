@@ -93,7 +93,7 @@ fn write_lines<T: Serialize>(file: &mut impl Write, records: &[T]) -> std::io::R
 fn caption(arguments: &Arguments) -> String {
     let drawn = match arguments.limit {
         Some(limit) => format!(
-            "At most {limit} questions of each set, drawn with seed {}; ",
+            "At most {limit} questions of each set, drawn with seed {}. ",
             arguments.seed
         ),
         None => String::new(),
@@ -103,7 +103,7 @@ fn caption(arguments: &Arguments) -> String {
         false => "earlier turns are the reference ones and have read the question's own passage",
     };
     format!(
-        "{drawn}answers greedy, at most {} tokens and {} retrievals; {history}. Per cent with 95% intervals \
+        "{drawn}Answers greedy, at most {} tokens and {} retrievals; {history}. Per cent with 95% intervals \
          (percentile bootstrap over questions, 1,000 resamples). Measured by `onegen-eval`.\n",
         arguments.max_tokens, arguments.max_retrievals
     )
