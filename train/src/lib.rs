@@ -8,8 +8,10 @@
 
 pub mod almanac;
 pub mod batch;
+pub mod bm25;
 pub mod dialogue;
 pub mod evaluate;
+pub mod exam;
 pub mod export;
 pub mod fit;
 pub mod lessons;

@@ -68,6 +68,53 @@ pub fn write(
     write_synced(&directory.join(CONFIG), json.as_bytes())
 }
 
+/// Files of a Hugging Face directory that training leaves as they are.
+const KEPT: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "onegen.json",
+];
+
+/// Writes a model that was learnt whole as a Hugging Face directory: its weights in f32, and what stands beside
+/// them in `before` or else in `base`.
+///
+/// # Errors
+/// The disk refused it, or the base is no directory.
+pub fn write_whole(
+    directory: &Path,
+    parameters: &Parameters,
+    base: &Path,
+    before: &Path,
+) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let tensors: Vec<_> = (parameters.iter())
+        .map(|p| {
+            let shape = if p.vector {
+                vec![p.shape.1]
+            } else {
+                vec![p.shape.0, p.shape.1]
+            };
+            (p.name.clone(), shape, p.values.as_slice())
+        })
+        .collect();
+    let new = directory.join("model.safetensors.new");
+    write_tensors(&new, &tensors, Dtype::F32)?;
+    let path = directory.join("model.safetensors");
+    std::fs::rename(&new, &path).with_context(|| format!("cannot replace {}", path.display()))?;
+    for name in KEPT {
+        let held = [before, base].map(|dir| dir.join(name));
+        if let Some(from) = held.iter().find(|path| path.is_file()) {
+            std::fs::copy(from, directory.join(name))
+                .with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes the parameters of an adapter that was written before.
 ///
 /// # Errors

@@ -39,7 +39,7 @@ struct Run<'a, E> {
     config: &'a FitConfig,
     tokens: Tokens,
     control: Vec<u32>,
-    base_name: String,
+    base: PathBuf,
     course: Course,
     exam: Option<Exam>,
     decoder: Decoder<E>,
@@ -57,6 +57,12 @@ impl<'a, E: Element> Run<'a, E> {
         let tokens = files.tokens(&config.model)?;
         let control = control_rows(config, &tokens)?;
         let method = Method::from(&config.method);
+        ensure!(
+            method != Method::Whole || base.is_dir(),
+            "a model that is learnt whole begins with a Hugging Face directory; `onegen-train merge` makes one \
+             of {}",
+            base.display()
+        );
         let (mut decoder, mut parameters) = Decoder::<E>::load(
             &files,
             &method,
@@ -96,9 +102,7 @@ impl<'a, E: Element> Run<'a, E> {
             config,
             tokens,
             control: control.into_iter().map(|control| control.id).collect(),
-            base_name: base
-                .file_stem()
-                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            base: base.to_owned(),
             course,
             exam,
             decoder,
@@ -178,16 +182,33 @@ impl<'a, E: Element> Run<'a, E> {
     fn save(&self) -> Result<()> {
         self.checkpoint
             .save(&self.state, &self.parameters, &self.optimiser, &self.queue)?;
-        let method = Method::from(&self.config.method);
-        adapter::write(
-            &self.work.join("adapter"),
-            &self.parameters,
-            &method,
-            &self.control,
-            &self.base_name,
-        )
-        .context("the checkpoint is written, the adapter is not")
+        match Method::from(&self.config.method) {
+            Method::Whole => adapter::write_whole(
+                &self.work.join("model"),
+                &self.parameters,
+                &self.base,
+                &self.config.model,
+            ),
+            method @ Method::LowRank { .. } => adapter::write(
+                &self.work.join("adapter"),
+                &self.parameters,
+                &method,
+                &self.control,
+                &base_name(&self.base),
+            ),
+        }
+        .context("the checkpoint is written, what others load is not")
     }
+}
+
+/// What an adapter calls its base: the name of its directory, or of its file without the extension.
+fn base_name(base: &Path) -> String {
+    let name = if base.is_dir() {
+        base.file_name()
+    } else {
+        base.file_stem()
+    };
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// The control tokens, and what their rows begin as.
