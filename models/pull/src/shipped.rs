@@ -24,7 +24,7 @@ fn shipped(name: &str) -> PathBuf {
     if here.is_dir() {
         return here;
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     source.join("models").join(name)
 }
 
