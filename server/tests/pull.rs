@@ -1,7 +1,7 @@
 //! A model that is an adapter: its base is fetched, given, or asked for in words that help.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../pull/tests/common/wheel.rs"]
+#[path = "../../models/pull/tests/common/wheel.rs"]
 mod archive;
 mod common;
 
