@@ -64,11 +64,11 @@ const SMOLLM2: Base = Base {
 
 impl Base {
     /// All that can be fetched.
-    pub const ALL: [Self; 1] = [SMOLLM2];
+    pub const ALL: &[Self] = &[SMOLLM2];
 
     /// The base of a model that comes with the source.
     pub fn of_model(name: &str) -> Option<&'static Self> {
-        const { &Self::ALL }.iter().find(|base| base.model == name)
+        Self::ALL.iter().find(|base| base.model == name)
     }
 
     /// The base that an adapter asks for, if it is one of these.
@@ -76,8 +76,8 @@ impl Base {
         let wanted = wanted_base(dir)?;
         let wanted = Path::new(&wanted).file_name()?.to_str()?;
         let wanted = wanted.strip_suffix(".gguf").unwrap_or(wanted);
-        let name = |base: &&Self| base.gguf.name.strip_suffix(".gguf") == Some(wanted);
-        const { &Self::ALL }.iter().find(name)
+        let mut all = Self::ALL.iter();
+        all.find(|base| base.gguf.name.strip_suffix(".gguf") == Some(wanted))
     }
 }
 

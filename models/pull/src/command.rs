@@ -27,9 +27,12 @@ impl PullArguments {
     /// # Errors
     /// There is no such base, or it cannot be fetched or kept.
     pub fn run(&self, program: &'static str, data_dir: &Path) -> Result<Pulled, PullError> {
-        let base = Base::of_model(&self.model).ok_or_else(|| PullError::NoSuchBase {
-            model: self.model.clone(),
-            known: Base::ALL.map(|base| base.model).join(", "),
+        let base = Base::of_model(&self.model).ok_or_else(|| {
+            let known: Vec<_> = Base::ALL.iter().map(|base| base.model).collect();
+            PullError::NoSuchBase {
+                model: self.model.clone(),
+                known: known.join(", "),
+            }
         })?;
         let store = BaseStore {
             program,

@@ -18,7 +18,7 @@ pub enum PullError {
         known: String,
     },
     /// It was not fetched yet.
-    #[error("the model {} needs its base, {title}, which is not at {}: fetch it ({download}) with `{command}`; {offline}", model.display(), path.display())]
+    #[error("the model {} needs its base, {title}, which is not at {}: {remedy}", model.display(), path.display())]
     Missing {
         /// The adapter's directory.
         model: PathBuf,
@@ -26,12 +26,8 @@ pub enum PullError {
         title: &'static str,
         /// Where it would be.
         path: PathBuf,
-        /// How much is to be downloaded.
-        download: String,
-        /// The command that does it.
-        command: String,
-        /// What helps without a network.
-        offline: String,
+        /// How it is fetched, with a network and without.
+        remedy: String,
     },
     /// An adapter was given without a base, and asks for one that cannot be fetched.
     #[error("the model {} is an adapter and needs its base model{}: name its GGUF file or directory with --base", model.display(), wanted.as_ref().map(|name| format!(", {name}")).unwrap_or_default())]

