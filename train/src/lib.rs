@@ -8,6 +8,7 @@
 
 pub mod almanac;
 pub mod batch;
+pub mod convert;
 pub mod dialogue;
 pub mod evaluate;
 pub mod export;

@@ -1,4 +1,4 @@
-//! What was learnt, as others load it: a PEFT adapter, or a whole Hugging Face directory.
+//! What was learnt, as others load it: a PEFT adapter.
 
 use std::path::Path;
 
@@ -66,6 +66,28 @@ pub fn write(
     });
     let json = serde_json::to_string_pretty(&config)? + "\n";
     write_synced(&directory.join(CONFIG), json.as_bytes())
+}
+
+/// Puts the small files of a model, which say how it is spoken to, beside its adapter, so that the adapter's
+/// directory is a model that can be served, merged or exported.
+///
+/// # Errors
+/// A file cannot be copied.
+pub fn copy_small_files(model: &Path, directory: &Path) -> Result<()> {
+    for name in [
+        "onegen.json",
+        "chat_template.jinja",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
+        let (from, to) = (model.join(name), directory.join(name));
+        if from.is_file() && from != to {
+            std::fs::copy(&from, &to)
+                .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the parameters of an adapter that was written before.

@@ -19,6 +19,7 @@ use super::loss::{LossRule, Queue, Score};
 use super::parameters::{AdamW, Gradients, Parameters, Rule};
 use super::product::Element;
 use super::step::{shares, step, sum};
+use crate::convert::{NumberType, Source, directory};
 
 /// Steps between lines of the log.
 const LOG_EVERY: usize = 10;
@@ -39,7 +40,7 @@ struct Run<'a, E> {
     config: &'a FitConfig,
     tokens: Tokens,
     control: Vec<u32>,
-    base_name: String,
+    base: PathBuf,
     course: Course,
     exam: Option<Exam>,
     decoder: Decoder<E>,
@@ -65,7 +66,13 @@ impl<'a, E: Element> Run<'a, E> {
             config.steps.seed,
         )?;
         let root = Path::new("");
-        let course = Course::load(&config.course, &config.data, root, config.steps.seed)?;
+        let course = Course::load(
+            &config.course,
+            &config.data,
+            root,
+            config.steps.seed,
+            &tokens,
+        )?;
         let exam = match &config.exam {
             Some(exam) => Some(Exam::load(exam, &tokens, config)?),
             None => None,
@@ -96,9 +103,7 @@ impl<'a, E: Element> Run<'a, E> {
             config,
             tokens,
             control: control.into_iter().map(|control| control.id).collect(),
-            base_name: base
-                .file_stem()
-                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            base: base.to_owned(),
             course,
             exam,
             decoder,
@@ -178,37 +183,61 @@ impl<'a, E: Element> Run<'a, E> {
     fn save(&self) -> Result<()> {
         self.checkpoint
             .save(&self.state, &self.parameters, &self.optimiser, &self.queue)?;
+        self.write_model()
+            .context("the checkpoint is written, the model is not")
+    }
+
+    /// Writes what was learnt as others load it: an adapter, or the whole model.
+    fn write_model(&self) -> Result<()> {
         let method = Method::from(&self.config.method);
+        if method == Method::Whole {
+            let number = match self.config.steps.precision {
+                Precision::F32 => NumberType::F32,
+                Precision::Bf16 => NumberType::Bf16,
+            };
+            let source = Source::learnt(&self.base, &self.config.model, &self.parameters)?;
+            return directory::replace(&source, &self.work.join("model"), number);
+        }
+        let name = self.base.file_stem().unwrap_or_default();
+        let directory = self.work.join("adapter");
         adapter::write(
-            &self.work.join("adapter"),
+            &directory,
             &self.parameters,
             &method,
             &self.control,
-            &self.base_name,
-        )
-        .context("the checkpoint is written, the adapter is not")
+            &name.to_string_lossy(),
+        )?;
+        adapter::copy_small_files(&self.config.model, &directory)
     }
 }
 
 /// The control tokens, and what their rows begin as.
 fn control_rows(config: &FitConfig, tokens: &Tokens) -> Result<Vec<ControlRow>> {
     let control = &config.control;
-    let (open, close) = tokens
-        .splice_markers()
-        .context("the model splices no passages: onegen.json names no tokens around them")?;
-    let described = [
+    let mut described = vec![
         (tokens.query_id(), &control.query),
         (tokens.passage_id(), &control.passage),
-        (open, &control.open),
-        (close, &control.close),
     ];
-    let rows = described.map(|(id, description)| {
+    if let Some((open, close)) = tokens.splice_markers() {
+        described.extend([(open, &control.open), (close, &control.close)]);
+    }
+    let named = |spelling: &str| {
+        let id = tokens.id_of(spelling);
+        id.with_context(|| format!("the tokenizer has no token {spelling:?}"))
+    };
+    if let Ok(linking) = tokens.linking_config() {
+        described.push((named(&linking.continue_token)?, &control.go_on));
+    }
+    for (spelling, description) in &control.others {
+        described.push((named(spelling)?, description));
+    }
+    let rows = described.into_iter().map(|(id, description)| {
         Ok(ControlRow {
             id,
             described_by: tokens.encode_plain(description)?,
         })
     });
-    rows.into_iter().collect()
+    rows.collect()
 }
 
 /// Sums since the last line of the log.
