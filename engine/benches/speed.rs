@@ -1,8 +1,9 @@
-//! How fast tokens are forwarded: the model alone, the engine with several conversations, and a random
-//! model of a larger one's width with its weights in 8 and in 4 bits.
+//! How fast tokens are forwarded: the model alone, the engine with several conversations, a random model of
+//! a larger one's width with its weights in 8 and in 4 bits, and SmolLM2 as it is stored and in 8 bits.
 //!
 //! `ONEGEN_BENCH_MODEL` names a model directory (the shipped model otherwise) and
-//! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept.
+//! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept. `ONEGEN_BASE` names SmolLM2's GGUF file; without it that
+//! part is left out.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../tests/common/mod.rs"]
@@ -13,7 +14,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Family, Size, load_in, write_json};
+use common::{Family, Size, load, load_in, smollm2, write_json};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
@@ -206,28 +207,51 @@ fn of_the_engine(c: &mut Criterion) {
 fn of_the_weights(c: &mut Criterion) {
     // Made when the first of them is measured, not where a filter leaves them out.
     let dir = LazyCell::new(|| Family::Llama.write_sized(LARGE, 1));
-    for weights in [WeightType::Q8_0, WeightType::Q4_K] {
+    for weights in [
+        WeightType::Q8_0,
+        WeightType::Q4_1,
+        WeightType::Q4_K,
+        WeightType::Q4_0,
+    ] {
         let model = LazyCell::new(|| load_in(dir.path(), weights));
-        let mut group = c.benchmark_group(weights.as_str());
-        group.sample_size(20).sampling_mode(SamplingMode::Flat);
-        for (what, sequences, past, tokens) in [
-            ("prefill of 128", 1, 0, 128),
-            ("decode of 1", 1, PAST, 1),
-            ("decode of 8", 8, PAST, 1),
-        ] {
-            let ids: Vec<u32> = (0..PAST.max(tokens) as u32).collect();
-            group.throughput(Throughput::Elements((sequences * tokens) as u64));
-            group.bench_function(what, |b| {
-                let mut caches: Vec<_> = (0..sequences).map(|_| model.new_cache()).collect();
-                forward(&model, &mut caches, &ids[..PAST]);
-                b.iter(|| {
-                    caches.iter_mut().for_each(|cache| cache.truncate(past));
-                    forward(&model, &mut caches, &ids[..tokens]);
-                });
-            });
-        }
-        group.finish();
+        of_weights(c, weights.as_str(), &model);
     }
+}
+
+fn of_smollm2(c: &mut Criterion) {
+    let Some(dir) = smollm2() else {
+        return;
+    };
+    let q8_0 = LazyCell::new(|| load_in(dir.path(), WeightType::Q8_0));
+    let kept = LazyCell::new(|| load(dir.path()));
+    of_weights(c, "smollm2 in q8_0", &q8_0);
+    of_weights(c, "smollm2 as stored", &kept);
+}
+
+fn of_weights(
+    c: &mut Criterion,
+    name: &str,
+    model: &LazyCell<Arc<Model>, impl FnOnce() -> Arc<Model>>,
+) {
+    let mut group = c.benchmark_group(name);
+    group.sample_size(20).sampling_mode(SamplingMode::Flat);
+    for (what, sequences, past, tokens) in [
+        ("prefill of 128", 1, 0, 128),
+        ("decode of 1", 1, PAST, 1),
+        ("decode of 8", 8, PAST, 1),
+    ] {
+        let ids: Vec<u32> = (0..PAST.max(tokens) as u32).collect();
+        group.throughput(Throughput::Elements((sequences * tokens) as u64));
+        group.bench_function(what, |b| {
+            let mut caches: Vec<_> = (0..sequences).map(|_| model.new_cache()).collect();
+            forward(model, &mut caches, &ids[..PAST]);
+            b.iter(|| {
+                caches.iter_mut().for_each(|cache| cache.truncate(past));
+                forward(model, &mut caches, &ids[..tokens]);
+            });
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(
@@ -235,6 +259,7 @@ criterion_group!(
     of_the_model,
     of_a_splice,
     of_the_engine,
-    of_the_weights
+    of_the_weights,
+    of_smollm2
 );
 criterion_main!(speed);

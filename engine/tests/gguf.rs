@@ -107,8 +107,6 @@ fn blocks_of_every_type_are_read_as_ggml_means_them() {
     for element in [
         GgmlDType::F16,
         GgmlDType::BF16,
-        GgmlDType::Q4_0,
-        GgmlDType::Q4_1,
         GgmlDType::Q5_0,
         GgmlDType::Q5_1,
         GgmlDType::Q8_0,
@@ -135,16 +133,52 @@ fn blocks_of_every_type_are_read_as_ggml_means_them() {
 #[test]
 fn blocks_of_4_bits_are_kept_as_they_are() {
     let dir = Family::Llama.write_sized(WIDE, 1);
-    let gguf = as_gguf(dir.path(), GgmlDType::Q4K);
-    let same = rounded(dir.path(), GgmlDType::Q4K);
-    let f32 = Some(WeightType::F32);
-    let (_, wanted) = clean_forward(&with(same.path(), f32, Kernels::Own), &IDS);
-    let (_, got) = clean_forward(&with(gguf.path(), f32, Kernels::Own), &IDS);
-    assert!(got == wanted);
-    // Only what activations lose at 8 bits is between them; made anew, the weights lose much more.
-    let (_, kept) = clean_forward(&with(gguf.path(), None, Kernels::Own), &IDS);
-    for (kept, wanted) in kept.iter().zip(&wanted) {
-        let cosine = cosine(kept, wanted);
+    for (element, weights) in [
+        (GgmlDType::Q4_0, WeightType::Q4_0),
+        (GgmlDType::Q4_1, WeightType::Q4_1),
+        (GgmlDType::Q4K, WeightType::Q4_K),
+    ] {
+        let gguf = as_gguf(dir.path(), element);
+        let same = rounded(dir.path(), element);
+        let f32 = Some(WeightType::F32);
+        let (_, wanted) = clean_forward(&with(same.path(), f32, Kernels::Own), &IDS);
+        let (_, got) = clean_forward(&with(gguf.path(), f32, Kernels::Own), &IDS);
+        assert!(got == wanted, "{element:?}");
+        // Only what activations lose at 8 bits is between them; made anew, the weights lose much more.
+        let kept = clean_forward(&with(gguf.path(), None, Kernels::Own), &IDS);
+        for (kept, wanted) in kept.1.iter().zip(&wanted) {
+            let cosine = cosine(kept, wanted);
+            assert!(cosine > 0.998, "{element:?}: {cosine}");
+        }
+        // Asked for by name, the projections are the same, and embedding and head are in 8 bits.
+        let named = clean_forward(&with(gguf.path(), Some(weights), Kernels::Own), &IDS);
+        assert!(named != kept, "{element:?}");
+        for (named, kept) in named.1.iter().zip(&kept.1) {
+            let cosine = cosine(named, kept);
+            assert!(cosine > 0.999, "{element:?}: {cosine}");
+        }
+    }
+}
+
+#[test]
+fn a_stack_of_several_types_of_4_bits_is_kept_in_8() {
+    let dir = Family::Llama.write_sized(WIDE, 1);
+    let change = |file: &mut GgufFile| {
+        for layer in 0..3 {
+            let name = format!("blk.{layer}.attn_k.weight");
+            let keys = file.tensors[&name].dequantize(&Device::Cpu).unwrap();
+            file.put(&name, &keys, GgmlDType::Q4_1);
+        }
+    };
+    let mut file = GgufFile::of(dir.path(), GgmlDType::Q4_0);
+    change(&mut file);
+    let whole = as_gguf(dir.path(), GgmlDType::Q4_0);
+    file.write(&whole.path().join("tiny.gguf"));
+    let f32 = with(whole.path(), Some(WeightType::F32), Kernels::Own);
+    let (_, exact) = clean_forward(&f32, &IDS);
+    let (_, kept) = clean_forward(&with(whole.path(), None, Kernels::Own), &IDS);
+    for (kept, exact) in kept.iter().zip(&exact) {
+        let cosine = cosine(kept, exact);
         assert!(cosine > 0.998, "{cosine}");
     }
 }
@@ -364,27 +398,41 @@ fn a_file_of_llama_cpp_loads_and_generates() {
 
 /// A real model: `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test gguf`
 #[test]
-fn smollm2_answers_and_embeds() {
+fn smollm2_answers_as_in_transformers_and_embeds() {
     let Some(dir) = smollm2() else {
         return;
     };
-    let model = load(dir.path());
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
-    let mut capital = request(&model, "a", "What is the capital of France?", 20);
+    let exact = with(dir.path(), Some(WeightType::F32), Kernels::Own);
+    let asked = "What is the capital of France?";
+    let (_, logits) = clean_forward(&exact, &question(&exact, asked));
+    // transformers 5.24.0 in f32, `from_pretrained(…, gguf_file=…)`.
+    for (id, logit) in [
+        (504, 25.3254),
+        (60, 25.2433),
+        (15319, 24.9424),
+        (7026, 24.3146),
+    ] {
+        let got = logits[logits.len() - 1][id];
+        assert!((got - logit).abs() < 1e-3, "{id}: {got} instead of {logit}");
+    }
+    let mut capital = request(&exact, "a", asked, 20);
     capital.sampling.logit_bias.clear();
-    let completion = run(&engine, capital);
-    assert!(completion.text.contains("Paris"), "{}", completion.text);
+    let completion = run(&engine(&exact, None), capital);
+    assert_eq!(completion.text, "The capital of France is Paris.");
     assert_eq!(completion.summary.finish_reason, FinishReason::Stop);
-    assert_eq!(
-        run(&engine, retrieving(&model, "b", 20, 1))
-            .summary
-            .retrievals
-            .len(),
-        1
-    );
+
+    let kept = load(dir.path());
+    let (_, rounded) = clean_forward(&kept, &question(&kept, asked));
+    for (rounded, exact) in rounded.iter().zip(&logits) {
+        let cosine = cosine(rounded, exact);
+        assert!(cosine > 0.99, "{cosine}");
+    }
+    let engine = engine(&kept, Some(Shelf::of(vec![peru()])));
+    let completion = run(&engine, retrieving(&kept, "a", 20, 1));
+    assert_eq!(completion.summary.retrievals.len(), 1);
     let (peru, lima) = (peru(), ("Lima", "Lima lies on the coast."));
     let texts = [(peru.title.as_str(), peru.text.as_str()), lima];
-    let embeddings = model.embed_texts(&texts).unwrap();
+    let embeddings = kept.embed_texts(&texts).unwrap();
     let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
     assert_eq!(embeddings[0].len(), 576);
     assert_ne!(embeddings[0], embeddings[1]);

@@ -104,8 +104,11 @@ fn every_type_of_weights_has_a_name_and_loads() {
         assert_eq!(weights.as_str().parse(), Ok(weights));
         load_in(dir.path(), weights);
     }
-    assert!("q4_0".parse::<WeightType>().unwrap_err().contains("q4_k"));
-    for weights in [WeightType::Q8_0, WeightType::Q4_K] {
+    assert!("q5_0".parse::<WeightType>().unwrap_err().contains("q4_k"));
+    let quantised = WeightType::ALL
+        .into_iter()
+        .filter(|one| *one >= WeightType::Q8_0);
+    for weights in quantised {
         let options = LoadOptions {
             weights: Some(weights),
             kernels: Kernels::Candle,

@@ -224,30 +224,37 @@ fn quantised_weights_give_nearly_the_same_states() {
 #[test]
 fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
     let ids: Vec<u32> = (0..40).map(|i| i * 37 % 300).collect();
-    for family in [Family::Llama, Family::Qwen2] {
-        let dir = family.write_sized(WIDE, 3);
-        let (_, exact) = clean_forward(&load(dir.path()), &ids);
-        let model = load_in(dir.path(), WeightType::Q4_K);
-        let whole = clean_forward(&model, &ids);
-        assert!(in_chunks(&model, &ids, 7) == whole, "{family:?}");
-        round_to_4_bits(&dir.path().join("model.safetensors"));
-        let (_, rounded) = clean_forward(&load(dir.path()), &ids);
-        let least = |wanted: &[Vec<f32>]| {
-            let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
-            cosines.fold(1f32, f32::min)
-        };
-        // What is left are activations, embedding and head in 8 bits.
-        assert!(least(&rounded) > 0.998, "{family:?}: {}", least(&rounded));
-        assert!(least(&exact) > 0.9, "{family:?}: {}", least(&exact));
+    for (weights, element) in [
+        (WeightType::Q4_K, GgmlDType::Q4K),
+        (WeightType::Q4_0, GgmlDType::Q4_0),
+        (WeightType::Q4_1, GgmlDType::Q4_1),
+    ] {
+        for family in [Family::Llama, Family::Qwen2] {
+            let what = format!("{family:?} in {weights:?}");
+            let dir = family.write_sized(WIDE, 3);
+            let (_, exact) = clean_forward(&load(dir.path()), &ids);
+            let model = load_in(dir.path(), weights);
+            let whole = clean_forward(&model, &ids);
+            assert!(in_chunks(&model, &ids, 7) == whole, "{what}");
+            round_projections(&dir.path().join("model.safetensors"), element);
+            let (_, rounded) = clean_forward(&load(dir.path()), &ids);
+            let least = |wanted: &[Vec<f32>]| {
+                let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
+                cosines.fold(1f32, f32::min)
+            };
+            // What is left are activations, embedding and head in 8 bits.
+            assert!(least(&rounded) > 0.998, "{what}: {}", least(&rounded));
+            assert!(least(&exact) > 0.9, "{what}: {}", least(&exact));
+        }
     }
 }
 
-/// Replaces the projections by what `Q4_K` makes of them.
-fn round_to_4_bits(file: &Path) {
+/// Replaces the projections by what a type of blocks makes of them.
+fn round_projections(file: &Path, element: GgmlDType) {
     let mut tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
     for (name, tensor) in &mut tensors {
         if name.ends_with("proj.weight") {
-            let rounded = QTensor::quantize(tensor, GgmlDType::Q4K).unwrap();
+            let rounded = QTensor::quantize(tensor, element).unwrap();
             *tensor = rounded.dequantize(&Device::Cpu).unwrap();
         }
     }

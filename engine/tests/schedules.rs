@@ -213,7 +213,10 @@ fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> Engine
 #[test]
 fn every_schedule_gives_the_tokens_of_one_plain_run() {
     let wide = Family::Qwen2.write_sized(WIDE, 7);
-    let in_bits = || [WeightType::Q8_0, WeightType::Q4_K].map(|bits| load_in(wide.path(), bits));
+    let in_bits = || {
+        [WeightType::Q8_0, WeightType::Q4_1, WeightType::Q4_K]
+            .map(|bits| load_in(wide.path(), bits))
+    };
     let mut models: Vec<_> = FAMILIES.map(Family::model).into();
     models.extend(in_bits());
     let mut with_blocks: Vec<_> = FAMILIES.map(Family::block_model).into();

@@ -1,7 +1,7 @@
 //! The figures of the model card: held-out names, a pool of 2,000 passages, text generated greedily by
 //! the engine that serves the model.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
+use crate::bm25::Bm25;
 use crate::dialogue::{self, Dialogue, Lesson, TARGET, Turn};
+use crate::exam::score::normalised;
 use crate::phrases::Wording;
 use crate::world::{Entity, Split, World};
 
@@ -168,7 +170,11 @@ fn sit(
     on_wrong: &mut impl FnMut(&str),
 ) -> Result<Vec<Row>> {
     let pool = Arc::new(embed(model, &exam.entities)?);
-    let bm25 = Bm25::new(&pool.passages);
+    let bm25 = Bm25::new(
+        pool.passages
+            .iter()
+            .map(|passage| (passage.title.as_str(), passage.text.as_str())),
+    );
     let engine = Engine::start(model.clone(), Some(pool.clone()), EngineOptions::default())?;
     let mut figures = BTreeMap::<String, Figures>::new();
     for (number, dialogue) in exam.dialogues.iter().enumerate() {
@@ -375,72 +381,6 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// SQuAD's normalisation: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016).
-fn normalised(text: &str) -> String {
-    let text: String = text
-        .to_lowercase()
-        .chars()
-        .filter(|c| !c.is_ascii_punctuation())
-        .collect();
-    text.split_whitespace()
-        .filter(|word| !matches!(*word, "a" | "an" | "the"))
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// BM25 with k1 = 1.2, b = 0.75 over titles and texts (Robertson & Zaragoza 2009).
-struct Bm25 {
-    /// For each word: the passages that hold it, and how often
-    postings: HashMap<String, Vec<(usize, f64)>>,
-    lengths: Vec<f64>,
-    mean_length: f64,
-}
-
-fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-}
-
-impl Bm25 {
-    fn new(passages: &[Passage]) -> Self {
-        let mut postings = HashMap::<String, Vec<(usize, f64)>>::new();
-        let mut lengths = Vec::new();
-        for (at, passage) in passages.iter().enumerate() {
-            let mut counts = HashMap::<String, f64>::new();
-            words(&passage.title)
-                .chain(words(&passage.text))
-                .for_each(|word| *counts.entry(word).or_default() += 1.0);
-            lengths.push(counts.values().sum());
-            counts
-                .into_iter()
-                .for_each(|(word, count)| postings.entry(word).or_default().push((at, count)));
-        }
-        let mean_length = lengths.iter().sum::<f64>() / lengths.len().max(1) as f64;
-        Self {
-            postings,
-            lengths,
-            mean_length,
-        }
-    }
-
-    fn best(&self, query: &str) -> Option<usize> {
-        let mut scores = BTreeMap::<usize, f64>::new();
-        for postings in words(query).filter_map(|word| self.postings.get(&word)) {
-            let (all, holding) = (self.lengths.len() as f64, postings.len() as f64);
-            let rarity = (1.0 + (all - holding + 0.5) / (holding + 0.5)).ln();
-            for (at, count) in postings {
-                let length = 0.25 + 0.75 * self.lengths[*at] / self.mean_length;
-                *scores.entry(*at).or_default() += rarity * count * 2.2 / (count + 1.2 * length);
-            }
-        }
-        scores
-            .into_iter()
-            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
-            .map(|(at, _)| at)
-    }
-}
-
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cell = |value: Option<f64>| {
@@ -458,34 +398,5 @@ impl fmt::Display for Row {
             cell(self.decided),
             cell(self.bm25_recall_at_1)
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn articles_case_and_punctuation_do_not_count() {
-        assert_eq!(normalised("The  Sol."), normalised("sol"));
-        assert_ne!(normalised("Lima"), normalised("Lime"));
-    }
-
-    #[test]
-    fn bm25_finds_the_rarest_word() {
-        let passage = |title: &str, text: &str| Passage {
-            id: title.into(),
-            title: title.into(),
-            text: text.into(),
-            url: None,
-            score: 0.0,
-        };
-        let bm25 = Bm25::new(&[
-            passage("Orm", "a country in Vass"),
-            passage("Tell", "a country in Vass"),
-            passage("Quarn", "an element"),
-        ]);
-        assert_eq!(bm25.best("Which country is Tell?"), Some(1));
-        assert_eq!(bm25.best("And its capital?"), None);
     }
 }

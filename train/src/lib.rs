@@ -8,9 +8,11 @@
 
 pub mod almanac;
 pub mod batch;
+pub mod bm25;
 pub mod convert;
 pub mod dialogue;
 pub mod evaluate;
+pub mod exam;
 pub mod export;
 pub mod fit;
 pub mod lessons;

@@ -12,6 +12,7 @@ use onegen_train::fit::bench::BenchOptions;
 use onegen_train::fit::config::{FitConfig, Precision};
 use onegen_train::{almanac, convert, evaluate, export, lessons};
 
+use onegen_engine::LoadOptions;
 use onegen_train::lessons::{Stage, Teacher};
 use onegen_train::linking;
 use onegen_train::model::{Model, Shape};
@@ -26,6 +27,9 @@ use rand::rngs::StdRng;
 // Every step makes and drops hundreds of tensors: glibc gives their pages back each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// mimalloc's `mi_option_purge_delay`, which its bindings do not name.
+const PURGE_DELAY: i32 = 15;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -86,6 +90,20 @@ enum Command {
         /// Where checkpoints, curves and the adapter are kept
         #[arg(long)]
         work: PathBuf,
+    },
+    /// Writes which passages of a configuration's data are taken for one another
+    Mine {
+        /// The configuration, a TOML file
+        config: PathBuf,
+        /// The directory to write to
+        #[arg(long)]
+        out: PathBuf,
+        /// The model that searches, a directory or a GGUF file; by words if not given
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// The base of a model that is an adapter
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: Option<PathBuf>,
     },
     /// Times training steps on a fixed batch
     BenchStep {
@@ -169,6 +187,10 @@ enum Command {
 }
 
 fn main() -> Result<()> {
+    // A step frees what the next one needs again: pages that go back to the system in between would be cleared
+    // anew each time, a tenth of all time.
+    // SAFETY: the option is one that this version of mimalloc has.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
     // Every training thread runs its own matrix products.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
@@ -247,6 +269,25 @@ fn main() -> Result<()> {
                 .or(config.base.clone())
                 .context("no base model is named: give --base, or `base` in the configuration")?;
             fit::run::fit(&config, &base, &work)?;
+        }
+        Command::Mine {
+            config,
+            out,
+            model,
+            base,
+        } => {
+            let config = FitConfig::load(&config)?;
+            let options = LoadOptions {
+                base,
+                ..LoadOptions::default()
+            };
+            let model = match model {
+                Some(path) => Some(onegen_engine::Model::load(path, &options)?),
+                None => None,
+            };
+            for path in fit::mine::mine(&config, model.as_ref(), &out)? {
+                println!("{}", path.display());
+            }
         }
         Command::BenchStep {
             base,

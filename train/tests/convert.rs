@@ -74,7 +74,7 @@ impl Pair {
         self.directory.path().join(name)
     }
 
-    fn source(&self) -> Source<'static> {
+    fn source(&self) -> Source {
         Source::open(&self.base(), Some(&self.adapter())).unwrap()
     }
 

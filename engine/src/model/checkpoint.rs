@@ -91,6 +91,8 @@ impl Checkpoint {
             Some(GgmlDType::F16) => WeightType::F16,
             Some(GgmlDType::BF16) => WeightType::Bf16,
             Some(GgmlDType::F32) | None => WeightType::F32,
+            Some(GgmlDType::Q4_0) => WeightType::Q4_0,
+            Some(GgmlDType::Q4_1) => WeightType::Q4_1,
             Some(GgmlDType::Q4K) => WeightType::Q4_K,
             Some(_) => WeightType::Q8_0,
         };

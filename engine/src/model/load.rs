@@ -91,7 +91,12 @@ impl Decoder {
             None if on_cpu => DType::F32,
             Some(WeightType::F16) => DType::F16,
             Some(WeightType::Bf16) | None => DType::BF16,
-            Some(quantised @ (WeightType::Q8_0 | WeightType::Q4_K)) => {
+            Some(
+                quantised @ (WeightType::Q8_0
+                | WeightType::Q4_1
+                | WeightType::Q4_K
+                | WeightType::Q4_0),
+            ) => {
                 return Err(LoadError::Unsupported {
                     path: path.to_owned(),
                     what: format!("{} without our own kernels", quantised.as_str()),

@@ -74,25 +74,41 @@ pub enum WeightType {
     Bf16,
     /// 8 bits and a scale for each 32 columns (ggml's `Q8_0`): activations are quantised alike
     Q8_0,
+    /// 4 bits, a scale and a minimum for each 32 columns (ggml's `Q4_1`), with activations as for `Q8_0`.
+    /// Embedding and head are kept in `Q8_0` where the type is asked for, and matrices whose columns are not
+    /// whole blocks as for `Q8_0`.
+    Q4_1,
     /// 4 bits, a 6-bit scale and minimum for each 32 columns and their units for each 256 (ggml's
     /// `Q4_K`), with activations as for `Q8_0`. Embedding and head, and matrices whose columns are not
     /// whole blocks of 256, are kept in `Q8_0`.
     #[expect(non_camel_case_types, reason = "it is called so")]
     Q4_K,
+    /// 4 bits and a scale for each 32 columns (ggml's `Q4_0`), else as for `Q4_1`.
+    Q4_0,
 }
 
 impl WeightType {
     /// All types, by falling size.
-    pub const ALL: [WeightType; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_K];
+    pub const ALL: [WeightType; 7] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q4_1,
+        Self::Q4_K,
+        Self::Q4_0,
+    ];
 
-    /// The type's name: `f32`, `f16`, `bf16`, `q8_0` or `q4_k`.
+    /// The type's name: `f32`, `f16`, `bf16`, `q8_0`, `q4_1`, `q4_k` or `q4_0`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Q8_0 => "q8_0",
+            Self::Q4_1 => "q4_1",
             Self::Q4_K => "q4_k",
+            Self::Q4_0 => "q4_0",
         }
     }
 }

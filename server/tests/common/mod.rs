@@ -5,6 +5,7 @@
 pub mod models;
 
 pub mod almanac;
+pub mod facts;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use super::{NumberType, Source};
 ///
 /// # Errors
 /// The model's file is damaged, or transformers has no words for what the model does.
-pub(super) fn config_json(source: &Source<'_>, number: NumberType) -> Result<Value> {
+pub(super) fn config_json(source: &Source, number: NumberType) -> Result<Value> {
     let mut json = match source.json("config.json")? {
         Some(json) => json,
         None => described(source)?,
@@ -23,7 +23,7 @@ pub(super) fn config_json(source: &Source<'_>, number: NumberType) -> Result<Val
     Ok(json)
 }
 
-fn described(source: &Source<'_>) -> Result<Value> {
+fn described(source: &Source) -> Result<Value> {
     let config = source.config();
     let family = match config.architecture {
         Architecture::Llama => "Llama",

@@ -1,13 +1,13 @@
 //! A Hugging Face directory, which transformers, the engine and most converters load.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::config_json::config_json;
-use super::{NumberType, Source, shards, write_json};
+use super::{NumberType, Source, new_name, shards, write_json};
 
 /// Bytes of a weight file.
 const MOST_BYTES: u64 = 4_000_000_000;
@@ -17,14 +17,14 @@ const MOST_BYTES: u64 = 4_000_000_000;
 ///
 /// # Errors
 /// `out` holds something already, a part of the model cannot be read, or the disk refused it.
-pub fn write(source: &Source<'_>, out: &Path, number: NumberType) -> Result<()> {
+pub fn write(source: &Source, out: &Path, number: NumberType) -> Result<()> {
     let empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
     ensure!(
         empty,
         "{} is not empty: name a directory that is new",
         out.display()
     );
-    let new = beside(out, ".new")?;
+    let new = new_name(out)?;
     if new.exists() {
         fs::remove_dir_all(&new).with_context(|| format!("cannot remove {}", new.display()))?;
     }
@@ -32,40 +32,8 @@ pub fn write(source: &Source<'_>, out: &Path, number: NumberType) -> Result<()> 
     fs::rename(&new, out).with_context(|| format!("cannot put {} in its place", new.display()))
 }
 
-/// Writes the same over what a directory holds, for a run whose checkpoints replace each other.
-///
-/// # Errors
-/// As [`write`].
-pub fn replace(source: &Source<'_>, out: &Path, number: NumberType) -> Result<()> {
-    let (new, old) = (beside(out, ".new")?, beside(out, ".old")?);
-    for left in [&new, &old] {
-        if left.exists() {
-            fs::remove_dir_all(left)
-                .with_context(|| format!("cannot remove {}", left.display()))?;
-        }
-    }
-    write_into(source, &new, number, MOST_BYTES)?;
-    let failed = || format!("cannot replace {}", out.display());
-    if out.exists() {
-        fs::rename(out, &old).with_context(failed)?;
-    }
-    fs::rename(&new, out).with_context(failed)?;
-    if old.exists() {
-        fs::remove_dir_all(&old).with_context(failed)?;
-    }
-    Ok(())
-}
-
-fn beside(out: &Path, ending: &str) -> Result<PathBuf> {
-    let name = out.file_name();
-    let name = name.with_context(|| format!("{} is no name of a directory", out.display()))?;
-    let mut name = name.to_owned();
-    name.push(ending);
-    Ok(out.with_file_name(name))
-}
-
 fn write_into(
-    source: &Source<'_>,
+    source: &Source,
     directory: &Path,
     number: NumberType,
     most_bytes: u64,
@@ -73,8 +41,8 @@ fn write_into(
     let config = config_json(source, number)?;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    let rows = |name: &str| source.rows(name);
-    shards::write(directory, source.list()?, number, most_bytes, rows)?;
+    let tensors = &source.tensors;
+    shards::write(directory, tensors.list()?, number, most_bytes, tensors)?;
     let tokenizer = &source.tokenizer;
     let files: [(&str, &[u8]); 2] = [
         ("tokenizer.json", &tokenizer.json),

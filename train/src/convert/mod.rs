@@ -1,5 +1,5 @@
-//! A model as other programs read it: a base with its adapter merged, or what was learnt whole, written as a
-//! Hugging Face [`mod@directory`] or as a [`gguf`] file. Tensors are read and written row by row.
+//! A model as other programs read it: a base with its adapter merged, written as a Hugging Face
+//! [`mod@directory`] or as a [`gguf`] file. Tensors are read and written row by row.
 
 pub mod directory;
 pub mod gguf;
@@ -7,29 +7,23 @@ pub mod gguf;
 mod config_json;
 mod shards;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::quantized::GgmlDType;
-use onegen_engine::{
-    ModelConfig, ModelFiles, OneGenConfig, TensorRows, Tensors, TokenizerText, Tokens,
-};
+use onegen_engine::{ModelConfig, ModelFiles, OneGenConfig, Tensors, TokenizerText, Tokens};
 use serde_json::{Value, json};
-
-use crate::fit::parameters::{Parameter, Parameters};
 
 pub use shards::NumberType;
 
 /// A model that is opened to be written elsewhere.
-pub struct Source<'a> {
+pub struct Source {
     files: ModelFiles,
     tensors: Tensors,
     tokens: Tokens,
     tokenizer: TokenizerText,
-    learnt: Option<&'a Parameters>,
 }
 
-impl<'a> Source<'a> {
+impl Source {
     /// A base, and the adapter that is to be merged into it.
     ///
     /// # Errors
@@ -39,64 +33,16 @@ impl<'a> Source<'a> {
             Some(adapter) => ModelFiles::open_over(base, adapter)?,
             None => ModelFiles::open(base)?,
         };
-        Self::of(files, None)
-    }
-
-    /// A base whose weights `parameters` replace, with the small files that are in `model`.
-    ///
-    /// # Errors
-    /// A file is missing or damaged.
-    pub fn learnt(base: &Path, model: &Path, parameters: &'a Parameters) -> Result<Self> {
-        let files = ModelFiles::open(base)?.with_files_of(model);
-        Self::of(files, Some(parameters))
-    }
-
-    fn of(files: ModelFiles, learnt: Option<&'a Parameters>) -> Result<Self> {
         Ok(Self {
             tensors: files.tensors()?,
             tokens: files.own_tokens()?,
             tokenizer: files.tokenizer_text()?,
             files,
-            learnt,
         })
     }
 
     fn config(&self) -> &ModelConfig {
         self.files.config()
-    }
-
-    /// The name and shape of every tensor.
-    fn list(&self) -> Result<Vec<(String, Vec<usize>)>> {
-        Ok(self.tensors.list()?)
-    }
-
-    /// How a tensor is stored, where what is stored is what it holds.
-    fn stored_as(&self, name: &str) -> Option<GgmlDType> {
-        match self.parameter(name) {
-            Some(_) => None,
-            None => self.tensors.stored_as(name),
-        }
-    }
-
-    /// The rows of a tensor, in order.
-    fn rows(&self, name: &str) -> Result<NumberRows<'_>> {
-        match self.parameter(name) {
-            Some(parameter) => {
-                let width = parameter.shape.1.max(1);
-                Ok(NumberRows::Learnt(parameter.values.chunks_exact(width)))
-            }
-            None => Ok(NumberRows::Stored(self.tensors.rows(name)?)),
-        }
-    }
-
-    fn parameter(&self, name: &str) -> Option<&Parameter> {
-        let mut learnt = self.learnt?.iter();
-        // A tied embedding may be stored, and so be learnt, as the head alone.
-        let stored = match name {
-            "model.embed_tokens.weight" => self.tensors.embedding_name(),
-            other => other,
-        };
-        learnt.find(|parameter| parameter.name == stored)
     }
 
     /// A small file of the model as JSON.
@@ -126,24 +72,17 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A tensor's rows as numbers.
-enum NumberRows<'a> {
-    Stored(TensorRows<'a>),
-    Learnt(std::slice::ChunksExact<'a, f32>),
-}
-
-impl NumberRows<'_> {
-    /// The next row; `None` behind the last one.
-    fn next_row(&mut self) -> Result<Option<&[f32]>> {
-        match self {
-            Self::Stored(rows) => Ok(rows.next_row()?),
-            Self::Learnt(rows) => Ok(rows.next()),
-        }
-    }
-}
-
 /// Writes a JSON file.
 fn write_json(path: &Path, json: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(json)? + "\n";
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a file or directory is called until all of it is written.
+fn new_name(out: &Path) -> Result<PathBuf> {
+    let name = out.file_name();
+    let name = name.with_context(|| format!("{} ends in no name", out.display()))?;
+    let mut name = name.to_owned();
+    name.push(".new");
+    Ok(out.with_file_name(name))
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use half::{bf16, f16};
+use onegen_engine::Tensors;
 use serde_json::{Map, json};
 
-use super::{NumberRows, write_json};
+use super::write_json;
 
 /// The type that numbers are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -62,16 +63,16 @@ impl NumberType {
 /// A tensor to be written.
 type Planned = (String, Vec<usize>);
 
-/// Writes tensors into `directory`, as one file or as several of at most `most_bytes` with their index.
+/// Writes tensors of `source` into `directory`, as one file or as several of at most `most_bytes` with their index.
 ///
 /// # Errors
-/// The disk refused it, or `rows` failed.
-pub(super) fn write<'a>(
+/// The disk refused it, or a tensor cannot be read.
+pub(super) fn write(
     directory: &Path,
     tensors: Vec<Planned>,
     number: NumberType,
     most_bytes: u64,
-    rows: impl Fn(&str) -> Result<NumberRows<'a>>,
+    source: &Tensors,
 ) -> Result<()> {
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64 * number.bytes();
     let total: u64 = tensors.iter().map(|(_, shape)| size(shape)).sum();
@@ -97,7 +98,7 @@ pub(super) fn write<'a>(
         let names = shard.iter().map(|(name, _)| name.clone());
         weight_map.extend(names.map(|name| (name, file.clone().into())));
         let path = directory.join(&file);
-        write_shard(&path, shard, number, &rows)
+        write_shard(&path, shard, number, source)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if count > 1 {
@@ -107,11 +108,11 @@ pub(super) fn write<'a>(
     Ok(())
 }
 
-fn write_shard<'a>(
+fn write_shard(
     path: &Path,
     tensors: &[Planned],
     number: NumberType,
-    rows: &impl Fn(&str) -> Result<NumberRows<'a>>,
+    source: &Tensors,
 ) -> Result<()> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
@@ -132,7 +133,7 @@ fn write_shard<'a>(
     file.write_all(header.as_bytes())?;
     for (name, shape) in tensors {
         let mut written = 0;
-        let mut rows = rows(name)?;
+        let mut rows = source.rows(name)?;
         while let Some(row) = rows.next_row()? {
             number.write(row, &mut file)?;
             written += row.len();

@@ -15,7 +15,8 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// What they are.
 const CONFIG: &str = "adapter_config.json";
 
-/// Writes an adapter as PEFT does: low-rank matrices, and the rows of some tokens in place of the base's.
+/// Writes an adapter as PEFT does: low-rank matrices, and the rows of some tokens in place of the base's. The small
+/// files in `model` stand beside it, so that the directory can be served, merged and exported.
 ///
 /// # Errors
 /// The disk refused it, or the whole model is learnt, which is no adapter.
@@ -25,6 +26,7 @@ pub fn write(
     method: &Method,
     control: &[u32],
     base_name: &str,
+    model: &Path,
 ) -> Result<()> {
     let Method::LowRank { rank, alpha } = method else {
         anyhow::bail!("a model that is learnt whole is no adapter");
@@ -65,26 +67,57 @@ pub fn write(
         "trainable_token_indices": Value::Object(rows),
     });
     let json = serde_json::to_string_pretty(&config)? + "\n";
-    write_synced(&directory.join(CONFIG), json.as_bytes())
+    write_synced(&directory.join(CONFIG), json.as_bytes())?;
+    copy_kept(&[model], directory)
 }
 
-/// Puts the small files of a model, which say how it is spoken to, beside its adapter, so that the adapter's
-/// directory is a model that can be served, merged or exported.
+/// Files of a Hugging Face directory that training leaves as they are.
+const KEPT: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "onegen.json",
+];
+
+/// Writes a model that was learnt whole as a Hugging Face directory: its weights in f32, and what stands beside
+/// them in `before` or else in `base`.
 ///
 /// # Errors
-/// A file cannot be copied.
-pub fn copy_small_files(model: &Path, directory: &Path) -> Result<()> {
-    for name in [
-        "onegen.json",
-        "chat_template.jinja",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "generation_config.json",
-    ] {
-        let (from, to) = (model.join(name), directory.join(name));
-        if from.is_file() && from != to {
-            std::fs::copy(&from, &to)
-                .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+/// The disk refused it, or the base is no directory.
+pub fn write_whole(
+    directory: &Path,
+    parameters: &Parameters,
+    base: &Path,
+    before: &Path,
+) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let tensors: Vec<_> = (parameters.iter())
+        .map(|p| {
+            let shape = if p.vector {
+                vec![p.shape.1]
+            } else {
+                vec![p.shape.0, p.shape.1]
+            };
+            (p.name.clone(), shape, p.values.as_slice())
+        })
+        .collect();
+    let new = directory.join("model.safetensors.new");
+    write_tensors(&new, &tensors, Dtype::F32)?;
+    let path = directory.join("model.safetensors");
+    std::fs::rename(&new, &path).with_context(|| format!("cannot replace {}", path.display()))?;
+    copy_kept(&[before, base], directory)
+}
+
+/// Copies the files that training leaves as they are, each from the first of `dirs` that has it.
+fn copy_kept(dirs: &[&Path], directory: &Path) -> Result<()> {
+    for name in KEPT {
+        let mut held = dirs.iter().map(|dir| dir.join(name));
+        if let Some(from) = held.find(|path| path.is_file()) {
+            std::fs::copy(&from, directory.join(name))
+                .with_context(|| format!("cannot copy {}", from.display()))?;
         }
     }
     Ok(())

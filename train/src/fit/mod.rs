@@ -12,6 +12,7 @@ pub mod data;
 pub mod decoder;
 pub mod load;
 pub mod loss;
+pub mod mine;
 pub mod pack;
 pub mod parameters;
 pub mod product;

@@ -19,7 +19,6 @@ use super::loss::{LossRule, Queue, Score};
 use super::parameters::{AdamW, Gradients, Parameters, Rule};
 use super::product::Element;
 use super::step::{shares, step, sum};
-use crate::convert::{NumberType, Source, directory};
 
 /// Steps between lines of the log.
 const LOG_EVERY: usize = 10;
@@ -58,6 +57,12 @@ impl<'a, E: Element> Run<'a, E> {
         let tokens = files.tokens(&config.model)?;
         let control = control_rows(config, &tokens)?;
         let method = Method::from(&config.method);
+        ensure!(
+            method != Method::Whole || base.is_dir(),
+            "a model that is learnt whole begins with a Hugging Face directory; `onegen-train merge` makes one \
+             of {}",
+            base.display()
+        );
         let (mut decoder, mut parameters) = Decoder::<E>::load(
             &files,
             &method,
@@ -183,32 +188,34 @@ impl<'a, E: Element> Run<'a, E> {
     fn save(&self) -> Result<()> {
         self.checkpoint
             .save(&self.state, &self.parameters, &self.optimiser, &self.queue)?;
-        self.write_model()
-            .context("the checkpoint is written, the model is not")
-    }
-
-    /// Writes what was learnt as others load it: an adapter, or the whole model.
-    fn write_model(&self) -> Result<()> {
-        let method = Method::from(&self.config.method);
-        if method == Method::Whole {
-            let number = match self.config.steps.precision {
-                Precision::F32 => NumberType::F32,
-                Precision::Bf16 => NumberType::Bf16,
-            };
-            let source = Source::learnt(&self.base, &self.config.model, &self.parameters)?;
-            return directory::replace(&source, &self.work.join("model"), number);
+        match Method::from(&self.config.method) {
+            Method::Whole => adapter::write_whole(
+                &self.work.join("model"),
+                &self.parameters,
+                &self.base,
+                &self.config.model,
+            ),
+            method @ Method::LowRank { .. } => adapter::write(
+                &self.work.join("adapter"),
+                &self.parameters,
+                &method,
+                &self.control,
+                &base_name(&self.base),
+                &self.config.model,
+            ),
         }
-        let name = self.base.file_stem().unwrap_or_default();
-        let directory = self.work.join("adapter");
-        adapter::write(
-            &directory,
-            &self.parameters,
-            &method,
-            &self.control,
-            &name.to_string_lossy(),
-        )?;
-        adapter::copy_small_files(&self.config.model, &directory)
+        .context("the checkpoint is written, what others load is not")
     }
+}
+
+/// What an adapter calls its base: the name of its directory, or of its file without the extension.
+fn base_name(base: &Path) -> String {
+    let name = if base.is_dir() {
+        base.file_name()
+    } else {
+        base.file_stem()
+    };
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// The control tokens, and what their rows begin as.

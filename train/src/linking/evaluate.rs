@@ -29,11 +29,11 @@ struct Exam {
 }
 
 /// Right, given and wanted.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    right: usize,
-    given: usize,
-    wanted: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) right: usize,
+    pub(crate) given: usize,
+    pub(crate) wanted: usize,
 }
 
 /// One row of the report.
@@ -197,23 +197,14 @@ impl Exam {
         pool: &[Vec<f32>],
         text: &Text,
     ) -> Result<(Vec<Mention>, Vec<f32>)> {
-        let request = Request::linking("exam", &text.text, engine.model().tokens())?;
-        let mut turn = block_on(engine.submit(request))
-            .with_context(|| format!("{:?} was refused", text.text))?;
         let (mut mentions, mut scores) = (Vec::new(), Vec::new());
-        loop {
-            match block_on(turn.next()).context("the engine stopped")? {
-                Event::Mention(mention) => {
-                    let (thing, score) = nearest(pool, &mention.embedding);
-                    let span = mention.start..mention.end;
-                    mentions.push(Mention { span, thing });
-                    scores.push(score);
-                }
-                Event::Finished(_) => return Ok((mentions, scores)),
-                Event::Failed(error) => bail!("{:?} failed: {error}", text.text),
-                _ => {}
-            }
+        for mention in block_on(marked(engine, "exam", &text.text))?.0 {
+            let (thing, score) = nearest(pool, &mention.embedding);
+            let span = mention.start..mention.end;
+            mentions.push(Mention { span, thing });
+            scores.push(score);
         }
+        Ok((mentions, scores))
     }
 
     fn embed(&self, model: &Model) -> Result<Vec<Vec<f32>>> {
@@ -244,6 +235,27 @@ impl Exam {
             shown(linked),
             shown(&text.mentions)
         )
+    }
+}
+
+/// The mentions that the engine marks in a text, in order, and how many of its bytes it came to before the
+/// context was full. `name` tells the turn from others.
+pub(crate) async fn marked(
+    engine: &Engine,
+    name: &str,
+    text: &str,
+) -> Result<(Vec<onegen_engine::Mention>, usize)> {
+    let request = Request::linking(name, text, engine.model().tokens())?;
+    let turn = engine.submit(request).await;
+    let mut turn = turn.with_context(|| format!("{text:?} was refused"))?;
+    let mut mentions = Vec::new();
+    loop {
+        match turn.next().await.context("the engine stopped")? {
+            Event::Mention(mention) => mentions.push(mention),
+            Event::Finished(summary) => return Ok((mentions, summary.linked_bytes)),
+            Event::Failed(error) => bail!("{text:?} failed: {error}"),
+            _ => {}
+        }
     }
 }
 
@@ -303,30 +315,39 @@ fn nearest(pool: &[Vec<f32>], state: &[f32]) -> (usize, f32) {
 }
 
 impl Counts {
+    /// The counts of two groups together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            right: self.right + other.right,
+            given: self.given + other.given,
+            wanted: self.wanted + other.wanted,
+        }
+    }
+
     /// Counts one decision that had to be made.
-    fn add(&mut self, right: bool) {
+    pub(crate) fn add(&mut self, right: bool) {
         self.right += usize::from(right);
         self.given += 1;
         self.wanted += 1;
     }
 
     /// Counts what two lists have in common.
-    fn compare<T: Ord>(&mut self, given: &BTreeSet<T>, wanted: &BTreeSet<T>) {
+    pub(crate) fn compare<T: Ord>(&mut self, given: &BTreeSet<T>, wanted: &BTreeSet<T>) {
         self.right += given.intersection(wanted).count();
         self.given += given.len();
         self.wanted += wanted.len();
     }
 
-    fn precision(self) -> f64 {
+    pub(crate) fn precision(self) -> f64 {
         self.right as f64 / self.given.max(1) as f64
     }
 
-    fn recall(self) -> f64 {
+    pub(crate) fn recall(self) -> f64 {
         self.right as f64 / self.wanted.max(1) as f64
     }
 
     /// Micro-averaged F1.
-    fn f1(self) -> f64 {
+    pub(crate) fn f1(self) -> f64 {
         2.0 * self.right as f64 / (self.given + self.wanted).max(1) as f64
     }
 }

@@ -4,7 +4,6 @@ use std::iter::repeat_n;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use super::attention::{self, Query, attend};
@@ -13,15 +12,14 @@ use super::kernels::Lanes;
 use super::kv_blocks::{BlockShape, KvBlocks};
 use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
+use super::packing::pack;
 use super::passages::{Angles, PassageSpan, angles, turn};
-use super::q4_k;
 use super::quantised::Quantised;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::rope::frequencies;
-use crate::model::rows::Stacked;
 use crate::model::span::{Span, SpanOf};
 use crate::model::weights::HEAD;
 
@@ -97,7 +95,7 @@ impl CpuDecoder {
             .collect::<Result<_, _>>()?;
         // At 4 bits embedding and head lose more than their size is worth: they are kept at 8.
         let whole_type = match weight_type {
-            Some(WeightType::Q4_K) => Some(WeightType::Q8_0),
+            Some(WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K) => Some(WeightType::Q8_0),
             other => other,
         };
         let whole = |name: &str| pack(weights, whole_type, &[(name, vocab)], hidden);
@@ -424,43 +422,6 @@ impl Layer {
             gate_up: pack(weights, weight_type, &gate_up, hidden)?,
             down: pack(weights, weight_type, &down, inner)?,
         })
-    }
-}
-
-/// Packs matrices of `columns` columns, one below the other.
-fn pack(
-    weights: &Checkpoint,
-    weight_type: Option<WeightType>,
-    stacked: &[(&str, usize)],
-    columns: usize,
-) -> Result<Matrix, LoadError> {
-    let mut below = Stacked::open(weights, stacked, columns)?;
-    let rows = stacked.iter().map(|(_, rows)| rows).sum();
-    // Files of mixed types keep some matrices of a stack finer than others: none shall lose.
-    let types = stacked.iter().map(|(name, _)| weights.weight_type(name));
-    let stored = types.min().unwrap_or(WeightType::F32);
-    let shape = (rows, columns);
-    let stored_as = |element| {
-        let mut names = stacked.iter();
-        names.all(|(name, _)| weights.element(name) == Some(element))
-    };
-    match weight_type.unwrap_or(stored) {
-        WeightType::Q8_0 if stored_as(GgmlDType::Q8_0) => Matrix::pack_q8_blocks(shape, |blocks| {
-            blocks.copy_from_slice(below.rows().next_bytes()?);
-            Ok(())
-        }),
-        WeightType::Q4_K if stored_as(GgmlDType::Q4K) => Matrix::pack_q4_blocks(shape, |blocks| {
-            blocks.copy_from_slice(below.rows().next_bytes()?);
-            Ok(())
-        }),
-        WeightType::Q4_K if q4_k::fits(columns) => {
-            let mut row = vec![0.0; columns];
-            Matrix::pack_q4_blocks(shape, |blocks| {
-                below.rows().next_row(&mut row)?;
-                q4_k::quantise(&row, blocks).map_err(|source| weights.not_taken_in(source))
-            })
-        }
-        other => Matrix::pack(shape, other, |_, row| below.rows().next_row(row)),
     }
 }
 

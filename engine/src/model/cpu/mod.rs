@@ -12,8 +12,9 @@ mod kernels;
 mod kv_blocks;
 mod matrix;
 mod ops;
+mod packing;
 mod passages;
-mod q4_k;
+mod q4;
 mod quantised;
 
 pub(crate) use decoder::CpuDecoder;

@@ -115,7 +115,7 @@ pub(super) fn write_file(
     path: &Path,
     entries: &Entries,
     tensors: &[Planned<'_>],
-    source: &Source<'_>,
+    source: &Source,
 ) -> Result<()> {
     let mut header = b"GGUF".to_vec();
     header.extend(3u32.to_le_bytes());
@@ -161,7 +161,7 @@ impl Planned<'_> {
     }
 
     /// Writes all rows and says how many bytes they were.
-    fn write(&self, source: &Source<'_>, to: &mut impl Write) -> Result<usize> {
+    fn write(&self, source: &Source, to: &mut impl Write) -> Result<usize> {
         let name = match &self.source {
             Numbers::Given(numbers) => {
                 let mut bytes = Vec::new();
@@ -185,7 +185,7 @@ impl Planned<'_> {
                 order.write(to)?;
             }
         } else {
-            let mut rows = source.rows(name)?;
+            let mut rows = source.tensors.rows(name)?;
             while let Some(row) = rows.next_row()? {
                 self.element.encode(row, &mut order.bytes)?;
                 order.write(to)?;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::quantized::GgmlDType;
 use onegen_engine::{ModelConfig, RopeScaling};
 
-use super::{Source, write_json};
+use super::{Source, new_name, write_json};
 use file::{Entries, Planned, write_file};
 
 pub use element::Element;
@@ -26,7 +26,7 @@ pub use element::Element;
 ///
 /// # Errors
 /// A part of the model cannot be read, GGUF has no words for it, or the disk refused the file.
-pub fn write(source: &Source<'_>, out: &Path, element: Option<Element>) -> Result<()> {
+pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()> {
     let entries = entries(source, out, element)?;
     let factors = rope_factors(source.config());
     let mut tensors = Vec::new();
@@ -38,10 +38,10 @@ pub fn write(source: &Source<'_>, out: &Path, element: Option<Element>) -> Resul
             source: file::Numbers::Given(factors),
         });
     }
-    for (name, shape) in source.list()? {
+    for (name, shape) in source.tensors.list()? {
         let theirs = source.config().gguf_name(&name);
         let theirs = theirs.with_context(|| format!("llama.cpp has no name for {name}"))?;
-        let stored = source.stored_as(&name).and_then(Element::of);
+        let stored = source.tensors.stored_as(&name).and_then(Element::of);
         let element = chosen(&name, &shape, element, stored, source);
         tensors.push(Planned {
             name: theirs,
@@ -53,9 +53,7 @@ pub fn write(source: &Source<'_>, out: &Path, element: Option<Element>) -> Resul
             shape,
         });
     }
-    let mut name = out.file_name().context("--out names no file")?.to_owned();
-    name.push(".new");
-    let new = out.with_file_name(name);
+    let new = new_name(out)?;
     write_file(&new, &entries, &tensors, source)
         .with_context(|| format!("cannot write {}", new.display()))?;
     fs::rename(&new, out).with_context(|| format!("cannot put {} in its place", new.display()))?;
@@ -70,7 +68,7 @@ fn chosen(
     shape: &[usize],
     asked: Option<Element>,
     stored: Option<Element>,
-    source: &Source<'_>,
+    source: &Source,
 ) -> Element {
     let [_, columns] = shape else {
         return Element::F32;
@@ -112,7 +110,7 @@ fn rope_factors(config: &ModelConfig) -> Option<Vec<f32>> {
 }
 
 /// All metadata.
-fn entries(source: &Source<'_>, out: &Path, element: Option<Element>) -> Result<Entries> {
+fn entries(source: &Source, out: &Path, element: Option<Element>) -> Result<Entries> {
     let config = source.config();
     let has_tokenizer_file = source.files.find("tokenizer.json").is_some();
     let mut entries = match source.files.gguf_metadata()? {
@@ -162,7 +160,7 @@ fn entries(source: &Source<'_>, out: &Path, element: Option<Element>) -> Result<
     Ok(entries)
 }
 
-impl Source<'_> {
+impl Source {
     /// How the base stores a tensor, whatever becomes of it.
     fn base_stored_as(&self, name: &str) -> Option<Element> {
         self.tensors.base_stored_as(name).and_then(Element::of)
@@ -170,8 +168,8 @@ impl Source<'_> {
 
     /// Whether any tensor is another one than the base's.
     fn is_changed(&self) -> bool {
-        let changed = |(name, _): &(String, Vec<usize>)| self.stored_as(name).is_none();
-        self.list().is_ok_and(|all| all.iter().any(changed))
+        let changed = |(name, _): &(String, Vec<usize>)| self.tensors.stored_as(name).is_none();
+        self.tensors.list().is_ok_and(|all| all.iter().any(changed))
     }
 }
 

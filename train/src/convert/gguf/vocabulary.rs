@@ -57,7 +57,7 @@ const UNUSED: i32 = 5;
 ///
 /// # Errors
 /// The tokenizer is of another kind, or cuts text in a way that has no name here.
-pub(super) fn set(entries: &mut Entries, source: &Source<'_>) -> Result<()> {
+pub(super) fn set(entries: &mut Entries, source: &Source) -> Result<()> {
     let json: Value = serde_json::from_slice(&source.tokenizer.json)?;
     let file: File = serde_json::from_value(json.clone()).context("tokenizer.json is damaged")?;
     let kind = file.model.kind.as_deref().unwrap_or("BPE");

@@ -53,6 +53,10 @@ pub enum DataConfig {
         /// Which questions are searched for on their own
         #[serde(default)]
         standalone: Standalone,
+        /// Passages that are taken for one another, as `onegen-train mine` writes them: they are learnt
+        /// together. Without it those of one title are.
+        #[serde(default)]
+        neighbours: Option<PathBuf>,
     },
     /// Conversations in which nothing is searched for, `{"messages":[{"role","content"}]}` a line
     Talk {
@@ -223,12 +227,18 @@ impl Course {
                     passages,
                     repeat,
                     standalone,
+                    neighbours,
                 } => {
                     let (questions, passages) = (root.join(questions), root.join(passages));
                     let groups = records::read_groups(&passages, &questions)?;
+                    let near = match neighbours {
+                        Some(path) => sets::neighbours(&root.join(path), &groups)?,
+                        None => vec![],
+                    };
                     let set = QaSet {
                         first_key,
                         groups,
+                        near,
                         repeat: *repeat,
                         standalone: *standalone,
                         config: config.clone(),

@@ -15,6 +15,7 @@ use super::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::records::{Group, QuestionRecord, read_lines};
 use super::unanswerable::{changed, is_name};
 use super::{CourseConfig, Standalone, happens};
+use crate::fit::mine::Neighbours;
 use crate::fit::pack::Pack;
 
 /// Lines that are mixed into dialogues.
@@ -90,11 +91,37 @@ impl Extras {
     }
 }
 
+/// Reads which of some groups are taken for one another.
+///
+/// # Errors
+/// The file cannot be read, or names a passage that is not there.
+pub(super) fn neighbours(path: &Path, groups: &[Group]) -> Result<Vec<Vec<usize>>> {
+    let places: HashMap<&str, usize> = (groups.iter().enumerate())
+        .map(|(at, group)| (group.passage.id.as_str(), at))
+        .collect();
+    let place = |id: &String| {
+        let place = places.get(id.as_str()).copied();
+        place.with_context(|| {
+            format!(
+                "{} names the passage {id}, which is not there",
+                path.display()
+            )
+        })
+    };
+    let mut near = vec![vec![]; groups.len()];
+    for record in read_lines::<Neighbours>(path)? {
+        near[place(&record.id)?] = record.near.iter().map(place).collect::<Result<_>>()?;
+    }
+    Ok(near)
+}
+
 /// Questions with passages.
 pub(super) struct QaSet {
     /// The key of its first passage
     pub(super) first_key: u32,
     pub(super) groups: Vec<Group>,
+    /// For each group those that are taken for it; empty where nobody has looked
+    pub(super) near: Vec<Vec<usize>>,
     pub(super) repeat: usize,
     pub(super) standalone: Standalone,
     pub(super) config: CourseConfig,
@@ -102,8 +129,39 @@ pub(super) struct QaSet {
 }
 
 impl QaSet {
-    /// Runs of passages of one title, shuffled within the title.
+    /// Runs of passages that are taken for one another, or else of those of one title, in a new order each time.
     pub(super) fn runs(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
+        let runs = (0..self.repeat).flat_map(|_| match self.near.is_empty() {
+            true => self.runs_of_titles(rng),
+            false => self.runs_of_neighbours(rng),
+        });
+        runs.collect()
+    }
+
+    /// Each passage with its nearest ones that are in no run yet.
+    fn runs_of_neighbours(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.groups.len()).collect();
+        order.shuffle(rng);
+        let mut taken = vec![false; order.len()];
+        let mut runs = Vec::new();
+        for first in order {
+            if taken[first] {
+                continue;
+            }
+            let mut run = vec![first];
+            taken[first] = true;
+            for near in &self.near[first] {
+                if run.len() < self.config.run && !taken[*near] {
+                    taken[*near] = true;
+                    run.push(*near);
+                }
+            }
+            runs.push(run);
+        }
+        runs
+    }
+
+    fn runs_of_titles(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
         let mut titles: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut order = Vec::new();
         for (at, group) in self.groups.iter().enumerate() {
@@ -121,16 +179,11 @@ impl QaSet {
             members.push(at);
         }
         let mut runs = Vec::new();
-        for _ in 0..self.repeat {
-            for title in &order {
-                let mut members = titles[title].clone();
-                members.shuffle(rng);
-                runs.extend(
-                    members
-                        .chunks(self.config.run.max(1))
-                        .map(<[usize]>::to_vec),
-                );
-            }
+        for title in &order {
+            let mut members = titles[title].clone();
+            members.shuffle(rng);
+            let parts = members.chunks(self.config.run.max(1));
+            runs.extend(parts.map(<[usize]>::to_vec));
         }
         runs
     }

@@ -11,12 +11,14 @@ mod plain;
 mod q4;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_q4;
 
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
-pub(super) use q4::{Q4Block, Q4Row, SUB_BLOCKS, SUPER_BLOCK, q4_products, quantise_signed};
+pub(super) use q4::{Q4Block, Q4KBlock, Q4Row, Q40Block, Q41Block, q4_products, quantise_signed};
 
 /// Rows of a panel. Within a panel the 16 rows' weights of one column stand side by side.
 pub(super) const LANES: usize = 16;

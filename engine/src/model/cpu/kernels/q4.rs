@@ -5,57 +5,145 @@ use half::f16;
 
 use super::{BLOCK, Isa, LANES, Lanes, quantise};
 
-/// Columns that share `d` and `dmin`.
-pub(crate) const SUPER_BLOCK: usize = 256;
-/// Parts of a super-block that have a scale and a minimum each.
-pub(crate) const SUB_BLOCKS: usize = SUPER_BLOCK / BLOCK;
-/// Bytes of a sub-block of 16 rows that the kernels take at a time: two groups of four columns.
+/// Columns that share `d` and `dmin` in `Q4_K`.
+const SUPER_BLOCK: usize = 256;
+const SUPER_PARTS: usize = SUPER_BLOCK / BLOCK;
+/// Bytes of a part of 16 rows that the kernels take at a time: two groups of four columns.
 const PAIR: usize = 4 * LANES;
 const PAIRS: usize = BLOCK / 8;
 
-/// A super-block of a panel of 4-bit weights (16 of ggml's `Q4_K`): a weight is
-/// `d * scale * quant - dmin * min`.
+/// The 4 bits of 32 columns of 16 rows: byte `4 * row + i` of pair `p` holds column `4p + i` in the lower
+/// half, and column `16 + 4p + i` in the upper one.
+pub(crate) type Quants = [[u8; PAIR]; PAIRS];
+
+/// A block of a panel of 4-bit weights, 16 blocks as ggml keeps them of a row each. It has one or more
+/// parts of 32 columns; a weight is `scale * quant - min` with the scale and minimum of its part and row.
+pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
+    /// How many there are.
+    const PARTS: usize;
+    fn quants(&self, part: usize) -> &Quants;
+    fn quants_mut(&mut self, part: usize) -> &mut Quants;
+    fn scale(&self, part: usize) -> Factor<'_>;
+    fn min(&self, part: usize) -> Factor<'_>;
+
+    #[inline(always)]
+    fn parts(&self) -> usize {
+        Self::PARTS
+    }
+
+    /// The weight in column `k` of a row.
+    fn weight(&self, lane: usize, k: usize) -> f32 {
+        let (part, k) = (k / BLOCK, k % BLOCK);
+        let byte = self.quants(part)[k % 16 / 4][4 * lane + k % 4];
+        let quant = byte >> (k / 16 * 4) & 15;
+        self.scale(part).lane(lane) * f32::from(quant) - self.min(part).lane(lane)
+    }
+}
+
+/// A number for each row of a panel, by how it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Factor<'a> {
+    Units(&'a [f16; LANES]),
+    /// Each times the same number.
+    Times(&'a [f16; LANES], f32),
+    /// Each times its own.
+    Steps(&'a [f16; LANES], &'a [u8; LANES]),
+}
+
+impl Factor<'_> {
+    fn lane(self, lane: usize) -> f32 {
+        match self {
+            Self::Units(units) => units[lane].to_f32(),
+            Self::Times(units, number) => units[lane].to_f32() * number,
+            Self::Steps(units, steps) => units[lane].to_f32() * f32::from(steps[lane]),
+        }
+    }
+}
+
+/// 16 of ggml's `Q4_K`, each of 256 columns: scale and minimum are 6 bits times a unit.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
-pub(crate) struct Q4Block {
-    /// Byte `4 * row + i` of pair `p` holds column `4p + i` of its sub-block in the lower half, and
-    /// column `16 + 4p + i` in the upper one.
-    pub(super) quants: [[[u8; PAIR]; PAIRS]; SUB_BLOCKS],
+pub(crate) struct Q4KBlock {
+    pub(crate) quants: [Quants; SUPER_PARTS],
     /// 6 bits each
-    pub(crate) scales: [[u8; LANES]; SUB_BLOCKS],
+    pub(crate) scales: [[u8; LANES]; SUPER_PARTS],
     /// 6 bits each
-    pub(crate) mins: [[u8; LANES]; SUB_BLOCKS],
+    pub(crate) mins: [[u8; LANES]; SUPER_PARTS],
     pub(crate) d: [f16; LANES],
     pub(crate) dmin: [f16; LANES],
 }
 
-impl Q4Block {
-    /// Sets the 4 bits of column `k` of a row, which are still zero.
-    pub(crate) fn set_quant(&mut self, lane: usize, k: usize, quant: u8) {
-        let (pair, byte, shift) = Self::place(lane, k);
-        self.quants[k / BLOCK][pair][byte] |= quant << shift;
+impl Q4Block for Q4KBlock {
+    const PARTS: usize = SUPER_PARTS;
+    #[inline(always)]
+    fn quants(&self, part: usize) -> &Quants {
+        &self.quants[part]
     }
-
-    /// The weight in column `k` of a row.
-    pub(crate) fn weight(&self, lane: usize, k: usize) -> f32 {
-        let (pair, byte, shift) = Self::place(lane, k);
-        let quant = self.quants[k / BLOCK][pair][byte] >> shift & 15;
-        let (scale, min) = self.scale_and_min(k / BLOCK, lane);
-        scale * f32::from(quant) - min
+    fn quants_mut(&mut self, part: usize) -> &mut Quants {
+        &mut self.quants[part]
     }
-
-    fn place(lane: usize, k: usize) -> (usize, usize, usize) {
-        let k = k % BLOCK;
-        (k % 16 / 4, 4 * lane + k % 4, k / 16 * 4)
+    #[inline(always)]
+    fn scale(&self, part: usize) -> Factor<'_> {
+        Factor::Steps(&self.d, &self.scales[part])
     }
+    #[inline(always)]
+    fn min(&self, part: usize) -> Factor<'_> {
+        Factor::Steps(&self.dmin, &self.mins[part])
+    }
+}
 
-    fn scale_and_min(&self, sub_block: usize, lane: usize) -> (f32, f32) {
-        let scale = f32::from(self.scales[sub_block][lane]);
-        let min = f32::from(self.mins[sub_block][lane]);
-        (
-            self.d[lane].to_f32() * scale,
-            self.dmin[lane].to_f32() * min,
-        )
+/// 16 of ggml's `Q4_0`, each of 32 columns: a weight is `d * (quant - 8)`.
+#[derive(Debug, Clone, Copy, Zeroable)]
+#[repr(C, align(32))]
+pub(crate) struct Q40Block {
+    pub(crate) quants: Quants,
+    pub(crate) d: [f16; LANES],
+}
+
+impl Q4Block for Q40Block {
+    const PARTS: usize = 1;
+    #[inline(always)]
+    fn quants(&self, _: usize) -> &Quants {
+        &self.quants
+    }
+    fn quants_mut(&mut self, _: usize) -> &mut Quants {
+        &mut self.quants
+    }
+    #[inline(always)]
+    fn scale(&self, _: usize) -> Factor<'_> {
+        Factor::Units(&self.d)
+    }
+    #[inline(always)]
+    fn min(&self, _: usize) -> Factor<'_> {
+        Factor::Times(&self.d, 8.0)
+    }
+}
+
+/// 16 of ggml's `Q4_1`, each of 32 columns: a weight is `d * quant + m`.
+#[derive(Debug, Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Q41Block {
+    pub(crate) quants: Quants,
+    pub(crate) d: [f16; LANES],
+    pub(crate) m: [f16; LANES],
+}
+
+impl Q4Block for Q41Block {
+    const PARTS: usize = 1;
+    #[inline(always)]
+    fn quants(&self, _: usize) -> &Quants {
+        &self.quants
+    }
+    fn quants_mut(&mut self, _: usize) -> &mut Quants {
+        &mut self.quants
+    }
+    #[inline(always)]
+    fn scale(&self, _: usize) -> Factor<'_> {
+        Factor::Units(&self.d)
+    }
+    #[inline(always)]
+    fn min(&self, _: usize) -> Factor<'_> {
+        Factor::Times(&self.m, -1.0)
     }
 }
 
@@ -88,15 +176,15 @@ pub(crate) fn quantise_signed(
     }
 }
 
-/// As [`super::q8_products`]: within a sub-block of 32 columns the sum is exact, in integers; then its
-/// scaled sum is added in f32 and its minimum's share taken off.
-pub(crate) fn q4_products(
+/// As [`super::q8_products`]: within a part of 32 columns the sum is exact, in integers; then its scaled
+/// sum is added in f32 and its minimum's share taken off.
+pub(crate) fn q4_products<B: Q4Block>(
     isa: Isa,
-    panel: &[Q4Block],
+    panel: &[B],
     xs: &[Q4Row<'_>],
     mut each: impl FnMut(usize, &Lanes),
 ) {
-    let blocks = panel.len() * SUB_BLOCKS;
+    let blocks = panel.len() * B::PARTS;
     for x in xs {
         assert!(x.values.len() == blocks * BLOCK);
         assert!(x.scales.len() == blocks && x.sums.len() == blocks);
@@ -105,33 +193,33 @@ pub(crate) fn q4_products(
         Isa::Plain => plain(panel, xs, &mut each),
         // SAFETY: an `Isa` other than `Plain` only comes from what was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { super::x86::q4_products_avx2(panel, xs, &mut each) },
+        Isa::Avx2 => unsafe { super::x86_q4::q4_products_avx2(panel, xs, &mut each) },
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { super::x86::q4_products(panel, xs, &mut each) },
+        Isa::Avx512 => unsafe { super::x86_q4::q4_products(panel, xs, &mut each) },
     }
 }
 
-fn plain(panel: &[Q4Block], xs: &[Q4Row<'_>], each: &mut impl FnMut(usize, &Lanes)) {
+fn plain<B: Q4Block>(panel: &[B], xs: &[Q4Row<'_>], each: &mut impl FnMut(usize, &Lanes)) {
     for (m, x) in xs.iter().enumerate() {
         let mut sums = [0f32; LANES];
-        let sub_blocks = panel
+        let parts = panel
             .iter()
-            .flat_map(|block| (0..SUB_BLOCKS).map(move |j| (block, j)));
+            .flat_map(|block| (0..B::PARTS).map(move |part| (block, part)));
         let values = x.values.chunks_exact(BLOCK);
         let rows = values.zip(x.scales.iter().zip(x.sums));
-        for ((block, j), (values, (x_scale, x_sum))) in sub_blocks.zip(rows) {
-            let exact = exact_sums(&block.quants[j], values);
+        for ((block, part), (values, (x_scale, x_sum))) in parts.zip(rows) {
+            let exact = exact_sums(block.quants(part), values);
+            let (scale, min) = (block.scale(part), block.min(part));
             for (lane, sum) in sums.iter_mut().enumerate() {
-                let (scale, min) = block.scale_and_min(j, lane);
-                *sum = (exact[lane] as f32).mul_add(scale * x_scale, *sum);
-                *sum = (-min).mul_add(*x_sum, *sum);
+                *sum = (exact[lane] as f32).mul_add(scale.lane(lane) * x_scale, *sum);
+                *sum = (-min.lane(lane)).mul_add(*x_sum, *sum);
             }
         }
         each(m, &sums);
     }
 }
 
-fn exact_sums(quants: &[[u8; PAIR]; PAIRS], values: &[i8]) -> [i32; LANES] {
+fn exact_sums(quants: &Quants, values: &[i8]) -> [i32; LANES] {
     let mut sums = [0i32; LANES];
     let (lower, upper) = values.split_at(BLOCK / 2);
     let values = lower.chunks_exact(4).zip(upper.chunks_exact(4));
@@ -152,30 +240,54 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    fn random_block(rng: &mut StdRng) -> Q4Block {
-        let mut block = Q4Block::zeroed();
-        rng.fill(block.quants.as_flattened_mut().as_flattened_mut());
-        for lanes in [&mut block.scales, &mut block.mins] {
-            lanes
-                .as_flattened_mut()
-                .fill_with(|| rng.random_range(0..64));
+    fn units(rng: &mut StdRng) -> [f16; LANES] {
+        std::array::from_fn(|_| f16::from_f32(rng.random_range(-0.1..0.1)))
+    }
+
+    fn quants(rng: &mut StdRng) -> Quants {
+        let mut quants = [[0; PAIR]; PAIRS];
+        rng.fill(quants.as_flattened_mut());
+        quants
+    }
+
+    fn random_super_block(rng: &mut StdRng) -> Q4KBlock {
+        let mut steps =
+            || std::array::from_fn(|_| std::array::from_fn(|_| rng.random_range(0..64)));
+        Q4KBlock {
+            scales: steps(),
+            mins: steps(),
+            quants: std::array::from_fn(|_| quants(rng)),
+            d: units(rng),
+            dmin: units(rng),
         }
-        for lanes in [&mut block.d, &mut block.dmin] {
-            lanes.fill_with(|| f16::from_f32(rng.random_range(-0.1..0.1)));
-        }
-        block
     }
 
     #[test]
     fn all_versions_of_the_4_bit_products_give_the_same_bits() {
+        check(random_super_block);
+        check(|rng| Q40Block {
+            quants: quants(rng),
+            d: units(rng),
+        });
+        check(|rng| Q41Block {
+            quants: quants(rng),
+            d: units(rng),
+            m: units(rng),
+        });
+    }
+
+    fn check<B: Q4Block>(random_block: impl Fn(&mut StdRng) -> B) {
         let mut rng = StdRng::seed_from_u64(5);
+        let width = B::PARTS * BLOCK;
         for (blocks, rows) in [(1, 1), (5, 8), (4, 3), (3, 6), (2, 7)] {
             let mut panel: Vec<_> = (0..blocks).map(|_| random_block(&mut rng)).collect();
             // The largest sums that there can be.
-            panel[0].quants = [[[0xff; PAIR]; PAIRS]; SUB_BLOCKS];
+            for part in 0..B::PARTS {
+                *panel[0].quants_mut(part) = [[0xff; PAIR]; PAIRS];
+            }
             let rows: Vec<_> = (0..rows)
                 .map(|_| {
-                    let columns = blocks * SUPER_BLOCK;
+                    let columns = blocks * width;
                     let mut row: Vec<f32> =
                         (0..columns).map(|_| rng.random_range(-1.0..1.0)).collect();
                     row[..BLOCK].fill(1.0);
@@ -209,7 +321,7 @@ mod tests {
                 for (lane, wanted) in wanted.into_iter().enumerate() {
                     let exact: f64 = (0..x.values.len())
                         .map(|k| {
-                            let weight = panel[k / SUPER_BLOCK].weight(lane, k % SUPER_BLOCK);
+                            let weight = panel[k / width].weight(lane, k % width);
                             let value = f64::from(x.values[k]) * f64::from(x.scales[k / BLOCK]);
                             f64::from(weight) * value
                         })

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, Lanes, Q4Block, Q4Row, Q8Panel, Q8Row, SUB_BLOCKS, Weight, plain};
+use super::{BLOCK, LANES, Lanes, Q8Panel, Q8Row, Weight, plain};
 
 const GROUP: usize = 4 * LANES;
 
@@ -75,6 +75,7 @@ macro_rules! in_row_tiles {
         }
     }};
 }
+pub(super) use in_row_tiles;
 
 macro_rules! float_products {
     ($products:ident, $tile:ident, $weight:ty, $load:expr) => {
@@ -134,7 +135,7 @@ float_products!(bf16_products, bf16_tile, bf16, |at: *const bf16| {
 });
 
 #[target_feature(enable = "avx512f")]
-fn lanes(sums: __m512) -> Lanes {
+pub(super) fn lanes(sums: __m512) -> Lanes {
     let mut lanes = [0f32; LANES];
     // SAFETY: 16 numbers fit.
     unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sums) };
@@ -258,7 +259,7 @@ unsafe fn q8_tile_avx2<const ROWS: usize>(
 }
 
 #[target_feature(enable = "avx2")]
-fn lanes_of_halves(sums: [__m256; 2]) -> Lanes {
+pub(super) fn lanes_of_halves(sums: [__m256; 2]) -> Lanes {
     let mut lanes = [0f32; LANES];
     // SAFETY: twice 8 numbers fit.
     unsafe {
@@ -266,137 +267,4 @@ fn lanes_of_halves(sums: [__m256; 2]) -> Lanes {
         _mm256_storeu_ps(lanes.as_mut_ptr().add(LANES / 2), sums[1]);
     }
     lanes
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn q4_products(
-    panel: &[Q4Block],
-    xs: &[Q4Row<'_>],
-    each: &mut impl FnMut(usize, &Lanes),
-) {
-    in_row_tiles!(q4_tile, panel, xs, each; 8 4 2);
-}
-
-/// Here the weights are the unsigned side of `vpdpbusd`, and four activations are broadcast by the
-/// instruction itself.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn q4_tile<const ROWS: usize>(
-    panel: &[Q4Block],
-    xs: &[Q4Row<'_>],
-    m: usize,
-    each: &mut impl FnMut(usize, &Lanes),
-) -> usize {
-    let x: [Q4Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
-    let low = _mm512_set1_epi8(15);
-    let mut sums = [_mm512_setzero_ps(); ROWS];
-    for (b, block) in panel.iter().enumerate() {
-        // SAFETY: 16 numbers are read of 16, and of each row four values at a time and one scale and
-        // sum within sub-block `at`, which the caller has checked to be there.
-        unsafe {
-            let [d, dmin] = [&block.d, &block.dmin]
-                .map(|of| _mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().cast())));
-            for j in 0..SUB_BLOCKS {
-                let at = b * SUB_BLOCKS + j;
-                // Two sums a row, so that one needs not wait for the other.
-                let mut exact = [[_mm512_setzero_si512(); 2]; ROWS];
-                for (p, pair) in block.quants[j].iter().enumerate() {
-                    let pair = _mm512_loadu_si512(pair.as_ptr().cast());
-                    let quants = [
-                        _mm512_and_si512(pair, low),
-                        _mm512_and_si512(_mm512_srli_epi16::<4>(pair), low),
-                    ];
-                    for r in 0..ROWS {
-                        let values = x[r].values.as_ptr().add(at * BLOCK + p * 4);
-                        for h in 0..2 {
-                            let four = values.add(h * BLOCK / 2).cast::<i32>();
-                            let four = _mm512_set1_epi32(four.read_unaligned());
-                            exact[r][h] = _mm512_dpbusd_epi32(exact[r][h], quants[h], four);
-                        }
-                    }
-                }
-                let [scale, min] = [(&block.scales, d), (&block.mins, dmin)].map(|(of, unit)| {
-                    let steps = _mm512_cvtepu8_epi32(_mm_loadu_si128(of[j].as_ptr().cast()));
-                    _mm512_mul_ps(unit, _mm512_cvtepi32_ps(steps))
-                });
-                for r in 0..ROWS {
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*x[r].scales.as_ptr().add(at)));
-                    let exact = _mm512_cvtepi32_ps(_mm512_add_epi32(exact[r][0], exact[r][1]));
-                    let sum = _mm512_set1_ps(*x[r].sums.as_ptr().add(at));
-                    sums[r] = _mm512_fmadd_ps(exact, scale, sums[r]);
-                    sums[r] = _mm512_fnmadd_ps(min, sum, sums[r]);
-                }
-            }
-        }
-    }
-    for r in 0..ROWS {
-        each(m + r, &lanes(sums[r]));
-    }
-    ROWS
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn q4_products_avx2(
-    panel: &[Q4Block],
-    xs: &[Q4Row<'_>],
-    each: &mut impl FnMut(usize, &Lanes),
-) {
-    in_row_tiles!(q4_tile_avx2, panel, xs, each; 4 2);
-}
-
-/// `vpmaddubsw` gives at most 2 * 15 * 127, and the eight of a sub-block still fit 16 bits.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn q4_tile_avx2<const ROWS: usize>(
-    panel: &[Q4Block],
-    xs: &[Q4Row<'_>],
-    m: usize,
-    each: &mut impl FnMut(usize, &Lanes),
-) -> usize {
-    let x: [Q4Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
-    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-    for (b, block) in panel.iter().enumerate() {
-        for (j, half) in (0..SUB_BLOCKS).flat_map(|j| [(j, 0), (j, 1)]) {
-            let at = b * SUB_BLOCKS + j;
-            let lane = half * LANES / 2;
-            let mut exact = [_mm256_setzero_si256(); ROWS];
-            // SAFETY: 8 numbers are read of the second or first 8, and of each row four values at a
-            // time and one scale and sum within sub-block `at`, which the caller has checked to be there.
-            unsafe {
-                for (p, pair) in block.quants[j].iter().enumerate() {
-                    let pair = _mm256_loadu_si256(pair.as_ptr().add(4 * lane).cast());
-                    let quants = [
-                        _mm256_and_si256(pair, low),
-                        _mm256_and_si256(_mm256_srli_epi16::<4>(pair), low),
-                    ];
-                    for r in 0..ROWS {
-                        let values = x[r].values.as_ptr().add(at * BLOCK + p * 4);
-                        for h in 0..2 {
-                            let four = values.add(h * BLOCK / 2).cast::<i32>();
-                            let four = _mm256_set1_epi32(four.read_unaligned());
-                            let pairs = _mm256_maddubs_epi16(quants[h], four);
-                            exact[r] = _mm256_add_epi16(exact[r], pairs);
-                        }
-                    }
-                }
-                let [scale, min] =
-                    [(&block.scales, &block.d), (&block.mins, &block.dmin)].map(|(of, unit)| {
-                        let steps = _mm_loadl_epi64(of[j].as_ptr().add(lane).cast());
-                        let steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(steps));
-                        let unit = _mm_loadu_si128(unit.as_ptr().add(lane).cast());
-                        _mm256_mul_ps(_mm256_cvtph_ps(unit), steps)
-                    });
-                for r in 0..ROWS {
-                    let exact = _mm256_cvtepi32_ps(_mm256_madd_epi16(exact[r], ones));
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*x[r].scales.as_ptr().add(at)));
-                    let sum = _mm256_set1_ps(*x[r].sums.as_ptr().add(at));
-                    sums[r][half] = _mm256_fmadd_ps(exact, scale, sums[r][half]);
-                    sums[r][half] = _mm256_fnmadd_ps(min, sum, sums[r][half]);
-                }
-            }
-        }
-    }
-    for r in 0..ROWS {
-        each(m + r, &lanes_of_halves(sums[r]));
-    }
-    ROWS
 }

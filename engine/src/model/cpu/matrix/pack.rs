@@ -1,0 +1,147 @@
+//! Making matrices: of numbers, or of blocks as ggml stores them.
+
+use bytemuck::Pod;
+use half::f16;
+
+use super::{Matrix, Packed, q8_place};
+use crate::model::WeightType;
+use crate::model::cpu::aligned::Aligned;
+use crate::model::cpu::kernels::{BLOCK, LANES, Weight};
+use crate::model::cpu::q4::{self, Q4Panels, Stored};
+
+/// Bytes of a stored block of `Q8_0`: a scale in 16 bits and the levels.
+const STORED_BLOCK: usize = 2 + BLOCK;
+
+impl Matrix {
+    /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised
+    /// types need columns in whole blocks of 32; other matrices are kept in bf16 then. 4 bits are made of
+    /// blocks ([`Matrix::pack_q4_blocks`]); here they are 8, for what shall not or cannot be 4.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn pack<E>(
+        (rows, columns): (usize, usize),
+        weight_type: WeightType,
+        read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let shape = (rows, columns);
+        let weights = match weight_type {
+            WeightType::F32 => Packed::F32(pack_floats(shape, read)?),
+            WeightType::F16 => Packed::F16(pack_floats(shape, read)?),
+            WeightType::Bf16 => Packed::Bf16(pack_floats(shape, read)?),
+            WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K => {
+                match columns.is_multiple_of(BLOCK) {
+                    true => pack_q8(shape, read)?,
+                    false => Packed::Bf16(pack_floats(shape, read)?),
+                }
+            }
+        };
+        Ok(Self {
+            rows,
+            columns,
+            weights,
+            bias: None,
+        })
+    }
+
+    /// Packs a matrix whose rows `read` writes one after another as ggml's blocks of 4 bits, which the
+    /// columns must be whole ones of. Nothing is lost.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(in crate::model::cpu) fn pack_q4_blocks<B: Stored, E>(
+        (rows, columns): (usize, usize),
+        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E>
+    where
+        Packed: From<Q4Panels<B>>,
+    {
+        assert!(q4::fits::<B>(columns));
+        let mut packed = Q4Panels::<B>::zeros(rows, columns);
+        let mut blocks = vec![0; q4::row_bytes::<B>(columns)];
+        for at in 0..rows {
+            read(&mut blocks)?;
+            packed.set_row(at, &blocks);
+        }
+        Ok(Self {
+            rows,
+            columns,
+            weights: packed.into(),
+            bias: None,
+        })
+    }
+
+    /// Packs a matrix that is stored in ggml's blocks of `Q8_0`, which `read` writes row by row, as it is.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn pack_q8_blocks<E>(
+        (rows, columns): (usize, usize),
+        mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let (panels, blocks) = (rows.div_ceil(LANES), columns / BLOCK);
+        let mut weights = Aligned::zeros(panels * columns * LANES);
+        let mut scales = Aligned::zeros(panels * blocks * LANES);
+        let mut row = vec![0; blocks * STORED_BLOCK];
+        for at in 0..rows {
+            read(&mut row)?;
+            let (first, lane) = (at / LANES * blocks, at % LANES);
+            for (block, stored) in (first..).zip(row.as_chunks::<STORED_BLOCK>().0) {
+                let [low, high, levels @ ..] = stored;
+                scales[block * LANES + lane] = f16::from_le_bytes([*low, *high]);
+                for (k, level) in levels.iter().enumerate() {
+                    weights[block * BLOCK * LANES + q8_place(k, lane)] = level.cast_signed();
+                }
+            }
+        }
+        Ok(Self {
+            rows,
+            columns,
+            weights: Packed::Q8 { weights, scales },
+            bias: None,
+        })
+    }
+}
+
+fn pack_floats<W: Weight + Pod, E>(
+    (rows, columns): (usize, usize),
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Aligned<W>, E> {
+    let mut weights = Aligned::zeros(rows.div_ceil(LANES) * columns * LANES);
+    let mut row = vec![0f32; columns];
+    for at in 0..rows {
+        read(at, &mut row)?;
+        let start = at / LANES * columns * LANES + at % LANES;
+        let places = weights[start..].iter_mut().step_by(LANES);
+        for (place, value) in places.zip(&row) {
+            *place = W::narrow(*value);
+        }
+    }
+    Ok(weights)
+}
+
+fn pack_q8<E>(
+    (rows, columns): (usize, usize),
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Packed, E> {
+    let len = rows.div_ceil(LANES) * columns * LANES;
+    let (mut weights, mut scales) = (Aligned::zeros(len), Aligned::zeros(len / BLOCK));
+    let mut row = vec![0f32; columns];
+    for at in 0..rows {
+        read(at, &mut row)?;
+        let (start, lane) = (at / LANES * columns * LANES, at % LANES);
+        for (block, values) in row.chunks_exact(BLOCK).enumerate() {
+            let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+            // The scale as it is kept, so that what is rounded off is made up for.
+            let scale = f16::from_f32(largest / 127.0);
+            scales[start / BLOCK + block * LANES + lane] = scale;
+            let scale = scale.to_f32();
+            for (k, value) in values.iter().enumerate() {
+                let level = if scale > 0.0 { value / scale } else { 0.0 };
+                let level = level.round_ties_even().clamp(-127.0, 127.0);
+                weights[start + q8_place(block * BLOCK + k, lane)] = level as i8;
+            }
+        }
+    }
+    Ok(Packed::Q8 { weights, scales })
+}

@@ -1,0 +1,76 @@
+//! Means with their uncertainty.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+/// How often the values are drawn anew.
+const RESAMPLES: usize = 1000;
+
+/// A mean, or another statistic of items, with its 95% interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Measured {
+    /// What it is of all items.
+    pub mean: f64,
+    /// The lower end of the interval.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// How many items there are.
+    pub count: usize,
+}
+
+/// The mean of values with its interval, as [`resampled`] gives it; `None` without values.
+pub fn bootstrap(values: &[f64], seed: u64) -> Option<Measured> {
+    resampled(values, seed, |values| {
+        values.iter().copied().sum::<f64>() / values.len() as f64
+    })
+}
+
+/// A statistic of items, and the 2.5th and 97.5th percentile of what it is of as many items drawn from them
+/// with replacement (the percentile bootstrap, Efron 1979); the same seed gives the same interval. `None`
+/// without items. Items count as independent, which questions about one passage are not quite.
+pub fn resampled<T: Copy>(
+    items: &[T],
+    seed: u64,
+    statistic: impl Fn(&[T]) -> f64,
+) -> Option<Measured> {
+    if items.is_empty() {
+        return None;
+    }
+    let count = items.len();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut drawn = items.to_vec();
+    let mut of_drawn: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let mut draw = || items[rng.random_range(0..count)];
+            drawn.iter_mut().for_each(|item| *item = draw());
+            statistic(&drawn)
+        })
+        .collect();
+    of_drawn.sort_by(f64::total_cmp);
+    let percentile = |share: f64| of_drawn[(share * (RESAMPLES - 1) as f64).round() as usize];
+    Some(Measured {
+        mean: statistic(items),
+        low: percentile(0.025),
+        high: percentile(0.975),
+        count,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_as_wide_as_theory_says() {
+        // 400 of 1,000: the normal approximation gives .4 ± 1.96 · sqrt(.4 · .6 / 1000) = .370 to .430.
+        let values: Vec<f64> = (0..1000).map(|at| f64::from(u8::from(at < 400))).collect();
+        let measured = bootstrap(&values, 1).expect("there are values");
+        assert_eq!(measured.mean, 0.4);
+        assert!((measured.low - 0.370).abs() < 0.006, "{measured:?}");
+        assert!((measured.high - 0.430).abs() < 0.006, "{measured:?}");
+        assert_eq!(bootstrap(&values, 1), Some(measured));
+        assert_eq!(bootstrap(&[], 1), None);
+    }
+}
