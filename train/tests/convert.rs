@@ -338,3 +338,51 @@ fn an_adapter_of_another_base_is_refused() {
         .unwrap();
     assert!(error.to_string().contains("another base"), "{error}");
 }
+
+/// By hand, with a real model: writes both forms and what the engine's logits are, for
+/// `tests/convert/check.py` to look at.
+#[test]
+#[ignore = "needs a base, an adapter and a directory: ONEGEN_BASE, ONEGEN_ADAPTER, ONEGEN_OUT"]
+fn a_real_model_is_written_for_transformers_and_gguf() {
+    let path = |name: &str| PathBuf::from(std::env::var_os(name).unwrap());
+    let (base, adapter, out) = (
+        path("ONEGEN_BASE"),
+        path("ONEGEN_ADAPTER"),
+        path("ONEGEN_OUT"),
+    );
+    let source = Source::open(&base, Some(&adapter)).unwrap();
+    let (merged, exported) = (out.join("merged"), out.join("gguf/f32.gguf"));
+    directory::write(&source, &merged, NumberType::F32).unwrap();
+    fs::create_dir_all(out.join("gguf")).unwrap();
+    gguf::write(&source, &exported, Some(Element::F32)).unwrap();
+    gguf::write(&source, &out.join("gguf/kept.gguf"), None).unwrap();
+    let wanted = load(&adapter, Some(&base));
+    let text = "What is the capital of France? 1234 and other things.";
+    let asked = [ChatMessage::new(Role::User, text)];
+    let ids = wanted.tokens().encode_chat(&asked).unwrap();
+    let forward = |model: &Model| {
+        let mut cache = model.new_cache();
+        let input = SequenceInput {
+            ids: &ids,
+            kinds: &vec![SpanKind::Prompt; ids.len()],
+            cache: &mut cache,
+            hidden_at: &[],
+            logits_at: &[ids.len() - 1],
+        };
+        model
+            .forward(&mut [input])
+            .unwrap()
+            .remove(0)
+            .logits
+            .remove(0)
+    };
+    let logits = forward(&wanted);
+    for other in [&merged, &exported] {
+        let other = load(other, None);
+        assert_eq!(other.tokens().encode_chat(&asked).unwrap(), ids);
+        assert!(forward(&other) == logits);
+    }
+    let plain = wanted.tokens().encode_plain(text).unwrap();
+    let json = json!({ "text": text, "plain": plain, "ids": ids, "logits": logits });
+    write(&out.join("engine.json"), &json);
+}

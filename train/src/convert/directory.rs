@@ -104,7 +104,16 @@ mod tests {
         write_into(&source, &one, NumberType::F16, MOST_BYTES)?;
         write_into(&source, &many, NumberType::F16, 1_000_000)?;
         assert!(one.join("model.safetensors").is_file());
-        assert!(many.join("model-00002-of-00006.safetensors").is_file());
+        assert!(many.join("model.safetensors.index.json").is_file());
+        let mut shards = 0;
+        for entry in fs::read_dir(&many)? {
+            let entry = entry?;
+            if entry.path().extension().is_some_and(|e| e == "safetensors") {
+                shards += 1;
+                assert!(entry.metadata()?.len() < 1_100_000, "{:?}", entry.path());
+            }
+        }
+        assert!(shards > 4, "{shards} files");
         let (one, many) = (
             ModelFiles::open(&one)?.tensors()?,
             ModelFiles::open(&many)?.tensors()?,

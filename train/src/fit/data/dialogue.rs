@@ -254,3 +254,72 @@ impl Branch {
         self.ids.push(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use onegen_engine::ModelFiles;
+
+    use super::*;
+
+    #[test]
+    fn in_two_passes_a_query_sees_the_dialogue_and_the_dialogue_no_query() -> Result<()> {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+        let tokens = ModelFiles::open(&model)?.own_tokens()?;
+        let passage = Text {
+            key: 3,
+            title: "Peru",
+            text: "Its capital is Lima.",
+        };
+        let turn = Turn {
+            user: "What is the capital of Peru?".into(),
+            reading: Some(Reading {
+                shown: 0,
+                positives: vec![3],
+                negatives: vec![],
+            }),
+            answer: " Lima".into(),
+            learnt: true,
+        };
+        let dialogue = Dialogue {
+            system: None,
+            turns: vec![turn.clone(), turn],
+        };
+        let pack = |passes| -> Result<Pack> {
+            let mut layout = Layout::new(&tokens, &[passage])?.in_passes(passes);
+            layout.dialogue(&dialogue)?;
+            let pack = layout.finish();
+            pack.check()?;
+            Ok(pack)
+        };
+        let (one, two) = (pack(Passes::One)?, pack(Passes::Two)?);
+        let query = tokens.query_id();
+        for pack in [&one, &two] {
+            assert_eq!(pack.queries.len(), 2);
+            for Query { at, .. } in &pack.queries {
+                assert_eq!(pack.segments[at.segment].ids[at.offset], query);
+            }
+        }
+        let written = |pack: &Pack| {
+            pack.predict
+                .iter()
+                .filter(|target| target.id == query)
+                .count()
+        };
+        assert_eq!((written(&one), written(&two)), (2, 0));
+        assert_eq!(two.predict.len() + 2, one.predict.len());
+        for at in two.queries.iter().map(|asked| asked.at.segment) {
+            let segment = &two.segments[at];
+            assert_eq!(segment.ids, [query]);
+            let before = segment
+                .sees
+                .iter()
+                .map(|seen| two.segments[seen.segment].ids.len());
+            assert_eq!(segment.position, before.sum::<usize>());
+            let seen = two.segments.iter().flat_map(|segment| &segment.sees);
+            assert!(seen.into_iter().all(|seen| seen.segment != at));
+        }
+        Ok(())
+    }
+}
