@@ -145,6 +145,17 @@ impl TokenizerConfig {
         }
     }
 
+    /// The chat template; of several named ones the `default`.
+    pub(crate) fn chat_template(&self) -> Option<&str> {
+        match self.chat_template.as_ref()? {
+            ChatTemplates::One(source) => Some(source),
+            ChatTemplates::Many(all) => {
+                let default = all.iter().find(|t| t.name == "default")?;
+                Some(&default.template)
+            }
+        }
+    }
+
     pub(crate) fn bos_token(&self) -> Option<&str> {
         self.bos_token.as_ref().map(NamedToken::content)
     }
@@ -160,15 +171,8 @@ impl ChatTemplate {
     /// # Errors
     /// It does not compile.
     pub(crate) fn of(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
-        let source = match &config.chat_template {
-            Some(ChatTemplates::One(source)) => source.clone(),
-            Some(ChatTemplates::Many(all)) => {
-                let Some(default) = all.iter().find(|t| t.name == "default") else {
-                    return Ok(None);
-                };
-                default.template.clone()
-            }
-            None => return Ok(None),
+        let Some(source) = config.chat_template().map(str::to_owned) else {
+            return Ok(None);
         };
         let mark = ('\u{F0000}'..)
             .find(|&c| !source.contains(c))

@@ -60,8 +60,9 @@ pub use error::{
 pub use linking::{Linking, Mention};
 pub use logprobs::{Logprob, TokenLogprob};
 pub use model::{
-    Fingerprints, Kernels, KvCache, LoadOptions, Model, ModelFiles, PassageKv, SequenceInput,
-    SequenceOutput, Tensors, WeightType, is_adapter,
+    Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, LoadOptions, Model, ModelFiles,
+    PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors, WeightType, gguf_pre_tokenizers,
+    is_adapter,
 };
 pub use onegen_config::{BaseModel, LinkingConfig, OneGenConfig, PassageAttention};
 pub use request::{Request, RetrievalParams};
@@ -70,5 +71,6 @@ pub use sampling::SamplingParams;
 pub use store::StoreOptions;
 pub use timeline::{PhaseTime, Timeline, TurnPhase};
 pub use token_log::{Span, SpanKind, TokenLog};
+pub use tokenizer_file::TokenizerText;
 pub use tokens::{SpliceIds, Tokens};
 pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Text, Turn, TurnSummary, Usage};

@@ -21,6 +21,19 @@ pub(crate) struct TokenizerSource {
     pub(crate) config: TokenizerConfig,
 }
 
+/// What the files of a tokenizer say, for those who write them elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerText {
+    /// What `tokenizer.json` says, or would say.
+    pub json: Vec<u8>,
+    /// The chat template, Jinja.
+    pub chat_template: Option<String>,
+    /// The spelling of the token that begins a text.
+    pub bos_token: Option<String>,
+    /// The spelling of the token that ends a turn.
+    pub eos_token: Option<String>,
+}
+
 impl TokenizerSource {
     /// Reads a `tokenizer.json`.
     ///

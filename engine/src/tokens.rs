@@ -446,8 +446,26 @@ impl Tokens {
         Ok(ids)
     }
 
+    /// The ids of a text of the model's makers, such as its training data: what spells a control token is one.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn encode_with_control(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        self.encode_pieces(&[Piece::Template(text)])
+    }
+
+    /// The id of a token by its spelling, a control token or one of the vocabulary.
+    pub fn id_of(&self, spelling: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(spelling)
+    }
+
+    /// The ids that end a turn, the lowest first.
+    pub fn eos_ids(&self) -> impl Iterator<Item = u32> {
+        self.eos.iter().copied()
+    }
+
     /// Puts the token that a log begins with before these, where the model wants one.
-    fn begin(&self, ids: &mut Vec<u32>) {
+    pub fn begin(&self, ids: &mut Vec<u32>) {
         if let Some(bos) = self.bos.filter(|_| self.onegen.add_bos)
             && ids.first() != Some(&bos)
         {

@@ -9,6 +9,7 @@
 pub mod almanac;
 pub mod batch;
 pub mod bm25;
+pub mod convert;
 pub mod dialogue;
 pub mod evaluate;
 pub mod exam;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use onegen_train::convert::gguf::Element;
+use onegen_train::convert::{NumberType, Source};
 use onegen_train::fit;
 use onegen_train::fit::bench::BenchOptions;
 use onegen_train::fit::config::{FitConfig, Precision};
-use onegen_train::{almanac, evaluate, export, lessons};
+use onegen_train::{almanac, convert, evaluate, export, lessons};
 
 use onegen_engine::LoadOptions;
 use onegen_train::lessons::{Stage, Teacher};
@@ -48,7 +50,7 @@ enum Task {
 #[derive(Subcommand)]
 enum Command {
     /// Trains a model, going on where a run was stopped: the almanac's from nothing, the linking one from
-    /// the almanac's
+    /// the almanac's. A run that has done its steps already (`--steps`) only writes its model's directory
     Recipe {
         /// What the model is for
         #[arg(long, value_enum, default_value = "almanac")]
@@ -121,20 +123,36 @@ enum Command {
         #[arg(long)]
         bf16: bool,
     },
-    /// Writes a checkpoint as a model directory
-    Export {
-        /// Where checkpoints are kept
+    /// Merges an adapter into its base and writes a Hugging Face directory
+    Merge {
+        /// The base: a directory or a GGUF file
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: PathBuf,
+        /// The adapter's directory; without one the base is written as it is
         #[arg(long)]
-        work: PathBuf,
-        /// Width
-        #[arg(long, default_value_t = 192)]
-        width: usize,
-        /// Layers
-        #[arg(long, default_value_t = 5)]
-        layers: usize,
-        /// The model's directory
+        adapter: Option<PathBuf>,
+        /// The directory to write, which is new
         #[arg(long)]
         out: PathBuf,
+        /// The type of the numbers
+        #[arg(long, value_enum, default_value = "f16")]
+        dtype: NumberType,
+    },
+    /// Merges an adapter into its base and writes a GGUF file
+    Export {
+        /// The base: a directory or a GGUF file
+        #[arg(long, env = "ONEGEN_BASE")]
+        base: PathBuf,
+        /// The adapter's directory; without one the base is written as it is
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// The file to write
+        #[arg(long)]
+        out: PathBuf,
+        /// The type of the matrices; if not given, each keeps its own, and one that the adapter changes has at
+        /// least 8 bits
+        #[arg(long = "type", value_enum)]
+        element: Option<Element>,
     },
     /// Writes the almanac's passages as a corpus, or the entities to link
     Almanac {
@@ -290,15 +308,25 @@ fn main() -> Result<()> {
             };
             println!("{}", fit::bench::bench(&base, &batch, options)?);
         }
-        Command::Export {
-            work,
-            width,
-            layers,
+        Command::Merge {
+            base,
+            adapter,
             out,
+            dtype,
         } => {
-            let vocabulary = Vocabulary::load(&work.join("tokenizer.json"))?;
-            let run = Run::open(&work, shape(&vocabulary, width, layers), 0)?;
-            export::export(&run.model, &vocabulary, &out)?;
+            let source = Source::open(&base, adapter.as_deref())?;
+            convert::directory::write(&source, &out, dtype)?;
+            println!("the model is in {}", out.display());
+        }
+        Command::Export {
+            base,
+            adapter,
+            out,
+            element,
+        } => {
+            let source = Source::open(&base, adapter.as_deref())?;
+            convert::gguf::write(&source, &out, element)?;
+            println!("the model is in {}", out.display());
         }
         Command::Almanac { task, out } => match task {
             Task::Almanac => println!("{} passages", almanac::write(&out)?),

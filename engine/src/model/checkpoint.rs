@@ -109,6 +109,11 @@ impl Checkpoint {
         stored.map(|stored| stored.element)
     }
 
+    /// How a tensor's numbers are stored, whatever an adapter makes of them.
+    pub(crate) fn base_element(&self, name: &str) -> Option<GgmlDType> {
+        self.tensors.get(name).map(|stored| stored.element)
+    }
+
     /// A vector of `len` numbers.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         self.stored(name, &[len])?.numbers()
@@ -168,6 +173,22 @@ impl Checkpoint {
         Rows::open(stored, (rows, columns), self.changes.get(name))
     }
 
+    /// The shape of a tensor, with what an adapter puts behind it.
+    pub(super) fn shape_of(&self, name: &str) -> Result<Vec<usize>, LoadError> {
+        Ok(self.shape(name, self.find(name)?))
+    }
+
+    /// All rows of a tensor, whatever its shape, and how wide they are; a vector is one row, but where its
+    /// numbers have an order of their own they are rows themselves.
+    pub(super) fn rows_of(&self, name: &str) -> Result<(Rows<'_>, usize), LoadError> {
+        let stored = self.find(name)?;
+        let shape = self.shape(name, stored);
+        let columns = stored.columns();
+        let rows = shape.iter().product::<usize>() / columns.max(1);
+        let rows = Rows::open(stored, (rows, columns), self.changes.get(name))?;
+        Ok((rows, columns))
+    }
+
     /// That the tensor library could not take the weights in.
     pub(crate) fn not_taken_in(&self, source: candle_core::Error) -> LoadError {
         LoadError::Weights {
@@ -210,14 +231,19 @@ impl Checkpoint {
 }
 
 impl Stored {
-    /// All numbers, row by row.
-    pub(super) fn numbers(&self) -> Result<Vec<f32>, LoadError> {
-        let total: usize = self.shape.iter().product();
-        let columns = match self.paired {
+    /// How wide a row is that is read at once.
+    fn columns(&self) -> usize {
+        match self.paired {
             // The rows of a vector are its numbers.
             Some(_) if self.shape.len() == 1 => 1,
             _ => self.shape.last().copied().unwrap_or(1),
-        };
+        }
+    }
+
+    /// All numbers, row by row.
+    pub(super) fn numbers(&self) -> Result<Vec<f32>, LoadError> {
+        let total: usize = self.shape.iter().product();
+        let columns = self.columns();
         let mut numbers = vec![0.0; total];
         let mut rows = Rows::open(self, (total / columns.max(1), columns), None)?;
         for row in numbers.chunks_exact_mut(columns.max(1)) {

@@ -1,18 +1,16 @@
 //! Loading: a directory or a GGUF file, and an adapter over either, becomes a model.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use mistralrs_core::layers::Activation;
 use mistralrs_quant::ShardedVarBuilder;
 
-use super::adapter::{Adapter, Change, is_adapter};
+use super::adapter::{Adapter, is_adapter};
 use super::candle::CandleDecoder;
-use super::checkpoint::Checkpoint;
 use super::cpu::CpuDecoder;
-use super::source::{ModelFiles, Stored, directory_name};
+use super::source::{ModelFiles, Stored};
 use super::{Decoder, Fingerprints, Kernels, LoadOptions, Model, WeightType, weights};
 use crate::config::ModelConfig;
 use crate::error::LoadError;
@@ -37,69 +35,28 @@ impl Model {
     /// has no base, or is for another one.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        if is_adapter(path) {
-            return Self::load_adapter(&Adapter::open(path)?, options);
+        if !is_adapter(path) {
+            return Self::of(ModelFiles::open(path)?, options);
         }
-        let base = ModelFiles::open(path)?;
-        let fingerprint = base.fingerprint()?;
-        let tokens = base.tokens_and_file(None, &base.config)?;
-        let weights = Weights {
-            base: &base,
-            config: &base.config,
-            changes: None,
-        };
-        let decoder = Decoder::load(weights, options)?;
-        let name = base.name();
-        let config = base.config;
-        Self::new(name, config, tokens, fingerprint, decoder, options)
+        match &options.base {
+            Some(base) => Self::of(ModelFiles::open_over(base, path)?, options),
+            None => Err(Adapter::open(path)?.no_base()),
+        }
     }
 
-    fn load_adapter(adapter: &Adapter, options: &LoadOptions) -> Result<Self, LoadError> {
-        let path = options.base.as_ref().ok_or_else(|| adapter.no_base())?;
-        if is_adapter(path) {
-            return Err(LoadError::Unsupported {
-                path: path.clone(),
-                what: "an adapter as the base of another".into(),
-                remedy: "merge it into its own base first".into(),
-            });
-        }
-        let base = ModelFiles::open(path)?;
-        let fingerprint = base.fingerprint()?;
-        adapter.check_fingerprint(path, &fingerprint)?;
-        let config = match adapter.dir.join("config.json").is_file() {
-            true => ModelConfig::load(&adapter.dir)?,
-            false => base.config.clone(),
-        };
-        adapter.check_config(path, &base.config, &config)?;
-        let weights = Weights {
-            base: &base,
-            config: &config,
-            changes: Some(adapter.changes(path, &config)?),
-        };
-        let tokens = base.tokens_and_file(Some(&adapter.dir), &config)?;
-        let decoder = Decoder::load(weights, options)?;
-        let name = directory_name(&adapter.dir);
-        let fingerprint = adapter.fingerprint(&fingerprint)?;
-        Self::new(name, config, tokens, fingerprint, decoder, options)
-    }
-
-    fn new(
-        name: String,
-        config: ModelConfig,
-        (tokens, tokenizer): (Tokens, PathBuf),
-        fingerprint: String,
-        decoder: Decoder,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
-        check_vocabulary(&tokenizer, &tokens, &config)?;
+    fn of(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+        let fingerprint = files.fingerprint()?;
+        let (tokens, tokenizer) = files.tokens_and_file(None)?;
+        let decoder = Decoder::load(&files, options)?;
+        check_vocabulary(&tokenizer, &tokens, &files.config)?;
         Ok(Self {
-            name,
+            name: files.name(),
             fingerprints: Fingerprints {
                 model: fingerprint,
                 tokenizer: tokens.fingerprint().to_owned(),
                 template: tokens.template_fingerprint(),
             },
-            config,
+            config: files.config,
             tokens: Arc::new(tokens),
             decoder,
             options: options.clone(),
@@ -107,40 +64,25 @@ impl Model {
     }
 }
 
-/// A model's weights, which an adapter may change.
-struct Weights<'a> {
-    base: &'a ModelFiles,
-    config: &'a ModelConfig,
-    changes: Option<HashMap<String, Change>>,
-}
-
-impl Weights<'_> {
-    fn checkpoint(self) -> Result<Checkpoint, LoadError> {
-        let stored = self.base.checkpoint(self.config)?;
-        Ok(stored.with_changes(self.changes.unwrap_or_default()))
-    }
-
-    fn var_builder(self, dtype: DType, device: &Device) -> Result<ShardedVarBuilder, LoadError> {
-        match &self.base.stored {
-            Stored::Safetensors(dir, files) if self.changes.is_none() => {
-                weights::open(dir, files, self.config, dtype, device)
+impl ModelFiles {
+    fn var_builder(&self, dtype: DType, device: &Device) -> Result<ShardedVarBuilder, LoadError> {
+        match &self.stored {
+            Stored::Safetensors(dir, files) if self.adapted.is_none() => {
+                weights::open(dir, files, &self.config, dtype, device)
             }
-            _ => {
-                let config = self.config;
-                self.checkpoint()?.var_builder(config, dtype, device)
-            }
+            _ => self.checkpoint()?.var_builder(&self.config, dtype, device),
         }
     }
 }
 
 impl Decoder {
-    fn load(weights: Weights<'_>, options: &LoadOptions) -> Result<Self, LoadError> {
-        let (config, path) = (weights.config, weights.base.path());
+    fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (config, path) = (&files.config, files.path());
         let on_cpu = options.device.is_cpu();
         // Our own kernels know one activation, which is that of all families.
         let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
         if on_cpu && own {
-            let checkpoint = weights.checkpoint()?;
+            let checkpoint = files.checkpoint()?;
             let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
             return Ok(Self::Cpu(Box::new(decoder)));
         }
@@ -162,7 +104,7 @@ impl Decoder {
                 });
             }
         };
-        let tensors = weights.var_builder(dtype, &options.device)?;
+        let tensors = files.var_builder(dtype, &options.device)?;
         let decoder = CandleDecoder::new(config, tensors).map_err(|source| LoadError::Weights {
             dir: path.to_owned(),
             source,

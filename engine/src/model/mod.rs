@@ -13,6 +13,7 @@ mod rope;
 mod rows;
 mod source;
 mod span;
+mod tensors;
 mod weights;
 
 use std::path::PathBuf;
@@ -29,10 +30,12 @@ use crate::tokens::Tokens;
 pub use adapter::is_adapter;
 use candle::CandleDecoder;
 use cpu::CpuDecoder;
+pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
 pub use passage_kv::PassageKv;
-pub use source::{ModelFiles, Tensors};
+pub use source::ModelFiles;
+pub use tensors::{TensorRows, Tensors};
 
 /// Where and in which type a model's weights are kept, and by what they are multiplied.
 #[derive(Debug, Clone)]

@@ -64,7 +64,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.next == self.rows
     }
 

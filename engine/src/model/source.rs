@@ -2,21 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
+use super::adapter::{Adapter, is_adapter};
 use super::checkpoint::Checkpoint;
-use super::gguf::{self, Gguf};
+use super::gguf::{self, Gguf, GgufEntry};
+use super::tensors::Tensors;
 use super::{rope, weights};
 use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::first_with;
-use crate::tokenizer_file::TokenizerSource;
+use crate::tokenizer_file::{TokenizerSource, TokenizerText};
 use crate::tokens::Tokens;
 
-/// The files of a model that is one by itself: a Hugging Face directory or a GGUF file.
+/// The files of a model: a Hugging Face directory or a GGUF file, and maybe an adapter over it.
 #[derive(Debug)]
 pub struct ModelFiles {
     pub(super) config: ModelConfig,
     pub(super) stored: Stored,
+    /// The directory whose small files go before those of the weights' own.
+    before: Option<PathBuf>,
+    pub(super) adapted: Option<Adapted>,
+}
+
+/// An adapter that belongs to the base it was opened over.
+#[derive(Debug)]
+pub(super) struct Adapted {
+    adapter: Adapter,
+    base_fingerprint: String,
 }
 
 /// Where a model's weights lie.
@@ -37,13 +49,59 @@ impl ModelFiles {
             return Ok(Self {
                 config: ModelConfig::load(path)?,
                 stored: Stored::Safetensors(path.to_owned(), weights::files(path)?),
+                before: None,
+                adapted: None,
             });
         };
         let gguf = Gguf::open(&file)?;
         Ok(Self {
             config: gguf.config()?,
             stored: Stored::Gguf(gguf),
+            before: None,
+            adapted: None,
         })
+    }
+
+    /// Reads the headers of a base and of an adapter over it, which are one model from here on: its tensors are
+    /// merged as they are read, and files in the adapter's directory go before the base's.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open`], or the adapter is for another base.
+    pub fn open_over(base: &Path, adapter: &Path) -> Result<Self, LoadError> {
+        if is_adapter(base) {
+            return Err(LoadError::Unsupported {
+                path: base.to_owned(),
+                what: "an adapter as the base of another".into(),
+                remedy: "merge it into its own base first".into(),
+            });
+        }
+        let adapter = Adapter::open(adapter)?;
+        let files = Self::open(base)?;
+        let base_fingerprint = files.fingerprint()?;
+        adapter.check_fingerprint(base, &base_fingerprint)?;
+        let config = match adapter.dir.join("config.json").is_file() {
+            true => ModelConfig::load(&adapter.dir)?,
+            false => files.config.clone(),
+        };
+        adapter.check_config(base, &files.config, &config)?;
+        Ok(Self {
+            config,
+            before: Some(adapter.dir.clone()),
+            adapted: Some(Adapted {
+                adapter,
+                base_fingerprint,
+            }),
+            ..files
+        })
+    }
+
+    /// The same, but small files in `dir` (tokenizer, templates, `onegen.json`) go before the model's own.
+    #[must_use]
+    pub fn with_files_of(self, dir: &Path) -> Self {
+        Self {
+            before: Some(dir.to_owned()),
+            ..self
+        }
     }
 
     /// The model's shape.
@@ -59,8 +117,11 @@ impl ModelFiles {
         }
     }
 
-    /// What the model is called.
-    pub(super) fn name(&self) -> String {
+    /// What the model is called: an adapter as its own directory.
+    pub fn name(&self) -> String {
+        if let Some(Adapted { adapter, .. }) = &self.adapted {
+            return directory_name(&adapter.dir);
+        }
         match &self.stored {
             Stored::Safetensors(dir, _) => directory_name(dir),
             Stored::Gguf(gguf) => {
@@ -71,11 +132,15 @@ impl ModelFiles {
         }
     }
 
-    /// blake3 of the GGUF file, or of `config.json` and the weight files, hexadecimal.
+    /// blake3 of the GGUF file, or of `config.json` and the weight files, hexadecimal; an adapter's covers its
+    /// base's and its own files.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn fingerprint(&self) -> Result<String, LoadError> {
+        if let Some(adapted) = &self.adapted {
+            return adapted.adapter.fingerprint(&adapted.base_fingerprint);
+        }
         match &self.stored {
             Stored::Safetensors(dir, files) => {
                 let config = dir.join("config.json");
@@ -86,18 +151,35 @@ impl ModelFiles {
         }
     }
 
-    /// The tokenizer with its templates, and the file that it is in. What stands in the directory `before`
-    /// goes before the model's own.
-    pub(super) fn tokens_and_file(
-        &self,
-        before: Option<&Path>,
-        config: &ModelConfig,
-    ) -> Result<(Tokens, PathBuf), LoadError> {
+    /// The directories of small files, the first going before the others, and the GGUF file if it is one.
+    fn places<'a>(&'a self, before: Option<&'a Path>) -> (Vec<&'a Path>, Option<&'a Gguf>) {
         let (own, gguf) = match &self.stored {
             Stored::Safetensors(dir, _) => (dir.as_path(), None),
             Stored::Gguf(gguf) => (gguf.dir(), Some(gguf)),
         };
-        let dirs: Vec<_> = before.into_iter().chain([own]).collect();
+        (before.into_iter().chain([own]).collect(), gguf)
+    }
+
+    /// The small file of that name that goes before all others, where there is one.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        let (dirs, gguf) = self.places(self.before.as_deref());
+        let path = first_with(&dirs, name).join(name);
+        // What a GGUF file says of the shape stands in itself.
+        let extends = gguf.is_none() || name != "config.json" || !path.starts_with(self.dir());
+        (path.is_file() && extends).then_some(path)
+    }
+
+    /// The directory of the weights.
+    fn dir(&self) -> &Path {
+        match &self.stored {
+            Stored::Safetensors(dir, _) => dir,
+            Stored::Gguf(gguf) => gguf.dir(),
+        }
+    }
+
+    /// The tokenizer as files say it. What stands in the directory `before` goes before the model's own.
+    fn tokenizer_source(&self, before: Option<&Path>) -> Result<TokenizerSource, LoadError> {
+        let (dirs, gguf) = self.places(before);
         let mut tokenizer_config = TokenizerConfig::default();
         for dir in &dirs {
             tokenizer_config = tokenizer_config.or(TokenizerConfig::load(dir)?);
@@ -106,12 +188,22 @@ impl ModelFiles {
             tokenizer_config = tokenizer_config.or(gguf.tokenizer_config()?);
         }
         let file = first_with(&dirs, "tokenizer.json").join("tokenizer.json");
-        let source = match gguf {
-            Some(gguf) if !file.is_file() => gguf.tokenizer(tokenizer_config)?,
-            _ => TokenizerSource::read(file, tokenizer_config)?,
-        };
+        match gguf {
+            Some(gguf) if !file.is_file() => gguf.tokenizer(tokenizer_config),
+            _ => TokenizerSource::read(file, tokenizer_config),
+        }
+    }
+
+    /// The tokenizer with its templates, and the file that it is in.
+    pub(super) fn tokens_and_file(
+        &self,
+        before: Option<&Path>,
+    ) -> Result<(Tokens, PathBuf), LoadError> {
+        let before = before.or(self.before.as_deref());
+        let source = self.tokenizer_source(before)?;
         let path = source.path.clone();
-        Ok((Tokens::of(source, &dirs, config)?, path))
+        let (dirs, _) = self.places(before);
+        Ok((Tokens::of(source, &dirs, &self.config)?, path))
     }
 
     /// The tokenizer with the control tokens and templates that the files in `before` name, and the model's
@@ -120,58 +212,63 @@ impl ModelFiles {
     /// # Errors
     /// A file is damaged, or the tokenizer lacks a control token that the others name.
     pub fn tokens(&self, before: &Path) -> Result<Tokens, LoadError> {
-        Ok(self.tokens_and_file(Some(before), &self.config)?.0)
+        Ok(self.tokens_and_file(Some(before))?.0)
+    }
+
+    /// The tokenizer with the model's own control tokens and templates.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::tokens`].
+    pub fn own_tokens(&self) -> Result<Tokens, LoadError> {
+        Ok(self.tokens_and_file(None)?.0)
+    }
+
+    /// What the tokenizer's files say, to be written elsewhere.
+    ///
+    /// # Errors
+    /// A file is missing or damaged.
+    pub fn tokenizer_text(&self) -> Result<TokenizerText, LoadError> {
+        let source = self.tokenizer_source(self.before.as_deref())?;
+        Ok(TokenizerText {
+            chat_template: source.config.chat_template().map(str::to_owned),
+            bos_token: source.config.bos_token().map(str::to_owned),
+            eos_token: source.config.eos_token().map(str::to_owned),
+            json: source.json,
+        })
+    }
+
+    /// The metadata of a GGUF file as they stand in it; `None` for a directory.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn gguf_metadata(&self) -> Result<Option<Vec<GgufEntry>>, LoadError> {
+        match &self.stored {
+            Stored::Safetensors(..) => Ok(None),
+            Stored::Gguf(gguf) => gguf.metadata().map(Some),
+        }
     }
 
     /// The tensors, to be read by name.
     ///
     /// # Errors
-    /// A file is damaged or cut short.
-    pub(super) fn checkpoint(&self, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
-        match &self.stored {
+    /// A file is damaged or cut short, or the adapter does not fit.
+    pub(super) fn checkpoint(&self) -> Result<Checkpoint, LoadError> {
+        let checkpoint = match &self.stored {
             Stored::Safetensors(dir, files) => Checkpoint::open(dir, files),
-            Stored::Gguf(gguf) => gguf.checkpoint(config),
-        }
+            Stored::Gguf(gguf) => gguf.checkpoint(&self.config),
+        }?;
+        let Some(Adapted { adapter, .. }) = &self.adapted else {
+            return Ok(checkpoint);
+        };
+        Ok(checkpoint.with_changes(adapter.changes(self.path(), &self.config)?))
     }
 
     /// The tensors, to be read as numbers.
     ///
     /// # Errors
-    /// A file is damaged or cut short.
+    /// As for loading: a file is damaged or cut short, or the adapter does not fit.
     pub fn tensors(&self) -> Result<Tensors, LoadError> {
-        Ok(Tensors(self.checkpoint(&self.config)?))
-    }
-}
-
-/// A model's tensors as f32, under the names that transformers gives them.
-#[derive(Debug)]
-pub struct Tensors(Checkpoint);
-
-impl Tensors {
-    /// A vector of `len` numbers.
-    ///
-    /// # Errors
-    /// There is none of that name and length, or its file cannot be read.
-    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        self.0.vector(name, len)
-    }
-
-    /// A matrix of `rows` times `columns` numbers, row by row.
-    ///
-    /// # Errors
-    /// There is none of that name and shape, or its file cannot be read.
-    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Vec<f32>, LoadError> {
-        let mut numbers = vec![0.0; rows * columns];
-        let mut stored = self.0.matrix(name, rows, columns)?;
-        for row in numbers.chunks_exact_mut(columns.max(1)) {
-            stored.next_row(row)?;
-        }
-        Ok(numbers)
-    }
-
-    /// The name of the embedding: a tied one may be stored as the head alone.
-    pub fn embedding_name(&self) -> &'static str {
-        self.0.embedding_name()
+        Ok(Tensors::new(self.checkpoint()?, &self.config))
     }
 }
 

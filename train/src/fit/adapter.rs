@@ -1,4 +1,4 @@
-//! What was learnt, as others load it: a PEFT adapter, or a whole Hugging Face directory.
+//! What was learnt, as others load it: a PEFT adapter.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// What they are.
 const CONFIG: &str = "adapter_config.json";
 
-/// Writes an adapter as PEFT does: low-rank matrices, and the rows of some tokens in place of the base's.
+/// Writes an adapter as PEFT does: low-rank matrices, and the rows of some tokens in place of the base's. The small
+/// files in `model` stand beside it, so that the directory can be served, merged and exported.
 ///
 /// # Errors
 /// The disk refused it, or the whole model is learnt, which is no adapter.
@@ -25,6 +26,7 @@ pub fn write(
     method: &Method,
     control: &[u32],
     base_name: &str,
+    model: &Path,
 ) -> Result<()> {
     let Method::LowRank { rank, alpha } = method else {
         anyhow::bail!("a model that is learnt whole is no adapter");
@@ -65,7 +67,8 @@ pub fn write(
         "trainable_token_indices": Value::Object(rows),
     });
     let json = serde_json::to_string_pretty(&config)? + "\n";
-    write_synced(&directory.join(CONFIG), json.as_bytes())
+    write_synced(&directory.join(CONFIG), json.as_bytes())?;
+    copy_kept(&[model], directory)
 }
 
 /// Files of a Hugging Face directory that training leaves as they are.
@@ -105,10 +108,15 @@ pub fn write_whole(
     write_tensors(&new, &tensors, Dtype::F32)?;
     let path = directory.join("model.safetensors");
     std::fs::rename(&new, &path).with_context(|| format!("cannot replace {}", path.display()))?;
+    copy_kept(&[before, base], directory)
+}
+
+/// Copies the files that training leaves as they are, each from the first of `dirs` that has it.
+fn copy_kept(dirs: &[&Path], directory: &Path) -> Result<()> {
     for name in KEPT {
-        let held = [before, base].map(|dir| dir.join(name));
-        if let Some(from) = held.iter().find(|path| path.is_file()) {
-            std::fs::copy(from, directory.join(name))
+        let mut held = dirs.iter().map(|dir| dir.join(name));
+        if let Some(from) = held.find(|path| path.is_file()) {
+            std::fs::copy(&from, directory.join(name))
                 .with_context(|| format!("cannot copy {}", from.display()))?;
         }
     }

@@ -1,5 +1,6 @@
 //! What a training run is told: a TOML file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -205,6 +206,12 @@ pub struct ControlConfig {
     pub open: String,
     /// For the token after it
     pub close: String,
+    /// For the token behind `[RQ]` of a model that links entities
+    #[serde(rename = "continue", skip_serializing_if = "String::is_empty")]
+    pub go_on: String,
+    /// For other tokens, by spelling
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, String>,
 }
 
 /// A data set that is looked at every `every` steps.

@@ -71,7 +71,13 @@ impl<'a, E: Element> Run<'a, E> {
             config.steps.seed,
         )?;
         let root = Path::new("");
-        let course = Course::load(&config.course, &config.data, root, config.steps.seed)?;
+        let course = Course::load(
+            &config.course,
+            &config.data,
+            root,
+            config.steps.seed,
+            &tokens,
+        )?;
         let exam = match &config.exam {
             Some(exam) => Some(Exam::load(exam, &tokens, config)?),
             None => None,
@@ -195,6 +201,7 @@ impl<'a, E: Element> Run<'a, E> {
                 &method,
                 &self.control,
                 &base_name(&self.base),
+                &self.config.model,
             ),
         }
         .context("the checkpoint is written, what others load is not")
@@ -214,22 +221,30 @@ fn base_name(base: &Path) -> String {
 /// The control tokens, and what their rows begin as.
 fn control_rows(config: &FitConfig, tokens: &Tokens) -> Result<Vec<ControlRow>> {
     let control = &config.control;
-    let (open, close) = tokens
-        .splice_markers()
-        .context("the model splices no passages: onegen.json names no tokens around them")?;
-    let described = [
+    let mut described = vec![
         (tokens.query_id(), &control.query),
         (tokens.passage_id(), &control.passage),
-        (open, &control.open),
-        (close, &control.close),
     ];
-    let rows = described.map(|(id, description)| {
+    if let Some((open, close)) = tokens.splice_markers() {
+        described.extend([(open, &control.open), (close, &control.close)]);
+    }
+    let named = |spelling: &str| {
+        let id = tokens.id_of(spelling);
+        id.with_context(|| format!("the tokenizer has no token {spelling:?}"))
+    };
+    if let Ok(linking) = tokens.linking_config() {
+        described.push((named(&linking.continue_token)?, &control.go_on));
+    }
+    for (spelling, description) in &control.others {
+        described.push((named(spelling)?, description));
+    }
+    let rows = described.into_iter().map(|(id, description)| {
         Ok(ControlRow {
             id,
             described_by: tokens.encode_plain(description)?,
         })
     });
-    rows.into_iter().collect()
+    rows.collect()
 }
 
 /// Sums since the last line of the log.

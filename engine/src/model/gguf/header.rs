@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     pub(super) value: Value,
     /// Of the bytes that the value is stored in.
     pub(super) digest: blake3::Hash,
+    /// Where in the file its type and its value stand.
+    pub(super) span: Range<u64>,
 }
 
 /// One tensor, all of whose bytes are in the file.
@@ -63,11 +66,16 @@ impl Header {
         let mut metadata = BTreeMap::new();
         for _ in 0..entry_count {
             let key = reader.string()?;
+            let start = reader.position();
             let kind = reader.u32()?;
             reader.hasher.reset();
             let value = reader.value(kind)?;
-            let digest = reader.hasher.finalize();
-            metadata.insert(key, Entry { value, digest });
+            let entry = Entry {
+                value,
+                digest: reader.hasher.finalize(),
+                span: start..reader.position(),
+            };
+            metadata.insert(key, entry);
         }
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {

@@ -8,7 +8,8 @@ mod tensors;
 mod tokenizer;
 mod value;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
@@ -18,10 +19,21 @@ use crate::error::LoadError;
 use crate::tokenizer_file::TokenizerSource;
 use header::Header;
 
+pub use pre_tokenizer::{GgufPreTokenizer, gguf_pre_tokenizers};
+
 /// An opened GGUF file, of which the header was read.
 #[derive(Debug)]
 pub(crate) struct Gguf {
     header: Header,
+}
+
+/// One of a GGUF file's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GgufEntry {
+    /// Its key.
+    pub key: String,
+    /// Its type and its value as they stand in the file.
+    pub bytes: Vec<u8>,
 }
 
 /// The GGUF file that `path` stands for: itself, or the only one in a directory without safetensors.
@@ -87,6 +99,28 @@ impl Gguf {
             json: tokenizer::json(&self.header)?,
             fingerprint: tokenizer::fingerprint(&self.header),
             config,
+        })
+    }
+
+    /// All metadata, by key.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn metadata(&self) -> Result<Vec<GgufEntry>, LoadError> {
+        let read = || {
+            let mut file = File::open(self.path())?;
+            let entries = self.header.metadata.iter().map(|(key, entry)| {
+                let mut bytes = vec![0; (entry.span.end - entry.span.start) as usize];
+                file.seek(SeekFrom::Start(entry.span.start))?;
+                file.read_exact(&mut bytes)?;
+                let key = key.clone();
+                Ok(GgufEntry { key, bytes })
+            });
+            entries.collect::<Result<_, std::io::Error>>()
+        };
+        read().map_err(|source| LoadError::Read {
+            path: self.path().to_owned(),
+            source,
         })
     }
 

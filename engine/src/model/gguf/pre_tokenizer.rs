@@ -23,6 +23,34 @@ pub(super) struct PreTokenizer {
     pub(super) whole_words: bool,
 }
 
+/// How a tokenizer of bytes cuts text, as `tokenizer.json` says it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GgufPreTokenizer {
+    /// The name that llama.cpp knows it by.
+    pub name: &'static str,
+    /// The normalizer.
+    pub normalizer: Value,
+    /// The pre-tokenizer.
+    pub pre_tokenizer: Value,
+    /// The model's `ignore_merges`.
+    pub ignore_merges: bool,
+}
+
+/// All ways to cut text that are known by a name here.
+pub fn gguf_pre_tokenizers() -> Vec<GgufPreTokenizer> {
+    let names = ["llama-bpe", "qwen2", "tekken", "smollm", "gpt-2", "default"];
+    let known = names.into_iter().filter_map(|name| {
+        let rules = PreTokenizer::named(name)?;
+        Some(GgufPreTokenizer {
+            name,
+            normalizer: rules.normalizer(),
+            pre_tokenizer: rules.json(),
+            ignore_merges: rules.whole_words,
+        })
+    });
+    known.collect()
+}
+
 impl PreTokenizer {
     /// The rules that the file names.
     ///
@@ -30,29 +58,33 @@ impl PreTokenizer {
     /// It names none, or some that are not known: ids would be others than those that the model has
     /// learned from.
     pub(super) fn of(header: &Header) -> Result<Self, LoadError> {
-        let (patterns, composed, whole_words): (&[_], _, _) = match header.text(KEY)? {
-            Some("llama-bpe" | "llama3" | "llama-v3") => (&[LLAMA3], false, true),
-            Some("qwen2") => (&[QWEN2], true, false),
-            Some("tekken") => (&[TEKKEN], false, true),
-            Some("gpt-2") => (&[GPT2], false, false),
-            Some("smollm") => (&[r"\p{N}", GPT2], false, false),
-            Some("default") => (
+        let name = header.text(KEY)?;
+        name.and_then(Self::named)
+            .ok_or_else(|| LoadError::Unsupported {
+                path: header.path.to_path_buf(),
+                what: match name {
+                    Some(name) => format!("{KEY} {name:?}"),
+                    None => format!("a vocabulary of bytes without {KEY}"),
+                },
+                remedy: "put the model's tokenizer.json beside the file".into(),
+            })
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let (patterns, composed, whole_words): (&[_], _, _) = match name {
+            "llama-bpe" | "llama3" | "llama-v3" => (&[LLAMA3], false, true),
+            "qwen2" => (&[QWEN2], true, false),
+            "tekken" => (&[TEKKEN], false, true),
+            "gpt-2" => (&[GPT2], false, false),
+            "smollm" => (&[r"\p{N}", GPT2], false, false),
+            "default" => (
                 &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
                 false,
                 false,
             ),
-            other => {
-                return Err(LoadError::Unsupported {
-                    path: header.path.to_path_buf(),
-                    what: match other {
-                        Some(name) => format!("{KEY} {name:?}"),
-                        None => format!("a vocabulary of bytes without {KEY}"),
-                    },
-                    remedy: "put the model's tokenizer.json beside the file".into(),
-                });
-            }
+            _ => return None,
         };
-        Ok(Self {
+        Some(Self {
             patterns,
             composed,
             whole_words,

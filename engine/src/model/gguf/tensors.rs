@@ -71,15 +71,15 @@ pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkp
             })?;
         unused.remove(theirs.as_str());
         let mut stored = stored(header, &theirs, info)?;
-        if config.architecture.is_llama() && is_query_or_key(&name) {
-            if !stored.shape[0].is_multiple_of(config.head_dim) {
+        if let Some(head_dim) = config.gguf_pairing(&name) {
+            if !stored.shape[0].is_multiple_of(head_dim) {
                 let reason = format!(
                     "{theirs} has {} rows, which are no whole heads of {}",
                     stored.shape[0], config.head_dim
                 );
                 return Err(damaged(&header.path, reason));
             }
-            stored.paired = Some(config.head_dim);
+            stored.paired = Some(head_dim);
         }
         tensors.insert(name, stored);
     }
@@ -112,10 +112,21 @@ pub(super) fn stored(header: &Header, name: &str, info: &TensorInfo) -> Result<S
     })
 }
 
-impl Architecture {
-    /// Whether llama.cpp calls it `llama` and pairs the rows of its queries and keys.
-    fn is_llama(self) -> bool {
-        matches!(self, Architecture::Llama | Architecture::Mistral)
+impl ModelConfig {
+    /// What llama.cpp calls the tensor that transformers calls `name`; `None` if it has no name for it.
+    pub fn gguf_name(&self, name: &str) -> Option<String> {
+        their_name(name)
+    }
+
+    /// Within so many rows of the tensor that transformers calls `name`, those of a head, llama.cpp puts the two
+    /// side by side that turn together, row `i` and row `i + head_dim / 2`; `None` if it leaves them in order.
+    pub fn gguf_pairing(&self, name: &str) -> Option<usize> {
+        // What llama.cpp calls `llama`; the other families turn halves, as transformers does.
+        let is_llama = matches!(
+            self.architecture,
+            Architecture::Llama | Architecture::Mistral
+        );
+        (is_llama && is_query_or_key(name)).then_some(self.head_dim)
     }
 }
 

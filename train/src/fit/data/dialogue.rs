@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
 
+use super::Passes;
 use crate::fit::pack::{At, Pack, PassageAt, Query, Seen, Target};
 
 /// One turn of a dialogue.
@@ -55,6 +56,7 @@ pub struct Layout<'a> {
     end: u32,
     pack: Pack,
     passages: Vec<Laid>,
+    passes: Passes,
 }
 
 /// A passage of a pack.
@@ -110,7 +112,14 @@ impl<'a> Layout<'a> {
             end,
             pack,
             passages: laid,
+            passes: Passes::One,
         })
+    }
+
+    /// The same with queries that are parts of the dialogues, or texts of their own.
+    #[must_use]
+    pub fn in_passes(self, passes: Passes) -> Self {
+        Self { passes, ..self }
     }
 
     /// Adds a dialogue.
@@ -142,16 +151,19 @@ impl<'a> Layout<'a> {
         }
         // Nothing is predicted from a dialogue's last token.
         branch.ids.pop();
-        if !branch.ids.is_empty() {
-            self.close(&mut branch);
-        }
+        self.close(&mut branch);
         Ok(())
     }
 
     fn read(&mut self, branch: &mut Branch, reading: &Reading, learnt: bool) -> Result<()> {
-        branch.write(self.tokens.query_id(), learnt);
-        let offset = branch.ids.len() - 1;
-        branch.queries.push((offset, reading.clone()));
+        match self.passes {
+            Passes::One => {
+                branch.write(self.tokens.query_id(), learnt);
+                let offset = branch.ids.len() - 1;
+                branch.queries.push((offset, reading.clone()));
+            }
+            Passes::Two => self.ask_apart(branch, reading),
+        }
         ensure!(
             reading.shown < self.passages.len(),
             "a turn reads passage {} of {}",
@@ -173,9 +185,28 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
+    /// Puts `[RQ]` behind what a branch holds, and sees to it that nothing of the branch sees it. What stands
+    /// before it has the states that a pass of its own would give it.
+    fn ask_apart(&mut self, branch: &mut Branch, reading: &Reading) {
+        self.close(branch);
+        if reading.positives.is_empty() {
+            return;
+        }
+        let ids = vec![self.tokens.query_id()];
+        let segment = self.pack.push(ids, branch.position, branch.sees.clone());
+        self.pack.queries.push(Query {
+            at: At { segment, offset: 0 },
+            positives: reading.positives.clone(),
+            negatives: reading.negatives.clone(),
+        });
+    }
+
     /// Makes a segment of what a branch holds.
     fn close(&mut self, branch: &mut Branch) {
         let ids = std::mem::take(&mut branch.ids);
+        if ids.is_empty() {
+            return;
+        }
         let position = branch.position;
         branch.position += ids.len();
         let segment = self.pack.push(ids, position, branch.sees.clone());
@@ -221,5 +252,74 @@ impl Branch {
             self.predict.push((self.ids.len() - 1, id));
         }
         self.ids.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use onegen_engine::ModelFiles;
+
+    use super::*;
+
+    #[test]
+    fn in_two_passes_a_query_sees_the_dialogue_and_the_dialogue_no_query() -> Result<()> {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+        let tokens = ModelFiles::open(&model)?.own_tokens()?;
+        let passage = Text {
+            key: 3,
+            title: "Peru",
+            text: "Its capital is Lima.",
+        };
+        let turn = Turn {
+            user: "What is the capital of Peru?".into(),
+            reading: Some(Reading {
+                shown: 0,
+                positives: vec![3],
+                negatives: vec![],
+            }),
+            answer: " Lima".into(),
+            learnt: true,
+        };
+        let dialogue = Dialogue {
+            system: None,
+            turns: vec![turn.clone(), turn],
+        };
+        let pack = |passes| -> Result<Pack> {
+            let mut layout = Layout::new(&tokens, &[passage])?.in_passes(passes);
+            layout.dialogue(&dialogue)?;
+            let pack = layout.finish();
+            pack.check()?;
+            Ok(pack)
+        };
+        let (one, two) = (pack(Passes::One)?, pack(Passes::Two)?);
+        let query = tokens.query_id();
+        for pack in [&one, &two] {
+            assert_eq!(pack.queries.len(), 2);
+            for Query { at, .. } in &pack.queries {
+                assert_eq!(pack.segments[at.segment].ids[at.offset], query);
+            }
+        }
+        let written = |pack: &Pack| {
+            pack.predict
+                .iter()
+                .filter(|target| target.id == query)
+                .count()
+        };
+        assert_eq!((written(&one), written(&two)), (2, 0));
+        assert_eq!(two.predict.len() + 2, one.predict.len());
+        for at in two.queries.iter().map(|asked| asked.at.segment) {
+            let segment = &two.segments[at];
+            assert_eq!(segment.ids, [query]);
+            let before = segment
+                .sees
+                .iter()
+                .map(|seen| two.segments[seen.segment].ids.len());
+            assert_eq!(segment.position, before.sum::<usize>());
+            let seen = two.segments.iter().flat_map(|segment| &segment.sees);
+            assert!(seen.into_iter().all(|seen| seen.segment != at));
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,9 @@
 pub mod dialogue;
 pub mod records;
 
+mod published;
 mod sets;
+mod spellings;
 mod unanswerable;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,10 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::pack::Pack;
+use published::{PublishedOptions, PublishedSet};
 use sets::{QaSet, TalkSet};
+
+pub use published::Framing;
 
 /// Which questions say enough to be searched for on their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +66,59 @@ pub enum DataConfig {
         #[serde(default = "one")]
         repeat: usize,
     },
+    /// The form that OneGen published: records `{"messages":[{"role","content","positive"?,"negative"?}]}` with an
+    /// entry for each retrieval token of an assistant's message, and documents `{"uid","messages"}` with a passage
+    /// token behind every sentence. For models whose passages attend to everything before them
+    Onegen {
+        /// The file of records
+        records: PathBuf,
+        /// The file of documents
+        documents: PathBuf,
+        /// Negatives of each retrieval token: of those that its record names, else random ones
+        #[serde(default = "two")]
+        negatives: usize,
+        /// Retrieval tokens of a record that are learnt at once, drawn anew each time
+        #[serde(default = "two")]
+        anchors: usize,
+        /// Tokens of a record or document; what is behind is cut off
+        #[serde(default = "longest")]
+        longest: usize,
+        /// `raw`: messages as they stand; `chat`: in the model's chat template
+        #[serde(default)]
+        framing: Framing,
+        /// How often an epoch goes through it
+        #[serde(default = "one")]
+        repeat: usize,
+    },
+}
+
+fn two() -> usize {
+    2
+}
+
+fn longest() -> usize {
+    1200
 }
 
 fn one() -> usize {
     1
+}
+
+/// Whether a text that is written and a query that is searched with are one forward pass or two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passes {
+    /// One (OneGen): `[RQ]` is a part of the text, written by the model and searched with where it stands
+    #[default]
+    One,
+    /// Two (GritLM): the query is a text of its own that ends with `[RQ]`, of which what is written holds nothing
+    Two,
+}
+
+impl Passes {
+    fn is_one(&self) -> bool {
+        *self == Self::One
+    }
 }
 
 /// How dialogues are made of questions, and what is left out.
@@ -97,6 +151,9 @@ pub struct CourseConfig {
     pub with_after_answer: f64,
     /// Share of histories whose passages are not there any more
     pub bare_history: f64,
+    /// `one` or `two`. Left out where it is the default, so that runs of before go on
+    #[serde(skip_serializing_if = "Passes::is_one")]
+    pub passes: Passes,
 }
 
 impl Default for CourseConfig {
@@ -115,6 +172,7 @@ impl Default for CourseConfig {
             follow_up: 0.25,
             with_after_answer: 0.04,
             bare_history: 0.4,
+            passes: Passes::One,
         }
     }
 }
@@ -128,6 +186,7 @@ pub struct Course {
 enum Set {
     Questions(QaSet),
     Talk(TalkSet),
+    Published(PublishedSet),
 }
 
 /// Where a run is in its data.
@@ -147,7 +206,7 @@ struct Run {
 }
 
 impl Course {
-    /// Reads all data; paths count from `root`.
+    /// Reads all data, for a model with these tokens; paths count from `root`.
     ///
     /// # Errors
     /// A file cannot be read or a line of it is broken: the error names both.
@@ -156,6 +215,7 @@ impl Course {
         data: &[DataConfig],
         root: &Path,
         seed: u64,
+        tokens: &Tokens,
     ) -> Result<Self> {
         let extras = sets::Extras::load(config, root)?;
         let mut first_key = 0;
@@ -195,6 +255,28 @@ impl Course {
                     repeat: *repeat,
                     extras: extras.clone(),
                 }),
+                DataConfig::Onegen {
+                    records,
+                    documents,
+                    negatives,
+                    anchors,
+                    longest,
+                    framing,
+                    repeat,
+                } => {
+                    let options = PublishedOptions {
+                        repeat: *repeat,
+                        negatives: *negatives,
+                        anchors: *anchors,
+                        longest: *longest,
+                        framing: *framing,
+                        passes: config.passes,
+                    };
+                    let (records, documents) = (root.join(records), root.join(documents));
+                    let set = PublishedSet::load(&records, &documents, options, first_key, tokens)?;
+                    first_key = set.end_key();
+                    Set::Published(set)
+                }
             });
         }
         Ok(Self { sets, seed })
@@ -202,13 +284,16 @@ impl Course {
 
     /// How many passages and questions there are.
     pub fn counts(&self) -> (usize, usize) {
-        let sets = self.sets.iter().filter_map(|set| match set {
-            Set::Questions(set) => Some(set),
-            Set::Talk(_) => None,
+        let counts = self.sets.iter().map(|set| match set {
+            Set::Questions(set) => {
+                let asked = set.groups.iter().map(|group| group.questions.len()).sum();
+                (set.groups.len(), asked)
+            }
+            Set::Published(set) => set.counts(),
+            Set::Talk(_) => (0, 0),
         });
-        sets.fold((0, 0), |(passages, questions), set| {
-            let asked: usize = set.groups.iter().map(|group| group.questions.len()).sum();
-            (passages + set.groups.len(), questions + asked)
+        counts.fold((0, 0), |(passages, questions), (more, asked)| {
+            (passages + more, questions + asked)
         })
     }
 
@@ -220,6 +305,7 @@ impl Course {
             let members = match set {
                 Set::Questions(set) => set.runs(&mut rng),
                 Set::Talk(set) => set.runs(),
+                Set::Published(set) => set.runs(),
             };
             runs.extend(members.into_iter().map(|members| Run {
                 set: number,
@@ -250,6 +336,8 @@ impl Course {
         match &self.sets[run.set] {
             Set::Questions(set) => set.pack(&run.members, tokens, rng),
             Set::Talk(set) => set.pack(&run.members, tokens, rng).map(Some),
+            // A run is one record.
+            Set::Published(set) => set.pack(run.members[0], tokens, rng),
         }
     }
 }

@@ -67,6 +67,15 @@ fn yes() -> bool {
 /// # Errors
 /// The file cannot be read, or a line is no such record: the error names file and line.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let numbered = read_numbered(path)?.into_iter();
+    Ok(numbered.map(|(_, record)| record).collect())
+}
+
+/// The same with the number of each record's line.
+///
+/// # Errors
+/// As [`read_lines`].
+pub fn read_numbered<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let reader: Box<dyn Read> = if path.extension().is_some_and(|extension| extension == "gz") {
         Box::new(MultiGzDecoder::new(file))
@@ -78,7 +87,8 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         let place = || format!("{}, line {}", path.display(), number + 1);
         let line = line.with_context(place)?;
         if !line.trim().is_empty() {
-            records.push(serde_json::from_str(&line).with_context(place)?);
+            let record = serde_json::from_str(&line).with_context(place)?;
+            records.push((number + 1, record));
         }
     }
     ensure!(!records.is_empty(), "{} holds no records", path.display());

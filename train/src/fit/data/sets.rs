@@ -217,7 +217,7 @@ impl QaSet {
         if dialogues.is_empty() {
             return Ok(None);
         }
-        let mut layout = Layout::new(tokens, &texts)?;
+        let mut layout = Layout::new(tokens, &texts)?.in_passes(self.config.passes);
         for dialogue in &dialogues {
             layout.dialogue(dialogue)?;
         }
