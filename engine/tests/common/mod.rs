@@ -5,6 +5,7 @@ pub mod gguf;
 pub mod linking;
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -258,9 +259,13 @@ pub fn shipped() -> PathBuf {
 
 /// SmolLM2's GGUF file, which `ONEGEN_BASE` names where it was fetched, in a directory of its own.
 pub fn smollm2() -> Option<TempDir> {
-    let Some(file) = std::env::var_os("ONEGEN_BASE").filter(|file| Path::new(file).is_file())
-    else {
-        eprintln!("SKIPPED: ONEGEN_BASE names no file");
+    // It may name a wheel or a directory, too.
+    let is_gguf = |file: &OsString| {
+        let file = Path::new(file);
+        file.is_file() && file.extension().is_some_and(|e| e == "gguf")
+    };
+    let Some(file) = std::env::var_os("ONEGEN_BASE").filter(is_gguf) else {
+        eprintln!("SKIPPED: ONEGEN_BASE names no GGUF file");
         return None;
     };
     let dir = tempfile::tempdir().unwrap();
