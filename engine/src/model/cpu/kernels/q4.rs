@@ -21,9 +21,12 @@ pub(crate) type Quants = [[u8; PAIR]; PAIRS];
 pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
     /// How many there are.
     const PARTS: usize;
+    /// By what minima are multiplied.
+    const MIN_TIMES: f32;
     fn quants(&self, part: usize) -> &Quants;
     fn quants_mut(&mut self, part: usize) -> &mut Quants;
     fn scale(&self, part: usize) -> Factor<'_>;
+    /// What the minimum is, but for a number that all are multiplied by.
     fn min(&self, part: usize) -> Factor<'_>;
 
     #[inline(always)]
@@ -31,12 +34,18 @@ pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
         Self::PARTS
     }
 
+    #[inline(always)]
+    fn min_times(&self) -> f32 {
+        Self::MIN_TIMES
+    }
+
     /// The weight in column `k` of a row.
     fn weight(&self, lane: usize, k: usize) -> f32 {
         let (part, k) = (k / BLOCK, k % BLOCK);
         let byte = self.quants(part)[k % 16 / 4][4 * lane + k % 4];
         let quant = byte >> (k / 16 * 4) & 15;
-        self.scale(part).lane(lane) * f32::from(quant) - self.min(part).lane(lane)
+        let min = self.min(part).lane(lane) * Self::MIN_TIMES;
+        self.scale(part).lane(lane) * f32::from(quant) - min
     }
 }
 
@@ -44,9 +53,7 @@ pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factor<'a> {
     Units(&'a [f16; LANES]),
-    /// Each times the same number.
-    Times(&'a [f16; LANES], f32),
-    /// Each times its own.
+    /// Each times its own number.
     Steps(&'a [f16; LANES], &'a [u8; LANES]),
 }
 
@@ -54,7 +61,6 @@ impl Factor<'_> {
     fn lane(self, lane: usize) -> f32 {
         match self {
             Self::Units(units) => units[lane].to_f32(),
-            Self::Times(units, number) => units[lane].to_f32() * number,
             Self::Steps(units, steps) => units[lane].to_f32() * f32::from(steps[lane]),
         }
     }
@@ -75,6 +81,7 @@ pub(crate) struct Q4KBlock {
 
 impl Q4Block for Q4KBlock {
     const PARTS: usize = SUPER_PARTS;
+    const MIN_TIMES: f32 = 1.0;
     #[inline(always)]
     fn quants(&self, part: usize) -> &Quants {
         &self.quants[part]
@@ -102,6 +109,7 @@ pub(crate) struct Q40Block {
 
 impl Q4Block for Q40Block {
     const PARTS: usize = 1;
+    const MIN_TIMES: f32 = 8.0;
     #[inline(always)]
     fn quants(&self, _: usize) -> &Quants {
         &self.quants
@@ -115,7 +123,7 @@ impl Q4Block for Q40Block {
     }
     #[inline(always)]
     fn min(&self, _: usize) -> Factor<'_> {
-        Factor::Times(&self.d, 8.0)
+        Factor::Units(&self.d)
     }
 }
 
@@ -130,6 +138,7 @@ pub(crate) struct Q41Block {
 
 impl Q4Block for Q41Block {
     const PARTS: usize = 1;
+    const MIN_TIMES: f32 = -1.0;
     #[inline(always)]
     fn quants(&self, _: usize) -> &Quants {
         &self.quants
@@ -143,7 +152,7 @@ impl Q4Block for Q41Block {
     }
     #[inline(always)]
     fn min(&self, _: usize) -> Factor<'_> {
-        Factor::Times(&self.m, -1.0)
+        Factor::Units(&self.m)
     }
 }
 
@@ -212,7 +221,8 @@ fn plain<B: Q4Block>(panel: &[B], xs: &[Q4Row<'_>], each: &mut impl FnMut(usize,
             let (scale, min) = (block.scale(part), block.min(part));
             for (lane, sum) in sums.iter_mut().enumerate() {
                 *sum = (exact[lane] as f32).mul_add(scale.lane(lane) * x_scale, *sum);
-                *sum = (-min.lane(lane)).mul_add(*x_sum, *sum);
+                let min = min.lane(lane) * B::MIN_TIMES;
+                *sum = (-min).mul_add(*x_sum, *sum);
             }
         }
         each(m, &sums);

@@ -58,6 +58,7 @@ unsafe fn q4_tile<const ROWS: usize>(
                     }
                 }
                 let (scale, min) = (factors(block.scale(part)), factors(block.min(part)));
+                let min = _mm512_mul_ps(min, _mm512_set1_ps(block.min_times()));
                 for r in 0..ROWS {
                     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*x[r].scales.as_ptr().add(at)));
                     let exact = _mm512_cvtepi32_ps(_mm512_add_epi32(exact[r][0], exact[r][1]));
@@ -83,7 +84,6 @@ fn factors(factor: Factor<'_>) -> __m512 {
     };
     match factor {
         Factor::Units(units) => wide(units),
-        Factor::Times(units, number) => _mm512_mul_ps(wide(units), _mm512_set1_ps(number)),
         Factor::Steps(units, steps) => {
             // SAFETY: as above.
             let steps = unsafe { _mm_loadu_si128(steps.as_ptr().cast()) };
@@ -139,6 +139,7 @@ unsafe fn q4_tile_avx2<const ROWS: usize>(
                 }
                 let scale = half_of_factors(block.scale(part), half);
                 let min = half_of_factors(block.min(part), half);
+                let min = _mm256_mul_ps(min, _mm256_set1_ps(block.min_times()));
                 for r in 0..ROWS {
                     let exact = _mm256_cvtepi32_ps(_mm256_madd_epi16(exact[r], ones));
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*x[r].scales.as_ptr().add(at)));
@@ -167,7 +168,6 @@ fn half_of_factors(factor: Factor<'_>, half: usize) -> __m256 {
     };
     match factor {
         Factor::Units(units) => wide(units),
-        Factor::Times(units, number) => _mm256_mul_ps(wide(units), _mm256_set1_ps(number)),
         Factor::Steps(units, steps) => {
             let steps = &steps[first..][..LANES / 2];
             // SAFETY: as above.

