@@ -42,7 +42,6 @@ enum Merge {
 
 #[derive(Deserialize)]
 struct Added {
-    id: usize,
     content: String,
     special: bool,
 }
@@ -84,7 +83,10 @@ pub(super) fn set(entries: &mut Entries, source: &Source) -> Result<()> {
     }
     for added in &file.added_tokens {
         let kind = if added.special { CONTROL } else { USER_DEFINED };
-        put(added.id, &added.content, kind)?;
+        // The tokenizer library has a say in which id it is.
+        let id = source.tokens.id_of(&added.content);
+        let id = id.with_context(|| format!("the tokenizer does not know {:?}", added.content))?;
+        put(id as usize, &added.content, kind)?;
     }
     entries.remove_all("tokenizer.ggml.");
     entries.set_text("tokenizer.ggml.model", "gpt2");
