@@ -37,7 +37,9 @@ impl Home {
         command
             .args(arguments)
             .current_dir(self.0.path())
-            .env_clear();
+            .env_clear()
+            // With none at all the system's own directories would be searched for programs.
+            .env("PATH", self.0.path());
         command
     }
 
