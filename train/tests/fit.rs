@@ -1,4 +1,5 @@
 //! `onegen-train fit` as its users run it: it learns, goes on after a kill, and says what is wrong.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

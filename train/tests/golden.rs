@@ -1,4 +1,5 @@
 //! Losses and gradients are PyTorch's: the golden files of `train/tests/golden/make.py`.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
