@@ -1,4 +1,5 @@
 //! The configurations that are shipped can be read, and every key that one may have is in their README.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! What `merge` and `export` write is the model that the engine makes of base and adapter.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
