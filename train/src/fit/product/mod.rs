@@ -32,7 +32,7 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     unsafe fn multiply(tile: &Tile<Self>);
 }
 
-/// A tile of a product: up to [`TILE`] rows times one panel.
+/// A tile of a product: up to twelve rows times one panel.
 #[derive(Clone, Copy)]
 pub struct Tile<E> {
     /// The first row's first number; `inner` numbers a row
@@ -41,14 +41,14 @@ pub struct Tile<E> {
     row_stride: usize,
     /// How many rows
     count: usize,
-    /// `inner` times [`PANEL`] numbers, those of [`Element::GROUP`] neighbours together
+    /// `inner` times 32 numbers, those of [`Element::GROUP`] neighbours together
     panel: *const E,
     /// The inner dimension, a multiple of [`Element::GROUP`]
     inner: usize,
     /// Where the first row's first result belongs
     out: *mut f32,
     out_stride: usize,
-    /// Results of each row, at most [`PANEL`]
+    /// Results of each row, at most 32
     columns: usize,
     /// Whether results are added to what stands there
     add: bool,
