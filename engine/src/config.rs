@@ -103,6 +103,17 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
 }
 
+/// The linear layers of a decoder layer, under the names that transformers gives them.
+pub const PROJECTIONS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
 /// `config.json` as it is written.
 #[derive(Deserialize)]
 struct Raw {
@@ -152,6 +163,23 @@ impl OneOrMany {
 }
 
 impl ModelConfig {
+    /// Each of [`PROJECTIONS`] with its outputs and inputs.
+    pub fn projections(&self) -> [(&'static str, (usize, usize)); 7] {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        let [q, k, v, o, gate, up, down] = PROJECTIONS;
+        [
+            (q, (queries, hidden)),
+            (k, (keys, hidden)),
+            (v, (keys, hidden)),
+            (o, (hidden, queries)),
+            (gate, (inner, hidden)),
+            (up, (inner, hidden)),
+            (down, (hidden, inner)),
+        ]
+    }
+
     /// Reads `config.json` in `dir`.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ mod visible_text;
 
 pub use candle_core::{DType, Device};
 pub use chat_template::{ChatMessage, Role};
-pub use config::{Architecture, ModelConfig, RopeScaling, SlidingWindow};
+pub use config::{Architecture, ModelConfig, PROJECTIONS, RopeScaling, SlidingWindow};
 pub use constraint::{Constraint, Grammar};
 pub use conversation::{ConversationId, ConversationInfo};
 pub use counters::{Counters, EngineStats, ForwardedTokens};

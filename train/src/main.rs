@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use onegen_train::convert::gguf::Element;
 use onegen_train::convert::{NumberType, Source};
 use onegen_train::fit;
@@ -125,12 +125,8 @@ enum Command {
     },
     /// Merges an adapter into its base and writes a Hugging Face directory
     Merge {
-        /// The base: a directory or a GGUF file
-        #[arg(long, env = "ONEGEN_BASE")]
-        base: PathBuf,
-        /// The adapter's directory; without one the base is written as it is
-        #[arg(long)]
-        adapter: Option<PathBuf>,
+        #[command(flatten)]
+        from: Merged,
         /// The directory to write, which is new
         #[arg(long)]
         out: PathBuf,
@@ -140,12 +136,8 @@ enum Command {
     },
     /// Merges an adapter into its base and writes a GGUF file
     Export {
-        /// The base: a directory or a GGUF file
-        #[arg(long, env = "ONEGEN_BASE")]
-        base: PathBuf,
-        /// The adapter's directory; without one the base is written as it is
-        #[arg(long)]
-        adapter: Option<PathBuf>,
+        #[command(flatten)]
+        from: Merged,
         /// The file to write
         #[arg(long)]
         out: PathBuf,
@@ -184,6 +176,23 @@ enum Command {
         #[arg(long, value_enum, default_value = "almanac")]
         task: Task,
     },
+}
+
+/// What is merged and written.
+#[derive(Args)]
+struct Merged {
+    /// The base: a directory or a GGUF file
+    #[arg(long, env = "ONEGEN_BASE")]
+    base: PathBuf,
+    /// The adapter's directory; without one the base is written as it is
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+}
+
+impl Merged {
+    fn open(&self) -> Result<Source> {
+        Source::open(&self.base, self.adapter.as_deref())
+    }
 }
 
 fn main() -> Result<()> {
@@ -308,24 +317,12 @@ fn main() -> Result<()> {
             };
             println!("{}", fit::bench::bench(&base, &batch, options)?);
         }
-        Command::Merge {
-            base,
-            adapter,
-            out,
-            dtype,
-        } => {
-            let source = Source::open(&base, adapter.as_deref())?;
-            convert::directory::write(&source, &out, dtype)?;
+        Command::Merge { from, out, dtype } => {
+            convert::directory::write(&from.open()?, &out, dtype)?;
             println!("the model is in {}", out.display());
         }
-        Command::Export {
-            base,
-            adapter,
-            out,
-            element,
-        } => {
-            let source = Source::open(&base, adapter.as_deref())?;
-            convert::gguf::write(&source, &out, element)?;
+        Command::Export { from, out, element } => {
+            convert::gguf::write(&from.open()?, &out, element)?;
             println!("the model is in {}", out.display());
         }
         Command::Almanac { task, out } => match task {

@@ -6,29 +6,14 @@ use std::path::{Path, PathBuf};
 
 use onegen_engine::ModelFiles;
 use onegen_train::fit::adapter;
+use onegen_train::fit::bench::FixedBatch;
 use onegen_train::fit::decoder::Decoder;
 use onegen_train::fit::load::{ControlRow, Method};
-use onegen_train::fit::loss::{Contrast, LossRule, Queue};
-use onegen_train::fit::pack::Pack;
+use onegen_train::fit::loss::{Contrast, LossRule};
 use onegen_train::fit::parameters::{Gradients, Parameters};
 use onegen_train::fit::step::{step, sum};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Batch {
-    lambda_g: f32,
-    lambda_r: f32,
-    temperature: f32,
-    queue: Vec<Queued>,
-    packs: Vec<Pack>,
-}
-
-#[derive(Deserialize)]
-struct Queued {
-    key: u32,
-    vector: Vec<f32>,
-}
 
 #[derive(Deserialize)]
 struct AdapterConfig {
@@ -73,14 +58,13 @@ fn tensors(path: &str) -> HashMap<String, Vec<f32>> {
 struct Case {
     decoder: Decoder<f32>,
     parameters: Parameters,
-    batch: Batch,
+    batch: FixedBatch,
 }
 
 impl Case {
     fn new(family: &str, low_rank: bool) -> Self {
         let files = ModelFiles::open(&golden(family)).unwrap();
-        let batch: Batch = json("batch.json");
-        batch.packs.iter().for_each(|pack| pack.check().unwrap());
+        let batch = FixedBatch::load(&golden("batch.json")).unwrap();
         let config: AdapterConfig = json(&format!("{family}/adapter/adapter_config.json"));
         let (method, control) = if low_rank {
             let ids = &config.trainable_token_indices["embed_tokens"];
@@ -117,13 +101,7 @@ impl Case {
         contrast: Contrast,
         threads: usize,
     ) -> (f64, f64, Gradients) {
-        let mut queue = Queue::default();
-        let queued = self
-            .batch
-            .queue
-            .iter()
-            .map(|queued| (queued.key, queued.vector.clone()));
-        queue.push(queued, usize::MAX);
+        let queue = self.batch.queue();
         let mut shares = vec![Vec::new(); threads];
         for (at, pack) in self.batch.packs.iter().enumerate() {
             shares[at % threads].push(pack.clone());

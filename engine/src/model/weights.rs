@@ -9,7 +9,7 @@ use candle_core::{DType, Device};
 use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use serde::Deserialize;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, PROJECTIONS};
 use crate::error::LoadError;
 use crate::files::read_json_if_there;
 
@@ -104,15 +104,9 @@ pub(crate) fn names(config: &ModelConfig) -> Vec<String> {
     let mut in_layer: Vec<String> = ["input_layernorm", "post_attention_layernorm"]
         .map(|norm| format!("{norm}.weight"))
         .into();
-    for (projection, bias) in [
-        ("self_attn.q_proj", config.qkv_bias),
-        ("self_attn.k_proj", config.qkv_bias),
-        ("self_attn.v_proj", config.qkv_bias),
-        ("self_attn.o_proj", config.output_bias),
-        ("mlp.gate_proj", false),
-        ("mlp.up_proj", false),
-        ("mlp.down_proj", false),
-    ] {
+    let qkv = config.qkv_bias;
+    let biases = [qkv, qkv, qkv, config.output_bias, false, false, false];
+    for (projection, bias) in PROJECTIONS.into_iter().zip(biases) {
         in_layer.push(format!("{projection}.weight"));
         in_layer.extend(bias.then(|| format!("{projection}.bias")));
     }

@@ -5,11 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use flate2::read::MultiGzDecoder;
 use onegen_engine::Passage;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -18,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::score::Rule;
+use crate::fit::data::records::open_text;
 
 /// An earlier turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,18 +220,11 @@ pub fn ids(path: &Path) -> Result<HashSet<String>> {
 /// # Errors
 /// The file cannot be read, or a line is not what it should be.
 pub fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let zipped = path.extension().is_some_and(|ending| ending == "gz");
-    let file: Box<dyn Read> = if zipped {
-        Box::new(MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
     let parse = |(number, line): (usize, std::io::Result<String>)| {
         let place = || format!("{}, line {}", path.display(), number + 1);
         serde_json::from_str(&line.with_context(place)?).with_context(place)
     };
-    let lines = BufReader::new(file).lines().enumerate();
+    let lines = open_text(path)?.lines().enumerate();
     lines.map(parse).collect()
 }
 

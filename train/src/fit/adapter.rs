@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use onegen_engine::PROJECTIONS;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -51,6 +52,8 @@ pub fn write(
             rows.insert(module.to_owned(), json!(control));
         }
     }
+    // PEFT takes a module by the end of its name.
+    let modules = PROJECTIONS.map(|name| name.rsplit('.').next().unwrap_or(name));
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -63,7 +66,7 @@ pub fn write(
         "inference_mode": true,
         "use_rslora": false,
         "use_dora": false,
-        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "target_modules": modules,
         "trainable_token_indices": Value::Object(rows),
     });
     let json = serde_json::to_string_pretty(&config)? + "\n";

@@ -17,20 +17,52 @@ use super::parameters::{AdamW, Gradients, Rule};
 use super::product::Element;
 use super::step::{shares, step, sum};
 
-/// A batch as `train/tests/golden/make.py` describes it.
+/// A fixed batch, as `train/tests/golden/make.py` describes it.
 #[derive(Deserialize)]
-struct Batch {
-    lambda_g: f32,
-    lambda_r: f32,
-    temperature: f32,
+pub struct FixedBatch {
+    /// λ_g
+    pub lambda_g: f32,
+    /// λ_r
+    pub lambda_r: f32,
+    /// Divides the cosines
+    pub temperature: f32,
     queue: Vec<Queued>,
-    packs: Vec<Pack>,
+    /// What is learnt
+    pub packs: Vec<Pack>,
 }
 
 #[derive(Deserialize)]
 struct Queued {
     key: u32,
     vector: Vec<f32>,
+}
+
+impl FixedBatch {
+    /// Reads a batch.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let not_one = || format!("{} is no batch", path.display());
+        let batch: Self = serde_json::from_slice(&text).with_context(not_one)?;
+        for pack in &batch.packs {
+            pack.check().with_context(not_one)?;
+        }
+        Ok(batch)
+    }
+
+    /// The passages of earlier steps.
+    pub fn queue(&self) -> Queue {
+        let mut queue = Queue::default();
+        let queued = self.queue.iter();
+        queue.push(
+            queued.map(|queued| (queued.key, queued.vector.clone())),
+            usize::MAX,
+        );
+        queue
+    }
 }
 
 /// How a bench runs.
@@ -57,13 +89,7 @@ pub fn bench(base: &Path, batch: &Path, options: BenchOptions) -> Result<String>
 }
 
 fn run<E: Element>(base: &Path, path: &Path, options: BenchOptions) -> Result<String> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let batch: Batch =
-        serde_json::from_slice(&text).with_context(|| format!("{} is no batch", path.display()))?;
-    for pack in &batch.packs {
-        pack.check()
-            .with_context(|| format!("{} is no batch", path.display()))?;
-    }
+    let batch = FixedBatch::load(path)?;
     let files = ModelFiles::open(base)?;
     let method = Method::LowRank {
         rank: 32,

@@ -15,16 +15,7 @@ use super::parameters::{Gradients, ParameterId, Parameters};
 use super::product::{Element, Rows};
 use crate::ops::{Form, product};
 
-/// The linear layers of a decoder layer, in the order of their names.
-pub(super) const LINEAR: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
+// Places of the linear layers in `onegen_engine::PROJECTIONS`.
 const Q: usize = 0;
 const K: usize = 1;
 const V: usize = 2;

@@ -14,6 +14,7 @@ use super::decoder::Decoder;
 use super::loss::{self, Asked, LossRule, Places, Queue};
 use super::pack::Pack;
 use super::product::Element;
+use super::step::on_threads;
 
 /// An exam.
 pub(super) struct Exam {
@@ -75,20 +76,9 @@ impl Exam {
     /// Forwards all questions and says how they went.
     pub(super) fn sit<E: Element>(&self, decoder: &Decoder<E>, threads: usize) -> Result<String> {
         let share = self.packs.len().div_ceil(threads.max(1)).max(1);
-        let sat: Vec<Vec<Sat>> = std::thread::scope(|scope| {
-            let handles: Vec<_> = (self.packs.chunks(share))
-                .map(|packs| {
-                    scope.spawn(move || {
-                        let sat = packs.chunks(BATCH).flat_map(|packs| sit(decoder, packs));
-                        sat.collect::<Vec<_>>()
-                    })
-                })
-                .collect();
-            let joined = handles.into_iter().map(|handle| {
-                let panicked = |_| anyhow::anyhow!("an exam's thread panicked");
-                handle.join().map_err(panicked)
-            });
-            joined.collect::<Result<_>>()
+        let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<Sat> {
+            let batches = packs.chunks(BATCH);
+            batches.flat_map(|packs| sit(decoder, packs)).collect()
         })?;
         let sat: Vec<&Sat> = sat.iter().flatten().collect();
         let passages: Vec<(u32, &[f32])> = (sat.iter())

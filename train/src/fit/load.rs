@@ -5,7 +5,7 @@ use onegen_engine::{ModelConfig, ModelFiles, Tensors};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::decoder::{Decoder, LINEAR, Layer, LearntRows, Norm, Table};
+use super::decoder::{Decoder, Layer, LearntRows, Norm, Table};
 use super::elementwise::Rotations;
 use super::linear::{BothWays, Linear};
 use super::parameters::{Parameter, ParameterId, Parameters};
@@ -111,25 +111,15 @@ impl Loader<'_> {
     fn layer<E: Element>(&mut self, at: usize) -> Result<Layer<E>> {
         let config = self.config;
         let name = |rest: &str| format!("model.layers.{at}.{rest}");
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let shapes = [
-            (queries, hidden),
-            (keys, hidden),
-            (keys, hidden),
-            (hidden, queries),
-            (inner, hidden),
-            (inner, hidden),
-            (hidden, inner),
-        ];
-        let mut linear = Vec::with_capacity(LINEAR.len());
-        for (which, (part, shape)) in LINEAR.iter().zip(shapes).enumerate() {
+        let hidden = config.hidden_size;
+        let projections = config.projections();
+        let mut linear = Vec::with_capacity(projections.len());
+        for (which, (part, shape)) in projections.into_iter().enumerate() {
             let biased = config.qkv_bias && which < 3;
             linear.push(self.linear(&name(part), shape, biased)?);
         }
         let Ok(linear) = <[Linear<E>; 7]>::try_from(linear) else {
-            bail!("a layer has {} linear layers", LINEAR.len());
+            bail!("a layer has {} linear layers", projections.len());
         };
         Ok(Layer {
             attention_norm: self.norm(&name("input_layernorm.weight"), hidden)?,

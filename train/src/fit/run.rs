@@ -70,14 +70,7 @@ impl<'a, E: Element> Run<'a, E> {
             config.steps.positions,
             config.steps.seed,
         )?;
-        let root = Path::new("");
-        let course = Course::load(
-            &config.course,
-            &config.data,
-            root,
-            config.steps.seed,
-            &tokens,
-        )?;
+        let course = Course::load(&config.course, &config.data, config.steps.seed, &tokens)?;
         let exam = match &config.exam {
             Some(exam) => Some(Exam::load(exam, &tokens, config)?),
             None => None,
@@ -129,10 +122,9 @@ impl<'a, E: Element> Run<'a, E> {
             .collect();
         let mut curves = Curves::open(&self.work, self.state.step)?;
         let mut window = Window::new();
-        let mut place = self.state.place;
+        let mut lessons = self.course.from(self.state.place, &self.tokens);
         while self.state.step < steps.count {
             let mut score = Score::default();
-            let mut lessons = self.course.from(place, &self.tokens);
             gradients.iter_mut().for_each(Gradients::clear);
             for _ in 0..steps.accumulate {
                 let batch = shares(lessons.batch(steps.tokens)?, steps.threads);
@@ -142,8 +134,6 @@ impl<'a, E: Element> Run<'a, E> {
                 self.state.tokens += outcome.tokens;
                 self.queue.push(outcome.passages, self.config.loss.queue);
             }
-            place = lessons.place();
-            let share = lessons.share();
             let loss = score.language + score.retrieval;
             ensure!(
                 loss.is_finite(),
@@ -161,14 +151,14 @@ impl<'a, E: Element> Run<'a, E> {
             let norm = self.optimiser.step(&mut self.parameters, total, &rule);
             self.decoder.refresh(&self.parameters);
             self.state.step += 1;
-            self.state.place = place;
+            self.state.place = lessons.place();
             window.add(&score, norm);
             let last = self.state.step == steps.count;
             if self.state.step.is_multiple_of(LOG_EVERY) || last {
                 let seconds = window.began.elapsed().as_secs_f64();
                 self.state.seconds += seconds;
                 let point = window.point(&self.state, rule.rate, seconds);
-                println!("{}", point.line(&self.state, steps.count, share));
+                println!("{}", point.line(&self.state, steps.count, lessons.share()));
                 curves.push(point)?;
                 window = Window::new();
             }

@@ -131,7 +131,7 @@ pub fn sum(gradients: &mut [Gradients]) -> Result<&mut Gradients> {
 }
 
 /// Runs each job on a thread of its own; gives what they give, in order.
-fn on_threads<J: Send, R: Send>(
+pub(super) fn on_threads<J: Send, R: Send>(
     jobs: impl IntoIterator<Item = J>,
     run: impl Fn(J) -> R + Sync,
 ) -> Result<Vec<R>> {

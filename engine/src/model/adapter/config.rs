@@ -6,21 +6,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::{ModelConfig, OneOrMany};
+use crate::config::{ModelConfig, OneOrMany, PROJECTIONS};
 use crate::error::LoadError;
 use crate::files::read_json;
 use crate::model::weights::{EMBEDDING, HEAD};
-
-/// The linear layers of a layer, which all families have.
-pub(super) const PROJECTIONS: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
 
 /// Settings that change nothing about a trained adapter.
 const OF_NO_CONCERN: [&str; 13] = [
@@ -222,20 +211,8 @@ pub(super) type Module = (String, (usize, usize));
 
 /// Layer, name, and outputs and inputs of every projection.
 fn projections(model: &ModelConfig) -> Vec<(usize, String, (usize, usize))> {
-    let (hidden, inner) = (model.hidden_size, model.intermediate_size);
-    let queries = model.num_attention_heads * model.head_dim;
-    let keys = model.num_key_value_heads * model.head_dim;
-    let shapes = [
-        (queries, hidden),
-        (keys, hidden),
-        (keys, hidden),
-        (hidden, queries),
-        (inner, hidden),
-        (inner, hidden),
-        (hidden, inner),
-    ];
     let in_layer = |layer: usize| {
-        let named = PROJECTIONS.into_iter().zip(shapes);
+        let named = model.projections().into_iter();
         named.map(move |(name, shape)| (layer, format!("model.layers.{layer}.{name}"), shape))
     };
     (0..model.num_hidden_layers).flat_map(in_layer).collect()

@@ -14,13 +14,13 @@ use serde::Deserialize;
 
 use super::checkpoint::{Stored, damaged, read_header};
 use super::weights::{self, HEAD};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, PROJECTIONS};
 use crate::error::LoadError;
 use crate::files::read_json_if_there;
 use crate::onegen_config::BaseModel;
 
 pub(super) use change::{Change, OpenChange};
-use config::{AdapterConfig, PROJECTIONS};
+use config::AdapterConfig;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -8,7 +8,7 @@ mod sets;
 mod spellings;
 mod unanswerable;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use onegen_engine::Tokens;
@@ -206,18 +206,17 @@ struct Run {
 }
 
 impl Course {
-    /// Reads all data, for a model with these tokens; paths count from `root`.
+    /// Reads all data, for a model with these tokens.
     ///
     /// # Errors
     /// A file cannot be read or a line of it is broken: the error names both.
     pub fn load(
         config: &CourseConfig,
         data: &[DataConfig],
-        root: &Path,
         seed: u64,
         tokens: &Tokens,
     ) -> Result<Self> {
-        let extras = sets::Extras::load(config, root)?;
+        let extras = sets::Extras::load(config)?;
         let mut first_key = 0;
         let mut sets = Vec::with_capacity(data.len());
         for data in data {
@@ -229,10 +228,9 @@ impl Course {
                     standalone,
                     neighbours,
                 } => {
-                    let (questions, passages) = (root.join(questions), root.join(passages));
-                    let groups = records::read_groups(&passages, &questions)?;
+                    let groups = records::read_groups(passages, questions)?;
                     let near = match neighbours {
-                        Some(path) => sets::neighbours(&root.join(path), &groups)?,
+                        Some(path) => sets::neighbours(path, &groups)?,
                         None => vec![],
                     };
                     let set = QaSet {
@@ -251,7 +249,7 @@ impl Course {
                     conversations,
                     repeat,
                 } => Set::Talk(TalkSet {
-                    conversations: records::read_lines(&root.join(conversations))?,
+                    conversations: records::read_lines(conversations)?,
                     repeat: *repeat,
                     extras: extras.clone(),
                 }),
@@ -272,8 +270,7 @@ impl Course {
                         framing: *framing,
                         passes: config.passes,
                     };
-                    let (records, documents) = (root.join(records), root.join(documents));
-                    let set = PublishedSet::load(&records, &documents, options, first_key, tokens)?;
+                    let set = PublishedSet::load(records, documents, options, first_key, tokens)?;
                     first_key = set.end_key();
                     Set::Published(set)
                 }
@@ -321,7 +318,7 @@ impl Course {
         StdRng::seed_from_u64(seed)
     }
 
-    /// An iterator over the packs from `place` on.
+    /// The packs from `place` on.
     pub fn from<'a>(&'a self, place: Place, tokens: &'a Tokens) -> Lessons<'a> {
         Lessons {
             runs: self.runs(place.epoch),

@@ -1,7 +1,7 @@
 //! Dialogues drawn from questions and their passages, and from conversations that search for nothing.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -38,11 +38,10 @@ struct AfterAnswer {
 }
 
 impl Extras {
-    pub(super) fn load(config: &CourseConfig, root: &Path) -> Result<Self> {
-        let lines = |path: &Option<std::path::PathBuf>| -> Result<Vec<String>> {
+    pub(super) fn load(config: &CourseConfig) -> Result<Self> {
+        let lines = |path: &Option<PathBuf>| -> Result<Vec<String>> {
             let Some(path) = path else { return Ok(vec![]) };
-            let path = root.join(path);
-            let text = std::fs::read_to_string(&path)
+            let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             Ok(lines.map(str::to_owned).collect())
@@ -55,7 +54,7 @@ impl Extras {
             abstain,
             system: lines(&config.system)?,
             after_answer: match &config.after_answer {
-                Some(path) => read_lines(&root.join(path))?,
+                Some(path) => read_lines(path)?,
                 None => vec![],
             },
             with_system: config.with_system,
