@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mistralrs_core::layers::Activation;
 use serde::Deserialize;
 
 use crate::error::LoadError;
@@ -56,6 +55,17 @@ pub struct SlidingWindow {
     pub positions: usize,
     /// The first layer that is limited.
     pub from_layer: usize,
+}
+
+/// The activation within the MLPs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// `x * sigmoid(x)`, which all families use.
+    Silu,
+    /// Another one, as `config.json` names it: only mistral.rs's layers may know it.
+    #[serde(untagged)]
+    Other(serde_json::Value),
 }
 
 /// The shape of a decoder, one set of flags for all families.
@@ -237,7 +247,7 @@ impl ModelConfig {
             rms_norm_eps: raw.rms_norm_eps,
             rope_theta,
             rope_scaling,
-            hidden_act: raw.hidden_act,
+            hidden_act: raw.hidden_act.clone(),
             tie_word_embeddings: raw.tie_word_embeddings,
             qkv_bias: architecture == Architecture::Qwen2 || raw.attention_bias,
             output_bias: architecture != Architecture::Qwen2 && raw.attention_bias,

@@ -3,7 +3,7 @@
 use std::ops::{AddAssign, Index, IndexMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::token_log::SpanKind;
+use crate::tokens::token_log::SpanKind;
 
 /// Positions forwarded, by the kind of token that stood there.
 ///

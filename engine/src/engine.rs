@@ -6,89 +6,18 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use crate::conversation::{ConversationId, ConversationInfo};
+use crate::conversations::ConversationInfo;
+use crate::conversations::store::Store;
 use crate::counters::Counters;
 use crate::error::{ConversationError, StartError, SubmitError};
-use crate::model::{KvCache, Model};
-use crate::request::Request;
-use crate::retrieval::{Found, RetrievalWorkers, Retriever};
-use crate::sequence::SequenceId;
+use crate::ids::ConversationId;
+use crate::model::Model;
 use crate::step::StepLoop;
-use crate::store::{Store, StoreOptions};
-use crate::turn::Turn;
-
-/// The engine's limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// Positions forwarded in one step at most, at least 1. Fewer make tokens of other turns come
-    /// more evenly while a long prompt is read, more make reading it faster. Default 512.
-    pub max_step_tokens: usize,
-    /// Turns in the batch at most, parked ones included, at least 1. Default 64.
-    pub max_sequences: usize,
-    /// Turns that may wait for a place before requests are refused. Default 256.
-    pub max_waiting: usize,
-    /// Conversations kept; beyond, the least recently used is forgotten. Default 4096.
-    pub max_conversations: usize,
-    /// Bytes that KV-caches may hold; beyond, idle ones are dropped and rebuilt from their token
-    /// logs when needed. Default 1 GiB.
-    pub kv_bytes: usize,
-    /// Threads that call retrievers, at least 1. Default 2.
-    pub retrieval_workers: usize,
-    /// Where conversations outlive the process. `None`, the default, keeps them in memory only.
-    pub store: Option<StoreOptions>,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            max_step_tokens: 512,
-            max_sequences: 64,
-            max_waiting: 256,
-            max_conversations: 4096,
-            kv_bytes: 1 << 30,
-            retrieval_workers: 2,
-            store: None,
-        }
-    }
-}
-
-/// What the step thread is told. Answers go back through `reply`; one that nobody waits for any
-/// more is dropped.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Submit {
-        /// Boxed: it is many times as large as other commands.
-        request: Box<Request>,
-        reply: oneshot::Sender<Result<Turn, SubmitError>>,
-    },
-    Cancel(SequenceId),
-    Retrieved(Found),
-    /// What the store has read for a sequence.
-    Restored {
-        sequence: SequenceId,
-        cache: KvCache,
-    },
-    Look {
-        id: ConversationId,
-        reply: oneshot::Sender<Option<ConversationInfo>>,
-    },
-    Delete {
-        id: ConversationId,
-        reply: oneshot::Sender<Result<(), ConversationError>>,
-    },
-    Fork {
-        from: ConversationId,
-        to: ConversationId,
-        len: Option<usize>,
-        reply: oneshot::Sender<Result<(), ConversationError>>,
-    },
-    Rewind {
-        id: ConversationId,
-        len: usize,
-        reply: oneshot::Sender<Result<(), ConversationError>>,
-    },
-    Shutdown,
-}
+use crate::step::command::Command;
+use crate::step::options::EngineOptions;
+use crate::turn::events::Turn;
+use crate::turn::request::Request;
+use crate::turn::retrieval::{RetrievalWorkers, Retriever};
 
 /// A running engine. Clones share it; when the last one is dropped, turns under way fail with
 /// [`crate::EngineError::Stopped`] and its thread ends.
@@ -120,12 +49,20 @@ impl Engine {
         options.check(&model)?;
         let (commands, inbox) = channel();
         let counters = Arc::new(Counters::default());
-        let workers = RetrievalWorkers::start(retriever, options.retrieval_workers, &commands)
+        // Sending fails only when the engine stops, and then nobody waits for the answer.
+        let answers = commands.clone();
+        let answer = move |found| drop(answers.send(Command::Retrieved(found)));
+        let workers = RetrievalWorkers::start(retriever, options.retrieval_workers, answer)
             .map_err(StartError::Thread)?;
         let store = options
             .store
             .as_ref()
-            .map(|store| Store::open(store, &model, commands.clone()))
+            .map(|store| {
+                let commands = commands.clone();
+                Store::open(store, &model, move |sequence, cache| {
+                    drop(commands.send(Command::Restored { sequence, cache }));
+                })
+            })
             .transpose()?;
         let step_loop = StepLoop::new(
             model.clone(),
@@ -234,28 +171,6 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.shared.commands.send(command(reply)).ok()?;
         answer.await.ok()
-    }
-}
-
-impl EngineOptions {
-    fn check(&self, model: &Model) -> Result<(), StartError> {
-        let sizes = [
-            ("max_step_tokens", self.max_step_tokens),
-            ("max_sequences", self.max_sequences),
-            ("max_conversations", self.max_conversations),
-            ("retrieval_workers", self.retrieval_workers),
-        ];
-        if let Some((option, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return Err(StartError::Zero { option });
-        }
-        let least = model.least_kv_bytes();
-        if self.kv_bytes < least {
-            return Err(StartError::KvBudget {
-                bytes: self.kv_bytes,
-                least,
-            });
-        }
-        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::conversation::ConversationId;
+use crate::ids::ConversationId;
 
 /// Why a model directory was not loaded. Each variant names the file at fault.
 #[derive(Debug, thiserror::Error)]

@@ -11,66 +11,53 @@
 //!   [`Turn`], a stream of [`Event`]s;
 //! * [`Tokens`] turns messages and passages into token ids, control tokens by id only.
 
-mod chat_template;
+// From the ground up: each of these imports from those above it only.
 mod config;
-mod constraint;
-mod control_tokens;
-mod conversation;
+mod conversations;
 mod counters;
-mod detokenise;
-mod device;
-mod embed;
+mod decoding;
 mod engine;
 mod error;
 mod files;
-mod linking;
-mod logprobs;
+mod ids;
 mod model;
-mod onegen_config;
-mod passage_block;
-mod request;
-mod retrieval;
-mod sampling;
-mod scheduler;
-mod sequence;
 mod step;
-mod store;
-mod template;
-mod timeline;
-mod token_bytes;
-mod token_log;
-mod tokenizer_file;
 mod tokens;
 mod turn;
-mod visible_text;
 
 pub use candle_core::{DType, Device};
-pub use chat_template::{ChatMessage, Role};
-pub use config::{Architecture, ModelConfig, PROJECTIONS, RopeScaling, SlidingWindow};
-pub use constraint::{Constraint, Grammar};
-pub use conversation::{ConversationId, ConversationInfo};
+pub use config::{Activation, Architecture, ModelConfig, PROJECTIONS, RopeScaling, SlidingWindow};
+pub use conversations::ConversationInfo;
+pub use conversations::store::StoreOptions;
 pub use counters::{Counters, EngineStats, ForwardedTokens};
-pub use detokenise::Detokeniser;
-pub use device::DeviceName;
-pub use engine::{Engine, EngineOptions};
+pub use decoding::constraint::{Constraint, Grammar};
+pub use decoding::linking::{Linking, Mention};
+pub use decoding::logprobs::{Logprob, TokenLogprob};
+pub use decoding::sampling::SamplingParams;
+pub use decoding::visible_text::Text;
+pub use engine::Engine;
 pub use error::{
     ConstraintError, ConversationError, EngineError, ForwardError, LoadError, RetrieveError,
     StartError, SubmitError, TokensError,
 };
-pub use linking::{Linking, Mention};
-pub use logprobs::{Logprob, TokenLogprob};
+pub use ids::ConversationId;
+pub use model::device::DeviceName;
 pub use model::{
     Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, LoadOptions, Model, ModelFiles,
     PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors, WeightType, gguf_pre_tokenizers,
     is_adapter,
 };
-pub use onegen_config::{BaseModel, LinkingConfig, OneGenConfig, PassageAttention};
-pub use request::{Request, RetrievalParams};
-pub use retrieval::{Passage, Retriever};
-pub use sampling::SamplingParams;
-pub use store::StoreOptions;
-pub use timeline::{PhaseTime, Timeline, TurnPhase};
-pub use token_log::{Span, SpanKind, TokenLog};
-pub use tokenizer_file::TokenizerText;
-pub use tokens::{SpliceIds, Tokens};
-pub use turn::{Completion, Event, FinishReason, RetrievalReceipt, Text, Turn, TurnSummary, Usage};
+pub use step::options::EngineOptions;
+pub use tokens::Tokens;
+pub use tokens::chat_template::{ChatMessage, Role};
+pub use tokens::detokenise::Detokeniser;
+pub use tokens::onegen_config::{BaseModel, LinkingConfig, OneGenConfig, PassageAttention};
+pub use tokens::source::TokenizerText;
+pub use tokens::splice::{Passage, SpliceIds};
+pub use tokens::token_log::{Span, SpanKind, TokenLog};
+pub use turn::events::{
+    Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage,
+};
+pub use turn::request::{Request, RetrievalParams};
+pub use turn::retrieval::Retriever;
+pub use turn::timeline::{PhaseTime, Timeline, TurnPhase};

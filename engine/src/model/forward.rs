@@ -1,26 +1,12 @@
 //! One forward: a batch of sequences becomes rows and spans, and what was wanted of them comes back.
 
-use candle_core::{DType, Tensor};
-
-use super::candle::CandleDecoder;
-use super::cpu::{CpuDecoder, KvBlocks};
-use super::kv_cache::Store;
+use super::decoder::WantedRows;
 use super::passage_kv::PassageKv;
 use super::span::{Landing, Span, SpanOf};
-use super::{Decoder, Model, SequenceInput, SequenceOutput};
+use super::{Model, SequenceInput, SequenceOutput};
 use crate::counters::ForwardedTokens;
 use crate::error::ForwardError;
-use crate::passage_block::Run;
-
-/// Rows of numbers.
-pub(super) type RowVecs = Vec<Vec<f32>>;
-
-/// Rows of a batch where something is wanted.
-#[derive(Debug, Default)]
-pub(super) struct Wanted {
-    pub(super) hidden: Vec<u32>,
-    pub(super) logits: Vec<u32>,
-}
+use crate::tokens::passage_block::Run;
 
 /// A batch laid out: which rows are whose, and what its caches hold afterwards.
 #[derive(Default)]
@@ -29,7 +15,7 @@ struct Layout {
     spans: Vec<Span>,
     /// Caches so far: each sequence's own, with its passages behind it.
     caches: usize,
-    wanted: Wanted,
+    wanted: WantedRows,
     /// The last row of each passage block that is completed.
     ends: Vec<u32>,
 }
@@ -65,8 +51,11 @@ impl Model {
             let asked = layout.wanted.hidden.len();
             layout.wanted.hidden.append(&mut layout.ends);
             let caches = batch.iter_mut().flat_map(|input| input.cache.stores());
+            let Layout {
+                ids, spans, wanted, ..
+            } = &layout;
             let (mut hidden, logits) =
-                self.forward_spans(&layout.ids, &layout.spans, caches.collect(), &layout.wanted)?;
+                self.decoder.forward(ids, spans, caches.collect(), wanted)?;
             let ends = hidden.split_off(asked);
             Ok((hidden, ends, logits))
         });
@@ -164,44 +153,6 @@ impl Model {
         Ok(())
     }
 
-    /// Forwards rows; gives states after the final norm and logits where they are wanted.
-    pub(super) fn forward_spans(
-        &self,
-        ids: &[u32],
-        spans: &[Span],
-        caches: Vec<&mut Store>,
-        wanted: &Wanted,
-    ) -> Result<(RowVecs, RowVecs), ForwardError> {
-        match &self.decoder {
-            Decoder::Cpu(decoder) => forward_on_cpu(decoder, ids, spans, caches, wanted),
-            Decoder::Candle(decoder) => self.forward_in_candle(decoder, ids, spans, caches, wanted),
-        }
-    }
-
-    fn forward_in_candle(
-        &self,
-        decoder: &CandleDecoder,
-        ids: &[u32],
-        spans: &[Span],
-        caches: Vec<&mut Store>,
-        wanted: &Wanted,
-    ) -> Result<(RowVecs, RowVecs), ForwardError> {
-        let device = &self.options.device;
-        let tensors = caches.into_iter().map(|store| match store {
-            Store::Candle(tensors) => Ok(&*tensors),
-            Store::Cpu(_) => Err(ForwardError::Input("a KV-cache in blocks".into())),
-        });
-        let caches = tensors.collect::<Result<Vec<_>, _>>()?;
-        let ids = Tensor::new(ids, device)?; // (tokens)
-        let states = decoder.states(&ids, spans, &caches)?; // (tokens, hidden)
-        let hidden = decoder.finish(&states, &wanted.hidden)?;
-        let logits = match decoder.finish(&states, &wanted.logits)? {
-            Some(rows) => Some(decoder.logits(&rows)?),
-            None => None,
-        };
-        Ok((rows_to_vecs(hidden)?, rows_to_vecs(logits)?))
-    }
-
     /// Checks an input; gives its runs.
     fn check(&self, input: &SequenceInput<'_>) -> Result<Vec<Run>, ForwardError> {
         let count = input.ids.len();
@@ -250,28 +201,5 @@ impl Model {
             true => Ok(()),
             false => Err(ForwardError::ContextLength { needed, available }),
         }
-    }
-}
-
-fn forward_on_cpu(
-    decoder: &CpuDecoder,
-    ids: &[u32],
-    spans: &[Span],
-    caches: Vec<&mut Store>,
-    wanted: &Wanted,
-) -> Result<(RowVecs, RowVecs), ForwardError> {
-    let blocks = caches.into_iter().map(|store| match store {
-        Store::Cpu(blocks) => Ok(blocks),
-        Store::Candle(_) => Err(ForwardError::Input("a KV-cache in tensors".into())),
-    });
-    let mut caches: Vec<&mut KvBlocks> = blocks.collect::<Result<_, _>>()?;
-    Ok(decoder.forward(ids, spans, &mut caches, &wanted.hidden, &wanted.logits))
-}
-
-/// `(rows, width)` in any float type as f32 rows.
-fn rows_to_vecs(rows: Option<Tensor>) -> Result<RowVecs, candle_core::Error> {
-    match rows {
-        Some(rows) => rows.to_dtype(DType::F32)?.to_vec2(),
-        None => Ok(Vec::new()),
     }
 }

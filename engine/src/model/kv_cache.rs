@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device};
-
-use super::candle::KvTensors;
-use super::cpu::{BlockShape, KvBlocks};
+use super::decoder::KvStore;
 use crate::config::ModelConfig;
-use crate::passage_block::Run;
+use crate::error::ForwardError;
+use crate::tokens::passage_block::Run;
 
 /// Positions are allocated in blocks of this many.
 pub(crate) const BLOCK: usize = 128;
@@ -15,7 +13,8 @@ pub(crate) const BLOCK: usize = 128;
 /// Keys and values of one sequence. Rebuildable from the token log by forwarding it again.
 #[derive(Debug)]
 pub struct KvCache {
-    pub(crate) store: Store,
+    /// Of the kind that the model's decoder writes to.
+    pub(super) store: Box<dyn KvStore>,
     /// Positions whose keys and values stand in `store`.
     landed: usize,
     /// Passage blocks behind them, on their own; block attention makes them.
@@ -25,25 +24,11 @@ pub struct KvCache {
     passages: Vec<KvCache>,
 }
 
-/// Where they are kept: with whoever forwards.
-#[derive(Debug)]
-pub(crate) enum Store {
-    Cpu(KvBlocks),
-    Candle(KvTensors),
-}
-
 impl KvCache {
-    pub(crate) fn on_cpu(config: &ModelConfig) -> Self {
+    /// A cache without any positions, kept in an empty store.
+    pub(super) fn new(store: Box<dyn KvStore>) -> Self {
         Self {
-            store: Store::Cpu(KvBlocks::new(BlockShape::of(config))),
-            landed: 0,
-            passages: Vec::new(),
-        }
-    }
-
-    pub(crate) fn in_tensors(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
-        Self {
-            store: Store::Candle(KvTensors::new(config, dtype, device)),
+            store,
             landed: 0,
             passages: Vec::new(),
         }
@@ -107,42 +92,30 @@ impl KvCache {
 
     /// Forgets all positions and gives the memory back.
     pub fn clear(&mut self) {
-        match &mut self.store {
-            Store::Cpu(blocks) => blocks.resize(0),
-            Store::Candle(tensors) => tensors.clear(),
-        }
+        self.store.clear();
         self.landed = 0;
         self.passages.clear();
     }
 
     /// Makes room for `positions` in all.
-    pub(crate) fn reserve(&mut self, positions: usize) -> candle_core::Result<()> {
+    pub(crate) fn reserve(&mut self, positions: usize) -> Result<(), ForwardError> {
         let blocks = positions.div_ceil(BLOCK);
         if blocks <= self.blocks() {
             return Ok(());
         }
-        match &mut self.store {
-            Store::Cpu(held) => held.resize(blocks),
-            Store::Candle(tensors) => tensors.grow(blocks, self.landed)?,
-        }
-        Ok(())
+        self.store.resize(blocks, self.landed)
     }
 
     /// Gives back the memory behind the first `positions`.
     ///
     /// # Errors
     /// The tensor library failed.
-    pub(crate) fn give_back(&mut self, positions: usize) -> candle_core::Result<()> {
+    pub(crate) fn give_back(&mut self, positions: usize) -> Result<(), ForwardError> {
         let blocks = positions.div_ceil(BLOCK);
         if blocks >= self.blocks() {
             return Ok(());
         }
-        match &mut self.store {
-            Store::Cpu(held) => held.resize(blocks),
-            Store::Candle(tensors) if blocks == 0 => tensors.clear(),
-            Store::Candle(tensors) => tensors.grow(blocks, self.landed)?,
-        }
-        Ok(())
+        self.store.resize(blocks, self.landed)
     }
 
     /// Another sequence's cache that holds this one's first `len` positions, those before a passage block
@@ -151,34 +124,23 @@ impl KvCache {
     ///
     /// # Errors
     /// The tensor library failed.
-    pub(crate) fn fork(&self, len: usize) -> candle_core::Result<Self> {
+    pub(crate) fn fork(&self, len: usize) -> Result<Self, ForwardError> {
         let len = len.min(self.landed);
         let blocks = len.div_ceil(BLOCK);
-        let store = match &self.store {
-            Store::Cpu(held) => Store::Cpu(held.fork(blocks)),
-            Store::Candle(tensors) => Store::Candle(tensors.fork(blocks, len)?),
-        };
         Ok(Self {
-            store,
             landed: len,
-            passages: Vec::new(),
+            ..Self::new(self.store.fork(blocks, len)?)
         })
     }
 
     /// Layers whose keys and values are held.
     pub(crate) fn layers(&self) -> usize {
-        match &self.store {
-            Store::Cpu(blocks) => blocks.shape().layers,
-            Store::Candle(tensors) => tensors.layers(),
-        }
+        self.store.layers()
     }
 
     /// Numbers of one position in one layer: a key and a value for each head.
     pub(crate) fn layer_width(&self) -> usize {
-        match &self.store {
-            Store::Cpu(blocks) => 2 * blocks.shape().kv_heads * blocks.shape().head_dim,
-            Store::Candle(tensors) => tensors.layer_width(),
-        }
+        self.store.layer_width()
     }
 
     /// Bytes of one position outside of the cache, where every number is an f32.
@@ -194,11 +156,8 @@ impl KvCache {
         &self,
         layer: usize,
         positions: Range<usize>,
-    ) -> candle_core::Result<Vec<f32>> {
-        match &self.store {
-            Store::Cpu(blocks) => Ok(blocks.layer_rows(layer, positions)),
-            Store::Candle(tensors) => tensors.layer_rows(layer, positions),
-        }
+    ) -> Result<Vec<f32>, ForwardError> {
+        self.store.layer_rows(layer, positions)
     }
 
     /// Puts back what [`Self::layer_rows`] gave, where there is room already. The positions are held
@@ -211,14 +170,8 @@ impl KvCache {
         layer: usize,
         positions: Range<usize>,
         rows: &[f32],
-    ) -> candle_core::Result<()> {
-        match &mut self.store {
-            Store::Cpu(blocks) => {
-                blocks.set_layer_rows(layer, positions, rows);
-                Ok(())
-            }
-            Store::Candle(tensors) => tensors.set_layer_rows(layer, positions, rows),
-        }
+    ) -> Result<(), ForwardError> {
+        self.store.set_layer_rows(layer, positions, rows)
     }
 
     /// Counts `new` more positions as held, once every layer has written them.
@@ -230,7 +183,7 @@ impl KvCache {
     ///
     /// # Errors
     /// The tensor library failed.
-    pub(crate) fn open(&mut self, new: Option<Self>, positions: usize) -> candle_core::Result<()> {
+    pub(crate) fn open(&mut self, new: Option<Self>, positions: usize) -> Result<(), ForwardError> {
         self.passages.extend(new);
         match self.passages.last_mut() {
             Some(passage) => passage.reserve(positions),
@@ -239,9 +192,10 @@ impl KvCache {
     }
 
     /// What this cache and then its passage blocks are kept in.
-    pub(crate) fn stores(&mut self) -> impl Iterator<Item = &mut Store> {
-        let passages = self.passages.iter_mut().map(|passage| &mut passage.store);
-        std::iter::once(&mut self.store).chain(passages)
+    pub(super) fn stores(&mut self) -> impl Iterator<Item = &mut dyn KvStore> {
+        let passages = self.passages.iter_mut();
+        let passages = passages.map(|passage| &mut *passage.store);
+        std::iter::once(&mut *self.store).chain(passages)
     }
 
     /// Counts what a forward has written; gives the passage blocks that it completed.
@@ -273,23 +227,14 @@ impl KvCache {
 
     /// Whether this cache was made for such a model.
     pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
-        match &self.store {
-            Store::Cpu(blocks) => blocks.shape() == BlockShape::of(config),
-            Store::Candle(tensors) => tensors.fits(config),
-        }
+        self.store.fits(config)
     }
 
     fn blocks(&self) -> usize {
-        match &self.store {
-            Store::Cpu(blocks) => blocks.len(),
-            Store::Candle(tensors) => tensors.len(),
-        }
+        self.store.blocks()
     }
 
     fn block_bytes(&self) -> usize {
-        match &self.store {
-            Store::Cpu(blocks) => blocks.shape().block_len() * size_of::<f32>(),
-            Store::Candle(tensors) => tensors.block_bytes(),
-        }
+        self.store.block_bytes()
     }
 }

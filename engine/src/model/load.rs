@@ -3,16 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use mistralrs_core::layers::Activation;
-use mistralrs_quant::ShardedVarBuilder;
-
 use super::adapter::{Adapter, is_adapter};
-use super::candle::CandleDecoder;
 use super::cpu::CpuDecoder;
-use super::source::{ModelFiles, Stored};
-use super::{Decoder, Fingerprints, Kernels, LoadOptions, Model, WeightType, weights};
-use crate::config::ModelConfig;
+use super::decoder::Decoder;
+use super::source::ModelFiles;
+use super::{Fingerprints, Kernels, LoadOptions, Model};
+use crate::config::{Activation, ModelConfig};
 use crate::error::LoadError;
 use crate::tokens::Tokens;
 
@@ -47,7 +43,7 @@ impl Model {
     fn of(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let fingerprint = files.fingerprint()?;
         let (tokens, tokenizer) = files.tokens_and_file(None)?;
-        let decoder = Decoder::load(&files, options)?;
+        let decoder = load_decoder(&files, options)?;
         check_vocabulary(&tokenizer, &tokens, &files.config)?;
         Ok(Self {
             name: files.name(),
@@ -64,53 +60,40 @@ impl Model {
     }
 }
 
-impl ModelFiles {
-    fn var_builder(&self, dtype: DType, device: &Device) -> Result<ShardedVarBuilder, LoadError> {
-        match &self.stored {
-            Stored::Safetensors(dir, files) if self.adapted.is_none() => {
-                weights::open(dir, files, &self.config, dtype, device)
-            }
-            _ => self.checkpoint()?.var_builder(&self.config, dtype, device),
-        }
+/// Our own kernels serve the CPU. candle's serve every other device, and activations that ours do not know.
+fn load_decoder(files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Decoder>, LoadError> {
+    let knows = files.config.hidden_act == Activation::Silu;
+    if options.device.is_cpu() && options.kernels == Kernels::Own && knows {
+        let checkpoint = files.checkpoint()?;
+        let decoder = CpuDecoder::load(&files.config, &checkpoint, options.weights)?;
+        return Ok(Box::new(decoder));
     }
+    load_in_candle(files, options)
 }
 
-impl Decoder {
-    fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
-        let (config, path) = (&files.config, files.path());
-        let on_cpu = options.device.is_cpu();
-        // Our own kernels know one activation, which is that of all families.
-        let own = options.kernels == Kernels::Own && matches!(config.hidden_act, Activation::Silu);
-        if on_cpu && own {
-            let checkpoint = files.checkpoint()?;
-            let decoder = CpuDecoder::load(config, &checkpoint, options.weights)?;
-            return Ok(Self::Cpu(Box::new(decoder)));
-        }
-        let dtype = match options.weights {
-            Some(WeightType::F32) => DType::F32,
-            None if on_cpu => DType::F32,
-            Some(WeightType::F16) => DType::F16,
-            Some(WeightType::Bf16) | None => DType::BF16,
-            Some(
-                quantised @ (WeightType::Q8_0
-                | WeightType::Q4_1
-                | WeightType::Q4_K
-                | WeightType::Q4_0),
-            ) => {
-                return Err(LoadError::Unsupported {
-                    path: path.to_owned(),
-                    what: format!("{} without our own kernels", quantised.as_str()),
-                    remedy: "take f32, f16 or bf16".into(),
-                });
-            }
-        };
-        let tensors = files.var_builder(dtype, &options.device)?;
-        let decoder = CandleDecoder::new(config, tensors).map_err(|source| LoadError::Weights {
-            dir: path.to_owned(),
-            source,
-        })?;
-        Ok(Self::Candle(Box::new(decoder)))
-    }
+#[cfg(feature = "mistralrs")]
+fn load_in_candle(
+    files: &ModelFiles,
+    options: &LoadOptions,
+) -> Result<Box<dyn Decoder>, LoadError> {
+    Ok(Box::new(super::candle::load(files, options)?))
+}
+
+#[cfg(not(feature = "mistralrs"))]
+fn load_in_candle(
+    files: &ModelFiles,
+    options: &LoadOptions,
+) -> Result<Box<dyn Decoder>, LoadError> {
+    let what = match &files.config.hidden_act {
+        _ if !options.device.is_cpu() => "a GPU".to_owned(),
+        Activation::Other(name) => format!("the activation {name}"),
+        Activation::Silu => "a model on candle's kernels".to_owned(),
+    };
+    Err(LoadError::Unsupported {
+        path: files.path().to_owned(),
+        what,
+        remedy: "a program that was built with --features mistralrs may load it".into(),
+    })
 }
 
 /// Every id of the tokenizer must have a row in the embedding.

@@ -1,18 +1,25 @@
 //! The model: one forward over a ragged batch.
 
 mod adapter;
+#[cfg(feature = "mistralrs")]
 mod candle;
 mod checkpoint;
 mod cpu;
+mod decoder;
+pub(crate) mod device;
+mod embed;
 mod forward;
 mod gguf;
 mod kv_cache;
 mod load;
+pub(crate) mod normalise;
 mod passage_kv;
 mod rope;
 mod rows;
 mod source;
 mod span;
+mod stacked;
+mod stored;
 mod tensors;
 mod weights;
 
@@ -23,13 +30,12 @@ use candle_core::Device;
 
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
-use crate::passage_block::BlockMarks;
-use crate::token_log::SpanKind;
 use crate::tokens::Tokens;
+use crate::tokens::passage_block::BlockMarks;
+use crate::tokens::token_log::SpanKind;
 
 pub use adapter::is_adapter;
-use candle::CandleDecoder;
-use cpu::CpuDecoder;
+use decoder::Decoder;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
@@ -130,14 +136,9 @@ impl std::str::FromStr for WeightType {
 pub enum Kernels {
     /// Our own: results do not depend on the batch, and any [`WeightType`] will do.
     Own,
-    /// candle's and mistral.rs's, in f32: the reference that the others are tested against.
+    /// candle's and mistral.rs's, in f32: the reference that the others are tested against. They need the
+    /// feature `mistralrs`.
     Candle,
-}
-
-/// Who forwards.
-enum Decoder {
-    Cpu(Box<CpuDecoder>),
-    Candle(Box<CandleDecoder>),
 }
 
 /// What an index is built with: vectors of another model, tokenizer or template do not compare.
@@ -186,7 +187,7 @@ pub struct Model {
     config: ModelConfig,
     tokens: Arc<Tokens>,
     fingerprints: Fingerprints,
-    decoder: Decoder,
+    decoder: Box<dyn Decoder>,
     options: LoadOptions,
 }
 
@@ -264,12 +265,7 @@ impl Model {
 
     /// An empty KV-cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
-        match &self.decoder {
-            Decoder::Cpu(_) => KvCache::on_cpu(&self.config),
-            Decoder::Candle(decoder) => {
-                KvCache::in_tensors(&self.config, decoder.dtype(), &self.options.device)
-            }
-        }
+        KvCache::new(self.decoder.new_store())
     }
 }
 

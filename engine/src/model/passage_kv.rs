@@ -1,12 +1,11 @@
 //! A passage block on its own: what is computed of it is the same in every conversation.
 
-use super::forward::Wanted;
-use super::kv_cache::Store;
+use super::decoder::WantedRows;
 use super::span::{Span, SpanOf};
-use super::{Decoder, KvCache, Model};
-use crate::embed::normalised;
+use super::{KvCache, Model};
 use crate::error::ForwardError;
-use crate::passage_block::Run;
+use crate::model::normalise::normalised;
+use crate::tokens::passage_block::Run;
 
 /// Keys and values of one passage block, and its embedding.
 ///
@@ -66,7 +65,7 @@ impl Model {
         };
         let mut caches = Vec::with_capacity(passages.len());
         let mut spans = Vec::with_capacity(passages.len());
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedRows::default();
         let mut start = 0;
         for (cache, ids) in passages.iter().enumerate() {
             self.check_ids(ids, 0)?;
@@ -96,8 +95,10 @@ impl Model {
             start += len;
             wanted.hidden.push((start - 1) as u32);
         }
-        let stores = caches.iter_mut().map(|kv| &mut kv.store).collect();
-        let (states, _) = self.forward_spans(&passages.concat(), &spans, stores, &wanted)?;
+        let stores = caches.iter_mut().flat_map(KvCache::stores).collect();
+        let (states, _) = self
+            .decoder
+            .forward(&passages.concat(), &spans, stores, &wanted)?;
         let done = caches.into_iter().zip(&spans).zip(states);
         Ok(done
             .map(|((mut kv, span), state)| {
@@ -123,19 +124,8 @@ impl Model {
         let (at, len) = (cache.len(), passage.len());
         self.check_positions(at + len)?;
         cache.reserve(at + len)?;
-        match (&self.decoder, &mut cache.store, &passage.kv.store) {
-            (Decoder::Cpu(decoder), Store::Cpu(to), Store::Cpu(from)) => {
-                decoder.land(to, at, from, len);
-            }
-            (Decoder::Candle(decoder), Store::Candle(to), Store::Candle(from)) => {
-                decoder.land(to, at, from, len)?;
-            }
-            _ => {
-                return Err(ForwardError::Input(
-                    "the KV-cache of another decoder".into(),
-                ));
-            }
-        }
+        let (text, block) = (&mut *cache.store, &*passage.kv.store);
+        self.decoder.land(text, at, block, len)?;
         cache.grow(len);
         Ok(())
     }

@@ -9,7 +9,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use half::{bf16, f16};
 
 use super::adapter::{Change, OpenChange};
-use super::checkpoint::{Checkpoint, Stored};
+use super::stored::Stored;
 use crate::error::LoadError;
 
 /// Bytes read at a time.
@@ -145,33 +145,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Matrices that are read as if they were one, below one another.
-pub(crate) struct Stacked<'a> {
-    matrices: Vec<Rows<'a>>,
-    at: usize,
-}
-
-impl<'a> Stacked<'a> {
-    /// Matrices of `columns` columns by name and rows, one or more.
-    pub(crate) fn open(
-        weights: &'a Checkpoint,
-        stacked: &[(&str, usize)],
-        columns: usize,
-    ) -> Result<Self, LoadError> {
-        let open = |(name, rows): &(&str, usize)| weights.matrix(name, *rows, columns);
-        let matrices = stacked.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { matrices, at: 0 })
-    }
-
-    /// The matrix that holds the next row.
-    pub(crate) fn rows(&mut self) -> &mut Rows<'a> {
-        while self.at + 1 < self.matrices.len() && self.matrices[self.at].is_at_end() {
-            self.at += 1;
-        }
-        &mut self.matrices[self.at]
-    }
-}
-
 fn dequantise(
     element: GgmlDType,
     blocks: &[u8],
@@ -180,4 +153,18 @@ fn dequantise(
     qtensor_from_ggml(element, blocks, vec![columns], &Device::Cpu)?
         .dequantize(&Device::Cpu)?
         .to_vec1()
+}
+
+impl Stored {
+    /// All numbers, row by row.
+    pub(super) fn numbers(&self) -> Result<Vec<f32>, LoadError> {
+        let total: usize = self.shape.iter().product();
+        let columns = self.columns();
+        let mut numbers = vec![0.0; total];
+        let mut rows = Rows::open(self, (total / columns.max(1), columns), None)?;
+        for row in numbers.chunks_exact_mut(columns.max(1)) {
+            rows.next_row(row)?;
+        }
+        Ok(numbers)
+    }
 }

@@ -7,12 +7,12 @@ use super::checkpoint::Checkpoint;
 use super::gguf::{self, Gguf, GgufEntry};
 use super::tensors::Tensors;
 use super::{rope, weights};
-use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::first_with;
-use crate::tokenizer_file::{TokenizerSource, TokenizerText};
 use crate::tokens::Tokens;
+use crate::tokens::chat_template::TokenizerConfig;
+use crate::tokens::source::{TokenizerSource, TokenizerText};
 
 /// The files of a model: a Hugging Face directory or a GGUF file, and maybe an adapter over it.
 #[derive(Debug)]

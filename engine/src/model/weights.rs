@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use serde::Deserialize;
 
 use crate::config::{ModelConfig, PROJECTIONS};
@@ -52,35 +49,6 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Maps the files into memory and checks that every tensor is there: mistral.rs would take a
-/// missing one for a layer to be filled in later.
-pub(crate) fn open(
-    dir: &Path,
-    files: &[PathBuf],
-    config: &ModelConfig,
-    dtype: DType,
-    device: &Device,
-) -> Result<ShardedVarBuilder, LoadError> {
-    // SAFETY: the files are mapped only while the tensors are copied out of them; nobody may
-    // shorten them meanwhile, as with every program that maps its weights.
-    let weights =
-        unsafe { ShardedSafeTensors::sharded(files, dtype, device, None, Arc::new(|_| true)) }
-            .map_err(|source| LoadError::Weights {
-                dir: dir.to_owned(),
-                source,
-            })?;
-    let held = |name: &str| weights.contains_tensor(name);
-    // A tied embedding may be stored as the head alone.
-    let tied = |name: &str| config.tie_word_embeddings && name == EMBEDDING && held(HEAD);
-    match names(config).into_iter().find(|n| !held(n) && !tied(n)) {
-        Some(name) => Err(LoadError::MissingTensor {
-            dir: dir.to_owned(),
-            name,
-        }),
-        None => Ok(weights),
-    }
 }
 
 /// blake3 of files, in order.

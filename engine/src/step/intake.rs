@@ -3,15 +3,17 @@
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::StepLoop;
-use crate::conversation::{Conversation, ConversationId, ConversationInfo, Found as Place};
-use crate::engine::Command;
+use crate::conversations::{Conversation, ConversationInfo, Found as Place};
 use crate::error::{ConversationError, SubmitError};
+use crate::ids::ConversationId;
+use crate::ids::SequenceId;
 use crate::model::{BLOCK, KvCache};
-use crate::request::Request;
-use crate::retrieval::Found;
-use crate::sequence::{Sequence, SequenceId};
-use crate::token_log::TokenLog;
-use crate::turn::Turn;
+use crate::step::command::Command;
+use crate::step::sequence::Sequence;
+use crate::tokens::token_log::TokenLog;
+use crate::turn::events::Turn;
+use crate::turn::request::Request;
+use crate::turn::retrieval::Found;
 
 /// Whether the loop goes on.
 #[derive(PartialEq)]
@@ -90,7 +92,11 @@ impl StepLoop {
         let timeline = sequence.timeline();
         self.waiting.push_back(sequence);
         let commands = self.commands.clone();
-        Ok(Turn::new(id, name, stream, timeline, commands))
+        let cancel = move || {
+            // A step thread that is gone has nothing left to cancel.
+            let _ = commands.send(Command::Cancel(id));
+        };
+        Ok(Turn::new(name, stream, timeline, cancel))
     }
 
     /// A conversation without a log. Its KV-cache starts with what another one holds of the same

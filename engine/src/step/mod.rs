@@ -1,22 +1,28 @@
 //! The step loop, owned by one thread: hear, schedule, forward, sample, emit.
 
+pub(crate) mod command;
 mod intake;
-mod room;
+mod memory;
+pub(crate) mod options;
+mod plan;
+mod sequence;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use crate::conversation::{Conversation, ConversationId, Conversations};
+use crate::conversations::store::{Store, Stored};
+use crate::conversations::{Conversation, Conversations};
 use crate::counters::{Counters, EngineStats};
-use crate::embed::normalised;
-use crate::engine::{Command, EngineOptions};
 use crate::error::EngineError;
+use crate::ids::ConversationId;
+use crate::model::normalise::normalised;
 use crate::model::{Model, SequenceInput, SequenceOutput};
-use crate::retrieval::{RetrievalWorkers, Search};
-use crate::sequence::{Next, Rules, Sequence};
-use crate::store::{Store, Stored};
+use crate::step::command::Command;
+use crate::step::options::EngineOptions;
+use crate::step::sequence::{Next, Rules, Sequence};
+use crate::turn::retrieval::{RetrievalWorkers, Search};
 
 use intake::Heard;
 

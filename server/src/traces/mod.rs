@@ -5,6 +5,7 @@
 //! of this happens.
 
 mod request;
+mod sender;
 mod settings;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_http::HeaderExtractor;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
@@ -62,10 +63,13 @@ impl Traces {
         let Some(url) = settings::endpoint(config, variable)? else {
             return Ok(None);
         };
-        let exporter = SpanExporter::builder().with_http();
-        let exporter = exporter.with_endpoint(url.as_str()).build().context(
-            "traces cannot be sent; without any CA certificate on this system not even by http",
-        )?;
+        let sender = sender::Sender::new(variable).context("traces cannot be sent")?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(sender)
+            .with_endpoint(url.as_str())
+            .build()
+            .context("traces cannot be sent")?;
         let mut resource = Resource::builder_empty()
             .with_service_name("onegen")
             .with_attribute(KeyValue::new("service.version", VERSION))

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::LoadError;
-use crate::model::checkpoint::{Stored, damaged};
+use crate::model::stored::{Stored, damaged};
 
 /// A change of a matrix of the base, by where its numbers are stored.
 #[derive(Debug, Clone)]

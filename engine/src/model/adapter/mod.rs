@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::checkpoint::{Stored, damaged, read_header};
+use super::stored::{Stored, damaged, read_header};
 use super::weights::{self, HEAD};
 use crate::config::{ModelConfig, PROJECTIONS};
 use crate::error::LoadError;
 use crate::files::read_json_if_there;
-use crate::onegen_config::BaseModel;
+use crate::tokens::onegen_config::BaseModel;
 
 pub(super) use change::{Change, OpenChange};
 use config::AdapterConfig;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Module, Result, Tensor};
+use candle_core::{DType, Device, Error, Module, Result, Tensor};
 use candle_nn::{Embedding, Linear};
 use mistralrs_core::layers::{Mlp, RmsNorm, embedding};
 use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder};
@@ -10,14 +10,18 @@ use mistralrs_quant::{Comm, Id, QuantMethod, ReplicatedLayer, ShardedVarBuilder}
 use super::attention::{Attention, Masks};
 use super::kv_tensors::KvTensors;
 use super::rotary::Rotary;
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig};
+use crate::error::ForwardError;
+use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast, downcast_mut};
 use crate::model::span::Span;
 use crate::model::weights;
 
 /// Embedding, layers, final norm and head.
 pub(crate) struct CandleDecoder {
     config: ModelConfig,
+    /// The type of activations and KV-caches.
     dtype: DType,
+    device: Device,
     embedding: Embedding,
     rotary: Rotary,
     layers: Vec<Layer>,
@@ -54,6 +58,7 @@ impl CandleDecoder {
         Ok(Self {
             rotary: Rotary::new(config, vb.dtype(), vb.device())?,
             dtype: vb.dtype(),
+            device: vb.device().clone(),
             norm: RmsNorm::new(hidden, config.rms_norm_eps, model.pp("norm"))?,
             config: config.clone(),
             embedding,
@@ -62,19 +67,9 @@ impl CandleDecoder {
         })
     }
 
-    /// The type of activations and KV-caches.
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype
-    }
-
     /// The last layer's states before the final norm, `(tokens, hidden)`, of new tokens `ids`,
     /// `(tokens)`. Their keys and values are written into the caches.
-    pub(crate) fn states(
-        &self,
-        ids: &Tensor,
-        spans: &[Span],
-        caches: &[&KvTensors],
-    ) -> Result<Tensor> {
+    fn states(&self, ids: &Tensor, spans: &[Span], caches: &[&KvTensors]) -> Result<Tensor> {
         let mut xs = self.embedding.forward(ids)?;
         let angles = self.rotary.of(spans)?;
         let masks = Masks::new(spans, &self.config, &xs)?;
@@ -93,25 +88,8 @@ impl CandleDecoder {
         Ok(xs)
     }
 
-    /// Writes a passage block, whose keys are not turned yet, into a text's cache from position `at` on.
-    pub(crate) fn land(
-        &self,
-        to: &KvTensors,
-        at: usize,
-        passage: &KvTensors,
-        len: usize,
-    ) -> Result<()> {
-        let angles = self.rotary.at(at..at + len)?;
-        for layer in 0..self.layers.len() {
-            let (keys, values) = passage.held(layer, len)?;
-            let keys = angles.turn_heads(&keys)?;
-            to.write(layer, at, &keys, &values.contiguous()?)?;
-        }
-        Ok(())
-    }
-
     /// The given rows of `states` after the final norm, `(rows, hidden)`; None for no rows.
-    pub(crate) fn finish(&self, states: &Tensor, rows: &[u32]) -> Result<Option<Tensor>> {
+    fn finish(&self, states: &Tensor, rows: &[u32]) -> Result<Option<Tensor>> {
         if rows.is_empty() {
             return Ok(None);
         }
@@ -120,16 +98,68 @@ impl CandleDecoder {
     }
 
     /// Logits `(rows, vocab)` of finished states `(rows, hidden)`.
-    pub(crate) fn logits(&self, finished: &Tensor) -> Result<Tensor> {
+    fn logits(&self, finished: &Tensor) -> Result<Tensor> {
         self.head.forward(finished)
     }
 }
 
-impl std::fmt::Debug for CandleDecoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CandleDecoder")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+impl Decoder for CandleDecoder {
+    fn new_store(&self) -> Box<dyn KvStore> {
+        Box::new(KvTensors::new(&self.config, self.dtype, &self.device))
+    }
+
+    fn forward(
+        &self,
+        ids: &[u32],
+        spans: &[Span],
+        stores: Vec<&mut dyn KvStore>,
+        wanted: &WantedRows,
+    ) -> std::result::Result<(RowVecs, RowVecs), ForwardError> {
+        let tensors = stores.into_iter().map(|store| downcast(store));
+        let caches: Vec<&KvTensors> = tensors.collect::<std::result::Result<_, _>>()?;
+        let ids = Tensor::new(ids, &self.device)?; // (tokens)
+        let states = self.states(&ids, spans, &caches)?; // (tokens, hidden)
+        let hidden = self.finish(&states, &wanted.hidden)?;
+        let logits = match self.finish(&states, &wanted.logits)? {
+            Some(rows) => Some(self.logits(&rows)?),
+            None => None,
+        };
+        Ok((rows_to_vecs(hidden)?, rows_to_vecs(logits)?))
+    }
+
+    fn land(
+        &self,
+        text: &mut dyn KvStore,
+        at: usize,
+        passage: &dyn KvStore,
+        len: usize,
+    ) -> std::result::Result<(), ForwardError> {
+        let text: &KvTensors = downcast_mut(text)?;
+        let passage: &KvTensors = downcast(passage)?;
+        let angles = self.rotary.at(at..at + len)?;
+        for layer in 0..self.layers.len() {
+            let (keys, values) = passage.held(layer, len)?;
+            let keys = angles.turn_heads(&keys)?;
+            text.write(layer, at, &keys, &values.contiguous()?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `(rows, width)` in any float type as f32 rows.
+fn rows_to_vecs(rows: Option<Tensor>) -> Result<RowVecs> {
+    match rows {
+        Some(rows) => rows.to_dtype(DType::F32)?.to_vec2(),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The activation as mistral.rs knows it.
+fn activation(ours: &Activation) -> Result<mistralrs_core::layers::Activation> {
+    match ours {
+        Activation::Silu => Ok(mistralrs_core::layers::Activation::Silu),
+        Activation::Other(name) => serde_json::from_value(name.clone())
+            .map_err(|error| Error::msg(format!("hidden_act {name}: {error}"))),
     }
 }
 
@@ -150,7 +180,7 @@ impl Layer {
                 config.hidden_size,
                 config.intermediate_size,
                 &None,
-                config.hidden_act,
+                activation(&config.hidden_act)?,
                 comm,
             )?,
         })

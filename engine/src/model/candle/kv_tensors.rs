@@ -5,11 +5,13 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::config::ModelConfig;
-use crate::model::kv_cache::BLOCK;
+use crate::error::ForwardError;
+use crate::model::BLOCK;
+use crate::model::decoder::KvStore;
 
 /// Each layer's keys and values with room for `capacity` positions.
 #[derive(Debug)]
-pub(crate) struct KvTensors {
+pub(super) struct KvTensors {
     /// None until the first positions are reserved.
     layers: Vec<Option<LayerKv>>,
     blocks: usize,
@@ -33,7 +35,7 @@ struct KvShape {
 }
 
 impl KvTensors {
-    pub(crate) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
+    pub(super) fn new(config: &ModelConfig, dtype: DType, device: &Device) -> Self {
         Self {
             layers: (0..config.num_hidden_layers).map(|_| None).collect(),
             blocks: 0,
@@ -46,37 +48,8 @@ impl KvTensors {
         }
     }
 
-    /// How many blocks there is room for.
-    pub(crate) fn len(&self) -> usize {
-        self.blocks
-    }
-
-    /// Bytes of one block of positions.
-    pub(crate) fn block_bytes(&self) -> usize {
-        let row = self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.size_in_bytes();
-        2 * self.layers.len() * row * BLOCK
-    }
-
-    /// Another sequence that starts with this one's first `len` positions.
-    pub(crate) fn fork(&self, blocks: usize, len: usize) -> Result<Self> {
-        let mut fork = Self {
-            layers: self.layers.clone(),
-            blocks,
-            shape: self.shape.clone(),
-        };
-        // Growing copies, so that no tensor is shared.
-        fork.grow(blocks, len)?;
-        Ok(fork)
-    }
-
-    /// Gives the memory back.
-    pub(crate) fn clear(&mut self) {
-        self.layers.fill_with(|| None);
-        self.blocks = 0;
-    }
-
     /// Makes room for `blocks` in all; the first `len` positions are kept.
-    pub(crate) fn grow(&mut self, blocks: usize, len: usize) -> Result<()> {
+    fn grow(&mut self, blocks: usize, len: usize) -> Result<()> {
         // All layers first, then the swap: after an error everything is as it was.
         let grown = self
             .layers
@@ -94,7 +67,7 @@ impl KvTensors {
 
     /// Writes new positions' keys and values `(kv_heads, new, head_dim)` behind the first `past`, and
     /// gives all: `(kv_heads, past + new, head_dim)` each.
-    pub(crate) fn write(
+    pub(super) fn write(
         &self,
         layer: usize,
         past: usize,
@@ -109,23 +82,70 @@ impl KvTensors {
     }
 
     /// Keys and values of the first `len` positions: `(kv_heads, len, head_dim)` each.
-    pub(crate) fn held(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
+    pub(super) fn held(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
         let kv = self.layer(layer)?;
         Ok((kv.keys.narrow(1, 0, len)?, kv.values.narrow(1, 0, len)?))
     }
 
-    /// How many layers there are.
-    pub(crate) fn layers(&self) -> usize {
+    fn layer(&self, layer: usize) -> Result<&LayerKv> {
+        match self.layers.get(layer) {
+            Some(Some(kv)) => Ok(kv),
+            _ => candle_core::bail!("layer {layer} has no room reserved in the KV-cache"),
+        }
+    }
+}
+
+impl KvStore for KvTensors {
+    fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    fn block_bytes(&self) -> usize {
+        let row = self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.size_in_bytes();
+        2 * self.layers.len() * row * BLOCK
+    }
+
+    fn resize(&mut self, blocks: usize, len: usize) -> std::result::Result<(), ForwardError> {
+        if blocks == 0 {
+            self.clear();
+            return Ok(());
+        }
+        Ok(self.grow(blocks, len)?)
+    }
+
+    fn clear(&mut self) {
+        self.layers.fill_with(|| None);
+        self.blocks = 0;
+    }
+
+    fn fork(
+        &self,
+        blocks: usize,
+        len: usize,
+    ) -> std::result::Result<Box<dyn KvStore>, ForwardError> {
+        let mut fork = Self {
+            layers: self.layers.clone(),
+            blocks,
+            shape: self.shape.clone(),
+        };
+        // Growing copies, so that no tensor is shared.
+        fork.grow(blocks, len)?;
+        Ok(Box::new(fork))
+    }
+
+    fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// Numbers of one position in one layer.
-    pub(crate) fn layer_width(&self) -> usize {
+    fn layer_width(&self) -> usize {
         2 * self.shape.kv_heads * self.shape.head_dim
     }
 
-    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`, in f32.
-    pub(crate) fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>> {
+    fn layer_rows(
+        &self,
+        layer: usize,
+        positions: Range<usize>,
+    ) -> std::result::Result<Vec<f32>, ForwardError> {
         let kv = self.layer(layer)?;
         let rows = |all: &Tensor| {
             all.narrow(1, positions.start, positions.len())?
@@ -136,13 +156,12 @@ impl KvTensors {
         Ok([rows(&kv.keys)?, rows(&kv.values)?].concat())
     }
 
-    /// Puts back what [`Self::layer_rows`] gave; the narrower types lose nothing on that way.
-    pub(crate) fn set_layer_rows(
+    fn set_layer_rows(
         &mut self,
         layer: usize,
         positions: Range<usize>,
         rows: &[f32],
-    ) -> Result<()> {
+    ) -> std::result::Result<(), ForwardError> {
         let kv = self.layer(layer)?;
         let KvShape {
             kv_heads,
@@ -159,15 +178,7 @@ impl KvTensors {
         Ok(())
     }
 
-    fn layer(&self, layer: usize) -> Result<&LayerKv> {
-        match self.layers.get(layer) {
-            Some(Some(kv)) => Ok(kv),
-            _ => candle_core::bail!("layer {layer} has no room reserved in the KV-cache"),
-        }
-    }
-
-    /// Whether this was made for such a model.
-    pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
+    fn fits(&self, config: &ModelConfig) -> bool {
         self.layers.len() == config.num_hidden_layers
             && self.shape.kv_heads == config.num_key_value_heads
             && self.shape.head_dim == config.head_dim

@@ -57,7 +57,7 @@ fn tile<const N: usize>(
     scratch: &mut Scratch,
     mut each: impl FnMut(usize, &[Lanes], f32),
 ) -> usize {
-    let width = kv.shape().value_width() / LANES;
+    let width = kv.value_width() / LANES;
     let queries: [Query<'_>; N] = std::array::from_fn(|i| queries[i]);
     let from = queries.iter().map(|q| q.from).min().unwrap_or(0);
     let to = queries.iter().map(|q| q.to).max().unwrap_or(0);

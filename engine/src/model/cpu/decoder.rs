@@ -10,15 +10,17 @@ use super::attention::{self, Query, attend};
 use super::disjoint::Disjoint;
 use super::kernels::Lanes;
 use super::kv_blocks::{BlockShape, KvBlocks};
+use super::layer::Layer;
 use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
 use super::packing::pack;
 use super::passages::{Angles, PassageSpan, angles, turn};
 use super::quantised::Quantised;
 use crate::config::ModelConfig;
-use crate::error::LoadError;
+use crate::error::{ForwardError, LoadError};
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast, downcast_mut};
 use crate::model::rope::frequencies;
 use crate::model::span::{Span, SpanOf};
 use crate::model::weights::HEAD;
@@ -42,18 +44,6 @@ pub(crate) struct CpuDecoder {
     frequencies: Vec<f32>,
     /// Kept from one forward to the next, so that a step allocates nothing.
     buffers: Mutex<Vec<Buffers>>,
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    /// Query, key and value projections, one below the other.
-    qkv: Matrix,
-    qk_norm: Option<(Vec<f32>, Vec<f32>)>,
-    output: Matrix,
-    mlp_norm: Vec<f32>,
-    /// Gate and up projections, one below the other.
-    gate_up: Matrix,
-    down: Matrix,
 }
 
 #[derive(Default)]
@@ -114,16 +104,14 @@ impl CpuDecoder {
         })
     }
 
-    /// Forwards the new tokens of all spans and writes their keys and values. Gives the states after
-    /// the final norm of some rows of the batch, and the logits of some.
-    pub(crate) fn forward(
+    /// [`Decoder::forward`] with stores of the right kind.
+    fn forward_blocks(
         &self,
         ids: &[u32],
         spans: &[Span],
         caches: &mut [&mut KvBlocks],
-        hidden_rows: &[u32],
-        logits_rows: &[u32],
-    ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+        wanted: &WantedRows,
+    ) -> (RowVecs, RowVecs) {
         let pool = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = pool().pop().unwrap_or_default();
         self.embed(ids, spans, &mut buffers);
@@ -135,10 +123,10 @@ impl CpuDecoder {
             let batch = (spans, &mut *caches, &mut *passages);
             self.layer(at, layer, batch, &mut buffers);
         }
-        let hidden = self.finish(&buffers.states, hidden_rows);
-        let logits = self.finish(&buffers.states, logits_rows).concat();
+        let hidden = self.finish(&buffers.states, &wanted.hidden);
+        let logits = self.finish(&buffers.states, &wanted.logits).concat();
         let vocab = self.head.rows();
-        buffers.logits.resize(logits_rows.len() * vocab, 0.0);
+        buffers.logits.resize(wanted.logits.len() * vocab, 0.0);
         self.head
             .product(&logits, &mut buffers.logits, &mut buffers.quantised);
         let logits = buffers.logits.chunks_exact(vocab).map(<[f32]>::to_vec);
@@ -161,14 +149,6 @@ impl CpuDecoder {
 
     fn eps(&self) -> f32 {
         self.config.rms_norm_eps as f32
-    }
-
-    /// Writes a passage block, whose keys are not turned yet, into a text's blocks from position `at` on.
-    pub(crate) fn land(&self, to: &mut KvBlocks, at: usize, passage: &KvBlocks, len: usize) {
-        let angles: Angles = angles(&self.frequencies, at..at + len).collect();
-        for layer in 0..self.layers.len() {
-            to.land((layer, at), (passage, layer), &angles);
-        }
     }
 
     fn embed(&self, ids: &[u32], spans: &[Span], buffers: &mut Buffers) {
@@ -369,59 +349,37 @@ impl CpuDecoder {
     }
 }
 
-impl Layer {
-    fn load(
-        config: &ModelConfig,
-        weights: &Checkpoint,
-        weight_type: Option<WeightType>,
-        layer: usize,
-    ) -> Result<Self, LoadError> {
-        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let projections = [("q", queries), ("k", keys), ("v", keys)];
-        let named =
-            projections.map(|(p, rows)| (name(&format!("self_attn.{p}_proj.weight")), rows));
-        let stacked = named.each_ref().map(|(name, rows)| (name.as_str(), *rows));
-        let mut qkv = pack(weights, weight_type, &stacked, hidden)?;
-        if config.qkv_bias {
-            let mut bias = Vec::new();
-            for (p, rows) in projections {
-                bias.extend(weights.vector(&name(&format!("self_attn.{p}_proj.bias")), rows)?);
-            }
-            qkv = qkv.with_bias(bias);
+impl Decoder for CpuDecoder {
+    fn new_store(&self) -> Box<dyn KvStore> {
+        Box::new(KvBlocks::new(BlockShape::of(&self.config)))
+    }
+
+    fn forward(
+        &self,
+        ids: &[u32],
+        spans: &[Span],
+        stores: Vec<&mut dyn KvStore>,
+        wanted: &WantedRows,
+    ) -> Result<(RowVecs, RowVecs), ForwardError> {
+        let blocks = stores.into_iter().map(downcast_mut);
+        let mut caches: Vec<&mut KvBlocks> = blocks.collect::<Result<_, _>>()?;
+        Ok(self.forward_blocks(ids, spans, &mut caches, wanted))
+    }
+
+    fn land(
+        &self,
+        text: &mut dyn KvStore,
+        at: usize,
+        passage: &dyn KvStore,
+        len: usize,
+    ) -> Result<(), ForwardError> {
+        let text: &mut KvBlocks = downcast_mut(text)?;
+        let passage: &KvBlocks = downcast(passage)?;
+        let angles: Angles = angles(&self.frequencies, at..at + len).collect();
+        for layer in 0..self.layers.len() {
+            text.land((layer, at), (passage, layer), &angles);
         }
-        let mut output = pack(
-            weights,
-            weight_type,
-            &[(&name("self_attn.o_proj.weight"), hidden)],
-            queries,
-        )?;
-        if config.output_bias {
-            output = output.with_bias(weights.vector(&name("self_attn.o_proj.bias"), hidden)?);
-        }
-        let head_norm = |which: &str| {
-            let norm = name(&format!("self_attn.{which}_norm.weight"));
-            weights.vector(&norm, config.head_dim)
-        };
-        let gate_up = [
-            (&*name("mlp.gate_proj.weight"), inner),
-            (&*name("mlp.up_proj.weight"), inner),
-        ];
-        let down = [(&*name("mlp.down_proj.weight"), hidden)];
-        Ok(Self {
-            attention_norm: weights.vector(&name("input_layernorm.weight"), hidden)?,
-            qkv,
-            qk_norm: match config.qk_norm {
-                true => Some((head_norm("q")?, head_norm("k")?)),
-                false => None,
-            },
-            output,
-            mlp_norm: weights.vector(&name("post_attention_layernorm.weight"), hidden)?,
-            gate_up: pack(weights, weight_type, &gate_up, hidden)?,
-            down: pack(weights, weight_type, &down, inner)?,
-        })
+        Ok(())
     }
 }
 

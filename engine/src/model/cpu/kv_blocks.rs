@@ -9,18 +9,20 @@ use std::sync::Arc;
 use super::kernels::LANES;
 use super::ops::rotate;
 use crate::config::ModelConfig;
-use crate::model::kv_cache::BLOCK;
+use crate::error::ForwardError;
+use crate::model::BLOCK;
+use crate::model::decoder::KvStore;
 
 /// What all blocks have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockShape {
-    pub(crate) layers: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+pub(super) struct BlockShape {
+    pub(super) layers: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
 }
 
 impl BlockShape {
-    pub(crate) fn of(config: &ModelConfig) -> Self {
+    pub(super) fn of(config: &ModelConfig) -> Self {
         Self {
             layers: config.num_hidden_layers,
             kv_heads: config.num_key_value_heads,
@@ -38,48 +40,36 @@ impl BlockShape {
     }
 
     /// Numbers in a block.
-    pub(crate) fn block_len(self) -> usize {
+    fn block_len(self) -> usize {
         self.layers * self.kv_heads * self.head_len()
     }
 }
 
 /// The blocks of one sequence.
 #[derive(Debug)]
-pub(crate) struct KvBlocks {
+pub(super) struct KvBlocks {
     shape: BlockShape,
     /// A block that forks share is copied when one of them writes to it.
     blocks: Vec<Arc<Vec<f32>>>,
 }
 
 impl KvBlocks {
-    pub(crate) fn new(shape: BlockShape) -> Self {
+    pub(super) fn new(shape: BlockShape) -> Self {
         Self {
             shape,
             blocks: Vec::new(),
         }
     }
 
-    pub(crate) fn shape(&self) -> BlockShape {
-        self.shape
-    }
-
-    /// How many blocks there are.
-    pub(crate) fn len(&self) -> usize {
-        self.blocks.len()
+    /// [`BlockShape::value_width`] of these blocks.
+    pub(super) fn value_width(&self) -> usize {
+        self.shape.value_width()
     }
 
     /// Makes room, or gives room back.
-    pub(crate) fn resize(&mut self, blocks: usize) {
+    pub(super) fn set_blocks(&mut self, blocks: usize) {
         let len = self.shape.block_len();
         self.blocks.resize_with(blocks, || Arc::new(vec![0.0; len]));
-    }
-
-    /// Another sequence that starts with this one's first `blocks` blocks.
-    pub(crate) fn fork(&self, blocks: usize) -> Self {
-        Self {
-            shape: self.shape,
-            blocks: self.blocks[..blocks].to_vec(),
-        }
     }
 
     /// Writes a position's key and value, `head_dim` numbers each.
@@ -136,9 +126,47 @@ impl KvBlocks {
         self.blocks[block][start..start + self.shape.head_len()]
             .split_at(BLOCK * self.shape.head_dim)
     }
+}
 
-    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`.
-    pub(crate) fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Vec<f32> {
+impl KvStore for KvBlocks {
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.shape.block_len() * size_of::<f32>()
+    }
+
+    fn resize(&mut self, blocks: usize, _len: usize) -> Result<(), ForwardError> {
+        self.set_blocks(blocks);
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.blocks.clear();
+    }
+
+    /// Whole blocks are shared until one of both writes to them.
+    fn fork(&self, blocks: usize, _len: usize) -> Result<Box<dyn KvStore>, ForwardError> {
+        Ok(Box::new(Self {
+            shape: self.shape,
+            blocks: self.blocks[..blocks].to_vec(),
+        }))
+    }
+
+    fn layers(&self) -> usize {
+        self.shape.layers
+    }
+
+    fn layer_width(&self) -> usize {
+        2 * self.shape.kv_heads * self.shape.head_dim
+    }
+
+    fn fits(&self, config: &ModelConfig) -> bool {
+        self.shape == BlockShape::of(config)
+    }
+
+    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError> {
         let BlockShape {
             kv_heads, head_dim, ..
         } = self.shape;
@@ -158,11 +186,15 @@ impl KvBlocks {
                 rows.extend_from_slice(&values[start..start + head_dim]);
             }
         }
-        rows
+        Ok(rows)
     }
 
-    /// Puts back what [`Self::layer_rows`] gave.
-    pub(crate) fn set_layer_rows(&mut self, layer: usize, positions: Range<usize>, rows: &[f32]) {
+    fn set_layer_rows(
+        &mut self,
+        layer: usize,
+        positions: Range<usize>,
+        rows: &[f32],
+    ) -> Result<(), ForwardError> {
         let head_dim = self.shape.head_dim;
         let (keys, values) = rows.split_at(rows.len() / 2);
         let mut rows = keys
@@ -173,5 +205,6 @@ impl KvBlocks {
                 self.write(layer, head, position, key, value);
             }
         }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod decoder;
 mod disjoint;
 mod kernels;
 mod kv_blocks;
+mod layer;
 mod matrix;
 mod ops;
 mod packing;
@@ -18,4 +19,3 @@ mod q4;
 mod quantised;
 
 pub(crate) use decoder::CpuDecoder;
-pub(crate) use kv_blocks::{BlockShape, KvBlocks};

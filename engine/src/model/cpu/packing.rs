@@ -8,7 +8,7 @@ use super::q4::{self, Q4Panels, Stored};
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::rows::Stacked;
+use crate::model::stacked::Stacked;
 
 /// Packs matrices of `columns` columns, one below the other.
 pub(super) fn pack(

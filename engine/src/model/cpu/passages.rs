@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::kv_blocks::{BlockShape, KvBlocks};
-use crate::model::kv_cache::BLOCK;
+use crate::model::BLOCK;
 use crate::model::span::{Landing, Span, SpanOf};
 
 /// Angle by angle (cosine, sine) of the pairs of a head, position after position.
@@ -40,7 +40,7 @@ impl PassageSpan {
         };
         let len = span.end();
         let mut turned = KvBlocks::new(BlockShape { layers: 1, ..shape });
-        turned.resize(len.div_ceil(BLOCK));
+        turned.set_blocks(len.div_ceil(BLOCK));
         let at = |first: usize| angles(frequencies, first..first + len).collect();
         Some(Self {
             span: *span,

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use mistralrs_core::layers::Activation;
-
 use super::header::Header;
 use super::tensors::{EMBEDDING, HEAD, ROPE_FACTORS, stored};
-use crate::config::{Architecture, ModelConfig, RopeScaling, SlidingWindow};
+use crate::config::{Activation, Architecture, ModelConfig, RopeScaling, SlidingWindow};
 use crate::error::LoadError;
-use crate::model::checkpoint::damaged;
+use crate::model::stored::damaged;
 
 /// Reads the configuration.
 ///

@@ -14,7 +14,7 @@ use candle_core::quantized::GgmlDType;
 
 use super::value::Value;
 use crate::error::LoadError;
-use crate::model::checkpoint::damaged;
+use crate::model::stored::damaged;
 
 /// Metadata and tensors that a header may hold, far above what there is.
 const MOST_ENTRIES: u64 = 1 << 16;

@@ -13,10 +13,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
-use crate::chat_template::TokenizerConfig;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
-use crate::tokenizer_file::TokenizerSource;
+use crate::tokens::chat_template::TokenizerConfig;
+use crate::tokens::source::TokenizerSource;
 use header::Header;
 
 pub use pre_tokenizer::{GgufPreTokenizer, gguf_pre_tokenizers};

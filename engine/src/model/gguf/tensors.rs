@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use super::header::{Header, TensorInfo};
 use crate::config::{Architecture, ModelConfig};
 use crate::error::LoadError;
-use crate::model::checkpoint::{Checkpoint, Stored, damaged};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::stored::{Stored, damaged};
 use crate::model::weights;
 
 pub(super) const EMBEDDING: &str = "token_embd.weight";

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use super::header::Header;
 use super::pre_tokenizer::PreTokenizer;
 use super::sentencepiece;
-use crate::chat_template::TokenizerConfig;
 use crate::error::LoadError;
-use crate::model::checkpoint::damaged;
+use crate::model::stored::damaged;
+use crate::tokens::chat_template::TokenizerConfig;
 
 const PREFIX: &str = "tokenizer.ggml.";
 const TOKENS: &str = "tokenizer.ggml.tokens";

@@ -2,7 +2,7 @@
 
 use super::header::Header;
 use crate::error::LoadError;
-use crate::model::checkpoint::damaged;
+use crate::model::stored::damaged;
 
 /// A value of the metadata; numbers of all widths are one.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 //! activations. So a token's states are the same bits whatever else is in the batch and however its
 //! text was cut into steps.
 
+mod panel;
 mod plain;
 mod q4;
 #[cfg(target_arch = "x86_64")]
@@ -18,17 +19,8 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
+pub(super) use panel::{BLOCK, LANES, Lanes, MOST_ROWS, Number, Q8Panel, Q8Row};
 pub(super) use q4::{Q4Block, Q4KBlock, Q4Row, Q40Block, Q41Block, q4_products, quantise_signed};
-
-/// Rows of a panel. Within a panel the 16 rows' weights of one column stand side by side.
-pub(super) const LANES: usize = 16;
-/// Columns that share a scale in a quantised row.
-pub(super) const BLOCK: usize = 32;
-/// Rows of activations that one call takes at most.
-pub(super) const MOST_ROWS: usize = 8;
-
-/// One number for each row of a panel.
-pub(super) type Lanes = [f32; LANES];
 
 /// What the CPU can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,11 +59,7 @@ impl Isa {
 }
 
 /// A weight as it is stored.
-pub(super) trait Weight: Copy + Default + Send + Sync + 'static {
-    /// Exactly the same number.
-    fn widen(self) -> f32;
-    /// The nearest number of this type.
-    fn narrow(value: f32) -> Self;
+pub(super) trait Weight: Number {
     /// The panels' products with rows of activations; see [`float_products`].
     ///
     /// # Safety
@@ -86,15 +74,8 @@ pub(super) trait Weight: Copy + Default + Send + Sync + 'static {
 }
 
 macro_rules! weight {
-    ($type:ty, $widen:expr, $narrow:expr, $avx512:ident) => {
+    ($type:ty, $avx512:ident) => {
         impl Weight for $type {
-            #[inline(always)]
-            fn widen(self) -> f32 {
-                $widen(self)
-            }
-            fn narrow(value: f32) -> Self {
-                $narrow(value)
-            }
             unsafe fn products(
                 isa: Isa,
                 panels: &[&[Self]],
@@ -114,9 +95,9 @@ macro_rules! weight {
     };
 }
 
-weight!(f32, |value| value, |value| value, f32_products);
-weight!(f16, f16::to_f32, f16::from_f32, f16_products);
-weight!(bf16, bf16::to_f32, bf16::from_f32, bf16_products);
+weight!(f32, f32_products);
+weight!(f16, f16_products);
+weight!(bf16, bf16_products);
 
 /// For each panel `p` and each row `m` of `xs` (at most [`MOST_ROWS`]) calls `each(p, m, sums)` with the
 /// 16 inner products of the panel's rows and that row, summed column by column with fused
@@ -134,25 +115,6 @@ pub(super) fn float_products<W: Weight>(
     }
     // SAFETY: an `Isa` other than `Plain` only comes from what was detected.
     unsafe { W::products(isa, panels, xs, &mut each) }
-}
-
-/// A panel of 8-bit weights: for each block of 32 columns 16 scales, and the weights in groups of four
-/// columns, 16 rows side by side, four bytes each.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Q8Panel<'a> {
-    /// 512 a block
-    pub(super) weights: &'a [i8],
-    /// 16 a block, one a row
-    pub(super) scales: &'a [f16],
-}
-
-/// A row of activations in 8 bits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Q8Row<'a> {
-    /// The quantised value plus 128, 32 a block
-    pub(super) values: &'a [u8],
-    /// One a block
-    pub(super) scales: &'a [f32],
 }
 
 /// As [`float_products`]: within a block of 32 columns the sum is exact, in integers; blocks are added

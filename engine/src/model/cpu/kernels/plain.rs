@@ -2,11 +2,11 @@
 
 use half::f16;
 
-use super::{BLOCK, LANES, Lanes, Q8Panel, Q8Row, Weight};
+use super::panel::{BLOCK, LANES, Lanes, Number, Q8Panel, Q8Row};
 
 /// See [`super::float_products`].
 #[inline(always)]
-pub(super) fn float_products<W: Weight>(
+pub(super) fn float_products<W: Number>(
     panels: &[&[W]],
     xs: &[&[f32]],
     each: &mut impl FnMut(usize, usize, &Lanes),

@@ -3,7 +3,8 @@
 use bytemuck::Zeroable;
 use half::f16;
 
-use super::{BLOCK, Isa, LANES, Lanes, quantise};
+use super::panel::{BLOCK, LANES, Lanes};
+use super::{Isa, quantise};
 
 /// Columns that share `d` and `dmin` in `Q4_K`.
 const SUPER_BLOCK: usize = 256;

@@ -9,13 +9,14 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, Lanes, Q8Panel, Q8Row, Weight, plain};
+use super::panel::{BLOCK, LANES, Lanes, Number, Q8Panel, Q8Row};
+use super::plain;
 
 const GROUP: usize = 4 * LANES;
 
 /// The plain version, compiled for AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn float_products_avx2<W: Weight>(
+pub(super) unsafe fn float_products_avx2<W: Number>(
     panels: &[&[W]],
     xs: &[&[f32]],
     each: &mut impl FnMut(usize, usize, &Lanes),

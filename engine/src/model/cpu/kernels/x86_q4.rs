@@ -9,9 +9,9 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::panel::{BLOCK, LANES, Lanes};
 use super::q4::{Factor, Q4Block, Q4Row};
 use super::x86::{in_row_tiles, lanes, lanes_of_halves};
-use super::{BLOCK, LANES, Lanes};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn q4_products(

@@ -1,0 +1,206 @@
+//! Conversations between their turns: token log and KV-cache, kept under the limits.
+
+pub(crate) mod store;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::ids::ConversationId;
+use crate::ids::SequenceId;
+use crate::model::KvCache;
+use crate::tokens::token_log::TokenLog;
+
+/// A look at a conversation. While a turn is under way this is its state in the middle of it.
+#[derive(Debug, Clone)]
+pub struct ConversationInfo {
+    /// Ids and kinds of all its tokens.
+    pub log: TokenLog,
+    /// How many of them are in the KV-cache.
+    pub cached_tokens: usize,
+    /// Bytes that the KV-cache holds.
+    pub kv_bytes: usize,
+    /// Whether a turn is under way.
+    pub busy: bool,
+}
+
+/// A token log and the KV-cache of a prefix of it.
+///
+/// **Invariant:** `cache` holds the first `cache.len()` tokens of `log`, so it may be dropped at
+/// any time and rebuilt by forwarding the log again.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) log: TokenLog,
+    pub(crate) cache: KvCache,
+    /// Of how many of the log's first tokens the store holds the KV.
+    pub(crate) stored: usize,
+    /// Whose prompts may start with blocks of the cache: those of the last turn's salt. Not stored,
+    /// since a cache is empty until a turn fills it.
+    pub(crate) cache_salt: Option<Arc<str>>,
+}
+
+impl Conversation {
+    /// A conversation that the store knows nothing of.
+    pub(crate) fn new(log: TokenLog, cache: KvCache) -> Self {
+        Self {
+            log,
+            cache,
+            stored: 0,
+            cache_salt: None,
+        }
+    }
+
+    /// Cuts all back to the log's first `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.log.truncate(len);
+        self.cache.truncate(len);
+        self.stored = self.stored.min(len);
+    }
+
+    pub(crate) fn info(&self, busy: bool) -> ConversationInfo {
+        ConversationInfo {
+            log: self.log.clone(),
+            cached_tokens: self.cache.len(),
+            kv_bytes: self.cache.bytes(),
+            busy,
+        }
+    }
+}
+
+enum Place {
+    /// Between turns. `used` orders by last use.
+    Idle {
+        conversation: Conversation,
+        used: u64,
+    },
+    /// Moved into the sequence that runs its turn.
+    Busy(SequenceId),
+}
+
+/// All conversations by name. A busy one is owned by its sequence and only its name is here.
+///
+/// **Invariant:** `idle_kv_bytes` is the sum over the caches of idle conversations.
+#[derive(Default)]
+pub(crate) struct Conversations {
+    places: HashMap<ConversationId, Place>,
+    idle_kv_bytes: usize,
+    clock: u64,
+}
+
+/// What is known of a conversation by its name.
+pub(crate) enum Found<'a> {
+    /// Between turns.
+    Idle(&'a Conversation),
+    /// This sequence runs a turn of it.
+    Busy(SequenceId),
+}
+
+impl Conversations {
+    /// How many there are, busy ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Bytes held by the KV-caches of idle conversations.
+    pub(crate) fn idle_kv_bytes(&self) -> usize {
+        self.idle_kv_bytes
+    }
+
+    pub(crate) fn find(&self, id: &ConversationId) -> Option<Found<'_>> {
+        self.places.get(id).map(|place| match place {
+            Place::Idle { conversation, .. } => Found::Idle(conversation),
+            Place::Busy(sequence) => Found::Busy(*sequence),
+        })
+    }
+
+    /// Hands an idle conversation, if there is one, over to the sequence that runs its turn, and
+    /// counts the name as busy from now on.
+    pub(crate) fn take(
+        &mut self,
+        id: &ConversationId,
+        sequence: SequenceId,
+    ) -> Option<Conversation> {
+        match self.places.insert(id.clone(), Place::Busy(sequence))? {
+            Place::Idle { conversation, .. } => {
+                self.idle_kv_bytes -= conversation.cache.bytes();
+                Some(conversation)
+            }
+            Place::Busy(_) => None,
+        }
+    }
+
+    /// Takes a conversation back after its turn.
+    pub(crate) fn put_back(&mut self, id: ConversationId, conversation: Conversation) {
+        self.clock += 1;
+        self.idle_kv_bytes += conversation.cache.bytes();
+        let place = Place::Idle {
+            conversation,
+            used: self.clock,
+        };
+        self.places.insert(id, place);
+    }
+
+    /// An idle conversation, to be changed but for the memory of its KV-cache.
+    pub(crate) fn idle_mut(&mut self, id: &ConversationId) -> Option<&mut Conversation> {
+        match self.places.get_mut(id) {
+            Some(Place::Idle { conversation, .. }) => Some(conversation),
+            _ => None,
+        }
+    }
+
+    /// Every idle conversation.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = &Conversation> {
+        self.places.values().filter_map(|place| match place {
+            Place::Idle { conversation, .. } => Some(conversation),
+            Place::Busy(_) => None,
+        })
+    }
+
+    /// Forgets a conversation.
+    pub(crate) fn remove(&mut self, id: &ConversationId) {
+        if let Some(Place::Idle { conversation, .. }) = self.places.remove(id) {
+            self.idle_kv_bytes -= conversation.cache.bytes();
+        }
+    }
+
+    /// The least recently used idle conversation, when there are more than `limit`.
+    pub(crate) fn one_beyond(&self, limit: usize) -> Option<ConversationId> {
+        if self.places.len() <= limit {
+            return None;
+        }
+        self.least_recent(|_| true)
+    }
+
+    /// Drops the KV-cache of an idle conversation; its log stays. That is the least recently used one of
+    /// the salt whose idle conversations hold most, so that nobody's go while others hold more. False
+    /// when there is none.
+    pub(crate) fn drop_least_recent_kv(&mut self) -> bool {
+        let mut of_salt: HashMap<&Option<Arc<str>>, usize> = HashMap::new();
+        for conversation in self.idle() {
+            *of_salt.entry(&conversation.cache_salt).or_default() += conversation.cache.bytes();
+        }
+        let most = of_salt.values().copied().max().unwrap_or_default();
+        let holds_kv = |conversation: &Conversation| {
+            let bytes = conversation.cache.bytes();
+            bytes > 0 && of_salt.get(&conversation.cache_salt) == Some(&most)
+        };
+        let Some(id) = self.least_recent(holds_kv) else {
+            return false;
+        };
+        if let Some(Place::Idle { conversation, .. }) = self.places.get_mut(&id) {
+            self.idle_kv_bytes -= conversation.cache.bytes();
+            conversation.cache.clear();
+        }
+        true
+    }
+
+    fn least_recent(&self, wanted: impl Fn(&Conversation) -> bool) -> Option<ConversationId> {
+        self.places
+            .iter()
+            .filter_map(|(id, place)| match place {
+                Place::Idle { conversation, used } if wanted(conversation) => Some((used, id)),
+                _ => None,
+            })
+            .min()
+            .map(|(_, id)| id.clone())
+    }
+}

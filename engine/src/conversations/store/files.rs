@@ -1,0 +1,373 @@
+//! The directory in which conversations outlive the process: for each a record, and a KV file.
+//!
+//! A record is replaced whole, so that at every moment the last one stands there. Positions are
+//! appended to the KV file first and told of in the record afterwards; before any that the record
+//! tells of are overwritten, a record without them is written. A process may be killed anywhere in
+//! between: what the record tells of is there.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::record::{KvRecord, Piece, Record};
+use super::{StoreOptions, Stored};
+use crate::error::StartError;
+use crate::ids::ConversationId;
+use crate::model::{KvCache, Model};
+use crate::tokens::token_log::TokenLog;
+
+const RECORD: &str = "conversation";
+const KV: &str = "kv";
+const UNFINISHED: &str = "tmp";
+
+/// The directory, locked for this process.
+pub(super) struct Files {
+    dir: PathBuf,
+    /// Fingerprint of the tokenizer.
+    tokenizer: String,
+    /// Fingerprint of who computes keys and values.
+    made_by: String,
+    /// Bytes of one position in a KV file.
+    position_bytes: u64,
+    kv_limit: u64,
+    held: HashMap<ConversationId, Held>,
+    kv_bytes: u64,
+    clock: u64,
+    /// Until it is closed.
+    _lock: File,
+}
+
+/// What is known of one conversation's KV file.
+struct Held {
+    pieces: Vec<Piece>,
+    /// Bytes of the pieces.
+    kv_bytes: u64,
+    /// Orders by last use.
+    used: u64,
+}
+
+impl Files {
+    /// Opens the directory, or makes it, and reads every record that fits the model's tokenizer, the
+    /// least recently written first. Records that do not are left where they are.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read, or another process has it.
+    pub(super) fn open(
+        options: &StoreOptions,
+        model: &Model,
+    ) -> Result<(Self, Vec<Stored>), StartError> {
+        let dir = &options.dir;
+        let failed = |source| StartError::Store {
+            dir: dir.clone(),
+            source,
+        };
+        make_private_dir(dir).map_err(failed)?;
+        let lock = File::create(dir.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StartError::StoreInUse { dir: dir.clone() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let mut files = Self {
+            dir: dir.clone(),
+            tokenizer: model.fingerprints().tokenizer.clone(),
+            made_by: model.kv_fingerprint(),
+            position_bytes: model.new_cache().file_bytes_per_position(),
+            kv_limit: options.kv_bytes,
+            held: HashMap::new(),
+            kv_bytes: 0,
+            clock: 0,
+            _lock: lock,
+        };
+        let stored = files.read_all(model).map_err(failed)?;
+        Ok((files, stored))
+    }
+
+    /// Bytes of all KV files.
+    pub(super) fn kv_bytes(&self) -> u64 {
+        self.kv_bytes
+    }
+
+    /// Writes a conversation's log, and its KV as far as it is not there yet. `unchanged` says how many
+    /// of the log's first tokens are those of the last time.
+    ///
+    /// # Errors
+    /// A file could not be written. When that was the KV file, the log is written all the same.
+    pub(super) fn save(
+        &mut self,
+        id: &ConversationId,
+        log: &TokenLog,
+        unchanged: usize,
+        cache: Option<&KvCache>,
+    ) -> io::Result<()> {
+        let before = self.release(id);
+        let kept = within(&before, unchanged);
+        if kept < before.len() {
+            self.write_record(id, log, &before[..kept])?;
+        }
+        let mut pieces = before;
+        pieces.truncate(kept);
+        let kv_written = match cache {
+            Some(cache) if self.bytes(cache.len()) <= self.kv_limit => {
+                self.append(id, &mut pieces, cache)
+            }
+            _ => Ok(()),
+        };
+        self.write_record(id, log, &pieces)?;
+        self.hold(id, pieces);
+        self.keep_under_limit(id);
+        kv_written
+    }
+
+    /// Reads keys and values of at most so many positions into an empty cache that has room for them.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged; the cache holds what came before.
+    pub(super) fn load(
+        &mut self,
+        id: &ConversationId,
+        positions: usize,
+        cache: &mut KvCache,
+    ) -> io::Result<()> {
+        let Some(held) = self.held.get_mut(id) else {
+            return Ok(());
+        };
+        self.clock += 1;
+        held.used = self.clock;
+        let pieces = &held.pieces[..within(&held.pieces, positions)];
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let mut file = File::open(path_of(&self.dir, id, KV))?;
+        for piece in pieces {
+            if read_piece(&mut file, cache, piece.positions)? != piece.blake3 {
+                return Err(io::Error::other("the KV file is damaged"));
+            }
+            cache.grow(piece.positions);
+        }
+        Ok(())
+    }
+
+    /// Deletes a conversation.
+    pub(super) fn remove(&mut self, id: &ConversationId) -> io::Result<()> {
+        self.release(id);
+        remove_if_there(&path_of(&self.dir, id, KV))?;
+        remove_if_there(&path_of(&self.dir, id, RECORD))
+    }
+
+    /// Appends the positions that `pieces` do not cover.
+    fn append(
+        &self,
+        id: &ConversationId,
+        pieces: &mut Vec<Piece>,
+        cache: &KvCache,
+    ) -> io::Result<()> {
+        let new = positions(pieces)..cache.len();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let path = path_of(&self.dir, id, KV);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        let start = self.bytes(new.start);
+        // What lies behind belongs to nobody any more.
+        file.set_len(start)?;
+        file.seek(SeekFrom::Start(start))?;
+        let blake3 = write_piece(&mut file, cache, new.clone())?;
+        pieces.push(Piece {
+            positions: new.len(),
+            blake3,
+        });
+        Ok(())
+    }
+
+    fn write_record(&self, id: &ConversationId, log: &TokenLog, kv: &[Piece]) -> io::Result<()> {
+        let kv = KvRecord {
+            made_by: self.made_by.clone(),
+            pieces: kv.to_vec(),
+        };
+        let record = Record::new(id.as_str(), &self.tokenizer, log, kv);
+        let unfinished = path_of(&self.dir, id, UNFINISHED);
+        fs::write(&unfinished, record.to_bytes()?)?;
+        fs::rename(&unfinished, path_of(&self.dir, id, RECORD))
+    }
+
+    /// Deletes KV files, the least recently used first, until they fit the limit; `last` goes last.
+    fn keep_under_limit(&mut self, last: &ConversationId) {
+        while self.kv_bytes > self.kv_limit {
+            let with_kv = self.held.iter().filter(|(_, held)| held.kv_bytes > 0);
+            let oldest = with_kv.min_by_key(|(id, held)| (*id == last, held.used));
+            let Some(id) = oldest.map(|(id, _)| id.clone()) else {
+                return;
+            };
+            // The record still tells of it; reading it finds nothing, and the log is forwarded again.
+            if let Err(error) = remove_if_there(&path_of(&self.dir, &id, KV)) {
+                tracing::warn!(%error, conversation = %id, "a KV file could not be deleted");
+            }
+            self.hold(&id, Vec::new());
+        }
+    }
+
+    fn hold(&mut self, id: &ConversationId, pieces: Vec<Piece>) {
+        self.release(id);
+        self.clock += 1;
+        let kv_bytes = self.bytes(positions(&pieces));
+        self.kv_bytes += kv_bytes;
+        let held = Held {
+            pieces,
+            kv_bytes,
+            used: self.clock,
+        };
+        self.held.insert(id.clone(), held);
+    }
+
+    /// Stops counting a conversation; gives its pieces.
+    fn release(&mut self, id: &ConversationId) -> Vec<Piece> {
+        let held = self.held.remove(id);
+        self.kv_bytes -= held.as_ref().map_or(0, |held| held.kv_bytes);
+        held.map(|held| held.pieces).unwrap_or_default()
+    }
+
+    /// Bytes of so many positions in a KV file.
+    fn bytes(&self, positions: usize) -> u64 {
+        positions as u64 * self.position_bytes
+    }
+
+    fn read_all(&mut self, model: &Model) -> io::Result<Vec<Stored>> {
+        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let extension = path.extension().and_then(|one| one.to_str());
+            match extension {
+                Some(RECORD) => found.push((fs::metadata(&path)?.modified()?, path)),
+                Some(UNFINISHED) => remove_if_there(&path)?,
+                Some(KV) if !path.with_extension(RECORD).exists() => remove_if_there(&path)?,
+                _ => {}
+            }
+        }
+        found.sort();
+        let mut all = Vec::new();
+        for (_, path) in found {
+            match self.read_one(&path, model) {
+                Ok(stored) => all.extend(stored),
+                Err(reason) => tracing::warn!(
+                    file = %path.display(),
+                    reason,
+                    "a conversation cannot be read and is left out"
+                ),
+            }
+        }
+        Ok(all)
+    }
+
+    /// None for a conversation in the tokens of another model.
+    fn read_one(&mut self, path: &Path, model: &Model) -> Result<Option<Stored>, String> {
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let record = Record::parse(&bytes)?;
+        if record.tokenizer != self.tokenizer {
+            return Ok(None);
+        }
+        let log = record.log(model.config().vocab_size)?;
+        if let Some(marks) = model.tokens().block_marks() {
+            // It was written when passages saw everything before them.
+            let whole = marks.check(log.ids());
+            whole.map_err(|reason| format!("its passages are no blocks: {reason}"))?;
+        }
+        let id = ConversationId::from(record.conversation);
+        if path != path_of(&self.dir, &id, RECORD) {
+            return Err(format!("it is the conversation {id} under another's name"));
+        }
+        // The KV of another model is of no use: the log is forwarded again, and its KV replaces it.
+        let fits = record.kv.made_by == self.made_by;
+        let mut pieces = if fits { record.kv.pieces } else { Vec::new() };
+        let there = fs::metadata(path_of(&self.dir, &id, KV)).map_or(0, |meta| meta.len());
+        while self.bytes(positions(&pieces)) > there || positions(&pieces) > log.len() {
+            pieces.pop();
+        }
+        let kv_positions = positions(&pieces);
+        self.hold(&id, pieces);
+        Ok(Some(Stored {
+            id,
+            log,
+            kv_positions,
+        }))
+    }
+}
+
+/// How many positions the pieces hold.
+fn positions(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|piece| piece.positions).sum()
+}
+
+/// How many of the first pieces lie wholly within so many positions.
+fn within(pieces: &[Piece], limit: usize) -> usize {
+    let mut end = 0;
+    pieces
+        .iter()
+        .take_while(|piece| {
+            end += piece.positions;
+            end <= limit
+        })
+        .count()
+}
+
+/// Layer by layer, keys then values, little-endian f32; gives the bytes' blake3.
+fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for layer in 0..cache.layers() {
+        let rows = cache
+            .layer_rows(layer, positions.clone())
+            .map_err(io::Error::other)?;
+        let bytes = bytemuck::cast_slice(&rows);
+        hasher.update(bytes);
+        file.write_all(bytes)?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Reads a piece behind what the cache holds; gives the bytes' blake3.
+fn read_piece(file: &mut File, cache: &mut KvCache, positions: usize) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut rows = vec![0f32; positions * cache.layer_width()];
+    let start = cache.len();
+    for layer in 0..cache.layers() {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut rows);
+        file.read_exact(bytes)?;
+        hasher.update(bytes);
+        cache
+            .set_layer_rows(layer, start..start + positions, &rows)
+            .map_err(io::Error::other)?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// A conversation's name may be any text, so files are called by its digest.
+fn path_of(dir: &Path, id: &ConversationId, extension: &str) -> PathBuf {
+    let digest = blake3::hash(id.as_str().as_bytes()).to_hex();
+    dir.join(&digest.as_str()[..32]).with_extension(extension)
+}
+
+/// What people say is nobody else's business on the machine.
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,253 @@
+//! Where conversations outlive the process, and where KV-caches go that memory has no room for.
+//!
+//! At the end of every turn the conversation's log and its new keys and values are written by a thread
+//! of their own, and the client hears of the end when that is done. So a KV-cache may be dropped at any
+//! time: it is read back when the conversation goes on, instead of being computed again.
+
+mod files;
+mod record;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use crate::conversations::Conversation;
+use crate::error::StartError;
+use crate::ids::ConversationId;
+use crate::ids::SequenceId;
+use crate::model::{KvCache, Model};
+use crate::tokens::token_log::TokenLog;
+
+use files::Files;
+
+/// Bytes of KV-caches that may wait to be written: beyond, a turn's log is written without its KV,
+/// which is then computed again if it is dropped.
+const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// Where conversations outlive the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The directory, made where it is not there. One engine at a time may use it.
+    pub dir: PathBuf,
+    /// Bytes that keys and values may take there. Beyond, those of the least recently used
+    /// conversations are deleted; their logs stay, to be forwarded again.
+    pub kv_bytes: u64,
+}
+
+/// A conversation that was found in the directory.
+pub(crate) struct Stored {
+    pub(crate) id: ConversationId,
+    pub(crate) log: TokenLog,
+    /// Of how many of its first tokens the KV is there too.
+    pub(crate) kv_positions: usize,
+}
+
+/// What the store's thread is told, in order.
+enum Job {
+    Save {
+        id: ConversationId,
+        log: TokenLog,
+        unchanged: usize,
+        cache: Option<KvCache>,
+        then: Box<dyn FnOnce() + Send>,
+    },
+    Load {
+        id: ConversationId,
+        sequence: SequenceId,
+        positions: usize,
+        cache: KvCache,
+    },
+    Remove(ConversationId),
+}
+
+/// What the thread lets others see.
+#[derive(Default)]
+struct Seen {
+    pending_bytes: AtomicUsize,
+    kv_bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// The handle of the step loop. Dropped, it waits until all is written.
+pub(crate) struct Store {
+    jobs: Option<Sender<Job>>,
+    seen: Arc<Seen>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the directory and starts the thread; gives the conversations that were found, the least
+    /// recently used first. `restored` is given each cache that was read back.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or the thread not be started.
+    pub(crate) fn open(
+        options: &StoreOptions,
+        model: &Model,
+        restored: impl Fn(SequenceId, KvCache) + Send + 'static,
+    ) -> Result<(Self, Vec<Stored>), StartError> {
+        let (files, stored) = Files::open(options, model)?;
+        let (jobs, inbox) = channel();
+        let seen = Arc::new(Seen::default());
+        seen.kv_bytes.store(files.kv_bytes(), Ordering::Relaxed);
+        let worker = Worker {
+            files,
+            restored: Box::new(restored),
+            seen: seen.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("onegen-store".into())
+            .spawn(move || worker.run(&inbox))
+            .map_err(StartError::Thread)?;
+        let store = Self {
+            jobs: Some(jobs),
+            seen,
+            thread: Some(thread),
+        };
+        Ok((store, stored))
+    }
+
+    /// Writes what is new of a conversation, and calls `then` when that is done, written or not.
+    pub(crate) fn save(
+        &self,
+        id: &ConversationId,
+        conversation: &mut Conversation,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let cache = self.snapshot(conversation);
+        let unchanged = conversation.stored;
+        if let Some(cache) = &cache {
+            conversation.stored = cache.len();
+            let bytes = cache.bytes();
+            self.seen.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.tell(Job::Save {
+            id: id.clone(),
+            log: conversation.log.clone(),
+            unchanged,
+            cache,
+            then: Box::new(then),
+        });
+    }
+
+    /// Reads a conversation's first `positions` back into a cache that has room for them; the cache
+    /// is then handed to `restored`.
+    pub(crate) fn load(
+        &self,
+        id: &ConversationId,
+        sequence: SequenceId,
+        positions: usize,
+        cache: KvCache,
+    ) {
+        self.tell(Job::Load {
+            id: id.clone(),
+            sequence,
+            positions,
+            cache,
+        });
+    }
+
+    /// Deletes a conversation.
+    pub(crate) fn remove(&self, id: ConversationId) {
+        self.tell(Job::Remove(id));
+    }
+
+    /// Bytes that keys and values take in the directory.
+    pub(crate) fn kv_bytes(&self) -> u64 {
+        self.seen.kv_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often something could not be written, read or deleted.
+    pub(crate) fn failures(&self) -> u64 {
+        self.seen.failures.load(Ordering::Relaxed)
+    }
+
+    /// What is to be written of the cache. On the CPU it shares the cache's blocks.
+    fn snapshot(&self, conversation: &Conversation) -> Option<KvCache> {
+        let cache = &conversation.cache;
+        let pending = self.seen.pending_bytes.load(Ordering::Relaxed);
+        if cache.len() <= conversation.stored || pending + cache.bytes() > MAX_PENDING_BYTES {
+            return None;
+        }
+        // Without a copy the log is written alone.
+        cache.fork(cache.len()).ok()
+    }
+
+    fn tell(&self, job: Job) {
+        // The thread is there as long as the handle.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What runs on the thread.
+struct Worker {
+    files: Files,
+    restored: Box<dyn Fn(SequenceId, KvCache) + Send>,
+    seen: Arc<Seen>,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        for job in inbox {
+            self.work(job);
+            self.seen
+                .kv_bytes
+                .store(self.files.kv_bytes(), Ordering::Relaxed);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Save {
+                id,
+                log,
+                unchanged,
+                cache,
+                then,
+            } => {
+                let saved = self.files.save(&id, &log, unchanged, cache.as_ref());
+                self.note("saved", &id, saved);
+                let bytes = cache.map_or(0, |cache| cache.bytes());
+                self.seen.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                then();
+            }
+            Job::Load {
+                id,
+                sequence,
+                positions,
+                mut cache,
+            } => {
+                let loaded = self.files.load(&id, positions, &mut cache);
+                self.note("restored", &id, loaded);
+                (self.restored)(sequence, cache);
+            }
+            Job::Remove(id) => {
+                let removed = self.files.remove(&id);
+                self.note("deleted", &id, removed);
+            }
+        }
+    }
+
+    /// A failure loses speed or what a restart would find, never a turn: it is told, and all goes on.
+    fn note(&self, what: &str, id: &ConversationId, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.seen.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, conversation = %id, "a conversation could not be {what}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What the kernels of all instruction sets have in common: panels of weights and rows of activations.
+
+use half::{bf16, f16};
+
+/// Rows of a panel. Within a panel the 16 rows' weights of one column stand side by side.
+pub(in crate::model::cpu) const LANES: usize = 16;
+/// Columns that share a scale in a quantised row.
+pub(in crate::model::cpu) const BLOCK: usize = 32;
+/// Rows of activations that one call takes at most.
+pub(in crate::model::cpu) const MOST_ROWS: usize = 8;
+
+/// One number for each row of a panel.
+pub(in crate::model::cpu) type Lanes = [f32; LANES];
+
+/// A number as it is stored.
+pub(in crate::model::cpu) trait Number:
+    Copy + Default + Send + Sync + 'static
+{
+    /// Exactly the same number.
+    fn widen(self) -> f32;
+    /// The nearest number of this type.
+    fn narrow(value: f32) -> Self;
+}
+
+macro_rules! number {
+    ($type:ty, $widen:expr, $narrow:expr) => {
+        impl Number for $type {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                $widen(self)
+            }
+            fn narrow(value: f32) -> Self {
+                $narrow(value)
+            }
+        }
+    };
+}
+
+number!(f32, |value| value, |value| value);
+number!(f16, f16::to_f32, f16::from_f32);
+number!(bf16, bf16::to_f32, bf16::from_f32);
+
+/// A panel of 8-bit weights: for each block of 32 columns 16 scales, and the weights in groups of four
+/// columns, 16 rows side by side, four bytes each.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::model::cpu) struct Q8Panel<'a> {
+    /// 512 a block
+    pub(in crate::model::cpu) weights: &'a [i8],
+    /// 16 a block, one a row
+    pub(in crate::model::cpu) scales: &'a [f16],
+}
+
+/// A row of activations in 8 bits.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::model::cpu) struct Q8Row<'a> {
+    /// The quantised value plus 128, 32 a block
+    pub(in crate::model::cpu) values: &'a [u8],
+    /// One a block
+    pub(in crate::model::cpu) scales: &'a [f32],
+}

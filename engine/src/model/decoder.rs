@@ -1,0 +1,121 @@
+//! What the two decoders have in common: a ragged batch goes in, states and logits come out, and keys and
+//! values are kept in a store of the decoder's own kind.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use super::span::Span;
+use crate::config::ModelConfig;
+use crate::error::ForwardError;
+
+/// Rows of numbers.
+pub(super) type RowVecs = Vec<Vec<f32>>;
+
+/// Rows of a batch where something is wanted.
+#[derive(Debug, Default)]
+pub(super) struct WantedRows {
+    pub(super) hidden: Vec<u32>,
+    pub(super) logits: Vec<u32>,
+}
+
+/// Embedding, layers, final norm and head.
+pub(super) trait Decoder: Send + Sync {
+    /// An empty store for one sequence.
+    fn new_store(&self) -> Box<dyn KvStore>;
+
+    /// Forwards the new tokens of all spans and writes their keys and values into the stores. Gives the
+    /// states after the final norm and the logits, each for the rows where they are wanted.
+    ///
+    /// # Errors
+    /// A store belongs to another decoder, or the tensor library failed.
+    fn forward(
+        &self,
+        ids: &[u32],
+        spans: &[Span],
+        stores: Vec<&mut dyn KvStore>,
+        wanted: &WantedRows,
+    ) -> Result<(RowVecs, RowVecs), ForwardError>;
+
+    /// Writes the `len` positions of a passage block, whose keys are not turned yet, into a text's store from
+    /// position `at` on.
+    ///
+    /// # Errors
+    /// A store belongs to another decoder, or the tensor library failed.
+    fn land(
+        &self,
+        text: &mut dyn KvStore,
+        at: usize,
+        passage: &dyn KvStore,
+        len: usize,
+    ) -> Result<(), ForwardError>;
+}
+
+/// Keys and values of one sequence, all layers of them, in blocks of [`BLOCK`](super::BLOCK) positions.
+pub(crate) trait KvStore: Any + Debug + Send + Sync {
+    /// How many blocks there is room for.
+    fn blocks(&self) -> usize;
+
+    /// Bytes of one block.
+    fn block_bytes(&self) -> usize;
+
+    /// Makes room for so many blocks, or gives room back; the first `len` positions are kept.
+    ///
+    /// # Errors
+    /// The tensor library failed. Everything is as it was then.
+    fn resize(&mut self, blocks: usize, len: usize) -> Result<(), ForwardError>;
+
+    /// Gives all memory back.
+    fn clear(&mut self);
+
+    /// A store for another sequence that starts with this one's first `len` positions, in `blocks` blocks.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    fn fork(&self, blocks: usize, len: usize) -> Result<Box<dyn KvStore>, ForwardError>;
+
+    /// How many layers there are.
+    fn layers(&self) -> usize;
+
+    /// Numbers of one position in one layer: a key and a value for each head.
+    fn layer_width(&self) -> usize;
+
+    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`, in f32.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError>;
+
+    /// Puts back what [`Self::layer_rows`] gave; narrower types lose nothing on that way.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    fn set_layer_rows(
+        &mut self,
+        layer: usize,
+        positions: Range<usize>,
+        rows: &[f32],
+    ) -> Result<(), ForwardError>;
+
+    /// Whether this was made for such a model.
+    fn fits(&self, config: &ModelConfig) -> bool;
+}
+
+/// A store as the kind that a decoder writes to.
+///
+/// # Errors
+/// It is another decoder's.
+pub(super) fn downcast<S: KvStore>(store: &dyn KvStore) -> Result<&S, ForwardError> {
+    let any: &dyn Any = store;
+    any.downcast_ref().ok_or_else(foreign_store)
+}
+
+/// Likewise, to be written to.
+pub(super) fn downcast_mut<S: KvStore>(store: &mut dyn KvStore) -> Result<&mut S, ForwardError> {
+    let any: &mut dyn Any = store;
+    any.downcast_mut().ok_or_else(foreign_store)
+}
+
+fn foreign_store() -> ForwardError {
+    ForwardError::Input("the KV-cache of another decoder".into())
+}

@@ -1,0 +1,120 @@
+//! Embeddings: the state at `[RD]` of a passage, at `[RQ]` of a question.
+
+use super::normalise::normalised;
+use crate::error::ForwardError;
+use crate::model::{Model, PassageKv, SequenceInput};
+use crate::tokens::token_log::SpanKind;
+
+/// Positions forwarded together when embedding: enough for a real matrix product, few enough to
+/// keep activations small.
+const BATCH_POSITIONS: usize = 2048;
+
+impl Model {
+    /// Embeds passages: for each its state at its last token, `hidden_size` numbers of length 1.
+    /// The ids come from [`crate::Tokens::passage_ids`]. Several passages are forwarded together;
+    /// no KV-cache is kept ([`Model::passage_kv`] keeps what block attention can splice).
+    ///
+    /// # Errors
+    /// A passage is empty or longer than the model's positions, or the forward failed.
+    pub fn embed_passages(&self, passages: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let mut embeddings = Vec::with_capacity(passages.len());
+        let mut rest = passages;
+        while !rest.is_empty() {
+            let mut positions = 0;
+            let fitting = rest
+                .iter()
+                .take_while(|ids| {
+                    positions += ids.len();
+                    positions <= BATCH_POSITIONS
+                })
+                .count();
+            let (batch, later) = rest.split_at(fitting.max(1));
+            match self.tokens().block_marks() {
+                None => embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?),
+                // What a conversation splices is what is embedded here.
+                Some(_) => {
+                    let passages = self.passage_kv(batch)?.into_iter();
+                    embeddings.extend(passages.map(PassageKv::into_embedding));
+                }
+            }
+            rest = later;
+        }
+        Ok(embeddings)
+    }
+
+    /// Embeds passages given as title and text, as [`Model::embed_passages`] does. One that is
+    /// longer than the model's positions gets its own error, and the others are embedded.
+    ///
+    /// # Errors
+    /// The tokenizer or the forward failed.
+    pub fn embed_texts(
+        &self,
+        passages: &[(&str, &str)],
+    ) -> Result<Vec<Result<Vec<f32>, ForwardError>>, ForwardError> {
+        let available = self.max_positions();
+        let ids = passages
+            .iter()
+            .map(|(title, text)| self.tokens().passage_ids(title, text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<_> = ids.iter().map(Vec::len).collect();
+        let fitting: Vec<_> = ids
+            .into_iter()
+            .filter(|ids| ids.len() <= available)
+            .collect();
+        let mut embeddings = self.embed_passages(&fitting)?.into_iter();
+        let too_long = |needed| ForwardError::ContextLength { needed, available };
+        Ok(lengths
+            .into_iter()
+            .map(|len| match len <= available {
+                // As many embeddings came back as passages fit.
+                true => embeddings.next().ok_or_else(|| too_long(len)),
+                false => Err(too_long(len)),
+            })
+            .collect())
+    }
+
+    /// Embeds a question on its own: the state at `[RQ]` right after it, `hidden_size` numbers of
+    /// length 1. For searching without a conversation.
+    ///
+    /// # Errors
+    /// The model has no chat template, the question is longer than the model's positions, or the
+    /// forward failed.
+    pub fn embed_query(&self, text: &str) -> Result<Vec<f32>, ForwardError> {
+        let ids = self.tokens().encode_query(text)?;
+        let mut states = self.states_at_end(&[ids], SpanKind::Prompt)?;
+        states
+            .pop()
+            .ok_or_else(|| ForwardError::Input("no state for the question".into()))
+    }
+
+    fn states_at_end(
+        &self,
+        texts: &[Vec<u32>],
+        kind: SpanKind,
+    ) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let mut caches: Vec<_> = texts.iter().map(|_| self.new_cache()).collect();
+        let kinds: Vec<_> = texts.iter().map(|ids| vec![kind; ids.len()]).collect();
+        let ends: Vec<_> = texts
+            .iter()
+            .map(|ids| [ids.len().saturating_sub(1)])
+            .collect();
+        let mut batch: Vec<_> = texts
+            .iter()
+            .zip(&mut caches)
+            .zip(kinds.iter().zip(&ends))
+            .map(|((ids, cache), (kinds, end))| SequenceInput {
+                ids,
+                kinds,
+                cache,
+                hidden_at: end,
+                logits_at: &[],
+            })
+            .collect();
+        let outputs = self.forward(&mut batch)?;
+        Ok(outputs
+            .into_iter()
+            .flat_map(|output| output.hidden)
+            .map(normalised)
+            .collect())
+    }
+}

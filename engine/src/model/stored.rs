@@ -1,0 +1,101 @@
+//! Where a tensor lies in a file, and the headers that say so.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::quantized::GgmlDType;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use crate::error::LoadError;
+
+/// A tensor in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) path: Arc<Path>,
+    /// How its numbers are stored, in blocks of one or more.
+    pub(super) element: GgmlDType,
+    pub(super) shape: Vec<usize>,
+    /// Where in the file it starts.
+    pub(super) start: u64,
+    /// Rows of a head in which the two rows that turn together stand side by side, as llama.cpp keeps
+    /// them, instead of half a head apart.
+    pub(super) paired: Option<usize>,
+}
+
+impl Stored {
+    /// How wide a row is that is read at once.
+    pub(super) fn columns(&self) -> usize {
+        match self.paired {
+            // The rows of a vector are its numbers.
+            Some(_) if self.shape.len() == 1 => 1,
+            _ => self.shape.last().copied().unwrap_or(1),
+        }
+    }
+
+    /// Where among the rows of its group row `at` stands.
+    pub(super) fn place(&self, at: usize) -> usize {
+        let Some(head) = self.paired else {
+            return at;
+        };
+        let (half, within) = (head / 2, at % head);
+        at - within + within % half * 2 + within / half
+    }
+}
+
+pub(super) fn damaged(path: &Path, reason: impl ToString) -> LoadError {
+    LoadError::DamagedWeights {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+pub(super) fn read_header(
+    path: &Path,
+    tensors: &mut HashMap<String, Stored>,
+) -> Result<(), LoadError> {
+    let unreadable = |source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let file_len = file.metadata().map_err(unreadable)?.len();
+    let mut header = vec![0; 8];
+    file.read_exact(&mut header)
+        .map_err(|_| damaged(path, "it is cut short"))?;
+    let len = u64::from_le_bytes(header[..8].try_into().unwrap_or_default());
+    if len > file_len {
+        return Err(damaged(path, "it is cut short in its header"));
+    }
+    header.resize(8 + len as usize, 0);
+    file.read_exact(&mut header[8..])
+        .map_err(|_| damaged(path, "it is cut short in its header"))?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header[8..]).map_err(|error| damaged(path, error))?;
+    let shared: Arc<Path> = path.into();
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        if header.len() as u64 + end as u64 > file_len {
+            return Err(damaged(path, format!("it is cut short in {name}")));
+        }
+        let element = match info.dtype {
+            Dtype::F32 => GgmlDType::F32,
+            Dtype::F16 => GgmlDType::F16,
+            Dtype::BF16 => GgmlDType::BF16,
+            // Of no concern where nobody asks for it.
+            _ => continue,
+        };
+        let stored = Stored {
+            path: shared.clone(),
+            element,
+            shape: info.shape.clone(),
+            start: (header.len() + start) as u64,
+            paired: None,
+        };
+        tensors.insert(name, stored);
+    }
+    Ok(())
+}

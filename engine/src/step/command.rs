@@ -1,0 +1,49 @@
+//! What the step thread is asked to do.
+
+use tokio::sync::oneshot;
+
+use crate::conversations::ConversationInfo;
+use crate::error::{ConversationError, SubmitError};
+use crate::ids::{ConversationId, SequenceId};
+use crate::model::KvCache;
+use crate::turn::events::Turn;
+use crate::turn::request::Request;
+use crate::turn::retrieval::Found;
+
+/// A command to the step thread. Answers go back through `reply`; one that nobody waits for any
+/// more is dropped.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit {
+        /// Boxed: it is many times as large as other commands.
+        request: Box<Request>,
+        reply: oneshot::Sender<Result<Turn, SubmitError>>,
+    },
+    Cancel(SequenceId),
+    Retrieved(Found),
+    /// What the store has read for a sequence.
+    Restored {
+        sequence: SequenceId,
+        cache: KvCache,
+    },
+    Look {
+        id: ConversationId,
+        reply: oneshot::Sender<Option<ConversationInfo>>,
+    },
+    Delete {
+        id: ConversationId,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
+    Fork {
+        from: ConversationId,
+        to: ConversationId,
+        len: Option<usize>,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
+    Rewind {
+        id: ConversationId,
+        len: usize,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
+    Shutdown,
+}

@@ -1,0 +1,288 @@
+//! Chat templates: Jinja, rendered with a mark in place of each content.
+//!
+//! Contents never pass through the template as text. The rendered string is cut at the marks, so
+//! that it stays known which part the template wrote.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::{Environment, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{LoadError, TokensError};
+use crate::files::{read_json_if_there, read_text_if_there};
+use crate::tokens::template::Piece;
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the model.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One message of a chat: what a client sees of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    pub content: String,
+}
+
+impl ChatMessage {
+    /// A message of the given role.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+        }
+    }
+}
+
+/// A compiled-at-load, rendered-on-demand Jinja template with the tokens it may name.
+#[derive(Debug)]
+pub(crate) struct ChatTemplate {
+    source: String,
+    bos_token: String,
+    eos_token: String,
+    /// A private-use character that the template does not hold.
+    mark: char,
+}
+
+/// A rendered chat. Cut at the marks, it alternates template text and message numbers.
+pub(crate) struct RenderedChat<'a> {
+    text: String,
+    mark: char,
+    messages: &'a [ChatMessage],
+}
+
+/// The parts of `tokenizer_config.json` that matter here, and the chat template, which newer directories
+/// keep in a file of its own.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct TokenizerConfig {
+    /// The file that holds the chat template.
+    #[serde(skip)]
+    path: PathBuf,
+    chat_template: Option<ChatTemplates>,
+    bos_token: Option<NamedToken>,
+    eos_token: Option<NamedToken>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ChatTemplates {
+    One(String),
+    Many(Vec<NamedTemplate>),
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum NamedToken {
+    Plain(String),
+    Full { content: String },
+}
+
+impl NamedToken {
+    fn content(&self) -> &str {
+        match self {
+            NamedToken::Plain(content) | NamedToken::Full { content } => content,
+        }
+    }
+}
+
+impl TokenizerConfig {
+    /// Reads `tokenizer_config.json` and `chat_template.jinja`, which goes before it, where they are there.
+    pub(crate) fn load(dir: &Path) -> Result<Self, LoadError> {
+        let path = dir.join("tokenizer_config.json");
+        let read: Option<Self> = read_json_if_there(&path)?;
+        let read = read.unwrap_or_default();
+        let own_file = dir.join("chat_template.jinja");
+        Ok(match read_text_if_there(&own_file)? {
+            Some(source) => Self {
+                path: own_file,
+                chat_template: Some(ChatTemplates::One(source)),
+                ..read
+            },
+            None => Self { path, ..read },
+        })
+    }
+
+    /// What the file `path` says in another format.
+    pub(crate) fn of(
+        path: &Path,
+        chat_template: Option<String>,
+        bos_token: Option<String>,
+        eos_token: Option<String>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            chat_template: chat_template.map(ChatTemplates::One),
+            bos_token: bos_token.map(NamedToken::Plain),
+            eos_token: eos_token.map(NamedToken::Plain),
+        }
+    }
+
+    /// Itself, and what `other` says where it says nothing.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            path: match self.chat_template {
+                Some(_) => self.path,
+                None => other.path,
+            },
+            chat_template: self.chat_template.or(other.chat_template),
+            bos_token: self.bos_token.or(other.bos_token),
+            eos_token: self.eos_token.or(other.eos_token),
+        }
+    }
+
+    /// The chat template; of several named ones the `default`.
+    pub(crate) fn chat_template(&self) -> Option<&str> {
+        match self.chat_template.as_ref()? {
+            ChatTemplates::One(source) => Some(source),
+            ChatTemplates::Many(all) => {
+                let default = all.iter().find(|t| t.name == "default")?;
+                Some(&default.template)
+            }
+        }
+    }
+
+    pub(crate) fn bos_token(&self) -> Option<&str> {
+        self.bos_token.as_ref().map(NamedToken::content)
+    }
+
+    pub(crate) fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_ref().map(NamedToken::content)
+    }
+}
+
+impl ChatTemplate {
+    /// The configuration's chat template, if it has one.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub(crate) fn of(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
+        let Some(source) = config.chat_template().map(str::to_owned) else {
+            return Ok(None);
+        };
+        let mark = ('\u{F0000}'..)
+            .find(|&c| !source.contains(c))
+            .unwrap_or('\u{F0000}');
+        let template = Self {
+            source,
+            bos_token: config.bos_token().unwrap_or_default().to_owned(),
+            eos_token: config.eos_token().unwrap_or_default().to_owned(),
+            mark,
+        };
+        template
+            .environment()
+            .template_from_str(&template.source)
+            .map_err(|error| LoadError::ChatTemplate {
+                path: config.path.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Some(template))
+    }
+
+    /// Renders `messages` and the start of the assistant's next turn.
+    pub(crate) fn render<'a>(
+        &self,
+        messages: &'a [ChatMessage],
+    ) -> Result<RenderedChat<'a>, TokensError> {
+        let marked: Vec<_> = messages
+            .iter()
+            .enumerate()
+            .map(|(index, message)| {
+                context! { role => message.role, content => self.marked(index, message) }
+            })
+            .collect();
+        let environment = self.environment();
+        let text = environment
+            .template_from_str(&self.source)
+            .and_then(|template| {
+                template.render(context! {
+                    messages => marked,
+                    add_generation_prompt => true,
+                    bos_token => self.bos_token,
+                    eos_token => self.eos_token,
+                })
+            })
+            .map_err(|error| TokensError::Template(error.to_string()))?;
+        Ok(RenderedChat {
+            text,
+            mark: self.mark,
+            messages,
+        })
+    }
+
+    /// The message's number between marks, within the content's own outer white space: templates
+    /// that trim contents still do, and nothing else of the content is theirs to see.
+    ///
+    /// The assistant's contents are marked without white space and even when empty, so that it can
+    /// always be told what follows them.
+    fn marked(&self, index: usize, message: &ChatMessage) -> String {
+        let content = &message.content;
+        let core = content.trim();
+        let (before, after) = match message.role {
+            Role::Assistant => ("", ""),
+            Role::System | Role::User if core.is_empty() => return content.clone(),
+            Role::System | Role::User => content.split_once(core).unwrap_or_default(),
+        };
+        format!("{before}{0}{index}{0}{after}", self.mark)
+    }
+
+    fn environment(&self) -> Environment<'_> {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| {
+            Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+    }
+}
+
+impl RenderedChat<'_> {
+    /// The whole chat.
+    pub(crate) fn pieces(&self) -> Result<Vec<Piece<'_>>, TokensError> {
+        Ok(self.parts()?.into_iter().map(|(piece, _)| piece).collect())
+    }
+
+    /// What follows the content of message `index`.
+    pub(crate) fn pieces_after(&self, index: usize) -> Result<Vec<Piece<'_>>, TokensError> {
+        let parts = self.parts()?;
+        let at = parts
+            .iter()
+            .rposition(|(_, message)| *message == Some(index))
+            .ok_or(TokensError::MessageLeftOut(index))?;
+        Ok(parts[at + 1..].iter().map(|(piece, _)| *piece).collect())
+    }
+
+    /// Each piece, and for a content the number of its message.
+    fn parts(&self) -> Result<Vec<(Piece<'_>, Option<usize>)>, TokensError> {
+        let cut = || TokensError::Template("the template cuts a message's content apart".into());
+        self.text
+            .split(self.mark)
+            .enumerate()
+            .map(|(at, part)| {
+                if at % 2 == 0 {
+                    return Ok((Piece::Template(part), None));
+                }
+                let index: usize = part.parse().map_err(|_| cut())?;
+                let message = self.messages.get(index).ok_or_else(cut)?;
+                Ok((Piece::Content(message.content.trim()), Some(index)))
+            })
+            .collect()
+    }
+}

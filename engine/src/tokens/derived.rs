@@ -1,0 +1,33 @@
+//! Tables that others make of a tokenizer, each once.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One table of each type. So whoever needs a table keeps it with the tokens that it belongs to, and the
+/// tokens need not know what it is.
+#[derive(Default)]
+pub(super) struct Derived {
+    tables: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Derived {
+    /// The table of this type, made when it is first asked for. `make` must not ask for another.
+    pub(super) fn get<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = tables.get(&TypeId::of::<T>()).cloned();
+        if let Some(table) = held.and_then(|table| table.downcast().ok()) {
+            return table;
+        }
+        let table = Arc::new(make());
+        tables.insert(TypeId::of::<T>(), table.clone());
+        table
+    }
+}
+
+impl fmt::Debug for Derived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Derived").finish_non_exhaustive()
+    }
+}

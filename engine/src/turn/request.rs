@@ -1,0 +1,134 @@
+//! What a caller asks for.
+
+use std::sync::Arc;
+
+use crate::decoding::constraint::Grammar;
+use crate::decoding::linking::Linking;
+use crate::decoding::sampling::SamplingParams;
+use crate::error::{SubmitError, TokensError};
+use crate::ids::ConversationId;
+use crate::tokens::Tokens;
+use crate::tokens::chat_template::{ChatMessage, Role};
+use crate::turn::retrieval::Retriever;
+
+/// One turn to be generated.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The conversation to start or to continue.
+    pub conversation: ConversationId,
+    /// Ids to append to the conversation's token log, from [`crate::Tokens::encode_chat`] for a new
+    /// conversation and [`crate::Tokens::encode_turn`] for one that goes on.
+    pub prompt: Vec<u32>,
+    /// Whether white space at the start of the turn's text is taken off; a grammar wants it kept
+    /// anyway. Default true.
+    pub trims_text: bool,
+    /// How many tokens the caller believes the log to hold. `Some(0)` asks for a new conversation,
+    /// `Some(n)` for one that nobody has continued meanwhile, `None` for whichever there is.
+    pub expected_log_len: Option<usize>,
+    /// How the next token is chosen, and when the turn ends.
+    pub sampling: SamplingParams,
+    /// Whether and how the model may retrieve.
+    pub retrieval: RetrievalParams,
+    /// What answers this turn's searches. Default `None`: the engine's own retriever, if it has one.
+    /// Nothing of it outlives the turn: the next one may bring another.
+    pub retriever: Option<Arc<dyn Retriever>>,
+    /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
+    /// whatever the model writes.
+    pub grammar: Option<Grammar>,
+    /// A text to be copied and linked: the turn writes nothing else, tells each [`crate::Mention`], and
+    /// nothing of it is kept. Sampling, retrieval and grammar do not matter then. Default `None`.
+    pub linking: Option<Linking>,
+    /// KV-caches are shared among conversations of one salt only: who does not know it cannot tell
+    /// from the time to the first token what others have asked (vLLM's `cache_salt`). Default `None`,
+    /// which is a salt like any other. Where memory is short, the salt whose idle conversations hold
+    /// most gives up a KV-cache first.
+    pub cache_salt: Option<Arc<str>>,
+}
+
+impl Request {
+    /// A request with the default sampling and retrieval.
+    pub fn new(conversation: impl Into<ConversationId>, prompt: Vec<u32>) -> Self {
+        Self {
+            conversation: conversation.into(),
+            prompt,
+            trims_text: true,
+            expected_log_len: None,
+            sampling: SamplingParams::default(),
+            retrieval: RetrievalParams::default(),
+            retriever: None,
+            grammar: None,
+            linking: None,
+            cache_salt: None,
+        }
+    }
+
+    /// A request to link the entities of a text. The name is only to tell it from others.
+    ///
+    /// # Errors
+    /// The model links nothing, its template refuses the text, or its tokenizer failed.
+    pub fn linking(
+        name: impl Into<ConversationId>,
+        text: &str,
+        tokens: &Arc<Tokens>,
+    ) -> Result<Self, TokensError> {
+        let linking = Linking::new(text, tokens)?;
+        let prompt = tokens.encode_chat(&[ChatMessage::new(Role::User, text)])?;
+        Ok(Self {
+            expected_log_len: Some(0),
+            linking: Some(linking),
+            ..Self::new(name, prompt)
+        })
+    }
+}
+
+/// Whether and how the model may retrieve during a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrievalParams {
+    /// When false, `[RQ]` is masked before sampling. Default true.
+    pub enabled: bool,
+    /// When true, `[RQ]` is the turn's first token, whatever the logits say; what comes after is up to
+    /// the model. Masked like any `[RQ]` where there is no retriever or no second token to sample.
+    /// Default false.
+    pub forced: bool,
+    /// How many passages the retriever returns, at least 1. All are reported, the first is spliced.
+    /// Default 1.
+    pub k: usize,
+    /// How many searches one turn may do. `None` takes the model's own limit
+    /// ([`crate::OneGenConfig::max_retrievals`]).
+    pub max_retrievals: Option<usize>,
+}
+
+impl RetrievalParams {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`SubmitError::OutOfRange`] names the field that is outside.
+    pub fn validate(&self) -> Result<(), SubmitError> {
+        if self.k == 0 {
+            return Err(SubmitError::OutOfRange {
+                field: "k",
+                value: "0".into(),
+                range: "at least 1",
+            });
+        }
+        if self.forced && (!self.enabled || self.max_retrievals == Some(0)) {
+            return Err(SubmitError::OutOfRange {
+                field: "forced",
+                value: "true".into(),
+                range: "false where nothing may be retrieved",
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Default for RetrievalParams {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            forced: false,
+            k: 1,
+            max_retrievals: None,
+        }
+    }
+}
