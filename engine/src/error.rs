@@ -165,9 +165,10 @@ pub enum TokensError {
     /// The model does not link entities.
     #[error(
         "the model links no entities: one that does says `linking` in its onegen.json and has the tokens for it, {}",
-        match .lacking.is_empty() {
-            true => "as this one's tokenizer has".to_owned(),
-            false => format!("of which this one's tokenizer lacks {}", .lacking.join(", ")),
+        if .lacking.is_empty() {
+            "as this one's tokenizer has".to_owned()
+        } else {
+            format!("of which this one's tokenizer lacks {}", .lacking.join(", "))
         }
     )]
     NoLinking {

@@ -66,7 +66,7 @@ impl Conversation {
     }
 }
 
-enum Place {
+enum Slot {
     /// Between turns. `used` orders by last use.
     Idle {
         conversation: Conversation,
@@ -81,13 +81,13 @@ enum Place {
 /// **Invariant:** `idle_kv_bytes` is the sum over the caches of idle conversations.
 #[derive(Default)]
 pub(crate) struct Conversations {
-    places: HashMap<ConversationId, Place>,
+    slots: HashMap<ConversationId, Slot>,
     idle_kv_bytes: usize,
     clock: u64,
 }
 
-/// What is known of a conversation by its name.
-pub(crate) enum Found<'a> {
+/// Whether a turn of a conversation is under way.
+pub(crate) enum ConversationState<'a> {
     /// Between turns.
     Idle(&'a Conversation),
     /// This sequence runs a turn of it.
@@ -97,7 +97,7 @@ pub(crate) enum Found<'a> {
 impl Conversations {
     /// How many there are, busy ones included.
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     /// Bytes held by the KV-caches of idle conversations.
@@ -105,10 +105,10 @@ impl Conversations {
         self.idle_kv_bytes
     }
 
-    pub(crate) fn find(&self, id: &ConversationId) -> Option<Found<'_>> {
-        self.places.get(id).map(|place| match place {
-            Place::Idle { conversation, .. } => Found::Idle(conversation),
-            Place::Busy(sequence) => Found::Busy(*sequence),
+    pub(crate) fn find(&self, id: &ConversationId) -> Option<ConversationState<'_>> {
+        self.slots.get(id).map(|slot| match slot {
+            Slot::Idle { conversation, .. } => ConversationState::Idle(conversation),
+            Slot::Busy(sequence) => ConversationState::Busy(*sequence),
         })
     }
 
@@ -119,12 +119,12 @@ impl Conversations {
         id: &ConversationId,
         sequence: SequenceId,
     ) -> Option<Conversation> {
-        match self.places.insert(id.clone(), Place::Busy(sequence))? {
-            Place::Idle { conversation, .. } => {
+        match self.slots.insert(id.clone(), Slot::Busy(sequence))? {
+            Slot::Idle { conversation, .. } => {
                 self.idle_kv_bytes -= conversation.cache.bytes();
                 Some(conversation)
             }
-            Place::Busy(_) => None,
+            Slot::Busy(_) => None,
         }
     }
 
@@ -132,39 +132,39 @@ impl Conversations {
     pub(crate) fn put_back(&mut self, id: ConversationId, conversation: Conversation) {
         self.clock += 1;
         self.idle_kv_bytes += conversation.cache.bytes();
-        let place = Place::Idle {
+        let slot = Slot::Idle {
             conversation,
             used: self.clock,
         };
-        self.places.insert(id, place);
+        self.slots.insert(id, slot);
     }
 
     /// An idle conversation, to be changed but for the memory of its KV-cache.
     pub(crate) fn idle_mut(&mut self, id: &ConversationId) -> Option<&mut Conversation> {
-        match self.places.get_mut(id) {
-            Some(Place::Idle { conversation, .. }) => Some(conversation),
+        match self.slots.get_mut(id) {
+            Some(Slot::Idle { conversation, .. }) => Some(conversation),
             _ => None,
         }
     }
 
     /// Every idle conversation.
     pub(crate) fn idle(&self) -> impl Iterator<Item = &Conversation> {
-        self.places.values().filter_map(|place| match place {
-            Place::Idle { conversation, .. } => Some(conversation),
-            Place::Busy(_) => None,
+        self.slots.values().filter_map(|slot| match slot {
+            Slot::Idle { conversation, .. } => Some(conversation),
+            Slot::Busy(_) => None,
         })
     }
 
     /// Forgets a conversation.
     pub(crate) fn remove(&mut self, id: &ConversationId) {
-        if let Some(Place::Idle { conversation, .. }) = self.places.remove(id) {
+        if let Some(Slot::Idle { conversation, .. }) = self.slots.remove(id) {
             self.idle_kv_bytes -= conversation.cache.bytes();
         }
     }
 
     /// The least recently used idle conversation, when there are more than `limit`.
     pub(crate) fn one_beyond(&self, limit: usize) -> Option<ConversationId> {
-        if self.places.len() <= limit {
+        if self.slots.len() <= limit {
             return None;
         }
         self.least_recent(|_| true)
@@ -186,7 +186,7 @@ impl Conversations {
         let Some(id) = self.least_recent(holds_kv) else {
             return false;
         };
-        if let Some(Place::Idle { conversation, .. }) = self.places.get_mut(&id) {
+        if let Some(Slot::Idle { conversation, .. }) = self.slots.get_mut(&id) {
             self.idle_kv_bytes -= conversation.cache.bytes();
             conversation.cache.clear();
         }
@@ -194,10 +194,10 @@ impl Conversations {
     }
 
     fn least_recent(&self, wanted: impl Fn(&Conversation) -> bool) -> Option<ConversationId> {
-        self.places
+        self.slots
             .iter()
-            .filter_map(|(id, place)| match place {
-                Place::Idle { conversation, used } if wanted(conversation) => Some((used, id)),
+            .filter_map(|(id, slot)| match slot {
+                Slot::Idle { conversation, used } if wanted(conversation) => Some((used, id)),
                 _ => None,
             })
             .min()

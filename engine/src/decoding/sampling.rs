@@ -234,9 +234,12 @@ impl Sampler {
                 *logit = change(*logit);
             }
         };
-        let repeated = |logit: f32| match logit > 0.0 {
-            true => logit / params.repetition_penalty,
-            false => logit * params.repetition_penalty,
+        let repeated = |logit: f32| {
+            if logit > 0.0 {
+                logit / params.repetition_penalty
+            } else {
+                logit * params.repetition_penalty
+            }
         };
         for (&id, &times) in &self.generated {
             let penalty = params.presence_penalty + params.frequency_penalty * times as f32;

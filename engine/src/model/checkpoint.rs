@@ -9,7 +9,7 @@ use candle_core::quantized::GgmlDType;
 use super::WeightType;
 use super::adapter::Change;
 use super::rows::Rows;
-use super::stored::{Stored, damaged, read_header};
+use super::stored::{StoredTensor, damaged, read_header};
 use super::weights::{EMBEDDING, HEAD};
 use crate::error::LoadError;
 
@@ -17,7 +17,7 @@ use crate::error::LoadError;
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     dir: PathBuf,
-    tensors: HashMap<String, Stored>,
+    tensors: HashMap<String, StoredTensor>,
     changes: HashMap<String, Change>,
 }
 
@@ -35,7 +35,7 @@ impl Checkpoint {
     }
 
     /// Tensors found already, under the names that transformers gives them.
-    pub(super) fn of(path: &Path, tensors: HashMap<String, Stored>) -> Self {
+    pub(super) fn of(path: &Path, tensors: HashMap<String, StoredTensor>) -> Self {
         Self {
             dir: path.to_owned(),
             tensors,
@@ -75,9 +75,10 @@ impl Checkpoint {
             Some(GgmlDType::Q4K) => WeightType::Q4_K,
             Some(_) => WeightType::Q8_0,
         };
-        match self.changes.contains_key(name) {
-            true => stored.min(WeightType::Q8_0),
-            false => stored,
+        if self.changes.contains_key(name) {
+            stored.min(WeightType::Q8_0)
+        } else {
+            stored
         }
     }
 
@@ -133,7 +134,7 @@ impl Checkpoint {
         }
     }
 
-    fn find(&self, name: &str) -> Result<&Stored, LoadError> {
+    fn find(&self, name: &str) -> Result<&StoredTensor, LoadError> {
         self.tensors
             .get(name)
             .ok_or_else(|| LoadError::MissingTensor {
@@ -142,7 +143,7 @@ impl Checkpoint {
             })
     }
 
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<&Stored, LoadError> {
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor, LoadError> {
         let stored = self.find(name)?;
         let own = self.shape(name, stored);
         if own != shape {
@@ -155,7 +156,7 @@ impl Checkpoint {
     }
 
     /// The shape of a tensor: an adapter may put rows behind those that are stored.
-    fn shape(&self, name: &str, stored: &Stored) -> Vec<usize> {
+    fn shape(&self, name: &str, stored: &StoredTensor) -> Vec<usize> {
         let mut shape = stored.shape.clone();
         let change = self.changes.get(name);
         if let (Some(Change::Rows { ids, .. }), [rows, _]) = (change, &mut shape[..]) {

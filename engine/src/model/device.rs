@@ -30,15 +30,18 @@ impl DeviceName {
             Self::Cuda(number) => ("cuda", Device::new_cuda(number)),
             Self::Metal(number) => ("metal", Device::new_metal(number)),
         };
-        opened.map_err(|source| match self.is_built_in() {
-            true => LoadError::Device {
-                device: self.to_string(),
-                reason: source.to_string(),
-            },
-            false => LoadError::Device {
-                device: self.to_string(),
-                reason: format!("this program was built without --features {feature}"),
-            },
+        opened.map_err(|source| {
+            if self.is_built_in() {
+                LoadError::Device {
+                    device: self.to_string(),
+                    reason: source.to_string(),
+                }
+            } else {
+                LoadError::Device {
+                    device: self.to_string(),
+                    reason: format!("this program was built without --features {feature}"),
+                }
+            }
         })
     }
 

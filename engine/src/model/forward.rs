@@ -116,10 +116,7 @@ impl Model {
                     }
                     Run::Passage { len, complete } => {
                         let begun = passage == own && input.cache.open_len() > 0;
-                        let past = match begun {
-                            true => input.cache.open_len(),
-                            false => 0,
-                        };
+                        let past = if begun { input.cache.open_len() } else { 0 };
                         let new = (!begun).then(|| self.new_cache());
                         input.cache.open(new, past + len)?;
                         passage += 1;
@@ -197,9 +194,10 @@ impl Model {
 
     pub(super) fn check_positions(&self, needed: usize) -> Result<(), ForwardError> {
         let available = self.max_positions();
-        match needed <= available {
-            true => Ok(()),
-            false => Err(ForwardError::ContextLength { needed, available }),
+        if needed <= available {
+            Ok(())
+        } else {
+            Err(ForwardError::ContextLength { needed, available })
         }
     }
 }

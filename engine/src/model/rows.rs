@@ -9,7 +9,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use half::{bf16, f16};
 
 use super::adapter::{Change, OpenChange};
-use super::stored::Stored;
+use super::stored::StoredTensor;
 use crate::error::LoadError;
 
 /// Bytes read at a time.
@@ -17,14 +17,14 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Reads a matrix row by row.
 pub(crate) struct Rows<'a> {
-    stored: &'a Stored,
+    stored: &'a StoredTensor,
     file: File,
     row_bytes: usize,
     /// Rows read ahead, how many, and how many of them were given out.
     ahead: Vec<u8>,
     held: usize,
     given: usize,
-    /// Stored rows that were not read ahead.
+    /// StoredTensor rows that were not read ahead.
     rows_left: usize,
     /// The next row, and how many there are: those that an adapter adds are not stored.
     next: usize,
@@ -38,7 +38,7 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn open(
-        stored: &'a Stored,
+        stored: &'a StoredTensor,
         (rows, columns): (usize, usize),
         change: Option<&'a Change>,
     ) -> Result<Self, LoadError> {
@@ -83,7 +83,7 @@ impl<'a> Rows<'a> {
         Ok(&self.ahead[at..at + self.row_bytes])
     }
 
-    /// Whole groups of rows, so that each is where [`Stored::place`] says.
+    /// Whole groups of rows, so that each is where [`StoredTensor::place`] says.
     fn read_ahead(&mut self) -> Result<(), LoadError> {
         let group = self.stored.paired.unwrap_or(1);
         let rows = (READ_BYTES / self.row_bytes.max(1)).max(1);
@@ -155,7 +155,7 @@ fn dequantise(
         .to_vec1()
 }
 
-impl Stored {
+impl StoredTensor {
     /// All numbers, row by row.
     pub(super) fn numbers(&self) -> Result<Vec<f32>, LoadError> {
         let total: usize = self.shape.iter().product();

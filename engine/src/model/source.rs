@@ -18,7 +18,7 @@ use crate::tokens::source::{TokenizerSource, TokenizerText};
 #[derive(Debug)]
 pub struct ModelFiles {
     pub(super) config: ModelConfig,
-    pub(super) stored: Stored,
+    pub(super) stored: StoredWeights,
     /// The directory whose small files go before those of the weights' own.
     before: Option<PathBuf>,
     pub(super) adapted: Option<Adapted>,
@@ -33,7 +33,7 @@ pub(super) struct Adapted {
 
 /// Where a model's weights lie.
 #[derive(Debug)]
-pub(super) enum Stored {
+pub(super) enum StoredWeights {
     /// A directory and its weight files.
     Safetensors(PathBuf, Vec<PathBuf>),
     Gguf(Gguf),
@@ -48,7 +48,7 @@ impl ModelFiles {
         let Some(file) = gguf::find(path)? else {
             return Ok(Self {
                 config: ModelConfig::load(path)?,
-                stored: Stored::Safetensors(path.to_owned(), weights::files(path)?),
+                stored: StoredWeights::Safetensors(path.to_owned(), weights::files(path)?),
                 before: None,
                 adapted: None,
             });
@@ -56,7 +56,7 @@ impl ModelFiles {
         let gguf = Gguf::open(&file)?;
         Ok(Self {
             config: gguf.config()?,
-            stored: Stored::Gguf(gguf),
+            stored: StoredWeights::Gguf(gguf),
             before: None,
             adapted: None,
         })
@@ -79,9 +79,10 @@ impl ModelFiles {
         let files = Self::open(base)?;
         let base_fingerprint = files.fingerprint()?;
         adapter.check_fingerprint(base, &base_fingerprint)?;
-        let config = match adapter.dir.join("config.json").is_file() {
-            true => ModelConfig::load(&adapter.dir)?,
-            false => files.config.clone(),
+        let config = if adapter.dir.join("config.json").is_file() {
+            ModelConfig::load(&adapter.dir)?
+        } else {
+            files.config.clone()
         };
         adapter.check_config(base, &files.config, &config)?;
         Ok(Self {
@@ -112,8 +113,8 @@ impl ModelFiles {
     /// The directory, or the GGUF file.
     pub(super) fn path(&self) -> &Path {
         match &self.stored {
-            Stored::Safetensors(dir, _) => dir,
-            Stored::Gguf(gguf) => gguf.path(),
+            StoredWeights::Safetensors(dir, _) => dir,
+            StoredWeights::Gguf(gguf) => gguf.path(),
         }
     }
 
@@ -123,8 +124,8 @@ impl ModelFiles {
             return directory_name(&adapter.dir);
         }
         match &self.stored {
-            Stored::Safetensors(dir, _) => directory_name(dir),
-            Stored::Gguf(gguf) => {
+            StoredWeights::Safetensors(dir, _) => directory_name(dir),
+            StoredWeights::Gguf(gguf) => {
                 let file = gguf.path();
                 let name = file.file_stem().unwrap_or(file.as_os_str());
                 name.to_string_lossy().into_owned()
@@ -142,20 +143,20 @@ impl ModelFiles {
             return adapted.adapter.fingerprint(&adapted.base_fingerprint);
         }
         match &self.stored {
-            Stored::Safetensors(dir, files) => {
+            StoredWeights::Safetensors(dir, files) => {
                 let config = dir.join("config.json");
                 let all = std::iter::once(&config).chain(files);
                 weights::fingerprint(all.map(PathBuf::as_path))
             }
-            Stored::Gguf(gguf) => weights::fingerprint([gguf.path()]),
+            StoredWeights::Gguf(gguf) => weights::fingerprint([gguf.path()]),
         }
     }
 
     /// The directories of small files, the first going before the others, and the GGUF file if it is one.
     fn places<'a>(&'a self, before: Option<&'a Path>) -> (Vec<&'a Path>, Option<&'a Gguf>) {
         let (own, gguf) = match &self.stored {
-            Stored::Safetensors(dir, _) => (dir.as_path(), None),
-            Stored::Gguf(gguf) => (gguf.dir(), Some(gguf)),
+            StoredWeights::Safetensors(dir, _) => (dir.as_path(), None),
+            StoredWeights::Gguf(gguf) => (gguf.dir(), Some(gguf)),
         };
         (before.into_iter().chain([own]).collect(), gguf)
     }
@@ -172,8 +173,8 @@ impl ModelFiles {
     /// The directory of the weights.
     fn dir(&self) -> &Path {
         match &self.stored {
-            Stored::Safetensors(dir, _) => dir,
-            Stored::Gguf(gguf) => gguf.dir(),
+            StoredWeights::Safetensors(dir, _) => dir,
+            StoredWeights::Gguf(gguf) => gguf.dir(),
         }
     }
 
@@ -243,8 +244,8 @@ impl ModelFiles {
     /// The file cannot be read.
     pub fn gguf_metadata(&self) -> Result<Option<Vec<GgufEntry>>, LoadError> {
         match &self.stored {
-            Stored::Safetensors(..) => Ok(None),
-            Stored::Gguf(gguf) => gguf.metadata().map(Some),
+            StoredWeights::Safetensors(..) => Ok(None),
+            StoredWeights::Gguf(gguf) => gguf.metadata().map(Some),
         }
     }
 
@@ -254,8 +255,8 @@ impl ModelFiles {
     /// A file is damaged or cut short, or the adapter does not fit.
     pub(super) fn checkpoint(&self) -> Result<Checkpoint, LoadError> {
         let checkpoint = match &self.stored {
-            Stored::Safetensors(dir, files) => Checkpoint::open(dir, files),
-            Stored::Gguf(gguf) => gguf.checkpoint(&self.config),
+            StoredWeights::Safetensors(dir, files) => Checkpoint::open(dir, files),
+            StoredWeights::Gguf(gguf) => gguf.checkpoint(&self.config),
         }?;
         let Some(Adapted { adapter, .. }) = &self.adapted else {
             return Ok(checkpoint);

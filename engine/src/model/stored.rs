@@ -14,7 +14,7 @@ use crate::error::LoadError;
 
 /// A tensor in a file.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct StoredTensor {
     pub(super) path: Arc<Path>,
     /// How its numbers are stored, in blocks of one or more.
     pub(super) element: GgmlDType,
@@ -26,7 +26,7 @@ pub(super) struct Stored {
     pub(super) paired: Option<usize>,
 }
 
-impl Stored {
+impl StoredTensor {
     /// How wide a row is that is read at once.
     pub(super) fn columns(&self) -> usize {
         match self.paired {
@@ -55,7 +55,7 @@ pub(super) fn damaged(path: &Path, reason: impl ToString) -> LoadError {
 
 pub(super) fn read_header(
     path: &Path,
-    tensors: &mut HashMap<String, Stored>,
+    tensors: &mut HashMap<String, StoredTensor>,
 ) -> Result<(), LoadError> {
     let unreadable = |source| LoadError::Read {
         path: path.to_owned(),
@@ -88,7 +88,7 @@ pub(super) fn read_header(
             // Of no concern where nobody asks for it.
             _ => continue,
         };
-        let stored = Stored {
+        let stored = StoredTensor {
             path: shared.clone(),
             element,
             shape: info.shape.clone(),

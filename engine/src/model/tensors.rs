@@ -116,9 +116,10 @@ impl TensorRows<'_> {
     /// # Errors
     /// The file cannot be read.
     pub fn next_stored(&mut self) -> Result<Option<&[u8]>, LoadError> {
-        match self.rows.is_at_end() {
-            true => Ok(None),
-            false => self.rows.next_bytes().map(Some),
+        if self.rows.is_at_end() {
+            Ok(None)
+        } else {
+            self.rows.next_bytes().map(Some)
         }
     }
 }

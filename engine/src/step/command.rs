@@ -8,7 +8,7 @@ use crate::ids::{ConversationId, SequenceId};
 use crate::model::KvCache;
 use crate::turn::events::Turn;
 use crate::turn::request::Request;
-use crate::turn::retrieval::Found;
+use crate::turn::retrieval::SearchOutcome;
 
 /// A command to the step thread. Answers go back through `reply`; one that nobody waits for any
 /// more is dropped.
@@ -20,7 +20,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Turn, SubmitError>>,
     },
     Cancel(SequenceId),
-    Retrieved(Found),
+    Retrieved(SearchOutcome),
     /// What the store has read for a sequence.
     Restored {
         sequence: SequenceId,

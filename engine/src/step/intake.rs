@@ -1,9 +1,11 @@
-//! What the step thread is told between two steps.
+//! The commands that the step thread carries out between two steps.
+
+use std::ops::ControlFlow;
 
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::StepLoop;
-use crate::conversations::{Conversation, ConversationInfo, Found as Place};
+use crate::conversations::{Conversation, ConversationInfo, ConversationState};
 use crate::error::{ConversationError, SubmitError};
 use crate::ids::ConversationId;
 use crate::ids::SequenceId;
@@ -13,18 +15,12 @@ use crate::step::sequence::Sequence;
 use crate::tokens::token_log::TokenLog;
 use crate::turn::events::Turn;
 use crate::turn::request::Request;
-use crate::turn::retrieval::Found;
-
-/// Whether the loop goes on.
-#[derive(PartialEq)]
-pub(super) enum Heard {
-    GoOn,
-    Shutdown,
-}
+use crate::turn::retrieval::SearchOutcome;
 
 impl StepLoop {
-    /// Does everything that it has been told, after waiting for a first command if asked to.
-    pub(super) fn hear(&mut self, wait: bool) -> Heard {
+    /// Carries out every command that has come, after waiting for a first one if `wait` says so. Breaks when the
+    /// last handle was dropped.
+    pub(super) fn receive(&mut self, wait: bool) -> ControlFlow<()> {
         let mut next = if wait {
             self.inbox.recv().ok()
         } else {
@@ -36,7 +32,7 @@ impl StepLoop {
                     let _ = reply.send(self.submit(*request));
                 }
                 Command::Cancel(id) => self.cancel(id),
-                Command::Retrieved(found) => self.on_found(found),
+                Command::Retrieved(found) => self.on_search_outcome(found),
                 Command::Restored { sequence, cache } => self.on_restored(sequence, cache),
                 Command::Look { id, reply } => {
                     let _ = reply.send(self.look(&id));
@@ -55,11 +51,11 @@ impl StepLoop {
                 Command::Rewind { id, len, reply } => {
                     let _ = reply.send(self.rewind(&id, len));
                 }
-                Command::Shutdown => return Heard::Shutdown,
+                Command::Shutdown => return ControlFlow::Break(()),
             }
             next = self.inbox.try_recv().ok();
         }
-        Heard::GoOn
+        ControlFlow::Continue(())
     }
 
     fn submit(&mut self, mut request: Request) -> Result<Turn, SubmitError> {
@@ -132,8 +128,8 @@ impl StepLoop {
         }
         let name = &request.conversation;
         let log_len = match self.conversations.find(name) {
-            Some(Place::Busy(_)) => return Err(SubmitError::Busy(name.clone())),
-            Some(Place::Idle(conversation)) => conversation.log.len(),
+            Some(ConversationState::Busy(_)) => return Err(SubmitError::Busy(name.clone())),
+            Some(ConversationState::Idle(conversation)) => conversation.log.len(),
             None if request
                 .expected_log_len
                 .is_some_and(|expected| expected > 0) =>
@@ -188,10 +184,10 @@ impl StepLoop {
     }
 
     /// Hands an answer to the sequence that waits for it; one that was cancelled waits no more.
-    fn on_found(&mut self, found: Found) {
+    fn on_search_outcome(&mut self, found: SearchOutcome) {
         let waits = |s: &Sequence| s.id == found.sequence;
         if let Some(index) = self.running.iter().position(waits) {
-            let next = self.running[index].on_found(found, &self.rules);
+            let next = self.running[index].on_search_outcome(found, &self.rules);
             self.conclude(index, next);
         }
     }
@@ -210,8 +206,8 @@ impl StepLoop {
 
     fn look(&self, id: &ConversationId) -> Option<ConversationInfo> {
         match self.conversations.find(id)? {
-            Place::Idle(conversation) => Some(conversation.info(false)),
-            Place::Busy(sequence) => self
+            ConversationState::Idle(conversation) => Some(conversation.info(false)),
+            ConversationState::Busy(sequence) => self
                 .running
                 .iter()
                 .chain(&self.waiting)
@@ -238,9 +234,10 @@ impl StepLoop {
         }
         let len = cut(source, len.unwrap_or(source.log.len()))?;
         // Without room the fork's KV-cache is rebuilt when it is needed.
-        let cached = match self.has_room(source.cache.bytes_for(len)) {
-            true => source.cache.fork(len),
-            false => Ok(self.model.new_cache()),
+        let cached = if self.has_room(source.cache.bytes_for(len)) {
+            source.cache.fork(len)
+        } else {
+            Ok(self.model.new_cache())
         };
         let cache = cached.map_err(|error| ConversationError::Copy(error.to_string()))?;
         let mut fork = Conversation::new(source.log.prefix(len), cache);
@@ -263,8 +260,8 @@ impl StepLoop {
     fn idle(&self, id: &ConversationId) -> Result<&Conversation, ConversationError> {
         match self.conversations.find(id) {
             None => Err(ConversationError::Unknown(id.clone())),
-            Some(Place::Busy(_)) => Err(ConversationError::Busy(id.clone())),
-            Some(Place::Idle(conversation)) => Ok(conversation),
+            Some(ConversationState::Busy(_)) => Err(ConversationError::Busy(id.clone())),
+            Some(ConversationState::Idle(conversation)) => Ok(conversation),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The step loop, owned by one thread: hear, schedule, forward, sample, emit.
+//! The step loop, owned by one thread: receive commands, schedule, forward, sample, emit.
 
 pub(crate) mod command;
 mod intake;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use crate::conversations::store::{Store, Stored};
+use crate::conversations::store::{Store, StoredConversation};
 use crate::conversations::{Conversation, Conversations};
 use crate::counters::{Counters, EngineStats};
 use crate::error::EngineError;
@@ -23,8 +23,6 @@ use crate::step::command::Command;
 use crate::step::options::EngineOptions;
 use crate::step::sequence::{Next, Rules, Sequence};
 use crate::turn::retrieval::{RetrievalWorkers, Search};
-
-use intake::Heard;
 
 /// Everything that happens to conversations happens here, one step after another.
 pub(crate) struct StepLoop {
@@ -53,7 +51,7 @@ impl StepLoop {
     pub(crate) fn new(
         model: Arc<Model>,
         workers: RetrievalWorkers,
-        store: Option<(Store, Vec<Stored>)>,
+        store: Option<(Store, Vec<StoredConversation>)>,
         options: EngineOptions,
         counters: Arc<Counters>,
         inbox: Receiver<Command>,
@@ -68,7 +66,7 @@ impl StepLoop {
         };
         let (store, stored) = store.unzip();
         let mut conversations = Conversations::default();
-        for Stored {
+        for StoredConversation {
             id,
             log,
             kv_positions,
@@ -104,7 +102,7 @@ impl StepLoop {
         self.publish();
         let mut forwarded = false;
         // Only commands change what can be forwarded: after a step without any, wait for one.
-        while self.hear(!forwarded) == Heard::GoOn {
+        while self.receive(!forwarded).is_continue() {
             self.admit();
             let parts = self.schedule();
             forwarded = self.step(&parts);
@@ -129,7 +127,7 @@ impl StepLoop {
         }
     }
 
-    /// Forwards each sequence's part, samples, and tells the turns. False for nothing to forward.
+    /// Forwards each sequence's part, samples, and sends the turns their events. False where there is nothing to forward.
     fn step(&mut self, parts: &[usize]) -> bool {
         let planned: Vec<_> = (0..parts.len()).filter(|&i| parts[i] > 0).collect();
         if planned.is_empty() {
@@ -221,10 +219,10 @@ impl StepLoop {
                 let is_kept = !sequence.is_linking();
                 let (name, conversation, ended) = sequence.finish(reason);
                 if is_kept {
-                    self.keep(name, conversation, || ended.tell());
+                    self.keep(name, conversation, || ended.send());
                 } else {
                     self.conversations.remove(&name);
-                    ended.tell();
+                    ended.send();
                 }
             }
             Next::Fail(error) => {

@@ -59,11 +59,13 @@ impl Spelling {
         {
             return vec![byte];
         }
-        let replaced =
-            |token: String, (pattern, content): &(String, String)| match pattern.is_empty() {
-                true => token,
-                false => token.replace(pattern, content),
-            };
+        let replaced = |token: String, (pattern, content): &(String, String)| {
+            if pattern.is_empty() {
+                token
+            } else {
+                token.replace(pattern, content)
+            }
+        };
         let token = self.replacements.iter().fold(token.to_owned(), replaced);
         token.into_bytes()
     }

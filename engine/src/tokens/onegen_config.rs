@@ -129,9 +129,10 @@ impl OneGenConfig {
         let read = crate::files::read_json_if_there(&dir.join("onegen.json"))?;
         let published = || {
             let linking = Self::published_linking();
-            match has_token(&linking.query_token) && has_token(&linking.passage_token) {
-                true => linking,
-                false => Self::default(),
+            if has_token(&linking.query_token) && has_token(&linking.passage_token) {
+                linking
+            } else {
+                Self::default()
             }
         };
         Ok(read.unwrap_or_else(published))

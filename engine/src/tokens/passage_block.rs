@@ -102,9 +102,10 @@ impl BlockMarks {
                 }
                 Some(_) => return Err(format!("a passage ends that has not begun, at {at}")),
             };
-            runs.push(match within {
-                true => Run::Passage { len, complete },
-                false => Run::Text(len),
+            runs.push(if within {
+                Run::Passage { len, complete }
+            } else {
+                Run::Text(len)
             });
             within &= !complete;
             rest = &rest[len..];

@@ -40,7 +40,7 @@ pub(crate) struct Search {
 
 /// The answer to a [`Search`].
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct SearchOutcome {
     pub(crate) sequence: SequenceId,
     pub(crate) passages: Result<Vec<Passage>, RetrieveError>,
     pub(crate) search_time: Duration,
@@ -55,11 +55,11 @@ pub(crate) struct RetrievalWorkers {
 }
 
 impl RetrievalWorkers {
-    /// Starts `count` workers, which hand each [`Found`] to `reply`.
+    /// Starts `count` workers, which hand each [`SearchOutcome`] to `reply`.
     pub(crate) fn start(
         retriever: Option<Arc<dyn Retriever>>,
         count: usize,
-        reply: impl Fn(Found) + Clone + Send + 'static,
+        reply: impl Fn(SearchOutcome) + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
         let (searches, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -87,7 +87,7 @@ impl RetrievalWorkers {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Search>>, reply: impl Fn(Found)) {
+fn work(queue: &Mutex<Receiver<Search>>, reply: impl Fn(SearchOutcome)) {
     loop {
         // A worker holds the lock only while it waits for a search, so a poisoned lock guards nothing.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -98,7 +98,7 @@ fn work(queue: &Mutex<Receiver<Search>>, reply: impl Fn(Found)) {
         }))
         .unwrap_or_else(|_| Err(RetrieveError::new("the retriever panicked")));
         let answered = Instant::now();
-        reply(Found {
+        reply(SearchOutcome {
             sequence: search.sequence,
             passages,
             search_time: answered - search.asked,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::record::{KvRecord, Piece, Record};
-use super::{StoreOptions, Stored};
+use super::{StoreOptions, StoredConversation};
 use crate::error::StartError;
 use crate::ids::ConversationId;
 use crate::model::{KvCache, Model};
@@ -58,7 +58,7 @@ impl Files {
     pub(super) fn open(
         options: &StoreOptions,
         model: &Model,
-    ) -> Result<(Self, Vec<Stored>), StartError> {
+    ) -> Result<(Self, Vec<StoredConversation>), StartError> {
         let dir = &options.dir;
         let failed = |source| StartError::Store {
             dir: dir.clone(),
@@ -242,7 +242,7 @@ impl Files {
         positions as u64 * self.position_bytes
     }
 
-    fn read_all(&mut self, model: &Model) -> io::Result<Vec<Stored>> {
+    fn read_all(&mut self, model: &Model) -> io::Result<Vec<StoredConversation>> {
         let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
@@ -270,7 +270,11 @@ impl Files {
     }
 
     /// None for a conversation in the tokens of another model.
-    fn read_one(&mut self, path: &Path, model: &Model) -> Result<Option<Stored>, String> {
+    fn read_one(
+        &mut self,
+        path: &Path,
+        model: &Model,
+    ) -> Result<Option<StoredConversation>, String> {
         let bytes = fs::read(path).map_err(|error| error.to_string())?;
         let record = Record::parse(&bytes)?;
         if record.tokenizer != self.tokenizer {
@@ -295,7 +299,7 @@ impl Files {
         }
         let kv_positions = positions(&pieces);
         self.hold(&id, pieces);
-        Ok(Some(Stored {
+        Ok(Some(StoredConversation {
             id,
             log,
             kv_positions,

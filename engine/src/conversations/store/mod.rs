@@ -38,14 +38,14 @@ pub struct StoreOptions {
 }
 
 /// A conversation that was found in the directory.
-pub(crate) struct Stored {
+pub(crate) struct StoredConversation {
     pub(crate) id: ConversationId,
     pub(crate) log: TokenLog,
     /// Of how many of its first tokens the KV is there too.
     pub(crate) kv_positions: usize,
 }
 
-/// What the store's thread is told, in order.
+/// Work for the store's thread, done in order.
 enum Job {
     Save {
         id: ConversationId,
@@ -63,9 +63,9 @@ enum Job {
     Remove(ConversationId),
 }
 
-/// What the thread lets others see.
+/// Figures that the store's thread publishes.
 #[derive(Default)]
-struct Seen {
+struct StoreStats {
     pending_bytes: AtomicUsize,
     kv_bytes: AtomicU64,
     failures: AtomicU64,
@@ -74,7 +74,7 @@ struct Seen {
 /// The handle of the step loop. Dropped, it waits until all is written.
 pub(crate) struct Store {
     jobs: Option<Sender<Job>>,
-    seen: Arc<Seen>,
+    stats: Arc<StoreStats>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,15 +88,15 @@ impl Store {
         options: &StoreOptions,
         model: &Model,
         restored: impl Fn(SequenceId, KvCache) + Send + 'static,
-    ) -> Result<(Self, Vec<Stored>), StartError> {
+    ) -> Result<(Self, Vec<StoredConversation>), StartError> {
         let (files, stored) = Files::open(options, model)?;
         let (jobs, inbox) = channel();
-        let seen = Arc::new(Seen::default());
-        seen.kv_bytes.store(files.kv_bytes(), Ordering::Relaxed);
+        let stats = Arc::new(StoreStats::default());
+        stats.kv_bytes.store(files.kv_bytes(), Ordering::Relaxed);
         let worker = Worker {
             files,
             restored: Box::new(restored),
-            seen: seen.clone(),
+            stats: stats.clone(),
         };
         let thread = thread::Builder::new()
             .name("onegen-store".into())
@@ -104,7 +104,7 @@ impl Store {
             .map_err(StartError::Thread)?;
         let store = Self {
             jobs: Some(jobs),
-            seen,
+            stats,
             thread: Some(thread),
         };
         Ok((store, stored))
@@ -122,9 +122,9 @@ impl Store {
         if let Some(cache) = &cache {
             conversation.stored = cache.len();
             let bytes = cache.bytes();
-            self.seen.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.stats.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
-        self.tell(Job::Save {
+        self.send(Job::Save {
             id: id.clone(),
             log: conversation.log.clone(),
             unchanged,
@@ -142,7 +142,7 @@ impl Store {
         positions: usize,
         cache: KvCache,
     ) {
-        self.tell(Job::Load {
+        self.send(Job::Load {
             id: id.clone(),
             sequence,
             positions,
@@ -152,23 +152,23 @@ impl Store {
 
     /// Deletes a conversation.
     pub(crate) fn remove(&self, id: ConversationId) {
-        self.tell(Job::Remove(id));
+        self.send(Job::Remove(id));
     }
 
     /// Bytes that keys and values take in the directory.
     pub(crate) fn kv_bytes(&self) -> u64 {
-        self.seen.kv_bytes.load(Ordering::Relaxed)
+        self.stats.kv_bytes.load(Ordering::Relaxed)
     }
 
     /// How often something could not be written, read or deleted.
     pub(crate) fn failures(&self) -> u64 {
-        self.seen.failures.load(Ordering::Relaxed)
+        self.stats.failures.load(Ordering::Relaxed)
     }
 
     /// What is to be written of the cache. On the CPU it shares the cache's blocks.
     fn snapshot(&self, conversation: &Conversation) -> Option<KvCache> {
         let cache = &conversation.cache;
-        let pending = self.seen.pending_bytes.load(Ordering::Relaxed);
+        let pending = self.stats.pending_bytes.load(Ordering::Relaxed);
         if cache.len() <= conversation.stored || pending + cache.bytes() > MAX_PENDING_BYTES {
             return None;
         }
@@ -176,7 +176,7 @@ impl Store {
         cache.fork(cache.len()).ok()
     }
 
-    fn tell(&self, job: Job) {
+    fn send(&self, job: Job) {
         // The thread is there as long as the handle.
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
@@ -198,14 +198,14 @@ impl Drop for Store {
 struct Worker {
     files: Files,
     restored: Box<dyn Fn(SequenceId, KvCache) + Send>,
-    seen: Arc<Seen>,
+    stats: Arc<StoreStats>,
 }
 
 impl Worker {
     fn run(mut self, inbox: &Receiver<Job>) {
         for job in inbox {
             self.work(job);
-            self.seen
+            self.stats
                 .kv_bytes
                 .store(self.files.kv_bytes(), Ordering::Relaxed);
         }
@@ -223,7 +223,7 @@ impl Worker {
                 let saved = self.files.save(&id, &log, unchanged, cache.as_ref());
                 self.note("saved", &id, saved);
                 let bytes = cache.map_or(0, |cache| cache.bytes());
-                self.seen.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                self.stats.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 then();
             }
             Job::Load {
@@ -246,7 +246,7 @@ impl Worker {
     /// A failure loses speed or what a restart would find, never a turn: it is told, and all goes on.
     fn note(&self, what: &str, id: &ConversationId, done: io::Result<()>) {
         if let Err(error) = done {
-            self.seen.failures.fetch_add(1, Ordering::Relaxed);
+            self.stats.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, conversation = %id, "a conversation could not be {what}");
         }
     }

@@ -1,6 +1,6 @@
 //! Which token follows in the copy of a text.
 
-use super::copy::{MarkedCopy, Place};
+use super::copy::{MarkedCopy, Progress};
 use super::words::Words;
 use crate::tokens::marks::Mark;
 
@@ -20,9 +20,9 @@ impl MarkedCopy {
     /// finite.
     pub(crate) fn choose(&self, logits: &[f32]) -> Option<u32> {
         let mut allowed = Allowed::default();
-        self.spell(&self.places, self.words(), &mut allowed);
-        for place in &self.places {
-            if let Some(Mark::Token(id)) = self.mark_at(place) {
+        self.spell(&self.readings, self.words(), &mut allowed);
+        for reading in &self.readings {
+            if let Some(Mark::Token(id)) = self.mark_at(reading) {
                 allowed.marks.push(*id);
             }
         }
@@ -33,29 +33,37 @@ impl MarkedCopy {
         }
         // Nothing where a mark has been begun, or a mention must end.
         let text = self.likely(1).next().or_else(|| likeliest(logits, text));
-        match self.places.iter().all(|place| place.mention.is_none()) {
+        match self
+            .readings
+            .iter()
+            .all(|reading| reading.mention.is_none())
+        {
             true if text.is_some() => text,
             _ => likeliest(logits, text.into_iter().chain(marks)),
         }
     }
 
-    /// Collects the tokens of `words` that can be written with what led there and goes on from `places`.
-    fn spell(&self, places: &[Place], words: Words<'_>, found: &mut Allowed) {
-        let goes_on = |place: &Place| {
-            let within = |before: &Place| before.mention == place.mention;
-            place.mark == 0 && place.closed.is_none() && self.places.iter().any(within)
+    /// Collects the tokens of `words` that can be written with what led there and goes on from `readings`.
+    fn spell(&self, readings: &[Progress], words: Words<'_>, found: &mut Allowed) {
+        let goes_on = |reading: &Progress| {
+            let within = |before: &Progress| before.mention == reading.mention;
+            reading.mark == 0 && reading.closed.is_none() && self.readings.iter().any(within)
         };
-        match places.iter().any(goes_on) {
-            true => found.text.extend(words.whole()),
-            false => found.marks.extend(words.whole()),
+        if readings.iter().any(goes_on) {
+            found.text.extend(words.whole())
+        } else {
+            found.marks.extend(words.whole())
         }
-        let mut steps: Vec<_> = places.iter().flat_map(|place| self.steps(place)).collect();
+        let mut steps: Vec<_> = readings
+            .iter()
+            .flat_map(|reading| self.steps(reading))
+            .collect();
         steps.sort_by_key(|step| step.0);
         for same in steps.chunk_by(|a, b| a.0 == b.0) {
             let longer = words.then(same[0].0);
             if !longer.is_empty() {
-                let places: Vec<_> = same.iter().map(|step| step.1).collect();
-                self.spell(&places, longer, found);
+                let readings: Vec<_> = same.iter().map(|step| step.1).collect();
+                self.spell(&readings, longer, found);
             }
         }
     }

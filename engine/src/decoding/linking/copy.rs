@@ -27,7 +27,7 @@ pub(crate) struct MarkedCopy {
     cut: Vec<(usize, u32)>,
     /// All that the tokens so far can mean. More than one only at the start, and where the text itself
     /// begins to spell a mark that is text.
-    pub(super) places: Vec<Place>,
+    pub(super) readings: Vec<Progress>,
 }
 
 /// Bytes of the goal before the text.
@@ -35,7 +35,7 @@ const SPACE: usize = 1;
 
 /// How far the copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Progress {
     /// Bytes of the goal that are written.
     pub(super) at: usize,
     /// Where the mention began that is open.
@@ -58,9 +58,9 @@ impl MarkedCopy {
             core => format!(" {core}"),
         };
         let cut = own_cut(core, &goal, &tokens)?;
-        let places = match core {
-            "" => vec![Place::at(0)],
-            _ => vec![Place::at(0), Place::at(SPACE)],
+        let readings = match core {
+            "" => vec![Progress::at(0)],
+            _ => vec![Progress::at(0), Progress::at(SPACE)],
         };
         let mut copy = Self {
             marks,
@@ -69,7 +69,7 @@ impl MarkedCopy {
             goal,
             trimmed,
             cut,
-            places,
+            readings,
         };
         copy.pass_over();
         Ok(copy)
@@ -77,17 +77,18 @@ impl MarkedCopy {
 
     /// Whether the whole text is written, and no mention is open.
     pub(crate) fn is_done(&self) -> bool {
-        let done = |place: &Place| (place.at, place.mention) == (self.goal.len(), None);
-        self.places.iter().any(done)
+        let done = |reading: &Progress| (reading.at, reading.mention) == (self.goal.len(), None);
+        self.readings.iter().any(done)
     }
 
     /// How many bytes of the text are written, those of an open mention not included.
     pub(crate) fn written(&self) -> usize {
-        let before_mention = |place: &Place| place.mention.unwrap_or(place.at);
-        let certain = self.places.iter().map(before_mention).min();
-        self.in_text(match self.is_done() {
-            true => self.goal.len(),
-            false => certain.unwrap_or(0),
+        let before_mention = |reading: &Progress| reading.mention.unwrap_or(reading.at);
+        let certain = self.readings.iter().map(before_mention).min();
+        self.in_text(if self.is_done() {
+            self.goal.len()
+        } else {
+            certain.unwrap_or(0)
         })
     }
 
@@ -104,40 +105,43 @@ impl MarkedCopy {
     /// Takes a token that was chosen. Gives the mention, in bytes of the text, whose closing mark it
     /// completes.
     pub(crate) fn advance(&mut self, id: u32) -> Option<Range<usize>> {
-        let mut places = match self.tokens.is_text(id) {
-            true => self.places.clone(),
-            false => Vec::new(),
+        let mut readings = if self.tokens.is_text(id) {
+            self.readings.clone()
+        } else {
+            Vec::new()
         };
         for &byte in self.tokens.bytes(id).unwrap_or_default() {
-            let steps = places.iter().flat_map(|place| self.steps(place));
-            places = steps
+            let steps = readings.iter().flat_map(|reading| self.steps(reading));
+            readings = steps
                 .filter(|step| step.0 == byte)
                 .map(|step| step.1)
                 .collect();
         }
-        let is_mark = |place: &&Place| self.mark_at(place) == Some(&Mark::Token(id));
-        places.extend(
-            self.places
+        let is_mark = |reading: &&Progress| self.mark_at(reading) == Some(&Mark::Token(id));
+        readings.extend(
+            self.readings
                 .iter()
                 .filter(is_mark)
-                .map(|place| place.marked()),
+                .map(|reading| reading.marked()),
         );
         // Where a mark is text, a mention that may have ended has.
-        let closed = places
+        let closed = readings
             .iter()
-            .find_map(|place| Some((place.closed?, place.at)));
+            .find_map(|reading| Some((reading.closed?, reading.at)));
         if let Some((_, at)) = closed {
-            places = vec![Place::at(at)];
+            readings = vec![Progress::at(at)];
         }
-        self.places = places;
+        self.readings = readings;
         self.pass_over();
         closed.map(|(start, end)| self.mention(start, end))
     }
 
     /// The next tokens of the tokenizer's own cut, at most `most`; none within a token of it.
     pub(crate) fn likely(&self, most: usize) -> impl Iterator<Item = u32> + '_ {
-        let at = match self.places[..] {
-            [Place { at, mark: 0, .. }] => self.cut.binary_search_by_key(&at, |(start, _)| *start),
+        let at = match self.readings[..] {
+            [Progress { at, mark: 0, .. }] => {
+                self.cut.binary_search_by_key(&at, |(start, _)| *start)
+            }
             _ => Err(0),
         };
         let rest = at.map_or(&[][..], |at| &self.cut[at..]);
@@ -150,48 +154,49 @@ impl MarkedCopy {
     }
 
     /// The mark that may begin here.
-    pub(super) fn mark_at(&self, place: &Place) -> Option<&Mark> {
-        if place.mark > 0 || !self.goal.is_char_boundary(place.at) {
+    pub(super) fn mark_at(&self, reading: &Progress) -> Option<&Mark> {
+        if reading.mark > 0 || !self.goal.is_char_boundary(reading.at) {
             return None;
         }
-        let (mark, around) = match place.mention {
-            None => (&self.marks.open, &self.goal[place.at..]),
-            Some(start) => (&self.marks.close, &self.goal[start..place.at]),
+        let (mark, around) = match reading.mention {
+            None => (&self.marks.open, &self.goal[reading.at..]),
+            Some(start) => (&self.marks.close, &self.goal[start..reading.at]),
         };
         let is_more_than_space = !around.trim().is_empty();
         is_more_than_space.then_some(mark)
     }
 
     /// The bytes that may follow, and where they lead.
-    pub(super) fn steps(&self, place: &Place) -> impl Iterator<Item = (u8, Place)> {
-        let text = self.goal.as_bytes().get(place.at);
-        let text = text.filter(|_| place.mark == 0);
+    pub(super) fn steps(&self, reading: &Progress) -> impl Iterator<Item = (u8, Progress)> {
+        let text = self.goal.as_bytes().get(reading.at);
+        let text = text.filter(|_| reading.mark == 0);
         let text = text.map(|byte| {
             (
                 *byte,
-                Place {
-                    at: place.at + 1,
-                    ..*place
+                Progress {
+                    at: reading.at + 1,
+                    ..*reading
                 },
             )
         });
-        let begins = place.mark > 0 || self.mark_at(place).is_some();
-        let mark = match place.mention {
+        let begins = reading.mark > 0 || self.mark_at(reading).is_some();
+        let mark = match reading.mention {
             _ if !begins => &[],
             None => self.marks.open.text(),
             Some(_) => self.marks.close.text(),
         };
-        let mark = mark.get(place.mark).map(|byte| {
-            let more = place.mark + 1;
-            match more == mark.len() {
-                true => (*byte, place.marked()),
-                false => (
+        let mark = mark.get(reading.mark).map(|byte| {
+            let more = reading.mark + 1;
+            if more == mark.len() {
+                (*byte, reading.marked())
+            } else {
+                (
                     *byte,
-                    Place {
+                    Progress {
                         mark: more,
-                        ..*place
+                        ..*reading
                     },
-                ),
+                )
             }
         });
         text.into_iter().chain(mark)
@@ -199,17 +204,17 @@ impl MarkedCopy {
 
     /// Passes over characters that no token spells.
     fn pass_over(&mut self) {
-        let mut places = std::mem::take(&mut self.places);
-        for place in &mut places {
-            while place.mark == 0 && place.at < self.goal.len() && !self.is_spelt(place.at) {
-                let next = place.at + 1..;
-                place.at = next
+        let mut readings = std::mem::take(&mut self.readings);
+        for reading in &mut readings {
+            while reading.mark == 0 && reading.at < self.goal.len() && !self.is_spelt(reading.at) {
+                let next = reading.at + 1..;
+                reading.at = next
                     .into_iter()
                     .find(|&at| self.goal.is_char_boundary(at))
                     .unwrap_or(self.goal.len());
             }
         }
-        self.places = places;
+        self.readings = readings;
     }
 
     /// Whether a token can go on with the goal from this byte on.
@@ -257,7 +262,7 @@ fn own_cut(core: &str, goal: &str, tokens: &Tokens) -> Result<Vec<(usize, u32)>,
     Ok(cut)
 }
 
-impl Place {
+impl Progress {
     /// Outside of mentions.
     fn at(at: usize) -> Self {
         Self {

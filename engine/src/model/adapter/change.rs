@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::LoadError;
-use crate::model::stored::{Stored, damaged};
+use crate::model::stored::{StoredTensor, damaged};
 
 /// A change of a matrix of the base, by where its numbers are stored.
 #[derive(Debug, Clone)]
@@ -11,9 +11,9 @@ pub(in crate::model) enum Change {
     /// `scale * up * down` is added (LoRA, arXiv 2106.09685).
     LowRank {
         /// `(rank, columns)`
-        down: Stored,
+        down: StoredTensor,
         /// `(rows, rank)`
-        up: Stored,
+        up: StoredTensor,
         rank: usize,
         scale: f32,
     },
@@ -21,7 +21,7 @@ pub(in crate::model) enum Change {
     Rows {
         ids: Vec<usize>,
         /// `(ids, columns)`
-        rows: Stored,
+        rows: StoredTensor,
     },
 }
 
@@ -37,7 +37,7 @@ pub(in crate::model) enum OpenChange<'a> {
     },
     Rows {
         rows: HashMap<usize, Vec<f32>>,
-        stored: &'a Stored,
+        stored: &'a StoredTensor,
     },
 }
 

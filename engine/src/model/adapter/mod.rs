@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::stored::{Stored, damaged, read_header};
+use super::stored::{StoredTensor, damaged, read_header};
 use super::weights::{self, HEAD};
 use crate::config::{ModelConfig, PROJECTIONS};
 use crate::error::LoadError;
@@ -37,14 +37,14 @@ pub fn is_adapter(path: &Path) -> bool {
 pub(super) struct Adapter {
     pub(super) dir: PathBuf,
     config: AdapterConfig,
-    tensors: HashMap<String, Stored>,
+    tensors: HashMap<String, StoredTensor>,
     /// The base that it asks for.
     wanted: BaseModel,
 }
 
-/// What of `onegen.json` is asked before there is a tokenizer.
+/// The part of `onegen.json` that is read before there is a tokenizer.
 #[derive(Default, Deserialize)]
-struct Wanted {
+struct RequestedBase {
     base: Option<BaseModel>,
 }
 
@@ -57,7 +57,7 @@ impl Adapter {
         let config = AdapterConfig::load(&dir.join(CONFIG))?;
         let mut tensors = HashMap::new();
         read_header(&dir.join(WEIGHTS), &mut tensors)?;
-        let wanted: Option<Wanted> = read_json_if_there(&dir.join("onegen.json"))?;
+        let wanted: Option<RequestedBase> = read_json_if_there(&dir.join("onegen.json"))?;
         Ok(Self {
             dir: dir.to_owned(),
             config,
@@ -224,7 +224,12 @@ impl Adapter {
     }
 
     /// A tensor that must have this shape.
-    fn shaped(&self, base: &Path, name: &str, wanted: [usize; 2]) -> Result<Stored, LoadError> {
+    fn shaped(
+        &self,
+        base: &Path,
+        name: &str,
+        wanted: [usize; 2],
+    ) -> Result<StoredTensor, LoadError> {
         let missing = || {
             damaged(
                 &self.dir.join(WEIGHTS),

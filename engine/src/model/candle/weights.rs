@@ -10,7 +10,7 @@ use mistralrs_quant::{ShardedSafeTensors, ShardedVarBuilder};
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::source::{ModelFiles, Stored};
+use crate::model::source::{ModelFiles, StoredWeights};
 use crate::model::weights::{EMBEDDING, HEAD, names};
 
 /// All tensors that the configuration calls for.
@@ -23,7 +23,7 @@ pub(super) fn open(
     device: &Device,
 ) -> Result<ShardedVarBuilder, LoadError> {
     match &files.stored {
-        Stored::Safetensors(dir, paths) if files.adapted.is_none() => {
+        StoredWeights::Safetensors(dir, paths) if files.adapted.is_none() => {
             map(dir, paths, &files.config, dtype, device)
         }
         _ => read(&files.checkpoint()?, &files.config, dtype, device),

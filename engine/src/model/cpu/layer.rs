@@ -64,9 +64,10 @@ impl Layer {
         Ok(Self {
             attention_norm: weights.vector(&name("input_layernorm.weight"), hidden)?,
             qkv,
-            qk_norm: match config.qk_norm {
-                true => Some((head_norm("q")?, head_norm("k")?)),
-                false => None,
+            qk_norm: if config.qk_norm {
+                Some((head_norm("q")?, head_norm("k")?))
+            } else {
+                None
             },
             output,
             mlp_norm: weights.vector(&name("post_attention_layernorm.weight"), hidden)?,

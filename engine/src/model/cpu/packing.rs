@@ -44,9 +44,10 @@ pub(super) fn pack(
 fn stored_type(weights: &Checkpoint, stacked: &[(&str, usize)]) -> WeightType {
     let types = || stacked.iter().map(|(name, _)| weights.weight_type(name));
     let finest = types().min().unwrap_or(WeightType::F32);
-    match types().all(|one| one == finest) {
-        true => finest,
-        false => finest.min(WeightType::Q8_0),
+    if types().all(|one| one == finest) {
+        finest
+    } else {
+        finest.min(WeightType::Q8_0)
     }
 }
 

@@ -92,9 +92,10 @@ impl PreTokenizer {
     }
 
     pub(super) fn normalizer(&self) -> Value {
-        match self.composed {
-            true => json!({ "type": "NFC" }),
-            false => Value::Null,
+        if self.composed {
+            json!({ "type": "NFC" })
+        } else {
+            Value::Null
         }
     }
 

@@ -6,7 +6,7 @@ use super::header::{Header, TensorInfo};
 use crate::config::{Architecture, ModelConfig};
 use crate::error::LoadError;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::stored::{Stored, damaged};
+use crate::model::stored::{StoredTensor, damaged};
 use crate::model::weights;
 
 pub(super) const EMBEDDING: &str = "token_embd.weight";
@@ -95,7 +95,11 @@ pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkp
 }
 
 /// A tensor as the reader of rows wants it.
-pub(super) fn stored(header: &Header, name: &str, info: &TensorInfo) -> Result<Stored, LoadError> {
+pub(super) fn stored(
+    header: &Header,
+    name: &str,
+    info: &TensorInfo,
+) -> Result<StoredTensor, LoadError> {
     let element = info.element.map_err(|number| LoadError::Unsupported {
         path: header.path.to_path_buf(),
         what: format!("ggml's type {number}, which {name} has,"),
@@ -104,7 +108,7 @@ pub(super) fn stored(header: &Header, name: &str, info: &TensorInfo) -> Result<S
     if info.shape.contains(&0) || info.shape.is_empty() {
         return Err(damaged(&header.path, format!("{name} is empty")));
     }
-    Ok(Stored {
+    Ok(StoredTensor {
         path: header.path.clone(),
         element,
         shape: info.shape.clone(),

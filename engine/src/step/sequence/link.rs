@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Next, Phase, Rules, Sequence, Wanted};
+use super::{Next, Phase, Rules, Sequence, WantedOffsets};
 use crate::decoding::linking::{Linking, MarkedCopy, Mention};
 use crate::error::EngineError;
 use crate::model::SequenceOutput;
@@ -45,14 +45,14 @@ impl LinkState {
     }
 
     /// What is wanted of the log's tokens from `start` to `end`, as offsets.
-    pub(super) fn wanted(&self, start: usize, end: usize) -> Wanted {
+    pub(super) fn wanted(&self, start: usize, end: usize) -> WantedOffsets {
         let link = self.link.iter().map(|(at, _)| *at);
         let next = match self.ended {
             None => self.certain - 1,
             Some(_) => end,
         };
         let offset = |at: usize| at - start;
-        Wanted {
+        WantedOffsets {
             hidden: link
                 .filter(|at| (start..end).contains(at))
                 .map(offset)
@@ -139,9 +139,10 @@ impl Sequence {
         }
         // The next token may be the end of a mention.
         let is_full = state.certain + state.copy.most_to_close() > rules.context;
-        state.ended = match state.copy.is_done() {
-            true => Some(FinishReason::Stop),
-            false => is_full.then_some(FinishReason::Length),
+        state.ended = if state.copy.is_done() {
+            Some(FinishReason::Stop)
+        } else {
+            is_full.then_some(FinishReason::Length)
         };
         if state.ended.is_none() && is_mention {
             self.write(state, state.copy.marks().go_on, SpanKind::Generated);

@@ -27,7 +27,7 @@ use crate::tokens::splice::Passage;
 use crate::tokens::token_log::SpanKind;
 use crate::turn::events::{Event, FinishReason, RetrievalReceipt, TurnSummary, Usage};
 use crate::turn::request::{Request, RetrievalParams};
-use crate::turn::retrieval::{Found, Retriever};
+use crate::turn::retrieval::{Retriever, SearchOutcome};
 use crate::turn::timeline::{Timeline, TurnPhase};
 
 use link::LinkState;
@@ -79,7 +79,7 @@ struct Splice {
 
 /// What some of a sequence's pending tokens are forwarded for, as offsets into them.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedOffsets {
     /// Where the hidden state is wanted: at `[RQ]`.
     pub(crate) hidden: Vec<usize>,
     /// Where logits to sample from are wanted.
@@ -210,12 +210,12 @@ impl Sequence {
     }
 
     /// What the first `part` pending tokens are forwarded for.
-    pub(crate) fn wanted(&self, part: usize) -> Wanted {
+    pub(crate) fn wanted(&self, part: usize) -> WantedOffsets {
         if let Some(linking) = &self.linking {
             let cached = self.conversation.cache.len();
             return linking.wanted(cached, cached + part);
         }
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedOffsets::default();
         // Nothing is wanted of a prefill that does not reach the log's end yet.
         if part == self.pending() {
             let end = part.saturating_sub(1);
@@ -271,7 +271,7 @@ impl Sequence {
     }
 
     /// Splices the best passage, or takes `[RQ]` back when there is none.
-    pub(crate) fn on_found(&mut self, found: Found, rules: &Rules) -> Next {
+    pub(crate) fn on_search_outcome(&mut self, found: SearchOutcome, rules: &Rules) -> Next {
         let query = match std::mem::replace(&mut self.phase, Phase::Decode) {
             Phase::Retrieving(query) => query,
             other => {
@@ -322,7 +322,7 @@ impl Sequence {
         self.usage.completion_tokens -= 1;
     }
 
-    /// Tells of a splice whose logits are there now.
+    /// Sends the receipt of a splice whose first logits have been computed.
     fn report(&mut self, splice: Splice, now: Instant) {
         let since_query = self.forwarded.total() - splice.query.forwarded;
         let receipt = RetrievalReceipt {
@@ -395,7 +395,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    pub(crate) fn tell(self) {
+    pub(crate) fn send(self) {
         // A client that went away will not hear.
         let _ = self.events.send(Event::Finished(self.summary));
     }

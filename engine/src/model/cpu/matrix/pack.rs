@@ -30,9 +30,10 @@ impl Matrix {
             WeightType::F16 => Packed::F16(pack_floats(shape, read)?),
             WeightType::Bf16 => Packed::Bf16(pack_floats(shape, read)?),
             WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K => {
-                match columns.is_multiple_of(BLOCK) {
-                    true => pack_q8(shape, read)?,
-                    false => Packed::Bf16(pack_floats(shape, read)?),
+                if columns.is_multiple_of(BLOCK) {
+                    pack_q8(shape, read)?
+                } else {
+                    Packed::Bf16(pack_floats(shape, read)?)
                 }
             }
         };
