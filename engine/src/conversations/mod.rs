@@ -31,9 +31,9 @@ pub struct ConversationInfo {
 pub(crate) struct Conversation {
     pub(crate) log: TokenLog,
     pub(crate) cache: KvCache,
-    /// Of how many of the log's first tokens the store holds the KV.
+    /// How many of the log's first tokens have their keys and values in the store.
     pub(crate) stored: usize,
-    /// Whose prompts may start with blocks of the cache: those of the last turn's salt. Not stored,
+    /// The salt of the last turn: only prompts of the same salt may start with blocks of the cache. Not stored,
     /// since a cache is empty until a turn fills it.
     pub(crate) cache_salt: Option<Arc<str>>,
 }

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use crate::error::SubmitError;
 use crate::tokens::token_log::{SpanKind, TokenLog};
 
-/// How many of the likeliest tokens may be told of each place: OpenAI's limit.
+/// How many of the likeliest tokens may be reported for each visible token: OpenAI's limit.
 const MAX_TOP_LOGPROBS: usize = 20;
 
 /// How the next token is chosen, and when a turn ends. OpenAI's names, and vLLM's for the rest.
@@ -44,8 +44,8 @@ pub struct SamplingParams {
     pub stop: Vec<String>,
     /// Added to the logits of these ids, each in -100..=100. A masked id stays masked.
     pub logit_bias: HashMap<u32, f32>,
-    /// Tell how likely the visible tokens were, with so many of the likeliest tokens at each place,
-    /// in 0..=20. `None`, the default, tells nothing.
+    /// How many of the likeliest tokens are reported beside each visible token, with their log probabilities,
+    /// in 0..=20. `None`, the default, reports none, not even for the visible tokens.
     pub logprobs: Option<usize>,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct VisibleText {
     held: String,
     /// What the held text was made of, in order.
     pieces: VecDeque<Piece>,
-    /// Of tokens that have become no visible text yet: half a character, or leading white space.
+    /// The logprobs of tokens that have become no visible text yet: half a character, or leading white space.
     unseen: Vec<TokenLogprob>,
     /// Characters given out so far.
     chars: usize,

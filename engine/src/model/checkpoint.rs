@@ -126,7 +126,7 @@ impl Checkpoint {
         Ok((rows, columns))
     }
 
-    /// That the tensor library could not take the weights in.
+    /// The error of weights that the tensor library could not take in.
     pub(crate) fn not_taken_in(&self, source: candle_core::Error) -> LoadError {
         LoadError::Weights {
             dir: self.dir.clone(),

@@ -110,7 +110,7 @@ pub(super) fn downcast<S: KvStore>(store: &dyn KvStore) -> Result<&S, ForwardErr
     any.downcast_ref().ok_or_else(foreign_store)
 }
 
-/// Likewise, to be written to.
+/// [`downcast`] for a store that is written to.
 pub(super) fn downcast_mut<S: KvStore>(store: &mut dyn KvStore) -> Result<&mut S, ForwardError> {
     let any: &mut dyn Any = store;
     any.downcast_mut().ok_or_else(foreign_store)

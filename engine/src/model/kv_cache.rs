@@ -13,7 +13,7 @@ pub(crate) const BLOCK: usize = 128;
 /// Keys and values of one sequence. Rebuildable from the token log by forwarding it again.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Of the kind that the model's decoder writes to.
+    /// A store of the kind that the model's decoder writes to.
     pub(super) store: Box<dyn KvStore>,
     /// Positions whose keys and values stand in `store`.
     landed: usize,

@@ -43,7 +43,7 @@ pub use passage_kv::PassageKv;
 pub use source::ModelFiles;
 pub use tensors::{TensorRows, Tensors};
 
-/// Where and in which type a model's weights are kept, and by what they are multiplied.
+/// The device and the type that a model's weights are kept in, and the kernels that multiply them.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The device of weights and KV-caches. Default: CPU.
@@ -51,7 +51,7 @@ pub struct LoadOptions {
     /// The type that matrices are kept in. `None`, the default, keeps on the CPU what the files hold,
     /// and bf16 elsewhere.
     pub weights: Option<WeightType>,
-    /// Whose kernels run on the CPU. Default: our own.
+    /// The kernels that run on the CPU. Default: our own.
     pub kernels: Kernels,
     /// The model that an adapter changes: a GGUF file or a Hugging Face style directory. It is not looked
     /// at where no adapter is loaded.
@@ -131,7 +131,7 @@ impl std::str::FromStr for WeightType {
     }
 }
 
-/// By what matrices are multiplied on the CPU.
+/// The kernels that multiply matrices on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kernels {
     /// Our own: results do not depend on the batch, and any [`WeightType`] will do.

@@ -20,7 +20,7 @@ pub struct PassageKv {
 }
 
 impl PassageKv {
-    /// Of a block's whole cache and the state at its last token.
+    /// Made of a block's whole cache and the state at its last token.
     pub(super) fn new(kv: KvCache, state: Vec<f32>) -> Self {
         Self {
             kv,

@@ -36,7 +36,7 @@ impl StoredTensor {
         }
     }
 
-    /// Where among the rows of its group row `at` stands.
+    /// The place of row `at` among the rows of its group.
     pub(super) fn place(&self, at: usize) -> usize {
         let Some(head) = self.paired else {
             return at;
@@ -85,7 +85,7 @@ pub(super) fn read_header(
             Dtype::F32 => GgmlDType::F32,
             Dtype::F16 => GgmlDType::F16,
             Dtype::BF16 => GgmlDType::BF16,
-            // Of no concern where nobody asks for it.
+            // Tensors of other types are refused only when somebody asks for them.
             _ => continue,
         };
         let stored = StoredTensor {

@@ -12,7 +12,7 @@ use crate::error::LoadError;
 #[derive(Debug)]
 pub struct Tensors {
     checkpoint: Checkpoint,
-    /// Those that the configuration calls for.
+    /// The tensors that the configuration calls for.
     names: Vec<String>,
 }
 

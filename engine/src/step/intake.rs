@@ -266,7 +266,7 @@ impl StepLoop {
     }
 }
 
-/// Where a log can be cut.
+/// Checks that a log can be cut at `len`.
 fn cut(conversation: &Conversation, len: usize) -> Result<usize, ConversationError> {
     let log = &conversation.log;
     if log.can_be_cut(len) {

@@ -1,4 +1,4 @@
-//! Who forwards how much, and the memory for it.
+//! How many tokens each sequence forwards in a step, and the memory for them.
 
 use super::StepLoop;
 use crate::conversations::Conversation;

@@ -217,12 +217,12 @@ impl StepLoop {
             Next::Finish(reason) => {
                 let sequence = self.running.remove(index);
                 let is_kept = !sequence.is_linking();
-                let (name, conversation, ended) = sequence.finish(reason);
+                let (name, conversation, last_event) = sequence.finish(reason);
                 if is_kept {
-                    self.keep(name, conversation, || ended.send());
+                    self.keep(name, conversation, || last_event.send());
                 } else {
                     self.conversations.remove(&name);
-                    ended.send();
+                    last_event.send();
                 }
             }
             Next::Fail(error) => {
@@ -266,12 +266,12 @@ impl StepLoop {
     fn abandon(&mut self, sequence: Sequence, error: Option<EngineError>) {
         sequence.abandon(error, |name, kept| match kept {
             Some(conversation) => self.conversations.put_back(name, conversation),
-            // One that was cut back to nothing before is in the store.
+            // The store may hold it: a conversation can be cut back to nothing by a rewind.
             None => self.forget(name),
         });
     }
 
-    /// Lets others see how full the engine is.
+    /// Publishes how full the engine is.
     fn publish(&self) {
         self.counters.set_stats(EngineStats {
             running: self.running.len() as u64,

@@ -21,7 +21,7 @@ pub struct EngineOptions {
     pub kv_bytes: usize,
     /// Threads that call retrievers, at least 1. Default 2.
     pub retrieval_workers: usize,
-    /// Where conversations outlive the process. `None`, the default, keeps them in memory only.
+    /// The directory in which conversations outlive the process. `None`, the default, keeps them in memory only.
     pub store: Option<StoreOptions>,
 }
 

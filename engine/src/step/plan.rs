@@ -1,4 +1,4 @@
-//! Who forwards how much in a step.
+//! How a step's tokens are shared out among the sequences.
 
 /// Shares out a step's positions over sequences in order of arrival, each with so many tokens
 /// waiting for their forward. Gives each sequence's part.

@@ -224,11 +224,12 @@ impl ChatTemplate {
         })
     }
 
-    /// The message's number between marks, within the content's own outer white space: templates
-    /// that trim contents still do, and nothing else of the content is theirs to see.
+    /// What the template is given in place of a message's content: the message's number between two marks,
+    /// with the content's own white space around it. So a template that trims contents trims this one too, and
+    /// it sees nothing else of the content.
     ///
-    /// The assistant's contents are marked without white space and even when empty, so that it can
-    /// always be told what follows them.
+    /// The assistant's contents are marked without white space, and even when they are empty, so that the text
+    /// after them can always be found.
     fn marked(&self, index: usize, message: &ChatMessage) -> String {
         let content = &message.content;
         let core = content.trim();

@@ -47,7 +47,7 @@ impl Detokeniser {
         Ok(new)
     }
 
-    /// What is left at the text's end: replacement characters where a character stayed half.
+    /// The rest at the text's end. A character that stayed incomplete becomes a replacement character.
     ///
     /// # Errors
     /// The tokenizer failed.

@@ -17,7 +17,7 @@ pub(crate) struct BlockMarks {
 /// Tokens in a row that see alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// So many tokens that see everything before them.
+    /// A number of tokens that see everything before them.
     Text(usize),
     /// Tokens of one passage block, which see that block only.
     Passage {

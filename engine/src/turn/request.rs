@@ -35,13 +35,12 @@ pub struct Request {
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
-    /// A text to be copied and linked: the turn writes nothing else, tells each [`crate::Mention`], and
-    /// nothing of it is kept. Sampling, retrieval and grammar do not matter then. Default `None`.
+    /// A text to be copied and linked. The turn then writes nothing else, sends each [`crate::Mention`], and
+    /// leaves no conversation behind; sampling, retrieval and grammar are ignored. Default `None`.
     pub linking: Option<Linking>,
-    /// KV-caches are shared among conversations of one salt only: who does not know it cannot tell
-    /// from the time to the first token what others have asked (vLLM's `cache_salt`). Default `None`,
-    /// which is a salt like any other. Where memory is short, the salt whose idle conversations hold
-    /// most gives up a KV-cache first.
+    /// Conversations share KV-caches only if their salts are equal, so that the time to the first token does
+    /// not show a client what others have asked (vLLM's `cache_salt`). The default, `None`, is a salt like any
+    /// other. When memory runs short, the salt whose idle conversations hold most loses a KV-cache first.
     pub cache_salt: Option<Arc<str>>,
 }
 
@@ -62,7 +61,7 @@ impl Request {
         }
     }
 
-    /// A request to link the entities of a text. The name is only to tell it from others.
+    /// A request to link the entities of a text. The name only tells this turn apart from others.
     ///
     /// # Errors
     /// The model links nothing, its template refuses the text, or its tokenizer failed.

@@ -30,7 +30,7 @@ impl fmt::Debug for dyn Retriever {
 
 /// A search for a parked sequence.
 pub(crate) struct Search {
-    /// Of the sequence's own request, or the engine's.
+    /// The retriever of the sequence's own request, or the engine's.
     pub(crate) retriever: Arc<dyn Retriever>,
     pub(crate) sequence: SequenceId,
     pub(crate) query_embedding: Vec<f32>,

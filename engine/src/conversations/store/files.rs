@@ -1,9 +1,9 @@
 //! The directory in which conversations outlive the process: for each a record, and a KV file.
 //!
-//! A record is replaced whole, so that at every moment the last one stands there. Positions are
-//! appended to the KV file first and told of in the record afterwards; before any that the record
-//! tells of are overwritten, a record without them is written. A process may be killed anywhere in
-//! between: what the record tells of is there.
+//! A record says which positions of the KV file are valid. It is replaced whole, so a complete record is
+//! there at every moment. New positions are appended to the KV file before a record names them, and a record
+//! without them is written before old ones are overwritten. So a process may be killed at any moment: the
+//! positions that the record names are in the KV file.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -209,7 +209,7 @@ impl Files {
             let Some(id) = oldest.map(|(id, _)| id.clone()) else {
                 return;
             };
-            // The record still tells of it; reading it finds nothing, and the log is forwarded again.
+            // The record still names these positions. Reading them finds nothing, and the log is forwarded again.
             if let Err(error) = remove_if_there(&path_of(&self.dir, &id, KV)) {
                 tracing::warn!(%error, conversation = %id, "a KV file could not be deleted");
             }
@@ -269,7 +269,7 @@ impl Files {
         Ok(all)
     }
 
-    /// None for a conversation in the tokens of another model.
+    /// Gives `None` for a conversation whose tokens are another model's.
     fn read_one(
         &mut self,
         path: &Path,

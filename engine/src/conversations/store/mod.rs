@@ -1,8 +1,8 @@
 //! Where conversations outlive the process, and where KV-caches go that memory has no room for.
 //!
-//! At the end of every turn the conversation's log and its new keys and values are written by a thread
-//! of their own, and the client hears of the end when that is done. So a KV-cache may be dropped at any
-//! time: it is read back when the conversation goes on, instead of being computed again.
+//! At the end of every turn a thread of the store writes the conversation's log and its new keys and values,
+//! and only then is the end sent to the client. So a KV-cache in memory may be dropped at any time: it is read
+//! back when the conversation goes on, instead of being computed again.
 
 mod files;
 mod record;
@@ -41,7 +41,7 @@ pub struct StoreOptions {
 pub(crate) struct StoredConversation {
     pub(crate) id: ConversationId,
     pub(crate) log: TokenLog,
-    /// Of how many of its first tokens the KV is there too.
+    /// How many of its first tokens have their keys and values there too.
     pub(crate) kv_positions: usize,
 }
 
@@ -165,7 +165,7 @@ impl Store {
         self.stats.failures.load(Ordering::Relaxed)
     }
 
-    /// What is to be written of the cache. On the CPU it shares the cache's blocks.
+    /// The part of the cache that is to be written. On the CPU it shares the cache's blocks.
     fn snapshot(&self, conversation: &Conversation) -> Option<KvCache> {
         let cache = &conversation.cache;
         let pending = self.stats.pending_bytes.load(Ordering::Relaxed);
@@ -243,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// A failure loses speed or what a restart would find, never a turn: it is told, and all goes on.
+    /// Logs and counts a failure. It costs speed, or what a restart would find, but never a turn.
     fn note(&self, what: &str, id: &ConversationId, done: io::Result<()>) {
         if let Err(error) = done {
             self.stats.failures.fetch_add(1, Ordering::Relaxed);

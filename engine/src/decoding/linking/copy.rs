@@ -38,9 +38,9 @@ const SPACE: usize = 1;
 pub(super) struct Progress {
     /// Bytes of the goal that are written.
     pub(super) at: usize,
-    /// Where the mention began that is open.
+    /// The start of the open mention.
     pub(super) mention: Option<usize>,
-    /// Where the mention began that has just ended.
+    /// The start of the mention that has just ended.
     pub(super) closed: Option<usize>,
     /// Bytes that are written of the next mark.
     pub(super) mark: usize,
@@ -124,7 +124,7 @@ impl MarkedCopy {
                 .filter(is_mark)
                 .map(|reading| reading.marked()),
         );
-        // Where a mark is text, a mention that may have ended has.
+        // If a mark is text, one reading may end a mention where another goes on. The mention counts as ended.
         let closed = readings
             .iter()
             .find_map(|reading| Some((reading.closed?, reading.at)));

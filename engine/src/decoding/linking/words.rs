@@ -8,7 +8,7 @@ use crate::tokens::Tokens;
 pub(super) struct TextIds(Vec<u32>);
 
 impl TextIds {
-    /// Those of a tokenizer, sorted when they are first asked for.
+    /// The ids of a tokenizer, sorted when they are first asked for.
     pub(super) fn of(tokens: &Tokens) -> Arc<Self> {
         tokens.derived(|| {
             let ids = 0..tokens.ids();
@@ -39,7 +39,7 @@ pub(super) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    /// Those that go on with this byte.
+    /// The tokens that go on with this byte.
     pub(super) fn then(&self, byte: u8) -> Self {
         // One that ends here is before all that go on.
         let next = |id: &u32| {
@@ -56,7 +56,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Those that end here.
+    /// The tokens that end here.
     pub(super) fn whole(&self) -> &'a [u32] {
         let ends = |id: &u32| {
             self.tokens

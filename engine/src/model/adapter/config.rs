@@ -135,7 +135,7 @@ impl AdapterConfig {
         })
     }
 
-    /// By what the products are multiplied.
+    /// The factor of the product of both matrices.
     pub(super) fn scale(&self) -> f32 {
         self.alpha / self.rank as f32
     }

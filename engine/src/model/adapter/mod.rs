@@ -72,7 +72,7 @@ impl Adapter {
         name.or(self.config.base_name.as_ref()).cloned()
     }
 
-    /// That it was loaded over no base.
+    /// The error of an adapter that was loaded without a base.
     pub(super) fn no_base(&self) -> LoadError {
         LoadError::NoBase {
             dir: self.dir.clone(),
@@ -92,7 +92,7 @@ impl Adapter {
         Ok(both.to_hex().to_string())
     }
 
-    /// That the base is the one whose fingerprint stands in `onegen.json`, if one does.
+    /// Checks that the base has the fingerprint that `onegen.json` names, if it names one.
     ///
     /// # Errors
     /// It is another one.

@@ -17,7 +17,7 @@ pub(super) struct Query<'a> {
     pub(super) query: &'a [f32],
     /// The first position that it sees.
     pub(super) from: usize,
-    /// Where the positions that it sees end.
+    /// The end of the positions that it sees.
     pub(super) to: usize,
 }
 

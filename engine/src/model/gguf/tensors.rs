@@ -11,7 +11,7 @@ use crate::model::weights;
 
 pub(super) const EMBEDDING: &str = "token_embd.weight";
 pub(super) const HEAD: &str = "output.weight";
-/// By what each rotary frequency is divided; made for Llama 3.1 by llama.cpp's converter.
+/// The divisor of each rotary frequency; made for Llama 3.1 by llama.cpp's converter.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Ours and theirs, of which a layer has its own.

@@ -1,4 +1,4 @@
-//! A turn that links: it copies a text, and each mention that it marks is told with its embedding.
+//! A turn that links: it copies a text, and sends each mention that it marks with its embedding.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -12,19 +12,20 @@ use crate::tokens::token_log::SpanKind;
 use crate::turn::events::{Event, FinishReason};
 use crate::turn::timeline::TurnPhase;
 
-/// Tokens of the text that are forwarded before it is known whether a mark comes between them. The
-/// text is known, so most are right, and a step over five positions takes little longer than one over one.
+/// Tokens of the text that are forwarded speculatively, before the model has said whether a mark comes between
+/// them. Most are right, since the text is known, and a step over five positions takes little longer than a
+/// step over one.
 const LIKELY_TOKENS: usize = 4;
 
 /// How far a linking turn is. It is in [`super::Phase::Prefill`] or [`super::Phase::Decode`] like any other.
 ///
-/// **Invariant:** what the turn writes is what it would write token by token: a token that was forwarded
-/// on suspicion stays only if it is what the logits before it say.
+/// **Invariant:** the turn writes what it would write token by token: a speculative token stays only if the
+/// logits before it choose it.
 pub(super) struct LinkState {
     copy: MarkedCopy,
-    /// Tokens of the log that are certain; those behind them are suspected.
+    /// Tokens of the log that are certain; those after them are speculative.
     certain: usize,
-    /// Where the `[LK]` stands whose state has not come yet, and the mention before it.
+    /// The position of an `[LK]` whose state has not been computed yet, and the mention before it.
     link: Option<(usize, Range<usize>)>,
     ended: Option<FinishReason>,
 }
@@ -44,7 +45,7 @@ impl LinkState {
         self.copy.written()
     }
 
-    /// What is wanted of the log's tokens from `start` to `end`, as offsets.
+    /// Where states and logits are wanted among the log's tokens from `start` to `end`, as offsets from `start`.
     pub(super) fn wanted(&self, start: usize, end: usize) -> WantedOffsets {
         let link = self.link.iter().map(|(at, _)| *at);
         let next = match self.ended {
@@ -68,7 +69,7 @@ impl Sequence {
         self.linking.is_some()
     }
 
-    /// Takes in what a forward gave a linking turn.
+    /// Goes on with the output of a forward.
     pub(crate) fn on_copied(&mut self, output: SequenceOutput, rules: &Rules) -> Next {
         let Some(mut state) = self.linking.take() else {
             return Next::GoOn;

@@ -32,7 +32,7 @@ use crate::turn::timeline::{Timeline, TurnPhase};
 
 use link::LinkState;
 
-/// What is the same for all sequences.
+/// Limits and tables that all sequences share.
 pub(crate) struct Rules {
     pub(crate) tokens: Arc<Tokens>,
     /// For each id whether sampling never yields it.
@@ -41,7 +41,7 @@ pub(crate) struct Rules {
     pub(crate) context: usize,
 }
 
-/// Where a sequence is in its life. Whatever it is, the tokens in the log that are not in the
+/// The phase of a sequence's life. In each phase, the tokens in the log that are not in the
 /// KV-cache are what it forwards next.
 enum Phase {
     /// Accepted, without a place in the batch yet.
@@ -191,7 +191,7 @@ impl Sequence {
         matches!(self.phase, Phase::Retrieving(_))
     }
 
-    /// Whom to ask for passages.
+    /// The retriever that is asked for passages.
     pub(crate) fn retriever(&self) -> Option<Arc<dyn Retriever>> {
         self.retriever.clone()
     }
@@ -232,7 +232,7 @@ impl Sequence {
         self.timeline.clone()
     }
 
-    /// A step begins that forwards of it.
+    /// Notes that a step begins which forwards tokens of this sequence.
     pub(crate) fn on_step(&mut self, began: Instant) {
         if self.queue_seconds.is_none() {
             self.queue_seconds = Some((began - self.accepted).as_secs_f64());
@@ -350,9 +350,12 @@ impl Sequence {
         let _ = self.events.send(event);
     }
 
-    /// Ends the turn as part of its conversation, which comes back; so does what the client is to hear
-    /// when the conversation is safe.
-    pub(crate) fn finish(mut self, reason: FinishReason) -> (ConversationId, Conversation, Ended) {
+    /// Ends the turn as part of its conversation. Gives the conversation back, and the last event, which is to
+    /// be sent once the conversation is stored.
+    pub(crate) fn finish(
+        mut self,
+        reason: FinishReason,
+    ) -> (ConversationId, Conversation, LastEvent) {
         self.timeline.end(Instant::now());
         let summary = TurnSummary {
             conversation: self.name.clone(),
@@ -364,15 +367,15 @@ impl Sequence {
             linked_bytes: self.linking.as_ref().map_or(0, LinkState::written),
             queue_seconds: self.queue_seconds.unwrap_or_default(),
         };
-        let ended = Ended {
+        let last_event = LastEvent {
             summary,
             events: self.events,
         };
-        (self.name, self.conversation, ended)
+        (self.name, self.conversation, last_event)
     }
 
-    /// Ends the turn as if it had never been. The conversation, cut back to what it was, goes to
-    /// `put_back`, or to nobody when the turn would have been its first.
+    /// Ends the turn as if it had never been. The conversation, cut back to what it was before the turn, is
+    /// handed to `put_back`, or `None` if this was its first turn.
     pub(crate) fn abandon(
         mut self,
         error: Option<EngineError>,
@@ -388,15 +391,15 @@ impl Sequence {
     }
 }
 
-/// The end of a turn that its client has not heard of yet.
-pub(crate) struct Ended {
+/// A turn's last event, not sent yet.
+pub(crate) struct LastEvent {
     summary: TurnSummary,
     events: UnboundedSender<Event>,
 }
 
-impl Ended {
+impl LastEvent {
     pub(crate) fn send(self) {
-        // A client that went away will not hear.
+        // Sending fails only if the client went away.
         let _ = self.events.send(Event::Finished(self.summary));
     }
 }

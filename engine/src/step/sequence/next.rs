@@ -92,7 +92,7 @@ impl Sequence {
         Next::GoOn
     }
 
-    /// Whose fault it is: the constraint's, or that of damaged weights.
+    /// The reason why no token can be sampled: the constraint forbids all, or damaged weights gave no finite logit.
     fn nothing_to_sample(&self, logits: &[f32]) -> EngineError {
         if self.grammar.is_some() && logits.iter().any(|logit| logit.is_finite()) {
             return EngineError::Constraint("no token that may follow can be sampled".into());

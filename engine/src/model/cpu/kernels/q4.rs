@@ -22,7 +22,7 @@ pub(crate) type Quants = [[u8; PAIR]; PAIRS];
 pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
     /// How many there are.
     const PARTS: usize;
-    /// By what minima are multiplied.
+    /// The factor of the minima.
     const MIN_TIMES: f32;
     fn quants(&self, part: usize) -> &Quants;
     fn quants_mut(&mut self, part: usize) -> &mut Quants;

@@ -69,7 +69,7 @@ impl From<Q4Panels<Q4KBlock>> for Packed {
 }
 
 impl Matrix {
-    /// With numbers that are added to each product.
+    /// The same matrix with a bias, which is added to each product.
     pub(crate) fn with_bias(mut self, bias: Vec<f32>) -> Self {
         assert_eq!(bias.len(), self.rows);
         self.bias = Some(bias);

@@ -18,7 +18,7 @@ impl Matrix {
     /// blocks ([`Matrix::pack_q4_blocks`]); here they are 8, for what shall not or cannot be 4.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub(crate) fn pack<E>(
         (rows, columns): (usize, usize),
         weight_type: WeightType,
@@ -49,7 +49,7 @@ impl Matrix {
     /// columns must be whole ones of. Nothing is lost.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub(in crate::model::cpu) fn pack_q4_blocks<B: Stored, E>(
         (rows, columns): (usize, usize),
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
@@ -75,7 +75,7 @@ impl Matrix {
     /// Packs a matrix that is stored in ggml's blocks of `Q8_0`, which `read` writes row by row, as it is.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub(crate) fn pack_q8_blocks<E>(
         (rows, columns): (usize, usize),
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
