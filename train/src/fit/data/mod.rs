@@ -1,6 +1,7 @@
 //! What is learnt from: data sets become runs of passages with dialogues, and runs become packs.
 
 pub mod dialogue;
+pub mod neighbours;
 pub mod records;
 
 mod published;
@@ -18,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::pack::Pack;
+use neighbours::NeighbourSource;
 use published::{PublishedOptions, PublishedSet};
 use sets::{QaSet, TalkSet};
 
@@ -53,10 +55,9 @@ pub enum DataConfig {
         /// Which questions are searched for on their own
         #[serde(default)]
         standalone: Standalone,
-        /// Passages that are taken for one another, as `onegen-train mine` writes them: they are learnt
-        /// together. Without it those of one title are.
+        /// Passages that are taken for one another: they are learnt together. Without it those of one title are.
         #[serde(default)]
-        neighbours: Option<PathBuf>,
+        neighbours: Option<NeighbourSource>,
     },
     /// Conversations in which nothing is searched for, `{"messages":[{"role","content"}]}` a line
     Talk {
@@ -230,7 +231,7 @@ impl Course {
                 } => {
                     let groups = records::read_groups(passages, questions)?;
                     let near = match neighbours {
-                        Some(path) => sets::neighbours(path, &groups)?,
+                        Some(source) => source.find(&groups)?,
                         None => vec![],
                     };
                     let set = QaSet {

@@ -1,7 +1,7 @@
 //! Dialogues drawn from questions and their passages, and from conversations that search for nothing.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +15,6 @@ use super::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::records::{Group, QuestionRecord, read_lines};
 use super::unanswerable::{changed, is_name};
 use super::{CourseConfig, Standalone, happens};
-use crate::fit::mine::Neighbours;
 use crate::fit::pack::Pack;
 
 /// Lines that are mixed into dialogues.
@@ -88,30 +87,6 @@ impl Extras {
             reading: None,
         })
     }
-}
-
-/// Reads which of some groups are taken for one another.
-///
-/// # Errors
-/// The file cannot be read, or names a passage that is not there.
-pub(super) fn neighbours(path: &Path, groups: &[Group]) -> Result<Vec<Vec<usize>>> {
-    let places: HashMap<&str, usize> = (groups.iter().enumerate())
-        .map(|(at, group)| (group.passage.id.as_str(), at))
-        .collect();
-    let place = |id: &String| {
-        let place = places.get(id.as_str()).copied();
-        place.with_context(|| {
-            format!(
-                "{} names the passage {id}, which is not there",
-                path.display()
-            )
-        })
-    };
-    let mut near = vec![vec![]; groups.len()];
-    for record in read_lines::<Neighbours>(path)? {
-        near[place(&record.id)?] = record.near.iter().map(place).collect::<Result<_>>()?;
-    }
-    Ok(near)
 }
 
 /// Questions with passages.
