@@ -7,8 +7,9 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::asking::{Answer, Ask, Examinee, Session, Source};
+use super::asking::{Answer, Ask, Source};
 use super::data::{Question, Set};
+use super::examinee::{Examinee, Session};
 use super::pool::DEEPEST;
 use super::score::{self, Rule};
 use super::titles;

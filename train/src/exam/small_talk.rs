@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::asking::{Ask, Examinee, Source};
+use super::asking::{Ask, Source};
+use super::examinee::Examinee;
 use super::sitting::Conditions;
 
 /// What stands between a system message and the user's.

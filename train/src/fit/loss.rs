@@ -2,7 +2,7 @@
 //!
 //! The four trainings that the field knows are settings of the two weights: generation only (GIT:
 //! `retrieval` 0), retrieval only (RIT: `language` 0), both in one pass (OneGen), and both in passes of their
-//! own (GRIT), which is a matter of the packs ([`Passes`](super::data::Passes)).
+//! own (GRIT), which is a matter of the packs ([`Passes`](super::data::config::Passes)).
 
 use std::collections::VecDeque;
 

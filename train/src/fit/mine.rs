@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use onegen_engine::Model;
 
 use super::config::FitConfig;
-use super::data::DataConfig;
+use super::data::config::DataConfig;
 use super::data::neighbours::{FOUND, Neighbours, by_words, nearest, searched};
 use super::data::records::{Group, QuestionRecord, read_groups};
 use crate::ops::{Form, product};

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
 
-use super::Passes;
+use super::config::Passes;
 use crate::fit::pack::{At, Pack, PassageAt, Query, Seen, Target};
 
 /// One turn of a dialogue.

@@ -11,10 +11,10 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::Deserialize;
 
+use super::config::{CourseConfig, Standalone};
 use super::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::records::{Group, QuestionRecord, read_lines};
 use super::unanswerable::{changed, is_name};
-use super::{CourseConfig, Standalone, happens};
 use crate::fit::pack::Pack;
 
 /// Lines that are mixed into dialogues.
@@ -529,6 +529,11 @@ impl Conversation {
         );
         Ok(dialogue)
     }
+}
+
+/// Whether something of this share happens.
+fn happens(rng: &mut StdRng, share: f64) -> bool {
+    rng.random_bool(share.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
