@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use onegen_layout::circles::circles;
@@ -81,6 +82,72 @@ fn no_file_is_longer_than_six_hundred_lines_of_code() {
         }
     }
     assert_none(&found);
+}
+
+/// What a document names in backticks as a file or folder of this project: a name with a known ending, or one below
+/// a folder of the top level.
+fn named_paths(text: &str, top: &[String]) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let paths = quoted.filter(|name| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        let below_top = name
+            .split_once('/')
+            .is_some_and(|(first, _)| top.iter().any(|name| name == first));
+        name.chars().all(plain) && !name.starts_with('/') && (name.ends_with(".rs") || below_top)
+    });
+    paths.map(str::to_owned).collect()
+}
+
+/// The paths of all files and folders below a folder, hidden ones and build outputs left out.
+fn files_and_folders(root: &Path) -> HashSet<String> {
+    let mut found = HashSet::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name == "target" || (name.starts_with('.') && name != ".ci") {
+                continue;
+            }
+            found.insert(path.strip_prefix(root).unwrap().display().to_string());
+            if path.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn documents_name_only_files_that_are_there() {
+    let there = files_and_folders(&project());
+    let tops: HashSet<String> = (there.iter())
+        .filter_map(|path| Some(path.split_once('/')?.0.to_owned()))
+        .collect();
+    let tops: Vec<String> = tops.into_iter().collect();
+    let is_there = |name: &str| {
+        let name = name.trim_end_matches('/');
+        let below = format!("/{name}");
+        there.contains(name)
+            || (there.iter())
+                .any(|path| path.ends_with(&below) || path.ends_with(&format!("{below}.rs")))
+    };
+    let mut names = 0;
+    let mut found = Vec::new();
+    for document in [
+        "ARCHITECTURE.md",
+        "README.md",
+        "deploy/README.md",
+        "train/configs/README.md",
+    ] {
+        let text = std::fs::read_to_string(project().join(document)).unwrap();
+        let named = named_paths(&text, &tops);
+        names += named.len();
+        let missing = named.into_iter().filter(|name| !is_there(name));
+        found.extend(missing.map(|name| format!("{document} names {name}")));
+    }
+    assert_none(&found);
+    assert!(names > 50, "only {names} names were recognised");
 }
 
 /// A crate of files with these texts.
