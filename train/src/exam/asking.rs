@@ -17,7 +17,7 @@ pub enum Source {
 
 /// One turn to be answered.
 #[derive(Debug, Clone)]
-pub struct Ask<'a> {
+pub struct TurnRequest<'a> {
     /// A message of the system's before the conversation.
     pub system: Option<&'a str>,
     /// Earlier turns, taken as they are written: each of them retrieved `history_reads`.

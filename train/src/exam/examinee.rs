@@ -4,25 +4,25 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::asking::{Answer, Ask};
+use super::asking::{Answer, TurnRequest};
 use super::data::Set;
-use super::local::{Local, LocalSession};
-use super::remote::{Remote, RemoteSession};
+use super::local::{LocalModel, LocalSession};
+use super::remote::{RemoteServer, RemoteSession};
 
 /// Who is examined over a set.
 pub enum Examinee {
     /// A model in this process.
-    Local(Local),
+    LocalModel(LocalModel),
     /// A server that runs.
-    Remote(Remote),
+    RemoteServer(RemoteServer),
 }
 
 /// One conversation after another, whose histories may continue each other.
 pub enum Session<'a> {
     /// With a model in this process.
-    Local(LocalSession<'a>),
+    LocalModel(LocalSession<'a>),
     /// With a server.
-    Remote(RemoteSession<'a>),
+    RemoteServer(RemoteSession<'a>),
 }
 
 impl Examinee {
@@ -33,24 +33,24 @@ impl Examinee {
     /// The passages cannot be embedded, or the server refused them.
     pub async fn learn(&mut self, set: &Arc<Set>, on_progress: impl FnMut(usize)) -> Result<usize> {
         match self {
-            Self::Local(local) => local.learn(set, on_progress),
-            Self::Remote(remote) => remote.learn(set, on_progress).await,
+            Self::LocalModel(local) => local.learn(set, on_progress),
+            Self::RemoteServer(remote) => remote.learn(set, on_progress).await,
         }
     }
 
     /// Whether passages can be given to it.
     pub fn takes_passages(&self) -> bool {
         match self {
-            Self::Local(_) => true,
-            Self::Remote(remote) => remote.takes_passages(),
+            Self::LocalModel(_) => true,
+            Self::RemoteServer(remote) => remote.takes_passages(),
         }
     }
 
     /// Begins a session.
     pub fn session(&self) -> Session<'_> {
         match self {
-            Self::Local(local) => Session::Local(local.session()),
-            Self::Remote(remote) => Session::Remote(remote.session()),
+            Self::LocalModel(local) => Session::LocalModel(local.session()),
+            Self::RemoteServer(remote) => Session::RemoteServer(remote.session()),
         }
     }
 }
@@ -60,18 +60,18 @@ impl Session<'_> {
     ///
     /// # Errors
     /// The engine or the server failed; a conversation that is too long is no error.
-    pub async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer> {
+    pub async fn ask(&mut self, ask: &TurnRequest<'_>) -> Result<Answer> {
         match self {
-            Self::Local(session) => session.ask(ask).await,
-            Self::Remote(session) => session.ask(ask).await,
+            Self::LocalModel(session) => session.ask(ask).await,
+            Self::RemoteServer(session) => session.ask(ask).await,
         }
     }
 
     /// Ends the session; what the engine or the server keeps of it is dropped.
     pub async fn close(self) {
         match self {
-            Self::Local(session) => session.close().await,
-            Self::Remote(session) => session.close().await,
+            Self::LocalModel(session) => session.close().await,
+            Self::RemoteServer(session) => session.close().await,
         }
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::asking::{Ask, Source};
+use super::asking::{Source, TurnRequest};
 use super::examinee::Examinee;
 use super::sitting::Conditions;
 
@@ -75,7 +75,7 @@ pub async fn sit(
 ) -> Result<Vec<SmallTalkRecord>> {
     let sat = stream::iter(lines).map(|line| async move {
         let mut session = examinee.session();
-        let ask = Ask {
+        let ask = TurnRequest {
             system: line.system.as_deref(),
             history: &[],
             history_reads: &[],

@@ -36,7 +36,7 @@ enum Set {
 
 /// Where a run is in its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct CoursePosition {
     /// Times that everything was learnt
     pub epoch: usize,
     /// Runs of this epoch that were learnt
@@ -164,7 +164,7 @@ impl Course {
     }
 
     /// The packs from `place` on.
-    pub fn from<'a>(&'a self, place: Place, tokens: &'a Tokens) -> Lessons<'a> {
+    pub fn from<'a>(&'a self, place: CoursePosition, tokens: &'a Tokens) -> Lessons<'a> {
         Lessons {
             runs: self.runs(place.epoch),
             course: self,
@@ -189,12 +189,12 @@ pub struct Lessons<'a> {
     course: &'a Course,
     tokens: &'a Tokens,
     runs: Vec<Run>,
-    place: Place,
+    place: CoursePosition,
 }
 
 impl Lessons<'_> {
     /// Where the next batch begins.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> CoursePosition {
         self.place
     }
 
@@ -212,7 +212,7 @@ impl Lessons<'_> {
         let mut sum = 0;
         while sum < tokens {
             if self.place.run >= self.runs.len() {
-                self.place = Place {
+                self.place = CoursePosition {
                     epoch: self.place.epoch + 1,
                     run: 0,
                 };

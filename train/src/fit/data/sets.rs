@@ -67,9 +67,10 @@ impl Extras {
 
     fn abstain(&self, rng: &mut StdRng) -> String {
         let usual = happens(rng, 0.7);
-        let line = match usual {
-            true => self.0.abstain.first(),
-            false => self.0.abstain.choose(rng),
+        let line = if usual {
+            self.0.abstain.first()
+        } else {
+            self.0.abstain.choose(rng)
         };
         line.cloned().unwrap_or_default()
     }
@@ -105,9 +106,12 @@ pub(super) struct QaSet {
 impl QaSet {
     /// Runs of passages that are taken for one another, or else of those of one title, in a new order each time.
     pub(super) fn runs(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
-        let runs = (0..self.repeat).flat_map(|_| match self.near.is_empty() {
-            true => self.runs_of_titles(rng),
-            false => self.runs_of_neighbours(rng),
+        let runs = (0..self.repeat).flat_map(|_| {
+            if self.near.is_empty() {
+                self.runs_of_titles(rng)
+            } else {
+                self.runs_of_neighbours(rng)
+            }
         });
         runs.collect()
     }
@@ -300,9 +304,10 @@ impl QaSet {
                 negatives: negatives.filter(|key| !positives.contains(key)).collect(),
                 positives: if searched { positives } else { vec![] },
             }),
-            answer: match question.answerable {
-                true => question.answers.first().map_or("", |a| a.trim()).to_owned(),
-                false => self.extras.abstain(rng),
+            answer: if question.answerable {
+                question.answers.first().map_or("", |a| a.trim()).to_owned()
+            } else {
+                self.extras.abstain(rng)
             },
             learnt: true,
         }

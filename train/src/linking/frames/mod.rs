@@ -19,17 +19,17 @@ pub fn about(kind: &str, wording: Wording) -> impl Iterator<Item = &'static str>
     FRAMES
         .iter()
         .filter(move |frames| frames.kinds.contains(&kind))
-        .flat_map(move |frames| frames.of(wording))
+        .flat_map(move |frames| frames.worded(wording))
         .copied()
 }
 
 /// Every sentence of `wording` that mentions nothing.
 pub fn about_nothing(wording: Wording) -> &'static [&'static str] {
-    NOTHING.of(wording)
+    NOTHING.worded(wording)
 }
 
 impl Frames {
-    fn of(&self, wording: Wording) -> &'static [&'static str] {
+    fn worded(&self, wording: Wording) -> &'static [&'static str] {
         match wording {
             Wording::Known => self.known,
             Wording::Unknown => self.held_out,

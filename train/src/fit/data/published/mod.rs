@@ -20,7 +20,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use super::config::{Framing, Passes};
 use super::records::read_numbered;
 use super::spellings::Spellings;
-use crate::fit::pack::{At, Pack, PassageAt};
+use crate::fit::pack::{Pack, PassageToken, TokenPosition};
 use lines::{DocumentLine, RecordLine, References};
 use text::{Anchor, RecordText};
 
@@ -365,8 +365,8 @@ impl PublishedSet {
             let segment = pack.push(ids, 0, vec![]);
             let numbered = ends.into_iter().enumerate();
             pack.passages
-                .extend(numbered.map(|(number, offset)| PassageAt {
-                    at: At { segment, offset },
+                .extend(numbered.map(|(number, offset)| PassageToken {
+                    at: TokenPosition { segment, offset },
                     key: document.first_key + number as u32,
                 }));
         }
