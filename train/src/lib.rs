@@ -18,7 +18,6 @@ pub mod fit;
 pub mod lessons;
 pub mod linking;
 pub mod loss;
-pub mod measure;
 pub mod model;
 pub mod ops;
 pub mod optimiser;

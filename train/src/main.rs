@@ -13,13 +13,13 @@ use onegen_train::fit::config::{FitConfig, Precision};
 use onegen_train::{almanac, convert, evaluate, export, lessons};
 
 use onegen_engine::LoadOptions;
-use onegen_train::lessons::{Stage, Teacher};
+use onegen_train::lessons::Teacher;
 use onegen_train::linking;
 use onegen_train::model::{Model, Shape};
 use onegen_train::optimiser::Rates;
 use onegen_train::phrases::Wording;
 use onegen_train::tokenizer::Vocabulary;
-use onegen_train::trainer::{Plan, Run};
+use onegen_train::trainer::{Plan, Run, Stage};
 use onegen_train::world::Split;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -9,10 +9,20 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::lessons::Stage;
 use crate::loss::{Losses, losses};
 use crate::model::{Model, Shape};
 use crate::optimiser::{Gradients, Optimiser, Rates};
+
+/// What is taught at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// "Repeat: Orm; Vass; 1203." until unseen lists come back exactly
+    Copying,
+    /// Several attributes of one passage
+    Reading,
+    /// The dialogues that the model is for
+    Target,
+}
 
 /// What a run needs to know.
 #[derive(Clone, Debug)]

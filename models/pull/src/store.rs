@@ -171,9 +171,10 @@ fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
 impl fmt::Display for Pulled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        match self.fetched {
-            true => write!(f, "{path} is there now, checked"),
-            false => write!(f, "{path} is there already, and whole"),
+        if self.fetched {
+            write!(f, "{path} is there now, checked")
+        } else {
+            write!(f, "{path} is there already, and whole")
         }
     }
 }

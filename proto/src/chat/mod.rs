@@ -6,6 +6,8 @@ mod completion;
 mod constraint;
 mod logprobs;
 mod request;
+mod role;
+mod stream_events;
 mod ui_stream;
 
 pub use annotation::{Annotation, AnnotationType, UrlCitation};
@@ -20,9 +22,11 @@ pub use constraint::{JsonSchemaFormat, ResponseFormat, StructuredOutputs};
 pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
     ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
-    RetrievalOptions, Role, Stop, StreamOptions,
+    RetrievalOptions, Stop, StreamOptions,
 };
+pub use role::Role;
+pub use stream_events::StreamEvents;
 pub use ui_stream::{
     ChatStreamEvent, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata, OpenWebUiSource,
-    StreamEvents, UiMessageMetadata, UiMessagePart,
+    UiMessageMetadata, UiMessagePart,
 };

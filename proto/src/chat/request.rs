@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{ResponseFormat, StreamEvents, StructuredOutputs};
+use super::{ResponseFormat, Role, StreamEvents, StructuredOutputs};
 
 /// A chat completion request. Fields that nobody knows are ignored; a field of OpenAI's or vLLM's
 /// that is not listed here is refused with an error that names it, unless its value asks for
@@ -118,20 +118,6 @@ pub struct RequestMessage {
     pub role: Role,
     /// What was said. Text that spells a control token stays text.
     pub content: Content,
-}
-
-/// Who said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions for the model.
-    System,
-    /// OpenAI's newer name for `system`; the same here.
-    Developer,
-    /// The one who asks.
-    User,
-    /// The model.
-    Assistant,
 }
 
 /// A message's text, whole or in parts.

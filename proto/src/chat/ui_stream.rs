@@ -6,17 +6,6 @@ use utoipa::ToSchema;
 use super::{ChatCompletionChunk, UrlCitation};
 use crate::{ErrorEnvelope, Receipt, Usage};
 
-/// Whose events a stream holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamEvents {
-    /// OpenAI's chunks, and between them [`OpenWebUiChunk`]s for each passage that is read. Strict
-    /// clients choke on chunks without choices.
-    OpenWebui,
-    /// [`UiMessagePart`]s instead of chunks: Vercel's UI message stream, as `useChat` reads it.
-    VercelUi,
-}
-
 /// An event between the chunks, as Open WebUI reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OpenWebUiChunk {

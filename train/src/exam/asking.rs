@@ -1,12 +1,6 @@
 //! What a model is asked, and what came of it: the same for a model in this process and for a server.
 
-use std::sync::Arc;
-
-use anyhow::Result;
-
-use super::data::{Exchange, Set};
-use super::local::{Local, LocalSession};
-use super::remote::{Remote, RemoteSession};
+use super::data::Exchange;
 
 /// Where the passages of a turn come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,7 +17,7 @@ pub enum Source {
 
 /// One turn to be answered.
 #[derive(Debug, Clone)]
-pub struct Ask<'a> {
+pub struct TurnRequest<'a> {
     /// A message of the system's before the conversation.
     pub system: Option<&'a str>,
     /// Earlier turns, taken as they are written: each of them retrieved `history_reads`.
@@ -55,71 +49,4 @@ pub struct Answer {
     pub read: Vec<usize>,
     /// Whether the conversation with its passages did not fit the context; the text is then cut or empty.
     pub too_long: bool,
-}
-
-/// Who is examined over a set.
-pub enum Examinee {
-    /// A model in this process.
-    Local(Local),
-    /// A server that runs.
-    Remote(Remote),
-}
-
-/// One conversation after another, whose histories may continue each other.
-pub enum Session<'a> {
-    /// With a model in this process.
-    Local(LocalSession<'a>),
-    /// With a server.
-    Remote(RemoteSession<'a>),
-}
-
-impl Examinee {
-    /// Gives it the passages of a set to search; tells `on_progress` how many are in. Returns how many are
-    /// too long to be found.
-    ///
-    /// # Errors
-    /// The passages cannot be embedded, or the server refused them.
-    pub async fn learn(&mut self, set: &Arc<Set>, on_progress: impl FnMut(usize)) -> Result<usize> {
-        match self {
-            Self::Local(local) => local.learn(set, on_progress),
-            Self::Remote(remote) => remote.learn(set, on_progress).await,
-        }
-    }
-
-    /// Whether passages can be given to it.
-    pub fn takes_passages(&self) -> bool {
-        match self {
-            Self::Local(_) => true,
-            Self::Remote(remote) => remote.takes_passages(),
-        }
-    }
-
-    /// Begins a session.
-    pub fn session(&self) -> Session<'_> {
-        match self {
-            Self::Local(local) => Session::Local(local.session()),
-            Self::Remote(remote) => Session::Remote(remote.session()),
-        }
-    }
-}
-
-impl Session<'_> {
-    /// Asks, and waits for the answer.
-    ///
-    /// # Errors
-    /// The engine or the server failed; a conversation that is too long is no error.
-    pub async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer> {
-        match self {
-            Self::Local(session) => session.ask(ask).await,
-            Self::Remote(session) => session.ask(ask).await,
-        }
-    }
-
-    /// Ends the session; what the engine or the server keeps of it is dropped.
-    pub async fn close(self) {
-        match self {
-            Self::Local(session) => session.close().await,
-            Self::Remote(session) => session.close().await,
-        }
-    }
 }

@@ -64,13 +64,15 @@ impl EntityLine {
     /// What is known of it as a sentence, the form that models learn descriptions in.
     fn description(&self) -> String {
         let types = self.types.join(" and ").to_lowercase();
-        let article = match types.starts_with(['a', 'e', 'i', 'o', 'u']) {
-            true => "an",
-            false => "a",
+        let article = if types.starts_with(['a', 'e', 'i', 'o', 'u']) {
+            "an"
+        } else {
+            "a"
         };
-        match types.is_empty() {
-            true => format!("{}.", self.name),
-            false => format!("{} is {article} {types}.", self.name),
+        if types.is_empty() {
+            format!("{}.", self.name)
+        } else {
+            format!("{} is {article} {types}.", self.name)
         }
     }
 }

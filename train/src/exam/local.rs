@@ -10,13 +10,13 @@ use onegen_engine::{
     LoadOptions, Model, Request, RetrievalParams, Role, SubmitError,
 };
 
-use super::asking::{Answer, Ask, Source};
+use super::asking::{Answer, Source, TurnRequest};
 use super::data::{Exchange, Set};
 use super::pool::{Pool, Search};
 use super::score::ABSTENTION;
 
 /// A model with its engine and the pool that it searches.
-pub struct Local {
+pub struct LocalModel {
     engine: Engine,
     pool: Arc<Pool>,
     /// Names conversations.
@@ -25,7 +25,7 @@ pub struct Local {
 
 /// Conversations of one model, the last history of which is kept for the next question.
 pub struct LocalSession<'a> {
-    local: &'a Local,
+    local: &'a LocalModel,
     kept: Option<History>,
 }
 
@@ -48,7 +48,7 @@ struct Generation<'a> {
     dictated: Option<&'a str>,
 }
 
-impl Local {
+impl LocalModel {
     /// Loads a model and starts its engine, for `concurrent` turns at once.
     ///
     /// # Errors
@@ -211,7 +211,7 @@ impl LocalSession<'_> {
     ///
     /// # Errors
     /// The engine failed.
-    pub async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer> {
+    pub async fn ask(&mut self, ask: &TurnRequest<'_>) -> Result<Answer> {
         let local = self.local;
         let how = Generation {
             source: &ask.source,
@@ -226,7 +226,7 @@ impl LocalSession<'_> {
             messages.push(last);
             local.generate(&id, &messages, None, &how).await?
         } else {
-            self.tell(ask).await?;
+            self.dictate_history(ask).await?;
             let Some(history) = &self.kept else {
                 return Ok(too_long());
             };
@@ -248,7 +248,7 @@ impl LocalSession<'_> {
 
     /// Has the earlier turns told, each of which reads what it should and writes what is written of it.
     /// Keeps nothing where they do not fit the context.
-    async fn tell(&mut self, ask: &Ask<'_>) -> Result<()> {
+    async fn dictate_history(&mut self, ask: &TurnRequest<'_>) -> Result<()> {
         let begins = |kept: &History| {
             kept.reads == ask.history_reads && ask.history.starts_with(&kept.turns)
         };

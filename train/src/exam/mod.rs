@@ -10,6 +10,7 @@
 pub mod asking;
 pub mod card;
 pub mod data;
+pub mod examinee;
 pub mod figures;
 pub mod interval;
 pub mod linking;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use onegen_proto::{ChatCompletion, ErrorEnvelope, FinishReason};
 use serde_json::{Value, json};
 
-use super::asking::{Answer, Ask, Source};
+use super::asking::{Answer, Source, TurnRequest};
 use super::data::{Exchange, Set};
 use super::local::dictated;
 use super::pool::DEEPEST;
@@ -20,7 +20,7 @@ const BATCH: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A server and the collection that is searched.
-pub struct Remote {
+pub struct RemoteServer {
     client: reqwest::Client,
     url: String,
     key: Option<String>,
@@ -34,7 +34,7 @@ pub struct Remote {
 
 /// Conversations with a server.
 pub struct RemoteSession<'a> {
-    remote: &'a Remote,
+    remote: &'a RemoteServer,
 }
 
 /// What the server answered.
@@ -44,7 +44,7 @@ enum Reply {
     TooLong,
 }
 
-impl Remote {
+impl RemoteServer {
     /// A server at a URL without `/v1`. `collection` is the one to search, the server's default one if
     /// `None`; with `uploads` the passages of each set are put into it.
     ///
@@ -180,7 +180,7 @@ impl Remote {
         self.at.get(id).or_else(whole).copied()
     }
 
-    fn answer(&self, completion: ChatCompletion, ask: &Ask<'_>) -> Result<Answer> {
+    fn answer(&self, completion: ChatCompletion, ask: &TurnRequest<'_>) -> Result<Answer> {
         let choice = completion.choices.into_iter().next();
         let choice = choice.context("the answer holds no choice")?;
         let retrievals = completion.onegen.retrievals;
@@ -214,7 +214,7 @@ impl RemoteSession<'_> {
     ///
     /// # Errors
     /// The server cannot be reached or failed.
-    pub async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer> {
+    pub async fn ask(&mut self, ask: &TurnRequest<'_>) -> Result<Answer> {
         let mut messages: Vec<Value> = ask
             .system
             .map(|text| json!({ "role": "system", "content": text }))
@@ -246,7 +246,12 @@ impl RemoteSession<'_> {
     }
 
     /// Has an earlier turn told; says whether it fits the context.
-    async fn dictate(&self, messages: &[Value], turn: &Exchange, ask: &Ask<'_>) -> Result<bool> {
+    async fn dictate(
+        &self,
+        messages: &[Value],
+        turn: &Exchange,
+        ask: &TurnRequest<'_>,
+    ) -> Result<bool> {
         let source = Source::Given(ask.history_reads.to_vec());
         let reply = self.remote.complete(json!({
             "messages": messages,

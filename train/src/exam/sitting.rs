@@ -7,8 +7,9 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::asking::{Answer, Ask, Examinee, Session, Source};
+use super::asking::{Answer, Source, TurnRequest};
 use super::data::{Question, Set};
+use super::examinee::{Examinee, Session};
 use super::pool::DEEPEST;
 use super::score::{self, Rule};
 use super::titles;
@@ -179,9 +180,10 @@ impl Paper {
         let mut dialogues = BTreeMap::<&[usize], Vec<usize>>::new();
         let mut groups = Vec::new();
         for (at, question) in questions.iter().enumerate() {
-            match question.history.is_empty() {
-                true => groups.push(vec![at]),
-                false => dialogues.entry(&question.gold).or_default().push(at),
+            if question.history.is_empty() {
+                groups.push(vec![at])
+            } else {
+                dialogues.entry(&question.gold).or_default().push(at)
             }
         }
         for mut dialogue in dialogues.into_values() {
@@ -211,9 +213,10 @@ impl Sitting<'_> {
         let set = &paper.set;
         let rule = set.rule();
         let own = self.ask(session, Source::Own).await?;
-        let ranking = match own.began_with_retrieval {
-            true => own.ranking.clone(),
-            false => self.search(session).await?,
+        let ranking = if own.began_with_retrieval {
+            own.ranking.clone()
+        } else {
+            self.search(session).await?
         };
         // An answer whose only retrieval came first is what it would be with that passage given, bit for
         // bit, so that nothing is asked twice.
@@ -235,9 +238,10 @@ impl Sitting<'_> {
         let bm25_given = self.given(session, &mut given, found).await?;
         let found = paper.retriever.as_ref().map(|ranking| first(&ranking[at]));
         let retriever_given = self.given(session, &mut given, found).await?;
-        let no_retrieval = match self.conditions.without_retrieval {
-            true => Some(mark(&self.ask(session, Source::Nothing).await?)),
-            false => None,
+        let no_retrieval = if self.conditions.without_retrieval {
+            Some(mark(&self.ask(session, Source::Nothing).await?))
+        } else {
+            None
         };
         let ranks = |ranking: &Vec<usize>| ranks(ranking, gold);
         let id = |at: &usize| set.passages[*at].id.clone();
@@ -272,9 +276,10 @@ impl Sitting<'_> {
     fn mark(&self, answer: &Answer, rule: Rule) -> Reading {
         let set = &self.paper.set;
         let abstained = !answer.too_long && score::abstains(&answer.text);
-        let counted = match abstained || answer.too_long {
-            true => "",
-            false => &answer.text,
+        let counted = if abstained || answer.too_long {
+            ""
+        } else {
+            &answer.text
         };
         let score = rule.score(counted, &self.question().answers);
         let read = answer.read.iter();
@@ -310,7 +315,7 @@ impl Sitting<'_> {
     /// Where the question's own query leads, of a question for which the model did not begin with one.
     async fn search(&self, session: &mut Session<'_>) -> Result<Vec<usize>> {
         // With fewer tokens than two nothing is retrieved.
-        let ask = Ask {
+        let ask = TurnRequest {
             max_tokens: 2,
             max_retrievals: 1,
             ..self.to_ask(Source::OwnForced)
@@ -324,20 +329,21 @@ impl Sitting<'_> {
 
     /// As it is served, but with one retrieval at most.
     async fn ask_once(&self, session: &mut Session<'_>) -> Result<Answer> {
-        let ask = Ask {
+        let ask = TurnRequest {
             max_retrievals: 1,
             ..self.to_ask(Source::Own)
         };
         session.ask(&ask).await
     }
 
-    fn to_ask(&self, source: Source) -> Ask<'_> {
+    fn to_ask(&self, source: Source) -> TurnRequest<'_> {
         let question = self.question();
-        let reads: &[usize] = match self.conditions.history_reads {
-            true => &question.gold,
-            false => &[],
+        let reads: &[usize] = if self.conditions.history_reads {
+            &question.gold
+        } else {
+            &[]
         };
-        Ask {
+        TurnRequest {
             system: None,
             history: &question.history,
             history_reads: reads,

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::asking::{Ask, Examinee, Source};
+use super::asking::{Source, TurnRequest};
+use super::examinee::Examinee;
 use super::sitting::Conditions;
 
 /// What stands between a system message and the user's.
@@ -74,7 +75,7 @@ pub async fn sit(
 ) -> Result<Vec<SmallTalkRecord>> {
     let sat = stream::iter(lines).map(|line| async move {
         let mut session = examinee.session();
-        let ask = Ask {
+        let ask = TurnRequest {
             system: line.system.as_deref(),
             history: &[],
             history_reads: &[],

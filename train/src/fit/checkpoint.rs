@@ -10,7 +10,7 @@ use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::data::Place;
+use super::data::CoursePosition;
 use super::loss::Queue;
 use super::parameters::{AdamW, Parameters};
 
@@ -22,7 +22,7 @@ pub struct State {
     /// Steps done
     pub step: usize,
     /// Where the next step's data begin
-    pub place: Place,
+    pub place: CoursePosition,
     /// Tokens forwarded
     pub tokens: usize,
     /// Seconds spent

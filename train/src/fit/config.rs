@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::data::{CourseConfig, DataConfig};
+use super::data::config::{CourseConfig, DataConfig};
 use super::load::Method;
 use super::loss::{Contrast, LossRule};
 

@@ -11,7 +11,7 @@ use super::config::{ExamConfig, FitConfig};
 use super::data::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::data::records::read_groups;
 use super::decoder::Decoder;
-use super::loss::{self, Asked, LossRule, Places, Queue};
+use super::loss::{self, EmbeddedQuery, LossRule, Places, Queue};
 use super::pack::Pack;
 use super::product::Element;
 use super::step::on_threads;
@@ -84,8 +84,8 @@ impl Exam {
         let passages: Vec<(u32, &[f32])> = (sat.iter())
             .map(|sat| (sat.key, sat.passage.as_slice()))
             .collect();
-        let asked: Vec<Asked<'_>> = (sat.iter())
-            .map(|sat| Asked {
+        let asked: Vec<EmbeddedQuery<'_>> = (sat.iter())
+            .map(|sat| EmbeddedQuery {
                 state: &sat.query,
                 positives: std::slice::from_ref(&sat.key),
                 negatives: &[],

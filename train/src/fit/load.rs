@@ -145,9 +145,10 @@ impl Loader<'_> {
         let weight = format!("{name}.weight");
         let matrix = self.tensors.matrix(&weight, outputs, inner)?;
         let bias_name = format!("{name}.bias");
-        let bias = match biased {
-            true => Some(self.tensors.vector(&bias_name, outputs)?),
-            false => None,
+        let bias = if biased {
+            Some(self.tensors.vector(&bias_name, outputs)?)
+        } else {
+            None
         };
         let mut linear = Linear::frozen(&matrix, bias.clone(), (outputs, inner));
         match *self.method {

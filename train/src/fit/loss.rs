@@ -2,7 +2,7 @@
 //!
 //! The four trainings that the field knows are settings of the two weights: generation only (GIT:
 //! `retrieval` 0), retrieval only (RIT: `language` 0), both in one pass (OneGen), and both in passes of their
-//! own (GRIT), which is a matter of the packs ([`Passes`](super::data::Passes)).
+//! own (GRIT), which is a matter of the packs ([`Passes`](super::data::config::Passes)).
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Tape, starts};
 use super::elementwise::{dot, exp_of_differences};
-use super::pack::{At, Pack};
+use super::pack::{Pack, TokenPosition};
 use super::parameters::Gradients;
 use super::product::Element;
 
@@ -85,7 +85,7 @@ impl Places {
         let mut places = Self::default();
         for (pack, start) in packs.iter().zip(starts(packs)) {
             let ranges = pack.ranges();
-            let token = |at: &At| start + ranges[at.segment].start + at.offset;
+            let token = |at: &TokenPosition| start + ranges[at.segment].start + at.offset;
             let predict = pack.predict.iter();
             places
                 .predict
@@ -166,7 +166,7 @@ impl Queue {
 }
 
 /// A query as it is compared.
-pub(super) struct Asked<'a> {
+pub(super) struct EmbeddedQuery<'a> {
     /// Its state after the final norm
     pub(super) state: &'a [f32],
     pub(super) positives: &'a [u32],
@@ -174,7 +174,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// What the contrastive loss says.
-pub(super) struct Contrasted {
+pub(super) struct ContrastiveGradients {
     pub(super) score: Score,
     /// The gradient of each query's state
     pub(super) queries: Vec<Vec<f32>>,
@@ -185,12 +185,12 @@ pub(super) struct Contrasted {
 /// The contrastive loss over all queries of a step, each counted `weight` times; `passages` are keys and
 /// states after the final norm.
 pub(super) fn contrastive(
-    queries: &[Asked<'_>],
+    queries: &[EmbeddedQuery<'_>],
     passages: &[(u32, &[f32])],
     queue: &Queue,
     rule: &LossRule,
     weight: f32,
-) -> Contrasted {
+) -> ContrastiveGradients {
     let units: Vec<(Vec<f32>, f32)> = passages.iter().map(|(_, state)| unit(state)).collect();
     let in_step = |key: u32| passages.iter().any(|(known, _)| *known == key);
     let mut all: Vec<(u32, &[f32])> = (passages.iter().zip(&units))
@@ -240,7 +240,7 @@ pub(super) fn contrastive(
     }
     let dpassages = units.iter().zip(&dunits);
     let dpassages = dpassages.map(|((unit, length), d)| unit_backward(unit, *length, d));
-    Contrasted {
+    ContrastiveGradients {
         score,
         queries: dqueries,
         passages: dpassages.collect(),
@@ -255,9 +255,12 @@ fn info_nce(
     temperature: f32,
 ) -> (f32, Vec<f32>) {
     let mut shares: Vec<f32> = (scores.iter().enumerate())
-        .map(|(at, score)| match counts(at) {
-            true => score / temperature,
-            false => f32::NEG_INFINITY,
+        .map(|(at, score)| {
+            if counts(at) {
+                score / temperature
+            } else {
+                f32::NEG_INFINITY
+            }
         })
         .collect();
     let sum = exp_of_differences(&mut shares);

@@ -1,39 +1,20 @@
-//! Which passages are taken for one another: what a search by words or a model's own index finds in place of
-//! the right one. Such passages are learnt in one pack, each the others' hardest negative, at no further cost.
+//! `onegen-train mine`: searches the data sets of a configuration, by words or with a model's own index, and
+//! writes which passages are taken for one another.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use onegen_engine::Model;
-use serde::{Deserialize, Serialize};
 
 use super::config::FitConfig;
-use super::data::DataConfig;
+use super::data::config::DataConfig;
+use super::data::neighbours::{FOUND, Neighbours, by_words, nearest, searched};
 use super::data::records::{Group, QuestionRecord, read_groups};
-use crate::bm25::{Bm25, words};
 use crate::ops::{Form, product};
 
-/// Questions of a passage that are searched for.
-const QUESTIONS: usize = 3;
-/// What a question finds.
-const FOUND: usize = 8;
-/// Neighbours of a passage that are kept.
-const KEPT: usize = 8;
-/// Words that more than one in so many passages hold tell nothing.
-const COMMON: usize = 20;
 /// Texts that are embedded, or questions that are compared, at once.
 const BATCH: usize = 256;
-
-/// A passage and those that are taken for it, the likeliest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Neighbours {
-    /// The passage
-    pub id: String,
-    /// The others
-    pub near: Vec<String>,
-}
 
 /// Searches for the questions of every set of a configuration and writes what stands near each passage, one
 /// file a set, in `out`: by words, or with a model where there is one. Gives the files.
@@ -78,42 +59,6 @@ pub fn mine(config: &FitConfig, model: Option<&Model>, out: &Path) -> Result<Vec
         written.push(path);
     }
     Ok(written)
-}
-
-/// The questions of a passage that are searched for.
-fn searched(group: &Group) -> impl Iterator<Item = &QuestionRecord> {
-    let alone = group
-        .questions
-        .iter()
-        .filter(|question| question.history.is_empty());
-    alone.take(QUESTIONS)
-}
-
-fn by_words(groups: &[Group]) -> Vec<Vec<usize>> {
-    let texts = groups
-        .iter()
-        .map(|group| (&group.passage.title, &group.passage.text));
-    let mut holding = HashMap::<String, usize>::new();
-    for (title, text) in texts.clone() {
-        let mut own: Vec<String> = words(title).chain(words(text)).collect();
-        own.sort_unstable();
-        own.dedup();
-        own.into_iter()
-            .for_each(|word| *holding.entry(word).or_default() += 1);
-    }
-    let bm25 = Bm25::new(texts.map(|(title, text)| (title.as_str(), text.as_str())));
-    let telling = |word: &String| {
-        let holding = holding.get(word).copied().unwrap_or(0);
-        holding * COMMON <= groups.len().max(COMMON)
-    };
-    let found = groups.iter().enumerate().map(|(own, group)| {
-        let rankings = searched(group).map(|question| {
-            let query: Vec<String> = words(&question.question).filter(telling).collect();
-            bm25.rank(&query.join(" "), FOUND)
-        });
-        nearest(own, rankings)
-    });
-    found.collect()
 }
 
 fn by_model(groups: &[Group], model: &Model) -> Result<Vec<Vec<usize>>> {
@@ -170,53 +115,9 @@ fn best(scores: &[f32]) -> Vec<usize> {
     order
 }
 
-/// What several questions about a passage found in its place: those that were found higher first.
-fn nearest(own: usize, rankings: impl Iterator<Item = Vec<usize>>) -> Vec<usize> {
-    let mut weights = HashMap::<usize, f64>::new();
-    for ranking in rankings {
-        for (rank, at) in ranking.into_iter().enumerate().filter(|(_, at)| *at != own) {
-            *weights.entry(at).or_default() += 1.0 / (1.0 + rank as f64);
-        }
-    }
-    let mut near: Vec<(usize, f64)> = weights.into_iter().collect();
-    near.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    near.truncate(KEPT);
-    near.into_iter().map(|(at, _)| at).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::data::records::PassageRecord;
-
-    fn group(id: &str, text: &str, question: &str) -> Group {
-        Group {
-            passage: PassageRecord {
-                id: id.into(),
-                title: String::new(),
-                text: text.into(),
-            },
-            questions: vec![
-                serde_json::from_value(serde_json::json!({
-                    "id": id, "question": question, "answers": ["x"], "passage_id": id,
-                }))
-                .unwrap(),
-            ],
-        }
-    }
-
-    #[test]
-    fn passages_that_share_a_questions_rare_words_are_neighbours() {
-        let mut groups: Vec<Group> = (0..40)
-            .map(|n| group(&n.to_string(), &format!("word{n} and more"), "which?"))
-            .collect();
-        groups.push(group("a", "the quarn of orm", "how high is quarn?"));
-        groups.push(group("b", "a quarn elsewhere", "which quarn?"));
-        let near = by_words(&groups);
-        assert_eq!(near[40], [41]);
-        assert_eq!(near[41], [40]);
-        assert!(near[0].is_empty());
-    }
 
     #[test]
     fn the_best_come_in_order_and_the_earlier_of_two_equal_ones_first() {

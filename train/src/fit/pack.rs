@@ -13,13 +13,13 @@ pub struct Segment {
     /// The position of the first one
     pub position: usize,
     /// The earlier segments that they see
-    pub sees: Vec<Seen>,
+    pub sees: Vec<VisibleSegment>,
 }
 
 /// An earlier segment as a later one sees it: a passage that is shared may land at another position for
 /// each of those who read it, which only turns its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct VisibleSegment {
     /// Which segment of the pack
     pub segment: usize,
     /// The position of its first token
@@ -28,7 +28,7 @@ pub struct Seen {
 
 /// A token of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct At {
+pub struct TokenPosition {
     /// Which segment of the pack
     pub segment: usize,
     /// Which of its tokens
@@ -39,7 +39,7 @@ pub struct At {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The token before it
-    pub at: At,
+    pub at: TokenPosition,
     /// What is to be written
     pub id: u32,
 }
@@ -48,7 +48,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Where `[RQ]` stands
-    pub at: At,
+    pub at: TokenPosition,
     /// Keys of the passages that are right: the first one is searched for, no other one counts against it
     pub positives: Vec<u32>,
     /// Keys of passages that are wrong, for losses that compare with a query's own negatives only
@@ -58,9 +58,9 @@ pub struct Query {
 
 /// A passage token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassageAt {
+pub struct PassageToken {
     /// Where `[RD]` stands
-    pub at: At,
+    pub at: TokenPosition,
     /// The passage's key: its number in the training data
     pub key: u32,
 }
@@ -75,12 +75,12 @@ pub struct Pack {
     /// What it learns to search for
     pub queries: Vec<Query>,
     /// What can be found
-    pub passages: Vec<PassageAt>,
+    pub passages: Vec<PassageToken>,
 }
 
 impl Pack {
     /// Adds a segment and gives its number.
-    pub fn push(&mut self, ids: Vec<u32>, position: usize, sees: Vec<Seen>) -> usize {
+    pub fn push(&mut self, ids: Vec<u32>, position: usize, sees: Vec<VisibleSegment>) -> usize {
         self.segments.push(Segment {
             ids,
             position,
@@ -115,7 +115,7 @@ impl Pack {
             let backwards = segment.sees.iter().all(|seen| seen.segment < number);
             ensure!(backwards, "segment {number} sees a later one");
         }
-        let there = |at: &At| {
+        let there = |at: &TokenPosition| {
             let segment = self.segments.get(at.segment);
             segment.is_some_and(|segment| at.offset < segment.ids.len())
         };

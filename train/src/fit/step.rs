@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 
 use super::decoder::Decoder;
-use super::loss::{self, Asked, Embedded, LossRule, Places, Queue, Score};
+use super::loss::{self, Embedded, EmbeddedQuery, LossRule, Places, Queue, Score};
 use super::pack::Pack;
 use super::parameters::Gradients;
 use super::product::Element;
@@ -74,8 +74,8 @@ pub fn step<E: Element>(
     let passages: Vec<(u32, &[f32])> = keys.zip(passage_states).collect();
     let query_states = halves.iter().flat_map(|half| half.3.chunks_exact(hidden));
     let queries = packs().flat_map(|pack| &pack.queries).zip(query_states);
-    let asked: Vec<Asked<'_>> = queries
-        .map(|(query, state)| Asked {
+    let asked: Vec<EmbeddedQuery<'_>> = queries
+        .map(|(query, state)| EmbeddedQuery {
             state,
             positives: &query.positives,
             negatives: &query.negatives,

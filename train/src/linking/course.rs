@@ -10,12 +10,11 @@ use rand::{Rng, SeedableRng};
 use super::text::{self, Text};
 use super::things::Things;
 use crate::batch::Batch;
-use crate::lessons::Stage;
 use crate::loss::losses;
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::Lectures;
+use crate::trainer::{Lectures, Stage};
 use crate::world::{Entity, Split, World};
 
 /// Marks are rare, and what matters: a token where one is written, or could be in earnest, counts so often.

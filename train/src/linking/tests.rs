@@ -8,13 +8,12 @@ use super::course::{Course, Lesson};
 use super::{Mention, Text, gazetteer, kinds, things};
 use crate::almanac;
 use crate::batch::Batch;
-use crate::lessons::Stage;
 use crate::loss::losses;
 use crate::model::{Model, Shape};
 use crate::optimiser::Rates;
 use crate::phrases::Wording;
 use crate::tokenizer::{CONTROL, LINKING_CONTROL, Vocabulary};
-use crate::trainer::{Lectures, Plan, Run};
+use crate::trainer::{Lectures, Plan, Run, Stage};
 use crate::world::{Split, names};
 
 fn vocabulary() -> Result<Vocabulary> {

@@ -104,14 +104,15 @@ impl std::str::FromStr for NamedModel {
 
     fn from_str(spec: &str) -> Result<Self, String> {
         if let Some((name, directory)) = spec.split_once('=') {
-            return match name.is_empty() || directory.is_empty() {
-                true => Err(format!(
+            return if name.is_empty() || directory.is_empty() {
+                Err(format!(
                     "{spec:?} lacks a name or a directory: give NAME=DIR"
-                )),
-                false => Ok(Self {
+                ))
+            } else {
+                Ok(Self {
                     name: name.to_owned(),
                     directory: directory.into(),
-                }),
+                })
             };
         }
         let directory = PathBuf::from(spec);

@@ -9,12 +9,12 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use onegen_engine::LoadOptions;
-use onegen_train::exam::asking::Examinee;
 use onegen_train::exam::data::{self, Set};
+use onegen_train::exam::examinee::Examinee;
 use onegen_train::exam::figures;
 use onegen_train::exam::linking::{EntityLine, Linker, LinkingFigures, LinkingSet};
-use onegen_train::exam::local::Local;
-use onegen_train::exam::remote::Remote;
+use onegen_train::exam::local::LocalModel;
+use onegen_train::exam::remote::RemoteServer;
 use onegen_train::exam::sitting::{Conditions, Paper};
 use onegen_train::exam::small_talk;
 use onegen_train::exam::vectors::Vectors;
@@ -54,13 +54,13 @@ async fn run(arguments: &Arguments) -> Result<()> {
             texts.is_empty(),
             "--linking is measured in process; give --model instead of --server"
         );
-        let remote = Remote::new(
+        let remote = RemoteServer::new(
             url,
             arguments.key.clone(),
             arguments.collection.clone(),
             arguments.upload,
         )?;
-        let mut examinee = Examinee::Remote(remote);
+        let mut examinee = Examinee::RemoteServer(remote);
         report.begin("server");
         ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         return report.finish(arguments);
@@ -69,8 +69,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         report.begin(&model.name);
         let options = load_options(arguments);
         if asks {
-            let local = Local::load(&model.directory, &options, conditions.concurrent)?;
-            let mut examinee = Examinee::Local(local);
+            let local = LocalModel::load(&model.directory, &options, conditions.concurrent)?;
+            let mut examinee = Examinee::LocalModel(local);
             ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         }
         if !texts.is_empty() {

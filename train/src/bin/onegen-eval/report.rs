@@ -98,9 +98,10 @@ fn caption(arguments: &Arguments) -> String {
         ),
         None => String::new(),
     };
-    let history = match arguments.plain_history {
-        true => "earlier turns have read nothing",
-        false => "earlier turns are the reference ones and have read the question's own passage",
+    let history = if arguments.plain_history {
+        "earlier turns have read nothing"
+    } else {
+        "earlier turns are the reference ones and have read the question's own passage"
     };
     format!(
         "{drawn}Answers greedy, at most {} tokens and {} retrievals; {history}. Per cent with 95% intervals \

@@ -100,9 +100,10 @@ impl Element {
     /// The finer one of two.
     pub(super) fn finer(self, other: Self) -> Self {
         let place = |one| Self::ALL.into_iter().position(|each| each == one);
-        match place(self) <= place(other) {
-            true => self,
-            false => other,
+        if place(self) <= place(other) {
+            self
+        } else {
+            other
         }
     }
 

@@ -46,9 +46,10 @@ pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()
         tensors.push(Planned {
             name: theirs,
             element,
-            source: match stored == Some(element) {
-                true => file::Numbers::Stored(name),
-                false => file::Numbers::Rows(name),
+            source: if stored == Some(element) {
+                file::Numbers::Stored(name)
+            } else {
+                file::Numbers::Rows(name)
             },
             shape,
         });

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
 
-use super::Passes;
-use crate::fit::pack::{At, Pack, PassageAt, Query, Seen, Target};
+use super::config::Passes;
+use crate::fit::pack::{Pack, PassageToken, Query, Target, TokenPosition, VisibleSegment};
 
 /// One turn of a dialogue.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,8 +97,8 @@ impl<'a> Layout<'a> {
             };
             let offset = embedded.len() - 1;
             let segment = pack.push(embedded, 0, vec![]);
-            pack.passages.push(PassageAt {
-                at: At { segment, offset },
+            pack.passages.push(PassageToken {
+                at: TokenPosition { segment, offset },
                 key: passage.key,
             });
             laid.push(Laid {
@@ -177,7 +177,7 @@ impl<'a> Layout<'a> {
             Some(segment) => {
                 self.close(branch);
                 let position = branch.position;
-                branch.sees.push(Seen { segment, position });
+                branch.sees.push(VisibleSegment { segment, position });
                 branch.position += len;
             }
         }
@@ -195,7 +195,7 @@ impl<'a> Layout<'a> {
         let ids = vec![self.tokens.query_id()];
         let segment = self.pack.push(ids, branch.position, branch.sees.clone());
         self.pack.queries.push(Query {
-            at: At { segment, offset: 0 },
+            at: TokenPosition { segment, offset: 0 },
             positives: reading.positives.clone(),
             negatives: reading.negatives.clone(),
         });
@@ -210,15 +210,15 @@ impl<'a> Layout<'a> {
         let position = branch.position;
         branch.position += ids.len();
         let segment = self.pack.push(ids, position, branch.sees.clone());
-        branch.sees.push(Seen { segment, position });
+        branch.sees.push(VisibleSegment { segment, position });
         for (offset, id) in branch.predict.drain(..) {
-            let at = At { segment, offset };
+            let at = TokenPosition { segment, offset };
             self.pack.predict.push(Target { at, id });
         }
         for (offset, reading) in branch.queries.drain(..) {
             if !reading.positives.is_empty() {
                 self.pack.queries.push(Query {
-                    at: At { segment, offset },
+                    at: TokenPosition { segment, offset },
                     positives: reading.positives,
                     negatives: reading.negatives,
                 });
@@ -240,7 +240,7 @@ struct Branch {
     /// The tokens of the segment that is open
     ids: Vec<u32>,
     position: usize,
-    sees: Vec<Seen>,
+    sees: Vec<VisibleSegment>,
     /// Offsets in the open segment, and what is written after them
     predict: Vec<(usize, u32)>,
     queries: Vec<(usize, Reading)>,

@@ -1,7 +1,7 @@
 //! Dialogues drawn from questions and their passages, and from conversations that search for nothing.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -11,11 +11,10 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::Deserialize;
 
+use super::config::{CourseConfig, Standalone};
 use super::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::records::{Group, QuestionRecord, read_lines};
 use super::unanswerable::{changed, is_name};
-use super::{CourseConfig, Standalone, happens};
-use crate::fit::mine::Neighbours;
 use crate::fit::pack::Pack;
 
 /// Lines that are mixed into dialogues.
@@ -68,9 +67,10 @@ impl Extras {
 
     fn abstain(&self, rng: &mut StdRng) -> String {
         let usual = happens(rng, 0.7);
-        let line = match usual {
-            true => self.0.abstain.first(),
-            false => self.0.abstain.choose(rng),
+        let line = if usual {
+            self.0.abstain.first()
+        } else {
+            self.0.abstain.choose(rng)
         };
         line.cloned().unwrap_or_default()
     }
@@ -90,30 +90,6 @@ impl Extras {
     }
 }
 
-/// Reads which of some groups are taken for one another.
-///
-/// # Errors
-/// The file cannot be read, or names a passage that is not there.
-pub(super) fn neighbours(path: &Path, groups: &[Group]) -> Result<Vec<Vec<usize>>> {
-    let places: HashMap<&str, usize> = (groups.iter().enumerate())
-        .map(|(at, group)| (group.passage.id.as_str(), at))
-        .collect();
-    let place = |id: &String| {
-        let place = places.get(id.as_str()).copied();
-        place.with_context(|| {
-            format!(
-                "{} names the passage {id}, which is not there",
-                path.display()
-            )
-        })
-    };
-    let mut near = vec![vec![]; groups.len()];
-    for record in read_lines::<Neighbours>(path)? {
-        near[place(&record.id)?] = record.near.iter().map(place).collect::<Result<_>>()?;
-    }
-    Ok(near)
-}
-
 /// Questions with passages.
 pub(super) struct QaSet {
     /// The key of its first passage
@@ -130,9 +106,12 @@ pub(super) struct QaSet {
 impl QaSet {
     /// Runs of passages that are taken for one another, or else of those of one title, in a new order each time.
     pub(super) fn runs(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
-        let runs = (0..self.repeat).flat_map(|_| match self.near.is_empty() {
-            true => self.runs_of_titles(rng),
-            false => self.runs_of_neighbours(rng),
+        let runs = (0..self.repeat).flat_map(|_| {
+            if self.near.is_empty() {
+                self.runs_of_titles(rng)
+            } else {
+                self.runs_of_neighbours(rng)
+            }
         });
         runs.collect()
     }
@@ -325,9 +304,10 @@ impl QaSet {
                 negatives: negatives.filter(|key| !positives.contains(key)).collect(),
                 positives: if searched { positives } else { vec![] },
             }),
-            answer: match question.answerable {
-                true => question.answers.first().map_or("", |a| a.trim()).to_owned(),
-                false => self.extras.abstain(rng),
+            answer: if question.answerable {
+                question.answers.first().map_or("", |a| a.trim()).to_owned()
+            } else {
+                self.extras.abstain(rng)
             },
             learnt: true,
         }
@@ -554,6 +534,11 @@ impl Conversation {
         );
         Ok(dialogue)
     }
+}
+
+/// Whether something of this share happens.
+fn happens(rng: &mut StdRng, share: f64) -> bool {
+    rng.random_bool(share.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

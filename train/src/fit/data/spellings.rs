@@ -26,12 +26,13 @@ impl Spellings {
     pub(super) fn new(tokens: &Tokens) -> Result<Self> {
         let (query, passage) = (tokens.query_id(), tokens.passage_id());
         let around = tokens.splice_markers();
-        let mut published = match tokens.links_entities() {
-            true => vec![("[LK]", query), ("[SE]", passage)],
-            false => vec![
+        let mut published = if tokens.links_entities() {
+            vec![("[LK]", query), ("[SE]", passage)]
+        } else {
+            vec![
                 ("[Question Representation]", query),
                 ("[Document Fragment Representation]", passage),
-            ],
+            ]
         };
         if let Some((open, close)) = around {
             published.extend([("<paragraph>", open), ("</paragraph>", close)]);

@@ -34,8 +34,30 @@ const OPPOSITES: [(&str, &str); 24] = [
 
 /// Words that begin with a capital for their place or their kind, not for what they name.
 const COMMON: [&str; 24] = [
-    "What", "Which", "Who", "Whom", "Whose", "When", "Where", "Why", "How", "The", "In", "On",
-    "At", "A", "An", "I", "Of", "To", "For", "From", "Is", "Was", "Did", "Does",
+    "What",
+    "Which",
+    "Who",
+    "Whom",
+    "Whose",
+    "When",
+    "Where",
+    "Why",
+    "How",
+    "The",
+    "In",
+    "On",
+    "TokenPosition",
+    "A",
+    "An",
+    "I",
+    "Of",
+    "To",
+    "For",
+    "From",
+    "Is",
+    "Was",
+    "Did",
+    "Does",
 ];
 
 /// A question that asks for something else: with another number, another name, or its opposite. None where

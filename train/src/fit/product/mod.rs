@@ -5,54 +5,15 @@
 //! row's result depends on nothing but that row.
 
 mod plain;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use half::bf16;
 
-/// Outputs of a panel.
-const PANEL: usize = 32;
-/// Rows of a tile.
-const TILE: usize = 12;
+use tile::{PANEL, TILE};
 
-/// The type that weights and kept activations have. Sums are f32 in either.
-pub trait Element: Copy + Default + Send + Sync + 'static {
-    /// What it is called in a configuration.
-    const NAME: &'static str;
-    /// How many neighbours of the inner dimension stand together in a panel.
-    const GROUP: usize;
-    /// Rounds to the nearest, ties to even.
-    fn from_f32(value: f32) -> Self;
-    /// Widens exactly.
-    fn to_f32(self) -> f32;
-    /// Multiplies a tile with the fastest kernel of this machine.
-    ///
-    /// # Safety
-    /// The tile's pointers are valid for what its sizes say.
-    unsafe fn multiply(tile: &Tile<Self>);
-}
-
-/// A tile of a product: up to twelve rows times one panel.
-#[derive(Clone, Copy)]
-pub struct Tile<E> {
-    /// The first row's first number; `inner` numbers a row
-    rows: *const E,
-    /// Numbers from a row to the next
-    row_stride: usize,
-    /// How many rows
-    count: usize,
-    /// `inner` times 32 numbers, those of [`Element::GROUP`] neighbours together
-    panel: *const E,
-    /// The inner dimension, a multiple of [`Element::GROUP`]
-    inner: usize,
-    /// Where the first row's first result belongs
-    out: *mut f32,
-    out_stride: usize,
-    /// Results of each row, at most 32
-    columns: usize,
-    /// Whether results are added to what stands there
-    add: bool,
-}
+pub use tile::{Element, Tile};
 
 impl Element for f32 {
     const NAME: &'static str = "f32";

@@ -1,6 +1,6 @@
 //! The tile for any processor, which the others are held against.
 
-use super::{Element, PANEL, TILE, Tile};
+use super::tile::{Element, PANEL, TILE, Tile};
 
 /// Multiplies a tile.
 ///

@@ -10,7 +10,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::{PANEL, Tile};
+use super::tile::{PANEL, Tile};
 
 /// Lanes of a register.
 const LANES: usize = 16;

@@ -16,25 +16,13 @@ use onegen_engine::{ChatMessage, PassageAttention, Role, Tokens};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde::{Deserialize, Serialize};
 
-use super::Passes;
+use super::config::{Framing, Passes};
 use super::records::read_numbered;
 use super::spellings::Spellings;
-use crate::fit::pack::{At, Pack, PassageAt};
+use crate::fit::pack::{Pack, PassageToken, TokenPosition};
 use lines::{DocumentLine, RecordLine, References};
 use text::{Anchor, RecordText};
-
-/// How a record's messages become one text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// As they stand, one behind the other: the published records hold their prompts
-    #[default]
-    Raw,
-    /// By the model's chat template
-    Chat,
-}
 
 /// What of the published data is learnt, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -377,8 +365,8 @@ impl PublishedSet {
             let segment = pack.push(ids, 0, vec![]);
             let numbered = ends.into_iter().enumerate();
             pack.passages
-                .extend(numbered.map(|(number, offset)| PassageAt {
-                    at: At { segment, offset },
+                .extend(numbered.map(|(number, offset)| PassageToken {
+                    at: TokenPosition { segment, offset },
                     key: document.first_key + number as u32,
                 }));
         }

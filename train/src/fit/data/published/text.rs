@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::spellings::Spellings;
-use crate::fit::pack::{At, Pack, Query, Target};
+use crate::fit::pack::{Pack, Query, Target, TokenPosition};
 
 /// A record's tokens and their roles.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl RecordText {
         let segment = pack.push(ids.clone(), 0, vec![]);
         for offset in (1..ids.len()).filter(|at| learnt[*at]) {
             pack.predict.push(Target {
-                at: At {
+                at: TokenPosition {
                     segment,
                     offset: offset - 1,
                 },
@@ -79,7 +79,8 @@ impl RecordText {
         }
         for anchor in anchors {
             let offset = retrievals[anchor.retrieval];
-            pack.queries.push(anchor.query(At { segment, offset }));
+            pack.queries
+                .push(anchor.query(TokenPosition { segment, offset }));
         }
     }
 
@@ -95,7 +96,8 @@ impl RecordText {
             ids.push(query);
             let offset = ids.len() - 1;
             let segment = pack.push(ids, 0, vec![]);
-            pack.queries.push(anchor.query(At { segment, offset }));
+            pack.queries
+                .push(anchor.query(TokenPosition { segment, offset }));
         }
         let generation = Self {
             ids: left.iter().map(|at| self.ids[*at]).collect(),
@@ -107,7 +109,7 @@ impl RecordText {
 }
 
 impl Anchor {
-    fn query(self, at: At) -> Query {
+    fn query(self, at: TokenPosition) -> Query {
         Query {
             at,
             positives: self.positives,

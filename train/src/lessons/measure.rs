@@ -6,10 +6,11 @@ use std::fmt;
 
 use anyhow::Result;
 
+use super::Teacher;
 use crate::dialogue::Lesson;
-use crate::lessons::{Stage, Teacher};
 use crate::loss::losses;
 use crate::model::Model;
+use crate::trainer::Stage;
 
 /// Right and asked, for one lesson.
 #[derive(Clone, Copy, Default)]
@@ -22,11 +23,11 @@ struct Score {
 }
 
 /// Teacher-forced figures by lesson.
-pub struct TeacherForced(BTreeMap<Lesson, Score>);
+pub(super) struct TeacherForced(BTreeMap<Lesson, Score>);
 
 /// Draws eight batches from `examiner` and scores every turn: was the retrieval decided rightly, was
 /// every token of the text right, was the passage the nearest of its batch.
-pub fn teacher_forced(
+pub(super) fn teacher_forced(
     model: &Model,
     examiner: &Teacher<'_>,
     temperature: f64,

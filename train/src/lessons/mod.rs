@@ -1,6 +1,8 @@
 //! The order of lessons: copying first, then reading, then everything. Mixed from the start, a model
 //! this small learns the right tokens in the wrong order.
 
+mod measure;
+
 use std::collections::HashSet;
 
 use anyhow::Result;
@@ -11,23 +13,11 @@ use rand::seq::IndexedRandom;
 
 use crate::batch::Batch;
 use crate::dialogue::{self, Dialogue, Lesson, Mix, READING, TARGET, Turn};
-use crate::measure;
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::Lectures;
+use crate::trainer::{Lectures, Stage};
 use crate::world::{Entity, Split, World, names};
-
-/// What is taught at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Stage {
-    /// "Repeat: Orm; Vass; 1203." until unseen lists come back exactly
-    Copying,
-    /// Several attributes of one passage
-    Reading,
-    /// The dialogues that the model is for
-    Target,
-}
 
 /// A drawn batch with, for each dialogue, its turns' groups of targets.
 pub struct Lessons {

@@ -1,0 +1,77 @@
+//! Who is examined: a model in this process or a server, asked in the same way.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::asking::{Answer, TurnRequest};
+use super::data::Set;
+use super::local::{LocalModel, LocalSession};
+use super::remote::{RemoteServer, RemoteSession};
+
+/// Who is examined over a set.
+pub enum Examinee {
+    /// A model in this process.
+    LocalModel(LocalModel),
+    /// A server that runs.
+    RemoteServer(RemoteServer),
+}
+
+/// One conversation after another, whose histories may continue each other.
+pub enum Session<'a> {
+    /// With a model in this process.
+    LocalModel(LocalSession<'a>),
+    /// With a server.
+    RemoteServer(RemoteSession<'a>),
+}
+
+impl Examinee {
+    /// Gives it the passages of a set to search; tells `on_progress` how many are in. Returns how many are
+    /// too long to be found.
+    ///
+    /// # Errors
+    /// The passages cannot be embedded, or the server refused them.
+    pub async fn learn(&mut self, set: &Arc<Set>, on_progress: impl FnMut(usize)) -> Result<usize> {
+        match self {
+            Self::LocalModel(local) => local.learn(set, on_progress),
+            Self::RemoteServer(remote) => remote.learn(set, on_progress).await,
+        }
+    }
+
+    /// Whether passages can be given to it.
+    pub fn takes_passages(&self) -> bool {
+        match self {
+            Self::LocalModel(_) => true,
+            Self::RemoteServer(remote) => remote.takes_passages(),
+        }
+    }
+
+    /// Begins a session.
+    pub fn session(&self) -> Session<'_> {
+        match self {
+            Self::LocalModel(local) => Session::LocalModel(local.session()),
+            Self::RemoteServer(remote) => Session::RemoteServer(remote.session()),
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// The engine or the server failed; a conversation that is too long is no error.
+    pub async fn ask(&mut self, ask: &TurnRequest<'_>) -> Result<Answer> {
+        match self {
+            Self::LocalModel(session) => session.ask(ask).await,
+            Self::RemoteServer(session) => session.ask(ask).await,
+        }
+    }
+
+    /// Ends the session; what the engine or the server keeps of it is dropped.
+    pub async fn close(self) {
+        match self {
+            Self::LocalModel(session) => session.close().await,
+            Self::RemoteServer(session) => session.close().await,
+        }
+    }
+}
