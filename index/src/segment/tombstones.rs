@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
-use crate::files::tracked::TrackedFile;
 use crate::filter::bitset::Bitset;
-use crate::manifest::{SegmentRecord, TombstoneRecord};
+use crate::format::manifest::{SegmentRecord, TombstoneRecord};
+use crate::format::tracked::TrackedFile;
 
 /// Path of the tombstones with a number, in the directory of their index.
 pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {

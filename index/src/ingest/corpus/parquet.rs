@@ -14,8 +14,9 @@ use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type, TypePtr};
 use serde_json::{Map, Value};
 
+use super::document::Document;
 use super::record::{self, Position, RecordReason};
-use super::{CorpusError, Document, Source};
+use super::source::{CorpusError, Source};
 
 /// Rows that are decoded at once. Few, since a text can be long.
 const BATCH_ROWS: usize = 64;
