@@ -83,9 +83,10 @@ impl Staging {
         refuse_foreign(&self.target)?;
         let replaces = self.target.exists();
         // Nobody may change what is about to go.
-        let _old = match replaces && Manifest::marks(&self.target) {
-            true => Some(lock_directory(&self.target)?),
-            false => None,
+        let _old = if replaces && Manifest::marks(&self.target) {
+            Some(lock_directory(&self.target)?)
+        } else {
+            None
         };
         for name in unneeded {
             let path = self.path.join(name);
@@ -97,9 +98,10 @@ impl Staging {
             }
         }
         sync_dir(&self.path)?;
-        match replaces {
-            true => exchange(&self.path, &self.target)?,
-            false => rename(&self.path, &self.target)?,
+        if replaces {
+            exchange(&self.path, &self.target)?
+        } else {
+            rename(&self.path, &self.target)?
         }
         // The old index stands beside now, and goes only when the disk is known to hold the new one.
         self.keep = true;

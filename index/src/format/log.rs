@@ -296,9 +296,10 @@ fn acknowledged(bytes: &[u8], identity: &Identity) -> Result<u64, String> {
     let unused = header[SLOTS[0] + SLOT..SLOTS[1]]
         .iter()
         .chain(&header[SLOTS[1] + SLOT..]);
-    match unused.into_iter().all(|&byte| byte == 0) {
-        true => Ok(acknowledged),
-        false => Err("its header is damaged".into()),
+    if unused.into_iter().all(|&byte| byte == 0) {
+        Ok(acknowledged)
+    } else {
+        Err("its header is damaged".into())
     }
 }
 

@@ -18,9 +18,10 @@ use crate::error::IndexError;
 
 /// Removes a file, or a directory with all that is in it.
 pub(crate) fn remove(path: &Path) -> Result<(), IndexError> {
-    let removed = match path.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
     };
     removed.map_err(IndexError::io("remove", path))
 }

@@ -132,13 +132,12 @@ impl TrackedFile {
 
     /// Puts the file on the disk and says what it is.
     pub(crate) fn finish(mut self) -> Result<WrittenFile, IndexError> {
-        let blake3 = match self.blocks.is_empty() {
+        let blake3 = if self.blocks.is_empty() {
             // A file of one block is the root of its own tree.
-            true => blake3::hash(&self.block),
-            false => {
-                self.end_block();
-                blocks::root(&self.blocks, self.length)
-            }
+            blake3::hash(&self.block)
+        } else {
+            self.end_block();
+            blocks::root(&self.blocks, self.length)
         };
         self.out
             .flush()

@@ -121,9 +121,10 @@ impl Splitter {
                 continue;
             };
             let tokens = count_tokens(&text[bytes.clone()]);
-            let cuts = match tokens > limit {
-                true => cuts(text, bytes.clone(), tokens.div_ceil(piece_tokens)),
-                false => Vec::new(),
+            let cuts = if tokens > limit {
+                cuts(text, bytes.clone(), tokens.div_ceil(piece_tokens))
+            } else {
+                Vec::new()
             };
             if cuts.is_empty() {
                 units.push(Unit { bytes, tokens });

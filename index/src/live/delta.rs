@@ -312,3 +312,101 @@ fn score<'d>(passage: &'d Arc<DeltaPassage>, query: &[f32]) -> Option<DeltaHit<'
     let best = scored.min_by(ScoredVector::best_first)?;
     Some((best.score, passage.as_ref(), best.vector))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::change::{Change, CheckedChange};
+    use crate::segment::passages::{Passage, digest};
+    use crate::testing::clustered;
+
+    const DIMENSION: usize = 24;
+
+    fn push(delta: &mut Delta, numbers: std::ops::Range<usize>, vectors: &[Vec<f32>]) {
+        for number in numbers {
+            let passage = Passage {
+                id: number.to_string(),
+                title: String::new(),
+                text: String::new(),
+                url: None,
+                metadata: None,
+                part: None,
+            };
+            let change = Change::Upsert {
+                passage,
+                vectors: vec![vectors[number].clone()],
+            };
+            match change.prepare(DIMENSION).unwrap() {
+                CheckedChange::Upsert(passage) => delta.push(passage),
+                other => panic!("{other:?}"),
+            }
+        }
+        delta.fill_graph(DIMENSION);
+    }
+
+    fn numbers(delta: &Delta, query: &[f32], k: usize, exact: bool) -> Vec<usize> {
+        let query = crate::segment::vectors::normalised(query, DIMENSION).unwrap();
+        let hits = delta.search(&query, k, None, exact).into_iter();
+        hits.map(|hit| hit.1.passage.id.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_snapshot_sees_only_the_beginning_of_the_graph_that_it_shares() {
+        let vectors = clustered(11, 6_000, DIMENSION, 10);
+        let mut delta = Delta::new(500);
+        for from in (0..3_000).step_by(500) {
+            push(&mut delta, from..from + 500, &vectors);
+        }
+        let before = delta.clone();
+        for from in (3_000..6_000).step_by(500) {
+            push(&mut delta, from..from + 500, &vectors);
+        }
+        delta.remove(&digest("7"));
+        let (old, new) = (&before.parts[0], &delta.parts[0]);
+        let shared = old.graph.as_ref().zip(new.graph.as_ref());
+        assert!(shared.is_some_and(|(old, new)| Arc::ptr_eq(old, new)));
+        assert_eq!((old.graph_rows, new.graph_rows), (3_000, 6_000));
+        let mut hits = 0;
+        for query in vectors.iter().skip(3_000).step_by(60) {
+            let query = crate::segment::vectors::normalised(query, DIMENSION).unwrap();
+            // It walks: the graph is not passed over.
+            assert!(before.near(old, &query, 10, None).is_some());
+            let found = numbers(&before, &query, 10, false);
+            assert!(found.iter().all(|&number| number < 3_000), "{found:?}");
+            let exact = numbers(&before, &query, 10, true);
+            hits += exact.iter().filter(|n| found.contains(n)).count();
+        }
+        assert!(hits >= 475, "{hits} of 500");
+        assert_eq!(numbers(&before, &vectors[7], 1, false), [7]);
+        assert_ne!(numbers(&delta, &vectors[7], 1, false), [7]);
+        assert_eq!(numbers(&delta, &vectors[5_999], 1, false), [5_999]);
+    }
+
+    #[test]
+    fn what_comes_while_a_merge_runs_keeps_its_graph_when_the_rest_is_dropped() {
+        let vectors = clustered(12, 4_000, DIMENSION, 10);
+        let mut delta = Delta::new(500);
+        for from in (0..2_000).step_by(500) {
+            push(&mut delta, from..from + 500, &vectors);
+        }
+        let frozen = delta.rows();
+        delta.begin_part();
+        delta.begin_part();
+        for from in (2_000..4_000).step_by(500) {
+            push(&mut delta, from..from + 500, &vectors);
+        }
+        delta.remove(&digest("2001"));
+        assert_eq!(delta.parts.len(), 2);
+        let graph = delta.parts[1].graph.clone();
+        delta.drop_before(frozen);
+        assert_eq!(delta.parts.len(), 1);
+        assert_eq!(delta.parts[0].graph_passages, 1_999);
+        let kept = delta.parts[0].graph.as_ref().zip(graph.as_ref());
+        assert!(kept.is_some_and(|(kept, graph)| Arc::ptr_eq(kept, graph)));
+        for number in (2_000..4_000).step_by(50) {
+            assert_eq!(numbers(&delta, &vectors[number], 1, false), [number]);
+        }
+        assert_ne!(numbers(&delta, &vectors[2_001], 1, false), [2_001]);
+        assert_eq!(delta.find(&digest("1")), None);
+    }
+}

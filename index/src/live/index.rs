@@ -179,9 +179,10 @@ impl Index {
         let manifest = self.manifest();
         let several = manifest.segments.iter().any(|s| s.vectors > s.passages);
         manifest.documents.unwrap_or(DocumentRules {
-            vectors: match several {
-                true => VectorsPer::Sentence,
-                false => VectorsPer::Passage,
+            vectors: if several {
+                VectorsPer::Sentence
+            } else {
+                VectorsPer::Passage
             },
             ..DocumentRules::default()
         })

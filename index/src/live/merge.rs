@@ -283,9 +283,10 @@ impl Merger<'_> {
     }
 
     fn go_on(&self) -> Result<(), IndexError> {
-        match self.stop.load(Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(IndexError::Closed),
+        if self.stop.load(Ordering::Relaxed) {
+            Err(IndexError::Closed)
+        } else {
+            Ok(())
         }
     }
 }

@@ -139,9 +139,10 @@ impl Verification {
         let is = |name| file.file_name().is_some_and(|own| own == name);
         // Codes of another length would not even be opened.
         let wrong_codes = is(CODES) && matches!(error, IndexError::ChecksumMismatch { .. });
-        let remedy = match is(GRAPH) || wrong_codes {
-            true => Remedy::Compact,
-            false => Remedy::Restore,
+        let remedy = if is(GRAPH) || wrong_codes {
+            Remedy::Compact
+        } else {
+            Remedy::Restore
         };
         self.findings.push(Finding {
             file,

@@ -159,9 +159,10 @@ impl Segment {
         let allows = |vector: u32| allowed.is_none_or(|rows| rows.test(owners[vector as usize]));
         let allowed = allowed.map(|rows| VectorFilter {
             allows: &allows,
-            vectors: match owners.len() == self.record.passages as usize {
-                true => rows.count(),
-                false => owners.iter().filter(|&&row| rows.test(row)).count(),
+            vectors: if owners.len() == self.record.passages as usize {
+                rows.count()
+            } else {
+                owners.iter().filter(|&&row| rows.test(row)).count()
             },
         });
         let graph = self.graph.as_ref().filter(|_| !exact);

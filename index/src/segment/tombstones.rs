@@ -52,8 +52,9 @@ pub(crate) fn read(dir: &Path, segment: &SegmentRecord) -> Result<Bitset, IndexE
     }
     let deleted = Bitset::from_bytes(&bytes, passages)
         .map_err(|reason| IndexError::damaged(&path, reason))?;
-    match deleted.count() as u32 == record.passages {
-        true => Ok(deleted),
-        false => Err(IndexError::damaged(&path, "the manifest counts otherwise")),
+    if deleted.count() as u32 == record.passages {
+        Ok(deleted)
+    } else {
+        Err(IndexError::damaged(&path, "the manifest counts otherwise"))
     }
 }

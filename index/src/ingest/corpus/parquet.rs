@@ -201,11 +201,11 @@ fn document(row: Row) -> Result<Document, RecordReason> {
     let mut others = Map::new();
     for (name, value) in row.into_columns() {
         let value = json(value)?;
-        match FIELDS.contains(&name.as_str()) {
-            true => fields.insert(name, value),
-            false if value.is_null() => None,
-            false => others.insert(name, value),
-        };
+        if FIELDS.contains(&name.as_str()) {
+            fields.insert(name, value);
+        } else if !value.is_null() {
+            others.insert(name, value);
+        }
     }
     let metadata = match fields.remove("metadata") {
         // Columns may be objects or their JSON.
