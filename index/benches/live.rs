@@ -192,6 +192,10 @@ fn while_searching(
                     if done.load(Ordering::Relaxed) {
                         break;
                     }
+                    if index.passages() == 0 {
+                        thread::yield_now();
+                        continue;
+                    }
                     let begun = Instant::now();
                     index.search(query, &SearchOptions::new(10))?;
                     seconds.push(begun.elapsed().as_secs_f64());

@@ -64,3 +64,25 @@ impl fmt::Display for Fingerprints {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprints(model: &str) -> Fingerprints {
+        Fingerprints {
+            name: "almanac".into(),
+            model: model.into(),
+            tokenizer: "t".into(),
+            template: "p".into(),
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_model_is_not_compared() {
+        let mut other = fingerprints("m");
+        other.name = "renamed".into();
+        assert!(fingerprints("m").differences(&other).is_empty());
+        assert_eq!(fingerprints("m").differences(&fingerprints("n")), ["model"]);
+    }
+}

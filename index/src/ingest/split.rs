@@ -258,6 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::IndexError;
 
     fn document(text: &str) -> Document {
         Document {
