@@ -1,4 +1,4 @@
-"""Measures this index, faiss and usearch by turns, on the same vectors, and prints the ratios.
+"""Measures this index, faiss, usearch and hnsw_rs by turns, on the same vectors, and prints the ratios.
 
     pip install numpy faiss-cpu usearch
     python index/benches/against_faiss.py [--vectors 20000 100000] [--rounds 3]
@@ -51,8 +51,8 @@ def timed(search, queries):
     return (time.perf_counter() - start) / len(queries), found
 
 
-def program():
-    build = ["cargo", "bench", "-p", "onegen-index", "--no-default-features", "--bench", "speed", "--no-run"]
+def program(name="speed"):
+    build = ["cargo", "bench", "-p", "onegen-index", "--no-default-features", "--bench", name, "--no-run"]
     told = subprocess.run(build, check=True, cwd=ROOT, stderr=subprocess.PIPE, text=True).stderr
     return ROOT / re.search(r"Executable .*\((.*)\)", told)[1]
 
@@ -110,12 +110,30 @@ class Usearch:
         return timed(lambda query: self.index.search(query, K, threads=SEARCH_THREADS).keys, queries)
 
 
+class HnswRs:
+    """The crate that the live part of this index uses, here over f32. One process does it all."""
+
+    def __init__(self, work):
+        self.program, self.work = program("yardstick"), work
+
+    def build(self, _rows):
+        numbers = (DIMENSION, M, EF_CONSTRUCTION, BUILD_THREADS, *LADDER)
+        command = [self.program, self.work / "rows.f32", self.work / "queries.f32", *map(str, numbers)]
+        report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        self.searches = {search["ef"]: search for search in report["searches"]}
+        return report["build_seconds"]
+
+    def search(self, _queries, ef):
+        return self.searches[ef]["seconds"], self.searches[ef]["found"]
+
+
 def measure(count, rounds, work):
     rows, queries = clustered(count)
     flat = faiss.IndexFlatIP(DIMENSION)
     flat.add(rows)
     truth = flat.search(queries, K)[1]
-    ours, theirs = Ours(work, rows, queries), {"faiss": Faiss(), "usearch": Usearch()}
+    ours = Ours(work, rows, queries)
+    theirs = {"faiss": Faiss(), "usearch": Usearch(), "hnsw_rs": HnswRs(work)}
     efs = {}
     builds, searches, scans = [], [], []
     for _ in range(rounds):
@@ -138,7 +156,7 @@ def measure(count, rounds, work):
     files = {name: record["length"] for name, record in ours.report["files"].items()}
     searched = ("vectors.i8", "vectors.scales", "vectors.passages", "graph.links")
     print(f"bytes a vector in memory: {sum(files.get(name, 0) for name in searched) / count:.0f}")
-    print("| | onegen | faiss | ratio | usearch | ratio |\n|---|---|---|---|---|---|")
+    print("| | onegen | faiss | ratio | usearch | ratio | hnsw_rs | ratio |\n|---|---|---|---|---|---|---|---|")
     for what, unit, scale, taken in (
         ("build", "s", 1, builds), ("search", "µs", 1e6, searches), ("exact scan", "µs", 1e6, scans),
     ):

@@ -16,47 +16,38 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod builder;
-mod change;
-mod delta;
+mod build;
 mod error;
-mod files;
 mod filter;
-mod graph;
-mod index;
+mod format;
 mod ingest;
-mod log;
-mod manifest;
-mod merge;
-mod open;
-mod search;
+mod live;
 mod segment;
-mod snapshot;
-mod stats;
 #[cfg(test)]
 mod testing;
-mod verify;
-mod writer;
 
-pub use builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
-pub use change::{Applied, Change};
+pub use build::builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
+pub use build::ingested::Ingested;
 pub use error::IndexError;
 pub use filter::json::{FilterError, FilterReason};
 pub use filter::{Filter, Scalar};
-pub use graph::calibrate::Calibration;
-pub use index::{Hit, Index, SearchOptions};
+pub use format::document_rules::{DocumentRules, Splitter, VectorsPer};
+pub use format::file_record::FileRecord;
+pub use format::fingerprints::Fingerprints;
+pub use format::graph_record::{Calibration, GraphParameters, GraphRecord};
+pub use format::manifest::{
+    FORMAT_VERSION, MANIFEST_FILE, Manifest, Metric, SegmentRecord, TombstoneRecord,
+};
 pub use ingest::corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
 pub use ingest::sentences::{sentence_prefixes, sentences};
-pub use ingest::split::{SplitPassage, Splitter};
+pub use ingest::split::SplitPassage;
 pub use ingest::{
-    DocumentRules, Embedder, IngestError, IngestEvent, IngestOptions, Ingested, VectorsPer,
-    add_from_corpus, build_from_corpus,
+    Embedder, IngestError, IngestEvent, IngestOptions, add_from_corpus, build_from_corpus,
 };
-pub use manifest::{
-    FORMAT_VERSION, FileRecord, Fingerprints, GraphParameters, GraphRecord, MANIFEST_FILE,
-    Manifest, Metric, SegmentRecord, TombstoneRecord,
-};
-pub use merge::DELTA_VECTORS;
+pub use live::change::{Applied, Change};
+pub use live::delta::{DELTA_GRAPH_VECTORS, DELTA_VECTORS, DeltaOptions};
+pub use live::hit::{Hit, SearchOptions};
+pub use live::index::Index;
+pub use live::stats::{SegmentSearch, SegmentStats, Stats};
+pub use live::verify::{Finding, Remedy, Verification, verify};
 pub use segment::passages::{Part, Passage};
-pub use stats::{SegmentSearch, SegmentStats, Stats};
-pub use verify::{Finding, Remedy, Verification, verify};

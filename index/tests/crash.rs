@@ -370,12 +370,11 @@ fn corpus(generation: u64) -> Content {
 
 /// Builds an index of a generation; what an interrupted build of it has done is not done again.
 fn build(dir: &Path, generation: u64, resumes: bool) {
-    let (mut builder, from) = match resumes {
-        true => IndexBuilder::resume(dir, small_options(), &generation.to_string()).unwrap(),
-        false => (
-            IndexBuilder::create(dir, small_options()).unwrap(),
-            ingested(0),
-        ),
+    let (mut builder, from) = if resumes {
+        IndexBuilder::resume(dir, small_options(), &generation.to_string()).unwrap()
+    } else {
+        let builder = IndexBuilder::create(dir, small_options()).unwrap();
+        (builder, ingested(0))
     };
     let from = from.records;
     tell("from", &[from]);

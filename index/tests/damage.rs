@@ -458,9 +458,12 @@ fn counts_that_do_not_fit_the_files_are_refused() {
         (true, "vectors", 0),
         (true, "vectors", 61),
     ] {
-        reseal(&dir, |manifest| match segment {
-            true => manifest["segments"][0][field] = value.into(),
-            false => manifest[field] = value.into(),
+        reseal(&dir, |manifest| {
+            if segment {
+                manifest["segments"][0][field] = value.into()
+            } else {
+                manifest[field] = value.into()
+            }
         });
         let refused = Index::open(&dir);
         assert!(

@@ -88,9 +88,12 @@ impl<B: AsRef<[u8]>> Columns<B> {
                 return Err("a field is in more passages than there are");
             }
             // Where the last value ends says whether the parts belong together.
-            let end = |ends: &Range<usize>| match ends.is_empty() {
-                true => Some(0),
-                false => u64_at(all, ends.end - 8),
+            let end = |ends: &Range<usize>| {
+                if ends.is_empty() {
+                    Some(0)
+                } else {
+                    u64_at(all, ends.end - 8)
+                }
             };
             if end(&field.value_ends) != bytes.map(|n| n as u64)
                 || end(&field.posting_ends) != postings.map(|n| n as u64)
@@ -226,9 +229,10 @@ impl<B: AsRef<[u8]>> Columns<B> {
             let ends = self.slice(&field.value_ends);
             let bytes = between(ends, middle..middle + 1)
                 .and_then(|range| self.slice(&field.values).get(range));
-            match test(bytes.unwrap_or_default()) {
-                true => low = middle + 1,
-                false => high = middle,
+            if test(bytes.unwrap_or_default()) {
+                low = middle + 1
+            } else {
+                high = middle
             }
         }
         low

@@ -9,15 +9,15 @@ use std::mem;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::builder::{BuildOptions, IndexBuilder};
-use crate::change::Change;
+use crate::build::builder::{BuildOptions, IndexBuilder};
+use crate::build::ingested::Ingested;
 use crate::error::IndexError;
-use crate::index::Index;
+use crate::format::document_rules::DocumentRules;
+use crate::format::manifest::Manifest;
 use crate::ingest::corpus::{Corpus, CorpusError, Position, RecordError, RecordReason};
-use crate::ingest::split::{SplitPassage, Splitter};
-use crate::manifest::Manifest;
+use crate::ingest::split::SplitPassage;
+use crate::live::change::Change;
+use crate::live::index::Index;
 use crate::segment::passages::Passage;
 
 /// What embeds passages and counts tokens: a model.
@@ -34,39 +34,6 @@ pub trait Embedder {
     /// # Errors
     /// Nothing can be embedded any more.
     fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, Self::Error>;
-}
-
-/// What of a passage gets a vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VectorsPer {
-    /// The passage: one vector.
-    #[default]
-    Passage,
-    /// Each beginning of it that ends where a sentence does, as OneGen's multi-hop models are
-    /// trained: the best of them finds the passage.
-    Sentence,
-}
-
-/// How documents become passages and vectors. An index knows how those of its corpus did, so that
-/// others can be put in likewise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DocumentRules {
-    /// What of a passage gets a vector.
-    pub vectors: VectorsPer,
-    /// How long documents become passages.
-    pub split: Splitter,
-}
-
-impl DocumentRules {
-    /// What of a passage is embedded: a vector each.
-    pub fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
-        match self.vectors {
-            VectorsPer::Passage => vec![&passage.passage.text],
-            VectorsPer::Sentence => passage.sentence_prefixes(),
-        }
-    }
 }
 
 /// How a corpus is read and embedded.
@@ -121,19 +88,6 @@ pub enum IngestEvent<'a> {
         /// Vectors in all.
         total: u32,
     },
-}
-
-/// How much of a corpus was taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ingested {
-    /// Records read, bad ones included.
-    pub records: u64,
-    /// Records that were skipped.
-    pub bad_records: u64,
-    /// Documents that became passages.
-    pub documents: u64,
-    /// Their passages.
-    pub passages: u64,
 }
 
 /// Why a corpus could not be taken in.

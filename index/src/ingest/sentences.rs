@@ -86,9 +86,10 @@ fn is_heading(line: &str) -> bool {
 
 fn is_list_item(line: &str) -> bool {
     let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let marked = match number.len() < line.len() {
-        true => number.strip_prefix(['.', ')']),
-        false => line.strip_prefix(['-', '*', '+', '•']),
+    let marked = if number.len() < line.len() {
+        number.strip_prefix(['.', ')'])
+    } else {
+        line.strip_prefix(['-', '*', '+', '•'])
     };
     marked.is_some_and(|item| item.starts_with(' '))
 }

@@ -2,30 +2,10 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::IndexError;
+use crate::format::document_rules::{DocumentRules, Splitter, VectorsPer};
 use crate::ingest::corpus::Document;
 use crate::ingest::sentences::{sentence_prefixes, sentences, trimmed};
 use crate::segment::passages::{Part, Passage};
-
-/// How long passages are. The caller brings the function that counts tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Splitter {
-    max_tokens: usize,
-    overlap_tokens: usize,
-}
-
-impl Default for Splitter {
-    /// Passages of 256 tokens with an overlap of 32.
-    fn default() -> Self {
-        Self {
-            max_tokens: 256,
-            overlap_tokens: 32,
-        }
-    }
-}
 
 /// A passage and its sentences.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +28,16 @@ impl SplitPassage {
     }
 }
 
+impl DocumentRules {
+    /// What of a passage is embedded: a vector each.
+    pub fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
+        match self.vectors {
+            VectorsPer::Passage => vec![&passage.passage.text],
+            VectorsPer::Sentence => passage.sentence_prefixes(),
+        }
+    }
+}
+
 /// A sentence, or a piece of one that is too long.
 struct Unit {
     bytes: Range<usize>,
@@ -55,41 +45,6 @@ struct Unit {
 }
 
 impl Splitter {
-    /// Tokens of a passage at most.
-    pub fn max_tokens(&self) -> usize {
-        self.max_tokens
-    }
-
-    /// Tokens at the end of a passage that the next one begins with, at most.
-    pub fn overlap_tokens(&self) -> usize {
-        self.overlap_tokens
-    }
-
-    /// Passages of at most `max_tokens` tokens of text, the title not counted, of which the first
-    /// `overlap_tokens` at most stand in the passage before too.
-    ///
-    /// # Errors
-    /// If passages would hold nothing, or nothing new.
-    pub fn new(max_tokens: usize, overlap_tokens: usize) -> Result<Self, IndexError> {
-        let option = |name, value, allowed| {
-            Err(IndexError::Option {
-                name,
-                value,
-                allowed,
-            })
-        };
-        if max_tokens == 0 {
-            return option("max_tokens", max_tokens, "at least 1");
-        }
-        if overlap_tokens >= max_tokens {
-            return option("overlap_tokens", overlap_tokens, "less than max_tokens");
-        }
-        Ok(Self {
-            max_tokens,
-            overlap_tokens,
-        })
-    }
-
     /// A document's passages, in its order. A document that is short enough stays as it is. Of a
     /// longer one passage `n` has the id `"{id}#{n}"`, from 0, the document's title, url and
     /// metadata, and says which [`Part`] of the text it is.
@@ -166,9 +121,10 @@ impl Splitter {
                 continue;
             };
             let tokens = count_tokens(&text[bytes.clone()]);
-            let cuts = match tokens > limit {
-                true => cuts(text, bytes.clone(), tokens.div_ceil(piece_tokens)),
-                false => Vec::new(),
+            let cuts = if tokens > limit {
+                cuts(text, bytes.clone(), tokens.div_ceil(piece_tokens))
+            } else {
+                Vec::new()
             };
             if cuts.is_empty() {
                 units.push(Unit { bytes, tokens });
@@ -302,6 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::IndexError;
 
     fn document(text: &str) -> Document {
         Document {

@@ -6,15 +6,15 @@
 //! longer than others, and these seem nearer to everything: in tight clusters the graph then leads to
 //! them.) Beside the scale stands the norm of what is lost, ‖r − s·c‖: by Cauchy and Schwarz
 //! the product with a query q is known to within ‖q‖·‖r − s·c‖, which makes a scan of codes exact
-//! ([`crate::search::scan::exact`]).
+//! ([`crate::segment::search::scan::exact`]).
 
 use std::ops::Range;
 use std::path::Path;
 
 use crate::error::IndexError;
-use crate::files::checked::{CheckedFile, FileSet};
-use crate::files::tracked::{TrackedFile, WrittenFile};
-use crate::search::dot_i8::{LINE, dot_i8, prefetch};
+use crate::format::checked::{CheckedFile, FileSet};
+use crate::format::tracked::{TrackedFile, WrittenFile};
+use crate::segment::search::dot_i8::{LINE, dot_i8, prefetch};
 
 /// int8 codes of the vectors, each padded to whole cache lines.
 pub(crate) const CODES: &str = "vectors.i8";
@@ -61,7 +61,7 @@ fn largest(vector: &[f32]) -> f64 {
 }
 
 /// Codes `unit` into `numbers` and returns its scale and error.
-fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
+pub(crate) fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
     let step = largest(unit) / LARGEST;
     for (number, &x) in numbers.iter_mut().zip(unit) {
         *number = (f64::from(x) / step).round().clamp(-LARGEST, LARGEST) as i8;
@@ -293,7 +293,7 @@ impl QueryCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::scan::dot;
+    use crate::segment::search::score::dot;
     use crate::segment::vectors::normalised;
     use proptest::prelude::*;
 

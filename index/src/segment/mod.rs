@@ -1,7 +1,10 @@
 //! A segment: passages, vectors and a graph that never change, in a directory of their own.
 
 pub(crate) mod codes;
+pub(crate) mod graph;
 pub(crate) mod passages;
+mod planner;
+pub(crate) mod search;
 pub(crate) mod tombstones;
 pub(crate) mod vectors;
 
@@ -13,17 +16,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::IndexError;
-use crate::files::checked::{CheckedFile, FileSet};
-use crate::files::tracked::{self, TrackedFile};
 use crate::filter::bitset::Bitset;
 use crate::filter::columns::Columns;
 use crate::filter::metadata::MetadataWriter;
 use crate::filter::{Filter, RESERVED};
-use crate::graph::links::{GRAPH, Links, Words};
-use crate::manifest::{GraphParameters, GraphRecord, SegmentRecord};
-use crate::search::nearest::{Graph, nearest};
-use crate::search::scan::{Allowed, Scored};
+use crate::format::checked::{CheckedFile, FileSet};
+use crate::format::graph_record::{GraphParameters, GraphRecord};
+use crate::format::manifest::SegmentRecord;
+use crate::format::tracked::{self, TrackedFile};
+use crate::segment::graph::Graph;
+use crate::segment::graph::links::{GRAPH, Links, Words};
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
+use crate::segment::planner::nearest;
+use crate::segment::search::score::{ScoredVector, VectorFilter};
 use crate::segment::vectors::{VectorStore, VectorWriter};
 
 /// Values of the passages' metadata, see [`crate::filter::metadata`].
@@ -149,14 +154,15 @@ impl Segment {
         k: usize,
         allowed: Option<&Bitset>,
         exact: bool,
-    ) -> Result<Vec<Scored>, IndexError> {
+    ) -> Result<Vec<ScoredVector>, IndexError> {
         let owners = self.vectors.owners();
         let allows = |vector: u32| allowed.is_none_or(|rows| rows.test(owners[vector as usize]));
-        let allowed = allowed.map(|rows| Allowed {
+        let allowed = allowed.map(|rows| VectorFilter {
             allows: &allows,
-            vectors: match owners.len() == self.record.passages as usize {
-                true => rows.count(),
-                false => owners.iter().filter(|&&row| rows.test(row)).count(),
+            vectors: if owners.len() == self.record.passages as usize {
+                rows.count()
+            } else {
+                owners.iter().filter(|&&row| rows.test(row)).count()
             },
         });
         let graph = self.graph.as_ref().filter(|_| !exact);

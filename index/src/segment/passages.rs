@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::IndexError;
-use crate::files::checked::{CheckedFile, FileSet};
-use crate::files::tracked::{TrackedFile, WrittenFile};
+use crate::format::checked::{CheckedFile, FileSet};
+use crate::format::tracked::{TrackedFile, WrittenFile};
 
 /// One JSON object a line, in passage order.
 pub(crate) const PASSAGES: &str = "passages.jsonl";

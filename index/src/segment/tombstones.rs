@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::IndexError;
-use crate::files::tracked::TrackedFile;
 use crate::filter::bitset::Bitset;
-use crate::manifest::{SegmentRecord, TombstoneRecord};
+use crate::format::manifest::{SegmentRecord, TombstoneRecord};
+use crate::format::tracked::TrackedFile;
 
 /// Path of the tombstones with a number, in the directory of their index.
 pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -52,8 +52,9 @@ pub(crate) fn read(dir: &Path, segment: &SegmentRecord) -> Result<Bitset, IndexE
     }
     let deleted = Bitset::from_bytes(&bytes, passages)
         .map_err(|reason| IndexError::damaged(&path, reason))?;
-    match deleted.count() as u32 == record.passages {
-        true => Ok(deleted),
-        false => Err(IndexError::damaged(&path, "the manifest counts otherwise")),
+    if deleted.count() as u32 == record.passages {
+        Ok(deleted)
+    } else {
+        Err(IndexError::damaged(&path, "the manifest counts otherwise"))
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::IndexError;
-use crate::files::checked::{CheckedFile, FileSet};
-use crate::files::tracked::{TrackedFile, WrittenFile};
+use crate::format::checked::{CheckedFile, FileSet};
+use crate::format::tracked::{TrackedFile, WrittenFile};
 use crate::segment::codes::{CodeWriter, Codes};
 
 /// Unit vectors: f32, one after the other.

@@ -21,9 +21,12 @@ fn filter(calls: &[i64]) -> BpfProgram {
         let condition = SeccompCondition::new(0, Dword, Gt, 2).unwrap();
         vec![SeccompRule::new(vec![condition]).unwrap()]
     };
-    let on_files_only = |call: i64| match WRITE.contains(&call) || SYNC.contains(&call) {
-        true => on_files(),
-        false => Vec::new(),
+    let on_files_only = |call: i64| {
+        if WRITE.contains(&call) || SYNC.contains(&call) {
+            on_files()
+        } else {
+            Vec::new()
+        }
     };
     let rules: BTreeMap<_, _> = calls.iter().map(|&c| (c, on_files_only(c))).collect();
     let filter = SeccompFilter::new(

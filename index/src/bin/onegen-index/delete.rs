@@ -53,8 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             index.dir().display()
         )?;
     }
-    match missing.is_empty() {
-        true => Ok(()),
-        false => bail!("the index holds nothing with the id {missing:?}"),
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!("the index holds nothing with the id {missing:?}")
     }
 }

@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::document::Document;
+use super::identity;
 use super::record::{Position, RecordReason};
-use super::{CorpusError, Document, RECORD_LIMIT, Source, identity};
+use super::source::{CorpusError, RECORD_LIMIT, Source};
 
 /// The files below a directory, by path. Hidden ones and links are left alone: what a link within
 /// the directory leads to is read at its own place, and nothing else belongs to it.

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
+use super::document::Document;
+use super::onegen_db;
 use super::record::{self, Position, RecordReason};
-use super::{Document, RECORD_LIMIT, Source, onegen_db};
+use super::source::{RECORD_LIMIT, Source};
 
 /// Empty lines are skipped.
 pub(super) struct Lines {

@@ -8,6 +8,7 @@
 //!
 //! Everything is streamed: one record is in memory, and 128 bits of the id of each that was read.
 
+mod document;
 mod folder;
 mod gzip;
 mod identity;
@@ -15,119 +16,20 @@ mod jsonl;
 mod onegen_db;
 mod parquet;
 mod record;
+mod source;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Map, Value};
+use self::source::Source;
+use crate::segment::passages::digest;
 
-use crate::segment::passages::Passage;
-
+pub use self::document::Document;
 pub use self::record::{Position, RecordError, RecordReason};
-
-/// The most bytes of a record that is kept in memory whole: a line, or a file of a folder.
-pub(crate) const RECORD_LIMIT: u64 = 64 << 20;
-
-/// A text of a corpus, before it is split into passages.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Document {
-    /// Unique in its corpus.
-    pub id: String,
-    /// Title; may be empty.
-    pub title: String,
-    /// The text.
-    pub text: String,
-    /// Where it comes from.
-    pub url: Option<String>,
-    /// Anything else that is known about it.
-    pub metadata: Option<Map<String, Value>>,
-    /// The text's sentences as ranges of its bytes, where the corpus says what they are.
-    pub sentences: Option<Vec<Range<usize>>>,
-}
-
-impl From<Document> for Passage {
-    /// The document as one passage.
-    fn from(document: Document) -> Self {
-        Self {
-            id: document.id,
-            title: document.title,
-            text: document.text,
-            url: document.url,
-            metadata: document.metadata,
-            part: None,
-        }
-    }
-}
-
-/// Why a corpus cannot be opened, or not be read on where it was left.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CorpusError {
-    /// The operating system refused.
-    #[error("cannot read {}: {source}", .path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// It is none of the kinds that are read.
-    #[error(
-        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of .md, .markdown and .txt files", .path.display()
-    )]
-    Kind {
-        /// The file or directory.
-        path: PathBuf,
-        /// What it is instead.
-        reason: String,
-    },
-    /// The table cannot be read.
-    #[error("{}: {reason}", .path.display())]
-    Parquet {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The corpus has fewer records than were read of it before.
-    #[error(
-        "the corpus ends after {records} records, but {skip} were read of it before: it is another one"
-    )]
-    EndsEarly {
-        /// Records in it.
-        records: u64,
-        /// Records that were to be skipped.
-        skip: u64,
-    },
-    /// The corpus cannot be read as far as it was before.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-}
-
-impl CorpusError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
-    }
-}
-
-/// What each kind of corpus brings.
-trait Source: Send {
-    /// The next record, or `None` at the end. After [`RecordReason::Read`] it is not asked again.
-    fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)>;
-
-    /// How much of the total was read, in bytes.
-    fn bytes_read(&self) -> u64;
-
-    /// Passes over records whose ids need not be known; returns how many.
-    fn pass(&mut self, _records: u64) -> u64 {
-        0
-    }
-}
+pub use self::source::CorpusError;
 
 /// Reads documents, one after another. A bad record is an item like any other, and the next is read
 /// after it; only after [`RecordReason::Read`] there is no next.
@@ -262,10 +164,7 @@ impl Corpus {
         let Some(number) = position.number() else {
             return Ok(document);
         };
-        match self
-            .ids
-            .entry(crate::segment::passages::digest(&document.id))
-        {
+        match self.ids.entry(digest(&document.id)) {
             Entry::Vacant(free) => {
                 free.insert(number);
                 Ok(document)

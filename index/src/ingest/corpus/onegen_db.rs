@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::document::Document;
 use super::record::{self, RecordReason, take};
 
 /// The retrieval token where no instruction says another.

@@ -14,8 +14,9 @@ use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type, TypePtr};
 use serde_json::{Map, Value};
 
+use super::document::Document;
 use super::record::{self, Position, RecordReason};
-use super::{CorpusError, Document, Source};
+use super::source::{CorpusError, Source};
 
 /// Rows that are decoded at once. Few, since a text can be long.
 const BATCH_ROWS: usize = 64;
@@ -200,11 +201,11 @@ fn document(row: Row) -> Result<Document, RecordReason> {
     let mut others = Map::new();
     for (name, value) in row.into_columns() {
         let value = json(value)?;
-        match FIELDS.contains(&name.as_str()) {
-            true => fields.insert(name, value),
-            false if value.is_null() => None,
-            false => others.insert(name, value),
-        };
+        if FIELDS.contains(&name.as_str()) {
+            fields.insert(name, value);
+        } else if !value.is_null() {
+            others.insert(name, value);
+        }
     }
     let metadata = match fields.remove("metadata") {
         // Columns may be objects or their JSON.

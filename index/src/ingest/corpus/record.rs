@@ -5,7 +5,7 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::document::Document;
 
 /// A record that holds no document.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,243 @@
+//! Puts vectors into an index while two threads search it and merges run, and prints one JSON object.
+//!
+//! ```text
+//! live CORPUS VECTORS DIR [scan]
+//! ```
+//!
+//! CORPUS is `clustered`, `equal` (a tenth of the vectors are one) or `topics` (clusters one after the
+//! other). With `scan` the delta has no graph, which is how it was before hnsw_rs. Vectors have 896
+//! dimensions and come in batches of 1,000. Recall@10 is measured against an exact search between
+//! batches, while the searching threads and the merge go on.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use onegen_index::{
+    BuildOptions, Change, DeltaOptions, Fingerprints, Index, IndexBuilder, Passage, SearchOptions,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+const DIMENSION: usize = 896;
+const BATCH: usize = 1_000;
+const CENTRES: usize = 100;
+const QUERIES: usize = 200;
+
+fn main() -> Result<()> {
+    // `cargo bench` adds an argument of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (corpus, vectors, dir, scan) = match arguments[..] {
+        [corpus, vectors, dir] => (corpus, vectors.parse()?, Path::new(dir), false),
+        [corpus, vectors, dir, "scan"] => (corpus, vectors.parse()?, Path::new(dir), true),
+        _ => {
+            println!("usage: live clustered|equal|topics VECTORS DIR [scan]");
+            return Ok(());
+        }
+    };
+    let corpus = Corpus::new(corpus, vectors)?;
+    let fingerprints = Fingerprints {
+        name: "random".into(),
+        model: "m".into(),
+        tokenizer: "t".into(),
+        template: "p".into(),
+    };
+    IndexBuilder::create(dir, BuildOptions::new(DIMENSION, fingerprints))?.finish()?;
+    let delta = DeltaOptions {
+        graph_from: if scan {
+            usize::MAX
+        } else {
+            DeltaOptions::default().graph_from
+        },
+        ..DeltaOptions::default()
+    };
+    let index = Index::open_for_changes_with_delta(dir, delta)?;
+    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|n| corpus.query(n)).collect();
+
+    let (mut batches, mut recalls, mut in_log) = (Vec::new(), Vec::new(), 0);
+    let start = Instant::now();
+    let live = while_searching(&index, &queries, || {
+        for batch in 0..vectors / BATCH {
+            let changes = (batch * BATCH..(batch + 1) * BATCH).map(|n| corpus.upsert(n));
+            let changes: Vec<Change> = changes.collect();
+            let begun = Instant::now();
+            index.apply(changes)?;
+            batches.push(begun.elapsed().as_secs_f64());
+            in_log = index.stats().in_log.max(in_log);
+            if batch % 4 == 3 {
+                let some = queries.iter().skip(batch % QUERIES).take(10);
+                recalls.push(recall(&index, some)?);
+            }
+        }
+        Ok(())
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    index.settle()?;
+    index.compact()?;
+    let merged = while_searching(&index, &queries, || {
+        thread::sleep(std::time::Duration::from_secs(5));
+        Ok(())
+    })?;
+    let ends = 5.min(batches.len());
+    let (first, last) = (
+        median(&batches[..ends]),
+        median(&batches[batches.len() - ends..]),
+    );
+    let (live_p95, merged_p95) = (quantile(&live, 0.95), quantile(&merged, 0.95));
+    println!(
+        "{}",
+        json!({
+            "seconds": seconds,
+            "most_in_delta": in_log,
+            "first_batch": batches[0],
+            "first_batches_median": first,
+            "last_batches_median": last,
+            "last_over_first": last / first,
+            "slowest_batch": batches.iter().copied().fold(0.0, f64::max),
+            "searches": live.len(),
+            "search_p50": quantile(&live, 0.5),
+            "search_p95": live_p95,
+            "merged_p50": quantile(&merged, 0.5),
+            "merged_p95": merged_p95,
+            "p95_over_merged": live_p95 / merged_p95,
+            "recall_mean": recalls.iter().sum::<f64>() / recalls.len().max(1) as f64,
+            "recall_least": recalls.iter().copied().fold(1.0, f64::min),
+            "recall_merged": recall(&index, queries.iter())?,
+        })
+    );
+    Ok(())
+}
+
+/// Vectors around centres, out of their numbers.
+struct Corpus {
+    centres: Vec<Vec<f32>>,
+    equal: bool,
+    topics: bool,
+    vectors: usize,
+}
+
+impl Corpus {
+    fn new(kind: &str, vectors: usize) -> Result<Self> {
+        if !["clustered", "equal", "topics"].contains(&kind) {
+            bail!("{kind:?} is none of clustered, equal and topics");
+        }
+        Ok(Self {
+            centres: (0..CENTRES).map(|n| noise(n as u64, 1.0)).collect(),
+            equal: kind == "equal",
+            topics: kind == "topics",
+            vectors,
+        })
+    }
+
+    fn near(&self, centre: usize, seed: u64) -> Vec<f32> {
+        let noise = noise(seed, 0.6);
+        let centre = &self.centres[centre % CENTRES];
+        noise.iter().zip(centre).map(|(x, c)| x + c).collect()
+    }
+
+    fn query(&self, number: usize) -> Vec<f32> {
+        self.near(number, u64::MAX - number as u64)
+    }
+
+    fn upsert(&self, number: usize) -> Change {
+        let vector = if self.equal && number % 10 == 0 {
+            self.near(0, 1 << 40)
+        } else if self.topics {
+            self.near(number * CENTRES / self.vectors, (1 << 32) + number as u64)
+        } else {
+            self.near(number, (1 << 32) + number as u64)
+        };
+        Change::Upsert {
+            passage: Passage {
+                id: number.to_string(),
+                title: String::new(),
+                text: format!("The text of number {number}."),
+                url: None,
+                metadata: None,
+                part: None,
+            },
+            vectors: vec![vector],
+        }
+    }
+}
+
+fn noise(seed: u64, spread: f32) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..DIMENSION)
+        .map(|_| rng.random_range(-spread..spread))
+        .collect()
+}
+
+/// Two threads search while `work` runs: the seconds of each search.
+fn while_searching(
+    index: &Index,
+    queries: &[Vec<f32>],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<Vec<f64>> {
+    let (done, all) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let worked = thread::scope(|scope| {
+        for thread in 0..2 {
+            let (done, all) = (&done, &all);
+            scope.spawn(move || -> Result<()> {
+                let mut seconds = Vec::new();
+                for query in queries.iter().cycle().skip(thread * QUERIES / 2) {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if index.passages() == 0 {
+                        thread::yield_now();
+                        continue;
+                    }
+                    let begun = Instant::now();
+                    index.search(query, &SearchOptions::new(10))?;
+                    seconds.push(begun.elapsed().as_secs_f64());
+                }
+                if let Ok(mut all) = all.lock() {
+                    all.extend(seconds);
+                }
+                Ok(())
+            });
+        }
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        worked
+    });
+    worked?;
+    Ok(all.into_inner().unwrap_or_default())
+}
+
+/// Share of the ten best that a search finds; of equal scores any is as good.
+fn recall<'q>(index: &Index, queries: impl Iterator<Item = &'q Vec<f32>>) -> Result<f64> {
+    let exact = SearchOptions {
+        exact: true,
+        ..SearchOptions::new(10)
+    };
+    let (mut found, mut wanted) = (0, 0);
+    for query in queries {
+        let truth = index.search(query, &exact)?;
+        let least = truth.last().map_or(f32::MAX, |hit| hit.score);
+        let hits = index.search(query, &SearchOptions::new(10))?;
+        found += hits.iter().filter(|hit| hit.score >= least).count();
+        wanted += truth.len();
+    }
+    Ok(found as f64 / wanted.max(1) as f64)
+}
+
+fn median(numbers: &[f64]) -> f64 {
+    quantile(numbers, 0.5)
+}
+
+fn quantile(numbers: &[f64], share: f64) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (sorted.len().saturating_sub(1) as f64 * share) as usize;
+    sorted.get(at).copied().unwrap_or_default()
+}

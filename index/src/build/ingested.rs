@@ -1,0 +1,16 @@
+//! How far a corpus was read: an interrupted build goes on from there.
+
+use serde::{Deserialize, Serialize};
+
+/// How much of a corpus was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ingested {
+    /// Records read, bad ones included.
+    pub records: u64,
+    /// Records that were skipped.
+    pub bad_records: u64,
+    /// Documents that became passages.
+    pub documents: u64,
+    /// Their passages.
+    pub passages: u64,
+}

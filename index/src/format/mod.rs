@@ -1,0 +1,27 @@
+//! How an index lies on the disk: the manifest, the log of changes, files with checksums, and the lock.
+
+pub(crate) mod blocks;
+pub(crate) mod checked;
+pub(crate) mod document_rules;
+pub(crate) mod file_record;
+pub(crate) mod fingerprints;
+pub(crate) mod graph_record;
+pub(crate) mod lock;
+pub(crate) mod log;
+pub(crate) mod manifest;
+pub(crate) mod tracked;
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::IndexError;
+
+/// Removes a file, or a directory with all that is in it.
+pub(crate) fn remove(path: &Path) -> Result<(), IndexError> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    removed.map_err(IndexError::io("remove", path))
+}

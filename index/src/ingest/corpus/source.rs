@@ -1,0 +1,76 @@
+//! What each kind of corpus implements, and why a corpus cannot be read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::document::Document;
+use super::record::{Position, RecordError, RecordReason};
+
+/// The most bytes of a record that is kept in memory whole: a line, or a file of a folder.
+pub(crate) const RECORD_LIMIT: u64 = 64 << 20;
+
+/// Why a corpus cannot be opened, or not be read on where it was left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorpusError {
+    /// The operating system refused.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It is none of the kinds that are read.
+    #[error(
+        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of .md, .markdown and .txt files", .path.display()
+    )]
+    Kind {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+    /// The table cannot be read.
+    #[error("{}: {reason}", .path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The corpus has fewer records than were read of it before.
+    #[error(
+        "the corpus ends after {records} records, but {skip} were read of it before: it is another one"
+    )]
+    EndsEarly {
+        /// Records in it.
+        records: u64,
+        /// Records that were to be skipped.
+        skip: u64,
+    },
+    /// The corpus cannot be read as far as it was before.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl CorpusError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// What each kind of corpus brings.
+pub(super) trait Source: Send {
+    /// The next record, or `None` at the end. After [`RecordReason::Read`] it is not asked again.
+    fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)>;
+
+    /// How much of the total was read, in bytes.
+    fn bytes_read(&self) -> u64;
+
+    /// Passes over records whose ids need not be known; returns how many.
+    fn pass(&mut self, _records: u64) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,66 @@
+//! A segment as one snapshot sees it.
+
+use std::sync::Arc;
+
+use crate::error::IndexError;
+use crate::filter::bitset::Bitset;
+use crate::live::hit::SearchOptions;
+use crate::segment::Segment;
+use crate::segment::passages::IdDigest;
+use crate::segment::search::score::ScoredVector;
+
+/// A segment and which of its passages are deleted in this state.
+#[derive(Clone)]
+pub(crate) struct LiveSegment {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) deleted: Arc<Bitset>,
+    pub(crate) deletions: u32,
+}
+
+impl LiveSegment {
+    pub(crate) fn new(segment: Arc<Segment>, deleted: Bitset) -> Self {
+        Self {
+            segment,
+            deletions: deleted.count() as u32,
+            deleted: Arc::new(deleted),
+        }
+    }
+
+    /// Number of passages that are not deleted.
+    pub(crate) fn passages(&self) -> u32 {
+        self.segment.record().passages - self.deletions
+    }
+
+    /// The row of the passage with an id's digest, unless it is deleted.
+    pub(crate) fn find(&self, id: &IdDigest) -> Option<u32> {
+        let row = self.segment.find(id)?;
+        (!self.deleted.test(row)).then_some(row)
+    }
+
+    pub(crate) fn delete(&mut self, row: u32) {
+        if !self.deleted.test(row) {
+            Arc::make_mut(&mut self.deleted).set(row);
+            self.deletions += 1;
+        }
+    }
+
+    pub(crate) fn search(
+        &self,
+        query: &[f32],
+        options: &SearchOptions,
+    ) -> Result<Vec<ScoredVector>, IndexError> {
+        let (k, exact) = (options.k, options.exact);
+        if options.filter.is_none() && self.deletions == 0 {
+            return self.segment.search(query, k, None, exact);
+        }
+        let mut allowed = self.segment.select(options.filter.as_ref());
+        allowed.and_not(&self.deleted);
+        self.segment.search(query, k, Some(&allowed), exact)
+    }
+
+    /// Rows of the passages that are not deleted.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
+        let rows = 0..self.segment.record().passages;
+        rows.filter(|&row| !self.deleted.test(row))
+    }
+}

@@ -1,0 +1,15 @@
+//! An open index: what searches see, how it is changed, and how changes become segments.
+
+pub(crate) mod change;
+pub(crate) mod current;
+pub(crate) mod delta;
+mod delta_graph;
+pub(crate) mod hit;
+pub(crate) mod index;
+pub(crate) mod live_segment;
+pub(crate) mod merge;
+mod open;
+pub(crate) mod snapshot;
+pub(crate) mod stats;
+pub(crate) mod verify;
+pub(crate) mod writer;

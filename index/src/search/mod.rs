@@ -1,7 +1,0 @@
-//! Finding the nearest vectors of a segment: by a scan or by a walk through its graph.
-
-pub(crate) mod candidates;
-pub(crate) mod dot_i8;
-pub(crate) mod nearest;
-pub(crate) mod scan;
-pub(crate) mod walk;

@@ -1,0 +1,194 @@
+//! One search: through the graph, or by a scan where that is less work.
+
+use crate::error::IndexError;
+use crate::format::graph_record::Calibration;
+use crate::segment::codes::QueryCode;
+use crate::segment::graph::Graph;
+use crate::segment::search::candidates::best_passages;
+use crate::segment::search::scan;
+use crate::segment::search::score::{ScoredVector, VectorFilter};
+use crate::segment::search::walk::Beam;
+use crate::segment::vectors::VectorStore;
+
+/// Codes that a scan compares in the time in which a walk compares one. Measured on clustered vectors of
+/// 896 dimensions: 2.5 for 1,000 of them, 4 for 8,000, 5 for 16,000 and more.
+pub(crate) const WALK_STEP: usize = 4;
+
+/// The best `k` passages of all that `filter` allows, each by its best vector; `k` of them if there
+/// are. Best first; of equal scores the lower vector first.
+pub(crate) fn nearest(
+    vectors: &VectorStore,
+    graph: Option<&Graph>,
+    query: &[f32],
+    k: usize,
+    filter: Option<&VectorFilter<'_>>,
+) -> Result<Vec<ScoredVector>, IndexError> {
+    if let Some(graph) = graph
+        && let Some(best) = through(vectors, graph, query, k, filter)?
+    {
+        return Ok(best);
+    }
+    scan::exact(vectors, query, k, filter)
+}
+
+/// The best `k` passages through the graph. Asks for more vectors until enough passages are among
+/// them; none once a scan is less work.
+fn through(
+    vectors: &VectorStore,
+    graph: &Graph,
+    query: &[f32],
+    k: usize,
+    filter: Option<&VectorFilter<'_>>,
+) -> Result<Option<Vec<ScoredVector>>, IndexError> {
+    let Calibration {
+        ef_search,
+        evaluations,
+        ..
+    } = graph.calibration;
+    let count = vectors.count();
+    let allowed = filter.map_or(count, |filter| filter.vectors);
+    let limit = allowed / WALK_STEP;
+    let mut wanted = k.saturating_mul(count.div_ceil(vectors.passages().max(1)));
+    let coded = QueryCode::new(query);
+    loop {
+        let ef = (ef_search as usize).max(wanted.saturating_mul(2));
+        // To find as many of those that are allowed, a walk goes as much farther as they are rarer.
+        let farther = ef as f64 / f64::from(ef_search) * count as f64 / allowed as f64;
+        if f64::from(evaluations) * farther > limit as f64 {
+            return Ok(None);
+        }
+        let wants = filter.map(|filter| |vector| (filter.allows)(vector));
+        let beam = Beam {
+            limit,
+            wanted: wants.as_ref().map(|wants| wants as &dyn Fn(u32) -> bool),
+            ..Beam::new(ef)
+        };
+        let found = graph.links.search(vectors.codes(), coded.coarse(), &beam)?;
+        if found.compared >= limit {
+            return Ok(None);
+        }
+        let reached = found.best.len();
+        let best = best_passages(vectors, query, &coded, found.best, k)?;
+        if best.len() == k {
+            return Ok(Some(best));
+        }
+        if reached < wanted {
+            // The part of the graph that the search can reach is too small.
+            return Ok(None);
+        }
+        wanted = wanted.saturating_mul(2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::graph_record::GraphParameters;
+    use crate::segment::vectors::normalised;
+    use crate::testing::{clustered, singles, store};
+
+    const PARAMETERS: GraphParameters = GraphParameters {
+        m: 16,
+        ef_construction: 100,
+    };
+
+    fn graph(vectors: &VectorStore) -> Graph {
+        Graph::build(vectors, &PARAMETERS, |_| true)
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Share of the best ten that is found, and how many searches took the graph.
+    fn recall(
+        vectors: &VectorStore,
+        graph: &Graph,
+        queries: &[Vec<f32>],
+        filter: Option<&VectorFilter<'_>>,
+    ) -> (f64, usize) {
+        let (mut hits, mut wanted, mut walked) = (0, 0, 0);
+        for query in queries {
+            let query = normalised(query, vectors.dimension()).unwrap();
+            let truth = scan::exact(vectors, &query, 10, filter).unwrap();
+            let found = nearest(vectors, Some(graph), &query, 10, filter).unwrap();
+            assert_eq!(found.len(), truth.len());
+            assert!(found.is_sorted_by(|a, b| a.best_first(b).is_lt()));
+            hits += found.iter().filter(|hit| truth.contains(hit)).count();
+            wanted += truth.len();
+            let through = through(vectors, graph, &query, 10, filter).unwrap();
+            walked += usize::from(through.is_some());
+        }
+        (hits as f64 / wanted as f64, walked)
+    }
+
+    #[test]
+    fn a_filter_leaves_the_best_of_what_it_allows() {
+        let mut rows = clustered(3, 20_050, 32, 200);
+        let queries = rows.split_off(20_000);
+        let (_home, vectors) = store(&singles(rows));
+        let graph = graph(&vectors);
+        for (every, by_graph) in [(1, 50), (2, 50), (100, 0), (2_000, 0), (20_000, 0)] {
+            // Scattered over the clusters, which follow one another in the numbers.
+            let allows = |vector: u32| (vector.wrapping_mul(7_919) % 20_000).is_multiple_of(every);
+            let count = (0..20_000).filter(|&v| allows(v)).count();
+            let filter = VectorFilter {
+                allows: &allows,
+                vectors: count,
+            };
+            let (recall, walked) = recall(&vectors, &graph, &queries, Some(&filter));
+            println!("one of {every}: recall@10 {recall}, {walked} through the graph");
+            assert!(recall >= 0.95, "one of {every}: {recall}");
+            assert_eq!(walked, by_graph, "one of {every}");
+        }
+        // The walk ends up where nothing is allowed, and has to go on to other clusters.
+        let elsewhere = |vector: u32| vector % 200 >= 100;
+        let filter = VectorFilter {
+            allows: &elsewhere,
+            vectors: 10_000,
+        };
+        let (recall_elsewhere, walked) = recall(&vectors, &graph, &queries, Some(&filter));
+        println!("other clusters: recall@10 {recall_elsewhere}, {walked} through the graph");
+        assert!(recall_elsewhere >= 0.95, "{recall_elsewhere}");
+        let nothing = VectorFilter {
+            allows: &|_| false,
+            vectors: 0,
+        };
+        assert_eq!(recall(&vectors, &graph, &queries, Some(&nothing)).1, 0);
+    }
+
+    #[test]
+    fn copies_of_one_vector_are_all_found_and_do_not_wall_in_the_rest() {
+        let mut rows = clustered(4, 8_050, 32, 50);
+        let queries = rows.split_off(8_000);
+        let copy = rows[17].clone();
+        for n in (0..8_000).step_by(4) {
+            rows[n].clone_from(&copy);
+        }
+        let (_home, vectors) = store(&singles(rows));
+        let graph = graph(&vectors);
+        let (recall, walked) = recall(&vectors, &graph, &queries, None);
+        println!("recall@10 {recall}, {walked} through the graph");
+        assert!(walked > 0);
+        assert!(recall >= 0.95, "{recall}");
+        let copy = normalised(&copy, 32).unwrap();
+        let found = through(&vectors, &graph, &copy, 50, None).unwrap().unwrap();
+        assert_eq!(found, scan::exact(&vectors, &copy, 50, None).unwrap());
+    }
+
+    #[test]
+    fn a_passage_of_many_vectors_is_found_once() {
+        let rows = clustered(6, 8_000, 32, 100);
+        // Vectors 0, 100, 200... are of one cluster; eight in a row are of one passage.
+        let owned: Vec<(u32, Vec<f32>)> = (0u32..).map(|n| n / 8).zip(rows).collect();
+        let (_home, vectors) = store(&owned);
+        let graph = graph(&vectors);
+        for vector in (0..8_000).step_by(400) {
+            let query = vectors.row(vector).unwrap();
+            let found = nearest(&vectors, Some(&graph), query, 10, None).unwrap();
+            let mut owners: Vec<u32> = found.iter().map(|hit| hit.vector / 8).collect();
+            assert_eq!(owners[0], vector / 8);
+            owners.sort_unstable();
+            owners.dedup();
+            assert_eq!(owners.len(), 10);
+        }
+    }
+}

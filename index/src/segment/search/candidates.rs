@@ -1,0 +1,160 @@
+//! From scores within bounds to the best passages by their true scores.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+
+use crate::error::IndexError;
+use crate::segment::codes::{Estimate, QueryCode};
+use crate::segment::search::score::{PART, ScoredVector, dot};
+use crate::segment::search::walk::Ranked;
+use crate::segment::vectors::VectorStore;
+
+/// A vector that may be among the best, and its score within bounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) vector: u32,
+    pub(crate) estimate: Estimate,
+}
+
+impl Candidate {
+    fn at_least(&self) -> f32 {
+        self.estimate.score - self.estimate.within
+    }
+
+    fn at_most(&self) -> f32 {
+        self.estimate.score + self.estimate.within
+    }
+}
+
+/// Collects those candidates that may be the best of one of the best `k` passages.
+pub(crate) struct CandidateSet<'o> {
+    owners: &'o [u32],
+    k: usize,
+    /// What the best passages before the last score at least, `k` of them, the worst on top.
+    best: BinaryHeap<Reverse<Ranked>>,
+    /// The last passage met, and what it scores at least.
+    last: Option<(u32, f32)>,
+    candidates: Vec<Candidate>,
+}
+
+impl<'o> CandidateSet<'o> {
+    pub(crate) fn new(owners: &'o [u32], k: usize) -> Self {
+        Self {
+            owners,
+            k,
+            best: BinaryHeap::new(),
+            last: None,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// What `k` passages are known to score: a vector with less is not needed.
+    pub(crate) fn reached(&self) -> f32 {
+        match self.best.peek() {
+            Some(Reverse(worst)) if self.best.len() == self.k => worst.score(),
+            _ if self.k == 0 => f32::INFINITY,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    /// Takes candidates in ascending order of their vectors.
+    pub(crate) fn offer(&mut self, candidate: Candidate) {
+        let owner = self.owners[candidate.vector as usize];
+        let at_least = candidate.at_least();
+        match &mut self.last {
+            Some((last, best)) if *last == owner => *best = best.max(at_least),
+            _ => {
+                self.count_last();
+                self.last = Some((owner, at_least));
+            }
+        }
+        self.candidates.push(candidate);
+    }
+
+    fn count_last(&mut self) {
+        let Some((_, at_least)) = self.last.take() else {
+            return;
+        };
+        if at_least > self.reached() {
+            self.best.push(Reverse(Ranked::new(at_least, 0)));
+            if self.best.len() > self.k {
+                self.best.pop();
+            }
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Candidate> {
+        self.count_last();
+        let reached = self.reached();
+        self.candidates.retain(|c| c.at_most() >= reached);
+        self.candidates
+    }
+}
+
+/// The best `k` passages among the candidates, ascending by vector, each by its best vector in f32.
+/// Right if the bounds of the estimates are.
+pub(crate) fn rescore(
+    vectors: &VectorStore,
+    query: &[f32],
+    candidates: Vec<Candidate>,
+    k: usize,
+) -> Result<Vec<ScoredVector>, IndexError> {
+    let owners = vectors.owners();
+    let mut possible = CandidateSet::new(owners, k);
+    candidates
+        .into_iter()
+        .for_each(|candidate| possible.offer(candidate));
+    let candidates = possible.finish();
+    let score = |candidate: &Candidate| -> Result<ScoredVector, IndexError> {
+        let vector = candidate.vector;
+        let score = dot(query, vectors.row(vector)?);
+        Ok(ScoredVector { score, vector })
+    };
+    let scores: Vec<ScoredVector> = if candidates.len() < PART {
+        candidates.iter().map(score).collect::<Result<_, _>>()?
+    } else {
+        candidates.par_iter().map(score).collect::<Result<_, _>>()?
+    };
+    let mut best: Vec<ScoredVector> = scores
+        .chunk_by(|a, b| owners[a.vector as usize] == owners[b.vector as usize])
+        .filter_map(|passage| passage.iter().copied().min_by(ScoredVector::best_first))
+        .collect();
+    if k < best.len() {
+        best.select_nth_unstable_by(k, ScoredVector::best_first);
+        best.truncate(k);
+    }
+    best.sort_unstable_by(ScoredVector::best_first);
+    Ok(best)
+}
+
+/// The best `k` passages among the vectors that a walk has found, each by its best vector in f32.
+pub(crate) fn best_passages(
+    vectors: &VectorStore,
+    query: &[f32],
+    coded: &QueryCode,
+    found: Vec<Ranked>,
+    k: usize,
+) -> Result<Vec<ScoredVector>, IndexError> {
+    // What codes lack points as good as anywhere, so of its norm a query sees a share of about
+    // 1/√dimension. Six times that spares reading most rows; the recall is measured with it.
+    let share = (6.0 / (vectors.dimension() as f32).sqrt()).min(1.0);
+    let mut candidates = found
+        .into_iter()
+        .map(|ranked| {
+            let vector = ranked.vector();
+            let [[_, error]] = vectors.codes().scales(vector..vector + 1)? else {
+                return Err(vectors.codes().damaged("it is too short"));
+            };
+            let within = share * coded.coarse_within(*error);
+            let estimate = Estimate {
+                score: ranked.score(),
+                within,
+            };
+            Ok(Candidate { vector, estimate })
+        })
+        .collect::<Result<Vec<_>, IndexError>>()?;
+    candidates.sort_unstable_by_key(|candidate| candidate.vector);
+    rescore(vectors, query, candidates, k)
+}
