@@ -39,7 +39,7 @@ impl Default for DeltaOptions {
 }
 
 // Nodes that a search through a graph keeps in view, at least.
-const EF: usize = 160;
+const EF: usize = 224;
 // A walk is only taken where at least one of so many nodes is allowed. Where fewer are, a filtered walk
 // takes longer than a scan of what is allowed.
 const RAREST: usize = 8;

@@ -23,8 +23,8 @@ use crate::segment::codes::{encode, stride};
 use crate::segment::search::dot_i8::dot_i8;
 
 // Links of a node in the upper layers; twice as many in the lowest.
-const M: usize = 12;
-const EF_CONSTRUCTION: usize = 48;
+const M: usize = 16;
+const EF_CONSTRUCTION: usize = 80;
 // The layers that hnsw_rs allows at most.
 const LAYERS: usize = 16;
 // Only a hint, for the memory that is reserved.
