@@ -5,7 +5,6 @@
 //! of this happens.
 
 mod request;
-mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +24,11 @@ use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::{Span, field};
 
-use crate::app::App;
-use crate::errors::ErrorCode;
-use crate::until_sent::until_sent;
+use crate::config::{TraceConfig, endpoint};
+use crate::wire::errors::ErrorCode;
+use crate::wire::until_sent::until_sent;
 
 pub(crate) use request::{RequestTrace, TurnTrace};
-pub use settings::{TraceConfig, TraceConfigError};
 
 /// Routes that ask the model, and what that is called.
 const OPERATIONS: &[(&str, &str)] = &[
@@ -43,13 +41,15 @@ const OPERATIONS: &[(&str, &str)] = &[
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where traces go, if anywhere.
+/// The exporter of traces.
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     /// Whether prompts, answers and passages stand in them.
     with_text: bool,
-    shown: String,
+    /// The name of the served model.
+    model: String,
+    description: String,
 }
 
 impl Traces {
@@ -57,9 +57,9 @@ impl Traces {
     ///
     /// # Errors
     /// Nothing can be sent to what is named.
-    pub(crate) fn open(config: &TraceConfig) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn open(config: &TraceConfig, model: &str) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok();
-        let Some(url) = settings::endpoint(config, variable)? else {
+        let Some(url) = endpoint(config, variable)? else {
             return Ok(None);
         };
         let exporter = SpanExporter::builder().with_http();
@@ -77,9 +77,10 @@ impl Traces {
         let resource = resource.build();
         let service = resource.get(&"service.name".into());
         let service = service.map(|name| name.to_string()).unwrap_or_default();
-        let text = match config.trace_text {
-            true => ", with prompts, answers and passages",
-            false => "",
+        let text = if config.trace_text {
+            ", with prompts, answers and passages"
+        } else {
+            ""
         };
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -90,7 +91,8 @@ impl Traces {
             tracer: provider.tracer_with_scope(scope.build()),
             provider,
             with_text: config.trace_text,
-            shown: format!("traces go to {url} as {service}{text}"),
+            model: model.to_owned(),
+            description: format!("traces go to {url} as {service}{text}"),
         }))
     }
 
@@ -120,17 +122,17 @@ impl Traces {
 /// What is shown at the start.
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.description)
     }
 }
 
 /// Has a request's span around all that is done for it, to the end of its stream.
-pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let trace = app
-        .traces
-        .as_ref()
-        .and_then(|traces| traces.begin(&request));
-    let Some(trace) = trace else {
+pub(crate) async fn trace(
+    State(traces): State<Arc<Traces>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(trace) = traces.begin(&request) else {
         return next.run(request).await;
     };
     Span::current().record("trace", field::display(trace.id()));
@@ -140,7 +142,7 @@ pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: N
         response.extensions().get().map(|ErrorCode(code)| *code),
     );
     if response.status().is_success() {
-        trace.set("gen_ai.response.model", app.model.name.clone());
+        trace.set("gen_ai.response.model", traces.model.clone());
     }
     until_sent(response, trace)
 }
