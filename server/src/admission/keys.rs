@@ -53,13 +53,13 @@ pub enum KeyFileError {
 #[serde(deny_unknown_fields)]
 struct KeyFile {
     #[serde(default)]
-    key: Vec<Entry>,
+    key: Vec<KeyEntry>,
 }
 
 /// A key as the file has it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct KeyEntry {
     name: String,
     /// In hexadecimal digits.
     blake3: String,
@@ -179,7 +179,7 @@ impl ApiKeys {
 /// A key that nobody has yet.
 pub struct NewKey {
     key: String,
-    entry: Entry,
+    entry: KeyEntry,
 }
 
 impl NewKey {
@@ -188,7 +188,7 @@ impl NewKey {
         let [first, second] = [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::simple);
         let key = format!("{PREFIX}{first}{second}");
         let blake3 = blake3::hash(key.as_bytes()).to_hex().to_string();
-        let entry = Entry {
+        let entry = KeyEntry {
             name,
             blake3,
             scopes,

@@ -21,7 +21,7 @@ pub(crate) struct Embedding {
 
 /// A text's embedding.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Embedded {
+pub(crate) struct TextEmbedding {
     /// The embedding, of length 1.
     pub(crate) vector: Vec<f32>,
     /// Positions that were forwarded for it, control tokens included.
@@ -54,7 +54,7 @@ impl Embedding {
     pub(crate) async fn passages(
         &self,
         texts: Vec<(String, String)>,
-    ) -> Result<Vec<Result<Embedded, TooLong>>, ApiError> {
+    ) -> Result<Vec<Result<TextEmbedding, TooLong>>, ApiError> {
         let available = self.model.max_positions();
         let ids = self
             .on_model(move |model| {
@@ -88,7 +88,7 @@ impl Embedding {
                 None
             };
             let vector = vector.ok_or(TooLong { needed, available })?;
-            Ok(Embedded {
+            Ok(TextEmbedding {
                 vector,
                 tokens: needed,
             })
@@ -100,7 +100,10 @@ impl Embedding {
     ///
     /// # Errors
     /// The model has no chat template, or the forward failed.
-    pub(crate) async fn query(&self, text: String) -> Result<Result<Embedded, TooLong>, ApiError> {
+    pub(crate) async fn query(
+        &self,
+        text: String,
+    ) -> Result<Result<TextEmbedding, TooLong>, ApiError> {
         let available = self.model.max_positions();
         let embed = move |model: &Model| {
             let tokens = model.tokens().encode_query(&text)?.len();
@@ -111,7 +114,7 @@ impl Embedding {
                 }));
             }
             let vector = model.embed_query(&text)?;
-            Ok(Ok(Embedded { vector, tokens }))
+            Ok(Ok(TextEmbedding { vector, tokens }))
         };
         self.forward(embed).await
     }

@@ -20,7 +20,7 @@ use crate::admission::Caller;
 use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
 use crate::wire::errors::ApiError;
 
-pub(crate) use embedding::{Embedded, Embedding};
+pub(crate) use embedding::{Embedding, TextEmbedding};
 
 /// An index by its name in requests. It may be replaced while requests go on: each searches the one that
 /// it found.

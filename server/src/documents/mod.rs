@@ -277,7 +277,7 @@ fn not_found(collection: &Collection, id: &str) -> ApiError {
 }
 
 /// What a batch of changes did.
-struct Changed {
+struct AppliedChanges {
     applied: Applied,
     /// Conversations that held what is gone now.
     conversations: usize,
@@ -290,14 +290,14 @@ async fn change(
     collection: &Arc<Collection>,
     documents: Vec<String>,
     changes: Vec<Change>,
-) -> Result<Changed, ApiError> {
+) -> Result<AppliedChanges, ApiError> {
     let (deleted, collection) = (deleted.clone(), collection.clone());
     let both = async move {
         let index = collection.clone();
         let applied = blocking(move || index.index().apply(changes)).await?;
         let applied = applied.map_err(|error| refused(error, &collection))?;
         let conversations = deleted.forget(collection.name(), &documents).await;
-        Ok(Changed {
+        Ok(AppliedChanges {
             applied,
             conversations,
         })

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::collections::Embedded;
+use crate::collections::TextEmbedding;
 use crate::routes::errors::BodyErrors;
 use crate::traces::RequestTrace;
 use crate::wire::errors::ApiError;
@@ -120,7 +120,7 @@ async fn embedded(
     texts: Vec<String>,
     alone: bool,
     input_type: InputType,
-) -> Result<Vec<Embedded>, ApiError> {
+) -> Result<Vec<TextEmbedding>, ApiError> {
     let each = match input_type {
         InputType::Document => {
             let untitled = texts.into_iter().map(|text| (String::new(), text));

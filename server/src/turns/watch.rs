@@ -103,7 +103,7 @@ impl LiveTurn {
         })
     }
 
-    /// The same turn as one of a conversation that is remembered.
+    /// Watches the turn as one of a conversation, which is remembered at its end.
     pub(super) fn in_conversation(self, watched: WatchedConversation) -> Self {
         Self { watched, ..self }
     }

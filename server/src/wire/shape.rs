@@ -25,7 +25,7 @@ struct TypeSchemas {
 }
 
 /// Makes integers of numbers such as `3.0` where `T` holds integers, and refuses what is no object where
-/// `T` holds nothing else.
+/// `T` holds an object.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] names the field that must be an object.
@@ -72,19 +72,13 @@ impl TypeSchemas {
                 }
                 Ok(())
             }
-            _ if kinds.iter().any(|kind| is(kind, &Type::Object))
-                && kinds.iter().all(|kind| is_object_or_null(kind)) =>
-            {
-                Err(ApiError::invalid(path, "expected a JSON object"))
-            }
             Value::Array(items) => {
                 let of_items: Vec<_> = kinds.iter().filter_map(|kind| items_of(kind)).collect();
+                if of_items.is_empty() && kinds.iter().any(|kind| is(kind, &Type::Object)) {
+                    return Err(ApiError::invalid(path, "expected a JSON object"));
+                }
                 if of_items.is_empty() {
-                    return if kinds.iter().any(|kind| is(kind, &Type::Object)) {
-                        Err(ApiError::invalid(path, "expected a JSON object"))
-                    } else {
-                        Ok(())
-                    };
+                    return Ok(());
                 }
                 for (at, item) in items.iter_mut().enumerate() {
                     self.check(item, &of_items, &format!("{path}[{at}]"))?;
@@ -98,6 +92,10 @@ impl TypeSchemas {
                     *value = whole;
                 }
                 Ok(())
+            }
+            // Optional objects are left to serde: a few take a text in their place.
+            _ if !kinds.is_empty() && kinds.iter().all(|kind| is_only_object(kind)) => {
+                Err(ApiError::invalid(path, "expected a JSON object"))
             }
             _ => Ok(()),
         }
@@ -159,11 +157,8 @@ fn is(kind: &Schema, wanted: &Type) -> bool {
     types(kind).is_some_and(|types| types.contains(wanted))
 }
 
-fn is_object_or_null(kind: &Schema) -> bool {
-    types(kind).is_some_and(|types| {
-        let mut types = types.iter();
-        types.all(|one| matches!(one, Type::Object | Type::Null))
-    })
+fn is_only_object(kind: &Schema) -> bool {
+    matches!(types(kind), Some([Type::Object]))
 }
 
 /// The JSON types that a schema names; `None` where it takes any value.

@@ -84,7 +84,7 @@ async fn create(
     let collection = turn.retrieval.collection().name().to_owned();
     let instructions = settings.request.instructions.is_some() && turn.conversation.is_none();
     let turn = turn.start(&app).await?;
-    let writing = Writing {
+    let writing = RunningResponse {
         input: turn.messages_before() + usize::from(instructions)..turn.messages(),
         store: settings.store,
         writer: ResponseWriter::new(settings, collection, &turn),
@@ -187,7 +187,7 @@ async fn list_input_items(
 }
 
 /// A response under way.
-struct Writing {
+struct RunningResponse {
     app: Arc<App>,
     owner: Owner,
     turn: LiveTurn,
@@ -197,7 +197,7 @@ struct Writing {
     input: Range<usize>,
 }
 
-impl Writing {
+impl RunningResponse {
     /// The events of what happens next, or `None` after the end.
     async fn next(&mut self) -> Option<Result<Vec<ResponseEvent>, ApiError>> {
         let happened = self.turn.next().await?;
@@ -231,7 +231,7 @@ impl Writing {
 }
 
 /// The events of a response. None is `[DONE]`: the last one's type tells.
-fn events(mut writing: Writing) -> impl Stream<Item = EventResult> {
+fn events(mut writing: RunningResponse) -> impl Stream<Item = EventResult> {
     let begin = writing.writer.begin();
     let rest = stream::unfold(Some(writing), |writing| async move {
         let mut writing = writing?;

@@ -58,7 +58,7 @@ pub(crate) enum LinkEvent {
 
 /// Texts that are being linked. Dropped before the end, all of it is cancelled.
 pub(crate) struct Linking {
-    shared: Arc<Shared>,
+    shared: Arc<LinkContext>,
     waiting: vec::IntoIter<Part>,
     /// In order.
     running: VecDeque<LivePart>,
@@ -67,7 +67,7 @@ pub(crate) struct Linking {
 }
 
 /// What all parts of a request have in common.
-struct Shared {
+struct LinkContext {
     app: Arc<App>,
     link_request: LinkRequest,
     trace: Option<Arc<RequestTrace>>,
@@ -75,14 +75,14 @@ struct Shared {
 
 /// A part that the engine copies.
 struct LivePart {
-    shared: Arc<Shared>,
+    shared: Arc<LinkContext>,
     part: Part,
     /// None once all of it is copied.
-    turn: Option<LiveTurn>,
+    turn: Option<PartTurn>,
 }
 
 /// A turn of the engine under observation.
-struct LiveTurn {
+struct PartTurn {
     turn: Turn,
     observation: Observation,
     trace: Option<TurnTrace>,
@@ -99,7 +99,7 @@ impl LinkRequest {
         let parts = blocking(move || parts(texts, unit, &model)).await??;
         let mut linking = Linking {
             parts: parts.len(),
-            shared: Arc::new(Shared {
+            shared: Arc::new(LinkContext {
                 app: app.clone(),
                 link_request: self,
                 trace: RequestTrace::current(),
@@ -118,7 +118,7 @@ impl Linking {
     /// The next event, or `None` after the last. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<LinkEvent, ApiError>> {
         let shared = self.shared.clone();
-        let Shared {
+        let LinkContext {
             app, link_request, ..
         } = &*shared;
         let (received, mut validity) = (link_request.received, link_request.caller.validity());
@@ -159,9 +159,9 @@ impl Linking {
     }
 }
 
-impl Shared {
+impl LinkContext {
     /// Hands a part to the engine.
-    async fn begin(&self, part: &Part) -> Result<LiveTurn, ApiError> {
+    async fn begin(&self, part: &Part) -> Result<PartTurn, ApiError> {
         let Self {
             app, link_request, ..
         } = self;
@@ -180,7 +180,7 @@ impl Shared {
             trace.reads(Role::User, &part.text[part.bytes.clone()]);
             trace
         });
-        Ok(LiveTurn {
+        Ok(PartTurn {
             turn,
             observation: Observation::new(app.metrics.clone(), link_request.received),
             trace,
@@ -220,7 +220,7 @@ impl LivePart {
     }
 
     /// A turn over what the context was too short for.
-    async fn rest(&mut self, linked_bytes: usize) -> Result<LiveTurn, ApiError> {
+    async fn rest(&mut self, linked_bytes: usize) -> Result<PartTurn, ApiError> {
         if linked_bytes == 0 {
             let what = "the context does not hold a text and one mention in it".to_owned();
             return Err(ApiError::Internal(what));
