@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::fingerprints::Fingerprints;
+use crate::fingerprints::Fingerprints;
 
 /// Why an index could not be built, opened or searched.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@
 mod build;
 mod error;
 mod filter;
+mod fingerprints;
 mod format;
 mod ingest;
 mod live;
@@ -31,9 +32,9 @@ pub use build::ingested::Ingested;
 pub use error::IndexError;
 pub use filter::json::{FilterError, FilterReason};
 pub use filter::{Filter, Scalar};
+pub use fingerprints::Fingerprints;
 pub use format::document_rules::{DocumentRules, Splitter, VectorsPer};
 pub use format::file_record::FileRecord;
-pub use format::fingerprints::Fingerprints;
 pub use format::graph_record::{Calibration, GraphParameters, GraphRecord};
 pub use format::manifest::{
     FORMAT_VERSION, MANIFEST_FILE, Manifest, Metric, SegmentRecord, TombstoneRecord,

@@ -420,3 +420,26 @@ pub enum ResponseEventKind {
     #[serde(rename = "response.failed")]
     Failed { response: ResponseObject },
 }
+
+impl ResponseEventKind {
+    /// The event's name, which is its `type` too.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "response.created",
+            Self::InProgress { .. } => "response.in_progress",
+            Self::ItemAdded { .. } => "response.output_item.added",
+            Self::SearchInProgress { .. } => "response.file_search_call.in_progress",
+            Self::Searching { .. } => "response.file_search_call.searching",
+            Self::SearchCompleted { .. } => "response.file_search_call.completed",
+            Self::PartAdded { .. } => "response.content_part.added",
+            Self::TextDelta { .. } => "response.output_text.delta",
+            Self::AnnotationAdded { .. } => "response.output_text.annotation.added",
+            Self::TextDone { .. } => "response.output_text.done",
+            Self::PartDone { .. } => "response.content_part.done",
+            Self::ItemDone { .. } => "response.output_item.done",
+            Self::Completed { .. } => "response.completed",
+            Self::Incomplete { .. } => "response.incomplete",
+            Self::Failed { .. } => "response.failed",
+        }
+    }
+}

@@ -1,56 +1,47 @@
-//! What all requests share.
+//! All parts of the server, assembled once; and what is read again while it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
+use axum::extract::FromRef;
 use axum::http::HeaderValue;
 use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
-use tokio::sync::watch;
 
-use crate::access::Access;
-use crate::client_address::ProxyConfig;
-use crate::collections::Collections;
-use crate::config::Config;
+use crate::admission::{Access, Bounds, Limits};
+use crate::certificate::Certificate;
+use crate::collections::{Collections, Embedding};
+use crate::config::{Config, ProxyConfig, StreamConfig};
 use crate::conversations::Conversations;
-use crate::embedding::Embedding;
-use crate::errors::ApiError;
-use crate::limits::Limits;
+use crate::documents::DeletedDocuments;
 use crate::metrics::Metrics;
-use crate::streams::Streams;
-use crate::tls::Tls;
-use crate::traces::{RequestTrace, Traces};
+use crate::recordings::Recordings;
+use crate::served_model::ServedModel;
+use crate::shutdown::Shutdown;
+use crate::traces::Traces;
+use crate::wire::clock::unix_seconds;
+use crate::wire::json::BodyLimit;
 
 /// A loaded model over its collections, ready to be served.
 pub struct App {
-    pub(crate) access: Access,
-    pub(crate) proxies: ProxyConfig,
-    pub(crate) engine: Engine,
-    pub(crate) embedding: Embedding,
-    pub(crate) collections: Collections,
-    pub(crate) model: ServedModel,
-    pub(crate) conversations: Conversations,
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) bounds: Bounds,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) collections: Arc<Collections>,
+    pub(crate) conversations: Arc<Conversations>,
     pub(crate) cors_origins: Vec<HeaderValue>,
-    pub(crate) limits: Limits,
-    pub(crate) streams: Arc<Streams>,
+    pub(crate) deleted_documents: DeletedDocuments,
+    pub(crate) embedding: Embedding,
+    pub(crate) engine: Engine,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) traces: Option<Traces>,
-    draining: AtomicBool,
-    /// Whether turns under way are to end.
-    cutting_off: watch::Sender<bool>,
-}
-
-/// The model as requests name it.
-pub(crate) struct ServedModel {
-    pub(crate) name: String,
-    /// As its directory is called; requests may use it too.
-    pub(crate) directory_name: String,
-    /// When it was loaded, in seconds since 1970.
-    pub(crate) created: u64,
+    pub(crate) model: ServedModel,
+    pub(crate) proxies: Arc<ProxyConfig>,
+    pub(crate) recordings: Arc<Recordings>,
+    pub(crate) shutdown: Arc<Shutdown>,
+    pub(crate) streams: StreamConfig,
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 impl App {
@@ -62,8 +53,8 @@ impl App {
     pub fn load(config: &Config) -> Result<Arc<Self>> {
         // Before the model: a mistake in it should not show only after minutes.
         let access = Access::open(&config.access)?;
-        let tls = Tls::open(&config.listen)?;
-        let traces = Traces::open(&config.traces)?;
+        let certificate = Certificate::open(&config.listen)?;
+        let traces = Traces::open(&config.traces, &config.model.served_model_name)?;
         let dir = config.model.dir();
         let options = LoadOptions {
             device: config.model.device.open()?,
@@ -73,7 +64,7 @@ impl App {
         };
         let model = Model::load(&dir, &options)
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
-        let collections = Collections::open(&model, &config.model)?;
+        let collections = Arc::new(Collections::open(&model, &config.model)?);
         let directory_name = model.name().to_owned();
         // Conversations in another model's tokens stay beside, untouched.
         let tokenizer = &model.fingerprints().tokenizer[..16];
@@ -82,7 +73,7 @@ impl App {
             Arc::new(model),
             // Each request brings the retriever of its collection.
             None,
-            config.limits.engine_options(conversations_dir.clone()),
+            config.capacity.engine_options(conversations_dir.clone()),
         )
         .map_err(|error| match error {
             StartError::StoreInUse { .. } => anyhow!("{error}; choose another with --data-dir"),
@@ -91,35 +82,41 @@ impl App {
         let transcripts = conversations_dir.join("transcripts");
         let forgets = engine.clone();
         let forget = move |id| {
-            // Said, and not waited for. A turn that is under way puts its conversation back at its end.
+            // The engine is told, and nobody waits for it. A turn that is under way puts its conversation
+            // back at its end.
             let _ = forgets.delete(&id).now_or_never();
         };
-        let capacity = config.limits.max_conversations;
+        let capacity = config.capacity.max_conversations;
         let conversations = Conversations::open(&transcripts, capacity, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
-        let app = Self {
-            access,
-            proxies: config.proxies.clone(),
+        let conversations = Arc::new(conversations);
+        let deleted_documents =
+            DeletedDocuments::new(engine.clone(), collections.clone(), conversations.clone());
+        deleted_documents.forget_since_last_run();
+        let shutdown = Arc::new(Shutdown::new());
+        Ok(Arc::new(Self {
+            access: Arc::new(access),
+            bounds: Bounds::new(&config.limits),
+            certificate,
+            collections,
+            conversations,
+            cors_origins: config.listen.cors_origins.clone(),
+            deleted_documents,
             embedding: Embedding::new(engine.model().clone()),
             engine,
-            collections,
+            limits: Arc::new(Limits::new(&config.limits, shutdown.clone())),
+            metrics: Arc::new(Metrics::new()?),
             model: ServedModel {
                 name: config.model.served_model_name.clone(),
                 directory_name,
                 created: unix_seconds(),
             },
-            conversations,
-            tls,
-            cors_origins: config.listen.cors_origins.clone(),
-            limits: Limits::new(config.traffic.clone()),
-            streams: Arc::new(Streams::new(config.streams.clone())),
-            metrics: Arc::new(Metrics::new()?),
-            traces,
-            draining: AtomicBool::new(false),
-            cutting_off: watch::Sender::new(false),
-        };
-        app.forget_what_is_gone();
-        Ok(Arc::new(app))
+            proxies: Arc::new(config.proxies.clone()),
+            recordings: Arc::new(Recordings::new(config.streams.retention)),
+            shutdown,
+            streams: config.streams.clone(),
+            traces: traces.map(Arc::new),
+        }))
     }
 
     /// The model's name in requests.
@@ -156,7 +153,7 @@ impl App {
             tracing::error!(%error, "the API keys stay as they were");
             reloaded.failed.push("API keys".to_owned());
         }
-        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+        if let Some(Err(error)) = self.certificate.as_ref().map(|one| one.reload()) {
             tracing::error!(%error, "the certificate stays as it was");
             reloaded.failed.push("certificate".to_owned());
         }
@@ -179,48 +176,10 @@ impl App {
         }
         reloaded
     }
-
-    /// From now on the server counts as not ready.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Ends all turns that are under way.
-    pub(crate) fn cut_off(&self) {
-        self.cutting_off.send_replace(true);
-    }
-
-    /// Waits until turns are to end.
-    pub(crate) async fn is_cut_off(&self) {
-        // Fails only without a sender, and that is here.
-        let _ = self.cutting_off.subscribe().wait_for(|cut| *cut).await;
-    }
 }
 
-impl ServedModel {
-    /// Fails for a name that is not this model's; notes the other in the request's trace.
-    pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
-        if name == self.name || name == self.directory_name {
-            if let Some(trace) = RequestTrace::current() {
-                trace.set("gen_ai.request.model", name.to_owned());
-            }
-            return Ok(());
-        }
-        Err(ApiError::ModelNotFound {
-            model: name.to_owned(),
-            served: self.name.clone(),
-        })
+impl FromRef<Arc<App>> for BodyLimit {
+    fn from_ref(app: &Arc<App>) -> Self {
+        app.bounds.body_limit()
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

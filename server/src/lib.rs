@@ -1,68 +1,52 @@
 //! OneGen's server: OpenAI's chat API over the engine and its collections of passages, with the retrievals shown.
 //!
 //! [`App::load`] reads a [`Config`] and puts model, collections and engine together; [`serve`] answers
-//! until it is told to stop. The life of a request: `access` finds out who asks and whether they may,
-//! `limits` whether it is too much, `json` reads the body, `routes::chat`
-//! validates it into a typed request once, `turn` finds the conversation that it continues and hands
-//! it to the engine, and what the engine tells becomes one JSON answer or a stream of events.
+//! until it is told to stop. Each room answers one question, and imports point from the later rooms of
+//! this list to the earlier ones:
+//!
+//! * `wire`: how bodies, parameters and errors are read and written;
+//! * `config`: what the operator may set;
+//! * `traces`, `metrics`: what is observed of requests;
+//! * `shutdown`: whether the server still takes requests, and how many are under way;
+//! * `admission`: who asks, whether they may, and whether it is too much;
+//! * `collections`: what is searched;
+//! * `conversations`: what is remembered of the past turns;
+//! * `documents`: how what is searched is changed, and what follows for conversations;
+//! * `recordings`: how a lost stream is resumed;
+//! * `app`: all of these, assembled once;
+//! * `turns`: how a request becomes a turn of the engine;
+//! * `routes`: one module for each noun of the API;
+//! * `serving`: the router, the OpenAPI document, TLS, the page and the documentation;
+//! * `terminal`: a client of a running server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
-mod access;
+mod admission;
 mod app;
-mod blocking;
-mod citations;
-mod client_address;
+mod certificate;
 mod collections;
 mod config;
-mod config_file;
-mod constraint;
 mod conversations;
-mod docs;
 mod documents;
-mod embedded;
-mod embedding;
-mod errors;
-mod extract;
-mod forgetting;
-mod fork;
-mod indexing;
-mod items;
-mod json;
-mod limits;
-mod linking;
-mod messages;
 mod metrics;
-mod openapi;
-mod page;
-mod past_retrievals;
-mod response_writer;
-mod retrieval;
-mod router;
+mod recordings;
 mod routes;
-mod schema_rules;
-mod serve;
-mod stored_responses;
-mod streams;
+mod served_model;
+mod serving;
+mod shutdown;
 mod terminal;
-mod tls;
 mod traces;
-mod transcript_files;
-mod turn;
-mod unsupported;
-mod until_sent;
+mod turns;
+mod wire;
 
-pub use access::{KeyFileError, NewKey, Scope};
+pub use admission::{KeyFileError, NewKey, Scope};
 pub use app::App;
-pub use client_address::{ForwardedHeader, ProxyConfig};
+pub use certificate::TlsError;
 pub use collections::{Collection, Collections};
 pub use config::{
-    AccessConfig, CollectionPath, Config, LimitsConfig, ListenConfig, LogFormat, ModelConfig,
-    StreamConfig, TrafficConfig,
+    AccessConfig, CapacityConfig, CollectionPath, Config, ConfigError, Configuration,
+    ForwardedHeader, LimitsConfig, ListenConfig, LogFormat, ModelConfig, ProxyConfig, StreamConfig,
+    TraceConfig, TraceConfigError,
 };
-pub use config_file::{ConfigError, Configuration};
-pub use openapi::openapi;
-pub use serve::serve;
+pub use serving::{openapi, serve};
 pub use terminal::{ChatConfig, chat};
-pub use tls::TlsError;
-pub use traces::{TraceConfig, TraceConfigError};

@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -102,13 +102,13 @@ fn pull(arguments: &PullArguments, data_dir: &Path) -> Result<()> {
 }
 
 /// An error with its causes, but for those that it quotes itself.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |told, cause| {
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |message, cause| {
         let cause = cause.to_string();
-        match told.as_str() {
+        match message.as_str() {
             "" => cause,
-            said if said.contains(&cause) => told,
-            said => format!("{said}: {cause}"),
+            before if before.contains(&cause) => message,
+            before => format!("{before}: {cause}"),
         }
     })
 }
@@ -146,7 +146,7 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     let started = Instant::now();
     say(format_args!(
         "loading the model {}",
-        shown(&config.model.dir())
+        display_path(&config.model.dir())
     ));
     let app = tokio::task::spawn_blocking(move || App::load(&config)).await??;
     for collection in app.collections().iter() {
@@ -181,7 +181,7 @@ fn say(line: fmt::Arguments<'_>) {
 }
 
 /// A path as a person would write it.
-fn shown(path: &Path) -> String {
+fn display_path(path: &Path) -> String {
     let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let here = std::env::current_dir().unwrap_or_default();
     whole

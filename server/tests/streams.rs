@@ -177,6 +177,27 @@ async fn a_resumable_request_that_comes_twice_is_answered_once() {
 }
 
 #[tokio::test]
+async fn requests_with_one_key_that_come_at_once_begin_one_turn() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let body = resumable(&files, 8);
+    let url = format!("{}/v1/chat/completions", server.url);
+    let at_once = (0..8).map(|_| {
+        let request = server.http.post(&url).header("idempotency-key", "one");
+        request.json(&body).send()
+    });
+    let responses = futures::future::try_join_all(at_once).await.unwrap();
+    let id = conversation(&responses[0]);
+    for response in responses {
+        assert_eq!(conversation(&response), id);
+        assert!(response.text().await.unwrap().contains("[DONE]"));
+    }
+    idle(&server).await;
+    let finished = "onegen_request_success_total{finished_reason=\"length\"}";
+    assert_eq!(server.metric(finished).await, 1.0);
+}
+
+#[tokio::test]
 async fn a_turn_that_goes_on_without_its_client_is_still_the_clients() {
     let files = Files::new();
     let server = Server::start(&files.config(&["--max-concurrent", "1"])).await;

@@ -201,7 +201,7 @@ fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, IndexError> {
 mod tests {
     use super::*;
     use crate::build::builder::{BuildOptions, IndexBuilder};
-    use crate::format::fingerprints::Fingerprints;
+    use crate::fingerprints::Fingerprints;
     use crate::live::index::Index;
 
     fn build(dir: &Path, dimension: usize) {

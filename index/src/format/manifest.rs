@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::IndexError;
+use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
 use crate::format::file_record::FileRecord;
-use crate::format::fingerprints::Fingerprints;
 use crate::format::graph_record::{GraphParameters, GraphRecord};
 use crate::format::tracked;
 

@@ -4,7 +4,6 @@ pub(crate) mod blocks;
 pub(crate) mod checked;
 pub(crate) mod document_rules;
 pub(crate) mod file_record;
-pub(crate) mod fingerprints;
 pub(crate) mod graph_record;
 pub(crate) mod lock;
 pub(crate) mod log;

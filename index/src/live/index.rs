@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::error::IndexError;
+use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::{DocumentRules, VectorsPer};
-use crate::format::fingerprints::Fingerprints;
 use crate::format::lock::lock_directory;
 use crate::format::log::Log;
 use crate::format::manifest::{MANIFEST_FILE, Manifest};
@@ -193,7 +193,16 @@ impl Index {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        self.fingerprints().check(model)
+        let own = self.fingerprints();
+        let differs = own.differences(model);
+        if differs.is_empty() {
+            return Ok(());
+        }
+        Err(IndexError::FingerprintMismatch {
+            index: Box::new(own.clone()),
+            model: Box::new(model.clone()),
+            differs: differs.join(", "),
+        })
     }
 
     /// Number of passages.

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::build::builder::{BuildOptions, IndexBuilder};
     use crate::filter::bitset::Bitset;
-    use crate::format::fingerprints::Fingerprints;
+    use crate::fingerprints::Fingerprints;
     use crate::format::lock::lock_directory;
     use crate::live::change::Change;
     use crate::live::delta::Delta;

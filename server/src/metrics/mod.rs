@@ -232,7 +232,7 @@ impl Metrics {
             turns.mentions_total.with_label_values(&[outcome]);
         }
         let http = HttpMetrics::register(&registry)?;
-        // What is told to clients that ask too much.
+        // The codes of clients that ask for too much.
         for code in ["rate_limit_exceeded", "too_many_at_once", "overloaded"] {
             http.request_errors_total.with_label_values(&[code]);
         }

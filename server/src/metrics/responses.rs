@@ -7,17 +7,21 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::app::App;
-use crate::errors::ErrorCode;
+use crate::metrics::Metrics;
+use crate::wire::errors::ErrorCode;
 
 /// Counts the response to a request, when it begins.
-pub(crate) async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     // Never the path itself: everybody who asks could make new series.
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let http = &app.metrics.http;
+    let http = &metrics.http;
     let status = response.status();
     let labels = [route, method, status.as_str()];
     http.http_responses_total.with_label_values(&labels).inc();
@@ -27,7 +31,7 @@ pub(crate) async fn count(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-/// Of the methods that the server knows; whoever asks may make up others.
+/// A method that the server knows, or `other`: clients may make up methods, and each would be a new series.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

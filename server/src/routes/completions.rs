@@ -5,50 +5,58 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{
-    ChatCompletionRequest, Completion, CompletionChoice, CompletionRequest, CompletionRetrievals,
-    ErrorEnvelope, FinishReason, Receipt, ServerSentEvent, Usage,
+    Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, ErrorEnvelope,
+    FinishReason, Receipt, ServerSentEvent, Usage,
 };
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::access::Caller;
-use crate::app::{App, unix_seconds};
-use crate::citations::receipt;
-use crate::errors::ApiError;
-use crate::json::{JsonBody, typed};
-use crate::retrieval::AskedRetrieval;
-use crate::turn::{Finished, LiveTurn, TextRequest, TurnEvent};
-use crate::unsupported::refuse_unsupported_in_completion;
+use crate::admission::Caller;
+use crate::app::App;
+use crate::recordings::EventResult;
+use crate::routes::delivery::Delivery;
+use crate::routes::errors::TurnErrors;
+use crate::routes::sampling::SamplingFields;
+use crate::routes::sse::{self, data, done};
+use crate::routes::usage::{finish_reason, sum, usage};
+use crate::turns::{Finished, LiveTurn, RequestedRetrieval, TextRequest, TurnEvent};
+use crate::wire::citations::receipt;
+use crate::wire::clock::unix_seconds;
+use crate::wire::errors::{ApiError, FieldNames};
+use crate::wire::json::{JsonBody, typed};
+use crate::wire::unsupported::refuse_unsupported_in_completion;
 
-use super::chat::{Delivery, data, delivery, done, finish_reason, sampling, usage};
-
+/// The fields that can be at fault when a text is gone on with.
+const FIELDS: FieldNames = FieldNames {
+    max_tokens: "max_tokens",
+    prompt: "prompt",
+};
 const MAX_PROMPTS: usize = 16;
 /// OpenAI's.
 const DEFAULT_MAX_TOKENS: usize = 16;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(complete))
+}
 
 /// Goes on with a text, retrieving passages while it writes. It belongs to no conversation.
 #[utoipa::path(
     post, path = "/v1/completions", tag = "completions",
     request_body = CompletionRequest,
     responses(
+        TurnErrors,
         (status = 200, description = "The text, or with `stream` its events, each of whose `data` is a `Completion`, ended by `data: [DONE]`",
             content((Completion = "application/json"), (ServerSentEvent = "text/event-stream"))),
-        (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model or collection", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 429, description = "Too many requests are waiting", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-        (status = 503, description = "The server is shutting down", body = ErrorEnvelope),
-        (status = 504, description = "The answer took longer than the server gives it", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn complete(
+async fn complete(
     State(app): State<Arc<App>>,
     caller: Caller,
     JsonBody(body): JsonBody,
@@ -65,8 +73,7 @@ pub(crate) async fn complete(
             .unwrap_or_default(),
     };
     // One that is refused takes the others with it: they are cancelled when they are dropped.
-    let turns = try_join_all(requests.into_iter().map(|request| request.start(&app))).await;
-    let turns = turns.map_err(|error| error.of_fields("max_tokens", "prompt"))?;
+    let turns = try_join_all(requests.into_iter().map(|request| request.start(&app))).await?;
     match delivery {
         Delivery::Whole => {
             let ended = turns.into_iter().enumerate();
@@ -77,7 +84,7 @@ pub(crate) async fn complete(
         }
         Delivery::Stream(options) => {
             let events = events(turns, answer, options.include_usage);
-            Ok(app.streams.response(events))
+            Ok(sse::response(app.streams.heartbeat, events))
         }
     }
 }
@@ -92,7 +99,7 @@ fn validate(
     let mut request: CompletionRequest = typed(body)?;
     app.model.check(&request.model)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
-    let retrieval = AskedRetrieval::of(retrieval, &app.collections, caller)?;
+    let retrieval = RequestedRetrieval::new(retrieval, &app.collections, caller)?;
     let prompts = request.prompt.clone().into_vec();
     if !(1..=MAX_PROMPTS).contains(&prompts.len()) {
         let found = prompts.len();
@@ -102,46 +109,26 @@ fn validate(
     if prompts.iter().any(String::is_empty) {
         return Err(ApiError::invalid("prompt", "must not be empty"));
     }
-    let most = app.limits.max_tokens(request.max_tokens)?;
+    let most = app
+        .bounds
+        .max_tokens(request.max_tokens, FIELDS.max_tokens)?;
     let default = most.map_or(DEFAULT_MAX_TOKENS, |most| most.min(DEFAULT_MAX_TOKENS));
     request.max_tokens.get_or_insert(default);
-    let request = as_chat(request);
-    let delivery = delivery(&request)?;
+    let delivery = Delivery::new(request.stream, request.stream_options.as_ref(), false)?;
     if delivery.events().is_some() {
         let param = "stream_options.events".to_owned();
         return Err(ApiError::Unsupported { param });
     }
-    let sampling = sampling(&request)?;
+    let sampling = SamplingFields::from_completion(&request).into_params()?;
     let each = prompts.into_iter().map(|prompt| TextRequest {
         caller: caller.clone(),
         prompt,
         sampling: sampling.clone(),
         retrieval: retrieval.clone(),
         received,
+        fields: FIELDS,
     });
     Ok((each.collect(), delivery))
-}
-
-/// What both kinds of requests have in common.
-fn as_chat(request: CompletionRequest) -> ChatCompletionRequest {
-    ChatCompletionRequest {
-        stream: request.stream,
-        stream_options: request.stream_options,
-        max_tokens: request.max_tokens,
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        min_p: request.min_p,
-        repetition_penalty: request.repetition_penalty,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        seed: request.seed,
-        min_tokens: request.min_tokens,
-        stop_token_ids: request.stop_token_ids,
-        stop: request.stop,
-        logit_bias: request.logit_bias,
-        ..ChatCompletionRequest::default()
-    }
 }
 
 /// What all parts of one answer have in common.
@@ -217,23 +204,12 @@ fn choice(
     }
 }
 
-/// What both took together.
-pub(super) fn sum(a: Usage, b: Usage) -> Usage {
-    let mut sum = a;
-    sum.prompt_tokens += b.prompt_tokens;
-    sum.completion_tokens += b.completion_tokens;
-    sum.total_tokens += b.total_tokens;
-    sum.prompt_tokens_details.cached_tokens += b.prompt_tokens_details.cached_tokens;
-    sum.prompt_tokens_details.passage_tokens += b.prompt_tokens_details.passage_tokens;
-    sum
-}
-
 /// Texts as they are written, mixed as they come. One that fails ends all.
 fn events(
     turns: Vec<LiveTurn>,
     answer: Answer,
     include_usage: bool,
-) -> impl Stream<Item = Result<Event, axum::Error>> {
+) -> impl Stream<Item = EventResult> {
     let each = turns.into_iter().enumerate().map(|(index, turn)| {
         let events = stream::unfold(turn, |mut turn| async move {
             let event = turn.next().await?;
@@ -242,7 +218,7 @@ fn events(
         events.map(move |event| (index, event)).boxed()
     });
     let all = stream::select_all(each);
-    let told = stream::unfold(
+    let events = stream::unfold(
         Some((all, answer, Usage::default())),
         move |state| async move {
             let (mut all, answer, so_far) = state?;
@@ -264,5 +240,5 @@ fn events(
             }
         },
     );
-    told.map(stream::iter).flatten()
+    events.map(stream::iter).flatten()
 }

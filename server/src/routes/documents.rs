@@ -8,15 +8,26 @@ use onegen_proto::{
     DeletedDocument, DocumentBatch, ErrorEnvelope, InCollection, StoredDocument,
     UpsertDocumentsRequest, UpsertedDocument, UpsertedDocuments,
 };
+use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
 use crate::collections::Collection;
 use crate::documents::{self, Upload};
-use crate::errors::ApiError;
-use crate::extract::{PathParam, QueryParams};
-use crate::json::{JsonBody, typed};
+use crate::routes::errors::{BodyErrors, ServerErrors};
+use crate::wire::errors::ApiError;
+use crate::wire::extract::{PathParam, QueryParams};
+use crate::wire::json::{JsonBody, typed};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(upsert))
+        .routes(routes!(get, delete))
+}
 
 /// Puts documents into a collection, each in place of the one with its id. All are put in or none;
 /// the answer comes when they are on the disk, and the next retrieval finds them.
@@ -24,23 +35,24 @@ use crate::json::{JsonBody, typed};
     method(put, post), path = "/v1/documents", tag = "documents",
     request_body = UpsertDocumentsRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "They are put in", body = UpsertedDocuments),
         (status = 400, description = "A document makes no sense, or cannot be embedded", body = ErrorEnvelope),
         (status = 404, description = "There is no such collection", body = ErrorEnvelope),
         (status = 409, description = "The collection is searched only", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
         (status = 500, description = "The server failed, and nothing was changed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn upsert(
+async fn upsert(
     State(app): State<Arc<App>>,
     caller: Caller,
     JsonBody(body): JsonBody,
 ) -> Result<Json<UpsertedDocuments>, ApiError> {
     let (upload, ids) = validate(body, &app, &caller)?;
     let collection = upload.collection.name().to_owned();
-    let passages = upload.put_in(&app).await?;
+    let passages = upload
+        .put_in(&app.embedding, &app.deleted_documents)
+        .await?;
     let upserted = |(id, passages)| UpsertedDocument {
         id,
         object: "document".to_owned(),
@@ -51,6 +63,12 @@ pub(crate) async fn upsert(
         collection,
         data: ids.into_iter().zip(passages).map(upserted).collect(),
     }))
+}
+
+/// The field of a document's body that is not the document's.
+#[derive(Deserialize, ToSchema)]
+struct WithinCollection {
+    collection: Option<String>,
 }
 
 /// The documents of a body with `documents`, else the one that the body is; and their ids.
@@ -69,10 +87,9 @@ fn validate(
     let collection = body
         .as_object_mut()
         .and_then(|body| body.remove("collection"));
-    let collection = typed(serde_json::json!({ "collection": collection }))?;
+    let WithinCollection { collection } = typed(serde_json::json!({ "collection": collection }))?;
     let document: onegen_proto::Document = typed(body)?;
     let ids = vec![document.id.clone()];
-    let InCollection { collection } = collection;
     let collection = in_collection(app, caller, collection)?;
     Ok((Upload::one(collection, document)?, ids))
 }
@@ -91,12 +108,13 @@ fn in_collection(
     get, path = "/v1/documents/{id}", tag = "documents",
     params(("id" = String, Path, description = "The id of the document or passage, percent-encoded", example = "country-peru"), InCollection),
     responses(
+        ServerErrors,
         (status = 200, description = "The document", body = StoredDocument),
         (status = 404, description = "There is no such document or collection", body = ErrorEnvelope),
         (status = 500, description = "The document could not be read", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn get(
+async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -114,6 +132,7 @@ pub(crate) async fn get(
     delete, path = "/v1/documents/{id}", tag = "documents",
     params(("id" = String, Path, description = "The document's id, percent-encoded", example = "country-peru"), InCollection),
     responses(
+        ServerErrors,
         (status = 200, description = "It is gone", body = DeletedDocument),
         (status = 400, description = "The id is a passage's of a long document", body = ErrorEnvelope),
         (status = 404, description = "There is no such document or collection", body = ErrorEnvelope),
@@ -121,14 +140,15 @@ pub(crate) async fn get(
         (status = 500, description = "The server failed, and nothing was changed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn delete(
+async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
     QueryParams(within): QueryParams<InCollection>,
 ) -> Result<Json<DeletedDocument>, ApiError> {
     let collection = in_collection(&app, &caller, within.collection)?;
-    let (passages, conversations) = documents::take_out(&app, &collection, id.clone()).await?;
+    let (passages, conversations) =
+        documents::take_out(&app.deleted_documents, &collection, id.clone()).await?;
     Ok(Json(DeletedDocument {
         id,
         object: "document.deleted".to_owned(),

@@ -11,15 +11,22 @@ use onegen_proto::{
     ErrorEnvelope, InputType,
 };
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::embedding::Embedded;
-use crate::errors::ApiError;
-use crate::json::{JsonBody, typed};
+use crate::collections::TextEmbedding;
+use crate::routes::errors::BodyErrors;
 use crate::traces::RequestTrace;
+use crate::wire::errors::ApiError;
+use crate::wire::json::{JsonBody, typed};
 
 /// OpenAI's.
 const MAX_TEXTS: usize = 2048;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(embed))
+}
 
 /// Embeds texts with the served model: what its indexes hold of passages, and what its retrievals
 /// search with.
@@ -27,15 +34,13 @@ const MAX_TEXTS: usize = 2048;
     post, path = "/v1/embeddings", tag = "embeddings",
     request_body = EmbeddingsRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "The embeddings", body = EmbeddingList),
         (status = 400, description = "The request makes no sense, or a text is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn embed(
+async fn embed(
     State(app): State<Arc<App>>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<EmbeddingList>, ApiError> {
@@ -103,9 +108,10 @@ fn texts(input: Value, alone: bool) -> Result<Vec<String>, ApiError> {
 }
 
 fn path(alone: bool, at: usize) -> String {
-    match alone {
-        true => "input".to_owned(),
-        false => format!("input[{at}]"),
+    if alone {
+        "input".to_owned()
+    } else {
+        format!("input[{at}]")
     }
 }
 
@@ -114,7 +120,7 @@ async fn embedded(
     texts: Vec<String>,
     alone: bool,
     input_type: InputType,
-) -> Result<Vec<Embedded>, ApiError> {
+) -> Result<Vec<TextEmbedding>, ApiError> {
     let each = match input_type {
         InputType::Document => {
             let untitled = texts.into_iter().map(|text| (String::new(), text));

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
 use onegen_engine::SpanKind;
@@ -14,19 +13,26 @@ use onegen_proto::{
     LinkedEntities, LinkedText, LinkingReceipt, Nil, ServerSentEvent, Usage,
 };
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
-use crate::citations::to_microseconds;
-use crate::errors::ApiError;
-use crate::json::{JsonBody, typed};
-use crate::linking::{LinkEvent, LinkRequest, Linking};
-use crate::retrieval::search_options;
-
-use super::chat::{data, done, usage};
-use super::completions::sum;
+use crate::collections::search::SearchFields;
+use crate::recordings::EventResult;
+use crate::routes::errors::TurnErrors;
+use crate::routes::sse::{self, data, done};
+use crate::routes::usage::{sum, usage};
+use crate::turns::linking::{LinkEvent, LinkRequest, Linking};
+use crate::wire::citations::to_microseconds;
+use crate::wire::errors::ApiError;
+use crate::wire::json::{JsonBody, typed};
 
 const MAX_TEXTS: usize = 128;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(link))
+}
 
 /// Marks mentions of entities in texts and says which entities of a collection they may be. Only models
 /// that link do this, and nothing else.
@@ -34,25 +40,20 @@ const MAX_TEXTS: usize = 128;
     post, path = "/v1/entities/link", tag = "entities",
     request_body = LinkEntitiesRequest,
     responses(
+        TurnErrors,
         (status = 200, description = "The mentions, or with `stream` events, each of whose `data` is a `LinkEntitiesEvent`, ended by `data: [DONE]`",
             content((LinkedEntities = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 400, description = "The request makes no sense, or the model links nothing", body = ErrorEnvelope),
         (status = 404, description = "There is no such model or collection", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 429, description = "Too many requests are waiting", body = ErrorEnvelope),
-        (status = 504, description = "The answer took longer than the server gives it", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-        (status = 503, description = "The server is shutting down", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn link(
+async fn link(
     State(app): State<Arc<App>>,
     caller: Caller,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
-    let Asked {
+    let LinkCall {
         request,
         keeps_nil,
         streams,
@@ -71,30 +72,37 @@ pub(crate) async fn link(
             ..LinkingReceipt::default()
         },
     };
-    match streams {
-        true => Ok(app.streams.response(events(linking, answer))),
-        false => {
-            let linked = answer.whole(linking, texts).await?;
-            Ok(Json(linked).into_response())
-        }
+    if streams {
+        Ok(sse::response(
+            app.streams.heartbeat,
+            events(linking, answer),
+        ))
+    } else {
+        let linked = answer.whole(linking, texts).await?;
+        Ok(Json(linked).into_response())
     }
 }
 
-/// What is asked, and how it is to be told.
-struct Asked {
+/// A validated request, and how its answer goes back.
+struct LinkCall {
     request: LinkRequest,
     keeps_nil: bool,
     streams: bool,
 }
 
-fn validate(body: Value, app: &App, caller: &Caller, received: Instant) -> Result<Asked, ApiError> {
+fn validate(
+    body: Value,
+    app: &App,
+    caller: &Caller,
+    received: Instant,
+) -> Result<LinkCall, ApiError> {
     let request: LinkEntitiesRequest = typed(body)?;
     app.model.check(&request.model)?;
     let collection = request.collection.as_deref();
     let collection = app.collections.get(collection, caller, "collection")?;
     let k = request.k.unwrap_or(1);
-    let search = search_options(k, request.filter.as_ref(), request.min_score)?;
-    Ok(Asked {
+    let search = SearchFields::OWN.options(k, request.filter.as_ref(), request.min_score)?;
+    Ok(LinkCall {
         keeps_nil: request.nil.unwrap_or_default() == Nil::Keep,
         streams: request.stream.unwrap_or(false),
         request: LinkRequest {
@@ -128,7 +136,7 @@ fn texts(input: LinkInput) -> Result<Vec<String>, ApiError> {
     }
 }
 
-/// What is told beside the mentions.
+/// What an answer holds beside the mentions.
 struct Answer {
     model: String,
     received: Instant,
@@ -138,14 +146,14 @@ struct Answer {
 }
 
 impl Answer {
-    /// Counts what has happened. A mention that is to be told comes back, with the number of its text.
-    fn hear(&mut self, event: LinkEvent) -> Option<(usize, EntityMention)> {
+    /// Counts what has happened. Returns a mention that the answer holds, with the number of its text.
+    fn receive(&mut self, event: LinkEvent) -> Option<(usize, EntityMention)> {
         match event {
             LinkEvent::Mention(index, mut mention) => {
                 self.receipt.search_ms += mention.search_ms;
                 mention.search_ms = to_microseconds(mention.search_ms);
-                let told = self.keeps_nil || !mention.candidates.is_empty();
-                told.then_some((index, mention))
+                let wanted = self.keeps_nil || !mention.candidates.is_empty();
+                wanted.then_some((index, mention))
             }
             LinkEvent::Copied(summary) => {
                 self.usage = sum(self.usage, usage(&summary));
@@ -179,7 +187,7 @@ impl Answer {
         };
         let mut data: Vec<_> = (0..texts).map(empty).collect();
         while let Some(event) = linking.next().await {
-            if let Some((index, mention)) = self.hear(event?) {
+            if let Some((index, mention)) = self.receive(event?) {
                 data[index].mentions.push(mention);
             }
         }
@@ -195,13 +203,13 @@ impl Answer {
 }
 
 /// Mentions as they are found. One text that fails ends all.
-fn events(linking: Linking, answer: Answer) -> impl Stream<Item = Result<Event, axum::Error>> {
-    let told = stream::unfold(Some((linking, answer)), |state| async move {
+fn events(linking: Linking, answer: Answer) -> impl Stream<Item = EventResult> {
+    let events = stream::unfold(Some((linking, answer)), |state| async move {
         let (mut linking, mut answer) = state?;
         loop {
             match linking.next().await {
                 Some(Ok(event)) => {
-                    if let Some((index, mention)) = answer.hear(event) {
+                    if let Some((index, mention)) = answer.receive(event) {
                         let event = data(&LinkEntitiesEvent::Mention { index, mention });
                         return Some((vec![event], Some((linking, answer))));
                     }
@@ -220,5 +228,5 @@ fn events(linking: Linking, answer: Answer) -> impl Stream<Item = Result<Event, 
             }
         }
     });
-    told.map(stream::iter).flatten()
+    events.map(stream::iter).flatten()
 }

@@ -6,16 +6,24 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use onegen_proto::{CollectionCard, Health, HealthStatus, Readiness};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::collections::Collection;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+}
 
 /// Whether the server lives.
 #[utoipa::path(
     get, path = "/healthz", tag = "operations",
     responses((status = 200, description = "It lives", body = Health))
 )]
-pub(crate) async fn healthz() -> Json<Health> {
+async fn healthz() -> Json<Health> {
     Json(Health {
         status: HealthStatus::Ok,
     })
@@ -29,10 +37,11 @@ pub(crate) async fn healthz() -> Json<Health> {
         (status = 503, description = "It is shutting down", body = Readiness),
     )
 )]
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
-    let (code, status) = match app.is_draining() {
-        false => (StatusCode::OK, HealthStatus::Ok),
-        true => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Draining),
+async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
+    let (code, status) = if app.shutdown.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Draining)
+    } else {
+        (StatusCode::OK, HealthStatus::Ok)
     };
     let readiness = Readiness {
         status,

@@ -6,9 +6,15 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use prometheus::TEXT_FORMAT;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::errors::ApiError;
+use crate::wire::errors::ApiError;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(metrics))
+}
 
 /// Metrics in Prometheus' text format.
 #[utoipa::path(
@@ -17,7 +23,7 @@ use crate::errors::ApiError;
         (status = 200, description = "All metrics", body = String, content_type = "text/plain"),
     )
 )]
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
     let text = app
         .metrics
         .render(&app.engine)

@@ -5,8 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use onegen_proto::{ModelCard, ModelList, ModelListObject, ModelObject};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list))
+}
 
 /// The models that are served: exactly one.
 #[utoipa::path(
@@ -15,7 +21,7 @@ use crate::app::App;
         (status = 200, description = "The served model", body = ModelList),
     )
 )]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
+async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     Json(ModelList {
         object: ModelListObject::List,
         data: vec![ModelCard {

@@ -9,15 +9,18 @@ use axum::response::Response;
 use onegen_proto::ErrorEnvelope;
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
-use crate::errors::ApiError;
+use crate::routes::sse;
+use crate::wire::errors::ApiError;
 
 /// Which stream, and where.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Lost {
+pub(crate) struct StreamQuery {
     /// The conversation, as the header `onegen-conversation` of the lost stream told it.
     #[param(example = "conv_0123456789abcdef0123456789abcdef")]
     conv_id: String,
@@ -27,21 +30,25 @@ pub(crate) struct Lost {
     from: Option<usize>,
 }
 
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(resume, stop))
+}
+
 /// Gives the events of a conversation's running or last turn, if that was asked for as `resumable`.
 #[utoipa::path(
     get, path = "/v1/stream", tag = "chat",
-    params(Lost),
+    params(StreamQuery),
     responses(
         (status = 200, description = "The same events as of the stream that was lost, from `from` on", content_type = "text/event-stream", body = String),
         (status = 400, description = "`conv_id` is missing or `from` no number", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or not any more", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn resume(
+async fn resume(
     State(app): State<Arc<App>>,
     caller: Caller,
     headers: HeaderMap,
-    lost: Result<Query<Lost>, QueryRejection>,
+    lost: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let lost = query(lost)?;
     let last = headers.get("last-event-id");
@@ -49,37 +56,39 @@ pub(crate) async fn resume(
     let from = lost.from.or(last.map(|last| last.saturating_add(1)));
     let conversation = lost.conv_id.as_str().into();
     let resumed = app
-        .streams
+        .recordings
         .resume(&conversation, &caller.owner, from.unwrap_or(0));
-    resumed.ok_or(ApiError::StreamNotFound(lost.conv_id))
+    match resumed {
+        Some(playback) => Ok(sse::playback(app.streams.heartbeat, playback)),
+        None => Err(ApiError::StreamNotFound(lost.conv_id)),
+    }
 }
 
 /// Stops a turn that goes on without its client. The conversation is as it was before it.
 #[utoipa::path(
     delete, path = "/v1/stream", tag = "chat",
-    params(Lost),
+    params(StreamQuery),
     responses(
         (status = 204, description = "It is stopped"),
         (status = 400, description = "`conv_id` is missing", body = ErrorEnvelope),
         (status = 404, description = "There is no such stream, or it has ended", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn stop(
+async fn stop(
     State(app): State<Arc<App>>,
     caller: Caller,
-    lost: Result<Query<Lost>, QueryRejection>,
+    lost: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
     let lost = query(lost)?;
-    match app
-        .streams
-        .stop(&lost.conv_id.as_str().into(), &caller.owner)
-    {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::StreamNotFound(lost.conv_id)),
+    let conversation = lost.conv_id.as_str().into();
+    if app.recordings.stop(&conversation, &caller.owner) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::StreamNotFound(lost.conv_id))
     }
 }
 
-fn query(lost: Result<Query<Lost>, QueryRejection>) -> Result<Lost, ApiError> {
+fn query(lost: Result<Query<StreamQuery>, QueryRejection>) -> Result<StreamQuery, ApiError> {
     match lost {
         Ok(Query(lost)) => Ok(lost),
         Err(rejection) => Err(ApiError::invalid("query", rejection.body_text())),

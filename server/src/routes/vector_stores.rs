@@ -5,25 +5,31 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use onegen_index::{Filter, Hit, IndexError, SearchOptions};
+use onegen_index::{Hit, IndexError, SearchOptions};
 use onegen_proto::{
     ErrorEnvelope, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
     VectorStoreSearchRequest, VectorStoreSearchResult,
 };
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
-use crate::blocking::blocking;
-use crate::errors::ApiError;
-use crate::extract::PathParam;
-use crate::json::{JsonBody, typed};
+use crate::collections::search::SearchFields;
+use crate::routes::errors::BodyErrors;
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::extract::PathParam;
+use crate::wire::json::{JsonBody, typed};
 
 /// OpenAI's.
 const DEFAULT_RESULTS: usize = 10;
-/// OpenAI's.
-const MAX_RESULTS: usize = 50;
 const MAX_QUERIES: usize = 32;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(search))
+}
 
 /// Searches a collection, by its name, for passages. Each query is embedded as a question is: the
 /// state at `[RQ]` after it.
@@ -32,15 +38,12 @@ const MAX_QUERIES: usize = 32;
     params(("id" = String, Path, description = "The collection's name", example = "default")),
     request_body = VectorStoreSearchRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "What was found", body = VectorStoreSearchPage),
-        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such collection", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn search(
+async fn search(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -105,28 +108,8 @@ fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
         ));
     }
     let k = request.max_num_results.unwrap_or(DEFAULT_RESULTS);
-    if !(1..=MAX_RESULTS).contains(&k) {
-        let message = format!("is {k}, but must be between 1 and {MAX_RESULTS}");
-        return Err(ApiError::invalid("max_num_results", message));
-    }
-    let min_score = ranking.score_threshold;
-    if let Some(score) = min_score.filter(|score| !(-1.0..=1.0).contains(score)) {
-        let message = format!("is {score}, but must be between -1 and 1");
-        return Err(ApiError::invalid(
-            "ranking_options.score_threshold",
-            message,
-        ));
-    }
-    let filter = request.filters.as_ref().map(Filter::from_json).transpose();
-    let filter = filter.map_err(|error| {
-        let path = error.at.strip_prefix("filter").unwrap_or(&error.at);
-        ApiError::invalid(format!("filters{path}"), error.reason.to_string())
-    })?;
-    let options = SearchOptions {
-        filter,
-        min_score,
-        ..SearchOptions::new(k)
-    };
+    let filters = request.filters.as_ref();
+    let options = SearchFields::VECTOR_STORE.options(k, filters, ranking.score_threshold)?;
     Ok((queries, options))
 }
 
@@ -156,9 +139,10 @@ fn result(hit: Hit) -> VectorStoreSearchResult {
     let Hit { score, passage, .. } = hit;
     let file_id = passage.document_id().to_owned();
     VectorStoreSearchResult {
-        filename: match passage.title.is_empty() {
-            true => file_id.clone(),
-            false => passage.title,
+        filename: if passage.title.is_empty() {
+            file_id.clone()
+        } else {
+            passage.title
         },
         file_id,
         score,

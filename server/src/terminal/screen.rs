@@ -35,9 +35,10 @@ impl Screen {
 
     /// More of the answer.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
-        let text = match self.in_line {
-            true => text,
-            false => text.trim_start(),
+        let text = if self.in_line {
+            text
+        } else {
+            text.trim_start()
         };
         self.in_line |= !text.is_empty();
         self.print(&harmless(text))
@@ -76,9 +77,10 @@ impl Screen {
 
     /// Ends a line that was begun.
     pub(super) fn break_off(&mut self) -> io::Result<()> {
-        match std::mem::take(&mut self.in_line) {
-            true => self.line(""),
-            false => Ok(()),
+        if std::mem::take(&mut self.in_line) {
+            self.line("")
+        } else {
+            Ok(())
         }
     }
 
@@ -131,16 +133,18 @@ fn dressed(text: &str, style: Style, styled: bool) -> String {
         Style::Dim => 2,
         Style::Red => 31,
     };
-    match styled {
-        true => format!("\x1b[{code}m{text}\x1b[0m"),
-        false => text.to_owned(),
+    if styled {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
     }
 }
 
 fn titled(passage: &ReceiptPassage) -> &str {
-    match passage.title.is_empty() {
-        true => &passage.id,
-        false => &passage.title,
+    if passage.title.is_empty() {
+        &passage.id
+    } else {
+        &passage.title
     }
 }
 

@@ -109,6 +109,9 @@ fn parse(data: &str) -> Result<Option<ChatCompletionChunk>, ClientError> {
 }
 
 /// Server-sent events, out of bytes that come in any pieces. Comments are left out.
+///
+/// They are read by hand: the format takes thirty lines, and a crate that reconnects by itself would not
+/// know how this server resumes a stream (`GET /v1/stream?from=N`).
 #[derive(Default)]
 struct Events {
     rest: Vec<u8>,

@@ -6,7 +6,6 @@
 
 mod request;
 mod sender;
-mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,12 +25,11 @@ use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::{Span, field};
 
-use crate::app::App;
-use crate::errors::ErrorCode;
-use crate::until_sent::until_sent;
+use crate::config::{TraceConfig, endpoint};
+use crate::wire::errors::ErrorCode;
+use crate::wire::until_sent::until_sent;
 
 pub(crate) use request::{RequestTrace, TurnTrace};
-pub use settings::{TraceConfig, TraceConfigError};
 
 /// Routes that ask the model, and what that is called.
 const OPERATIONS: &[(&str, &str)] = &[
@@ -44,13 +42,15 @@ const OPERATIONS: &[(&str, &str)] = &[
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where traces go, if anywhere.
+/// The exporter of traces.
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     /// Whether prompts, answers and passages stand in them.
     with_text: bool,
-    shown: String,
+    /// The name of the served model.
+    model: String,
+    description: String,
 }
 
 impl Traces {
@@ -58,9 +58,9 @@ impl Traces {
     ///
     /// # Errors
     /// Nothing can be sent to what is named.
-    pub(crate) fn open(config: &TraceConfig) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn open(config: &TraceConfig, model: &str) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok();
-        let Some(url) = settings::endpoint(config, variable)? else {
+        let Some(url) = endpoint(config, variable)? else {
             return Ok(None);
         };
         let sender = sender::Sender::new(variable).context("traces cannot be sent")?;
@@ -81,9 +81,10 @@ impl Traces {
         let resource = resource.build();
         let service = resource.get(&"service.name".into());
         let service = service.map(|name| name.to_string()).unwrap_or_default();
-        let text = match config.trace_text {
-            true => ", with prompts, answers and passages",
-            false => "",
+        let text = if config.trace_text {
+            ", with prompts, answers and passages"
+        } else {
+            ""
         };
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -94,7 +95,8 @@ impl Traces {
             tracer: provider.tracer_with_scope(scope.build()),
             provider,
             with_text: config.trace_text,
-            shown: format!("traces go to {url} as {service}{text}"),
+            model: model.to_owned(),
+            description: format!("traces go to {url} as {service}{text}"),
         }))
     }
 
@@ -124,17 +126,17 @@ impl Traces {
 /// What is shown at the start.
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.description)
     }
 }
 
 /// Has a request's span around all that is done for it, to the end of its stream.
-pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let trace = app
-        .traces
-        .as_ref()
-        .and_then(|traces| traces.begin(&request));
-    let Some(trace) = trace else {
+pub(crate) async fn trace(
+    State(traces): State<Arc<Traces>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(trace) = traces.begin(&request) else {
         return next.run(request).await;
     };
     Span::current().record("trace", field::display(trace.id()));
@@ -144,7 +146,7 @@ pub(crate) async fn trace(State(app): State<Arc<App>>, request: Request, next: N
         response.extensions().get().map(|ErrorCode(code)| *code),
     );
     if response.status().is_success() {
-        trace.set("gen_ai.response.model", app.model.name.clone());
+        trace.set("gen_ai.response.model", traces.model.clone());
     }
     until_sent(response, trace)
 }

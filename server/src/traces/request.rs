@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::http::StatusCode;
@@ -13,13 +13,14 @@ use onegen_engine::{
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
 /// `error.type` of what was given up before its end.
 const CANCELLED: &str = "cancelled";
 
 tokio::task_local! {
-    /// Of the request that the task answers.
+    /// The trace of the request that the task answers.
     static CURRENT: Arc<RequestTrace>;
 }
 
@@ -35,12 +36,12 @@ pub(crate) struct RequestTrace {
     /// meanwhile.
     began_at: SystemTime,
     with_text: bool,
-    told: Mutex<Told>,
+    record: Mutex<RequestRecord>,
 }
 
-/// What becomes known of a request.
+/// What is recorded of a request until its span ends.
 #[derive(Default)]
-struct Told {
+struct RequestRecord {
     attributes: BTreeMap<&'static str, Value>,
     /// One of each turn.
     finish_reasons: Vec<&'static str>,
@@ -75,11 +76,11 @@ impl RequestTrace {
             began,
             began_at,
             with_text,
-            told: Mutex::default(),
+            record: Mutex::default(),
         })
     }
 
-    /// Of the request that this task answers, if it is traced.
+    /// The trace of the request that this task answers, if it is traced.
     pub(crate) fn current() -> Option<Arc<Self>> {
         CURRENT.try_with(Arc::clone).ok()
     }
@@ -96,70 +97,68 @@ impl RequestTrace {
 
     /// Sets an attribute; the last value counts.
     pub(crate) fn set(&self, name: &'static str, value: impl Into<Value>) {
-        self.told().attributes.insert(name, value.into());
+        self.record.lock().attributes.insert(name, value.into());
     }
 
     /// Adds tokens that were read.
     pub(crate) fn read(&self, tokens: usize) {
-        self.told().input_tokens += tokens;
+        self.record.lock().input_tokens += tokens;
     }
 
     /// The response begins.
     pub(super) fn answered(&self, status: StatusCode, error: Option<&'static str>) {
         self.set("http.response.status_code", i64::from(status.as_u16()));
-        let mut told = self.told();
-        told.answered = true;
+        let mut record = self.record.lock();
+        record.answered = true;
         if let Some(error) = error {
-            told.attributes.entry("error.type").or_insert(error.into());
-            // What is the client's fault is no failure of the server's.
-            told.failed |= status.is_server_error();
+            record
+                .attributes
+                .entry("error.type")
+                .or_insert(error.into());
+            // The server has not failed where the client is at fault.
+            record.failed |= status.is_server_error();
         }
     }
 
     fn fail(&self, error: &'static str) {
         self.set("error.type", error);
-        self.told().failed = true;
+        self.record.lock().failed = true;
     }
 
     fn time(&self, at: Instant) -> SystemTime {
         self.began_at + at.saturating_duration_since(self.began)
     }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        // Nothing in here panics halfway through a change.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for RequestTrace {
     fn drop(&mut self) {
-        if !self.told().answered && !self.told().failed {
+        if !self.record.lock().answered && !self.record.lock().failed {
             self.fail(CANCELLED);
         }
-        let told = std::mem::take(&mut *self.told());
-        let mut attributes = told.attributes;
+        let record = std::mem::take(&mut *self.record.lock());
+        let mut attributes = record.attributes;
         if let Some(model) = attributes.get("gen_ai.request.model") {
             let name = format!("{} {}", self.operation, model.as_str());
             self.span.update_name(name);
         }
         attributes.insert("gen_ai.operation.name", self.operation.into());
         attributes.insert("gen_ai.provider.name", "onegen".into());
-        if told.input_tokens > 0 {
-            let tokens = count(told.input_tokens);
+        if record.input_tokens > 0 {
+            let tokens = count(record.input_tokens);
             attributes.insert("gen_ai.usage.input_tokens", tokens);
         }
-        if !told.finish_reasons.is_empty() {
-            let cached = count(told.cached_tokens);
+        if !record.finish_reasons.is_empty() {
+            let cached = count(record.cached_tokens);
             attributes.insert("gen_ai.usage.cache_read.input_tokens", cached);
-            let tokens = count(told.output_tokens);
+            let tokens = count(record.output_tokens);
             attributes.insert("gen_ai.usage.output_tokens", tokens);
-            let reasons = told.finish_reasons.into_iter().map(StringValue::from);
+            let reasons = record.finish_reasons.into_iter().map(StringValue::from);
             let reasons = Value::Array(Array::String(reasons.collect()));
             attributes.insert("gen_ai.response.finish_reasons", reasons);
         }
         for (name, messages) in [
-            ("gen_ai.input.messages", told.inputs),
-            ("gen_ai.output.messages", told.outputs),
+            ("gen_ai.input.messages", record.inputs),
+            ("gen_ai.output.messages", record.outputs),
         ] {
             if !messages.is_empty() {
                 attributes.insert(name, structured(messages.into()));
@@ -167,14 +166,14 @@ impl Drop for RequestTrace {
         }
         let attributes = attributes.into_iter().map(|(k, v)| KeyValue::new(k, v));
         self.span.set_attributes(attributes);
-        if told.failed {
+        if record.failed {
             self.span.set_status(Status::error(""));
         }
         self.span.end_with_timestamp(self.time(Instant::now()));
     }
 }
 
-/// What has parts is JSON: so the conventions have it where attributes cannot be structured.
+/// A value with parts as JSON, as the conventions want it where attributes cannot be structured.
 fn structured(value: Json) -> Value {
     value.to_string().into()
 }
@@ -195,7 +194,7 @@ pub(crate) struct TurnTrace {
 }
 
 impl TurnTrace {
-    /// Of a turn that begins, if the request that it belongs to is traced.
+    /// The trace of a turn that begins, if the request that it belongs to is traced.
     pub(crate) fn begin(
         timeline: &Timeline,
         collection: &str,
@@ -214,7 +213,7 @@ impl TurnTrace {
         Some(trace)
     }
 
-    /// Of a turn that begins as a part of this request.
+    /// The trace of a turn that begins as a part of this request.
     pub(crate) fn within(
         request: Arc<RequestTrace>,
         timeline: &Timeline,
@@ -243,7 +242,7 @@ impl TurnTrace {
                 Role::User => "user",
                 Role::Assistant => "assistant",
             };
-            self.request.told().inputs.push(said(role, text));
+            self.request.record.lock().inputs.push(said(role, text));
         }
     }
 
@@ -262,18 +261,18 @@ impl TurnTrace {
     pub(crate) fn finished(&mut self, summary: &TurnSummary, text: &str) {
         self.error = None;
         let reason = summary.finish_reason.as_str();
-        let mut told = self.request.told();
+        let mut record = self.request.record.lock();
         if self.request.with_text {
             let mut message = said("assistant", text);
             message["finish_reason"] = reason.into();
-            told.outputs.push(message);
+            record.outputs.push(message);
         }
-        told.finish_reasons.push(reason);
+        record.finish_reasons.push(reason);
         // Passages are read like the prompt.
         let usage = &summary.usage;
-        told.input_tokens += usage.prompt_tokens + usage.passage_tokens;
-        told.cached_tokens += usage.cached_tokens;
-        told.output_tokens += usage.completion_tokens;
+        record.input_tokens += usage.prompt_tokens + usage.passage_tokens;
+        record.cached_tokens += usage.cached_tokens;
+        record.output_tokens += usage.completion_tokens;
     }
 
     pub(crate) fn failed(&mut self, error: &'static str) {

@@ -1,20 +1,17 @@
 //! The shapes of an answer: whole, or chunk by chunk.
 
-use onegen_engine::{
-    FinishReason as EngineFinishReason, RetrievalReceipt, Text, TokenLogprob as EngineLogprob,
-    TurnSummary,
-};
+use onegen_engine::{RetrievalReceipt, Text, TokenLogprob as EngineLogprob, TurnSummary};
 use onegen_proto::{
     Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, Choice, ChunkChoice, ChunkExtension, CompletionExtension, Delta,
-    FinishReason, Logprobs, PromptTokensDetails, Receipt, ResponseMessage, Role, TokenLogprob,
-    TopLogprob, Usage,
+    Logprobs, Receipt, ResponseMessage, Role, TokenLogprob, TopLogprob,
 };
 use uuid::Uuid;
 
-use crate::app::unix_seconds;
-use crate::citations::{annotations, receipt};
-use crate::turn::Finished;
+use crate::routes::usage::{finish_reason, usage};
+use crate::turns::Finished;
+use crate::wire::citations::{annotations, receipt};
+use crate::wire::clock::unix_seconds;
 
 /// What clients read for a probability of nought, which JSON has no logarithm of: OpenAI's number.
 const LEAST_LOGPROB: f32 = -9999.0;
@@ -183,27 +180,5 @@ fn token_logprob(of_engine: EngineLogprob) -> TokenLogprob {
                 bytes: top.bytes,
             })
             .collect(),
-    }
-}
-
-pub(in crate::routes) fn finish_reason(reason: EngineFinishReason) -> FinishReason {
-    match reason {
-        EngineFinishReason::Stop => FinishReason::Stop,
-        EngineFinishReason::Length => FinishReason::Length,
-    }
-}
-
-/// Passages count as prompt: see [`Usage`].
-pub(in crate::routes) fn usage(summary: &TurnSummary) -> Usage {
-    let of_engine = &summary.usage;
-    let prompt_tokens = of_engine.prompt_tokens + of_engine.passage_tokens;
-    Usage {
-        prompt_tokens,
-        completion_tokens: of_engine.completion_tokens,
-        total_tokens: prompt_tokens + of_engine.completion_tokens,
-        prompt_tokens_details: PromptTokensDetails {
-            cached_tokens: of_engine.cached_tokens,
-            passage_tokens: of_engine.passage_tokens,
-        },
     }
 }

@@ -3,7 +3,7 @@
 use onegen_engine::RetrievalReceipt;
 use onegen_proto::{OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata, OpenWebUiSource};
 
-use crate::citations::{passage_name, passage_url};
+use crate::wire::citations::{passage_name, passage_url};
 
 /// A line that says what was read, and the passage itself.
 pub(super) fn chunks(receipt: &RetrievalReceipt) -> Vec<OpenWebUiChunk> {

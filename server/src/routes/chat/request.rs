@@ -1,58 +1,21 @@
 //! From JSON to a typed request, once.
-//!
-//! Ranges of sampling parameters are the engine's to check: it refuses them by the same names.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
-use onegen_engine::{ChatMessage, SamplingParams};
-use onegen_proto::{ChatCompletionRequest, RequestMessage, Role, Stop, StreamEvents};
+use onegen_engine::ChatMessage;
+use onegen_proto::{ChatCompletionRequest, RequestMessage, Role};
 use serde_json::Value;
 
-use crate::access::Caller;
-use crate::app::ServedModel;
+use crate::admission::Caller;
 use crate::collections::Collections;
-use crate::constraint::AskedConstraint;
-use crate::errors::ApiError;
-use crate::json::typed;
-use crate::messages::{role, text};
-use crate::retrieval::AskedRetrieval;
-use crate::turn::TurnRequest;
-use crate::unsupported::refuse_unsupported;
-
-/// How the answer goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::routes) enum Delivery {
-    /// At once.
-    Whole,
-    /// As server-sent events.
-    Stream(StreamDelivery),
-}
-
-/// What a stream holds beside the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::routes) struct StreamDelivery {
-    pub(in crate::routes) include_usage: bool,
-    /// Whether the turn goes on when its client is gone.
-    pub(super) resumable: bool,
-    /// Others than OpenAI's.
-    pub(super) events: Option<StreamEvents>,
-}
-
-impl Delivery {
-    /// Events that were asked for, others than OpenAI's.
-    pub(in crate::routes) fn events(self) -> Option<StreamEvents> {
-        match self {
-            Self::Whole => None,
-            Self::Stream(stream) => stream.events,
-        }
-    }
-
-    /// Whether the turn goes on when its client is gone.
-    pub(super) fn is_resumable(self) -> bool {
-        matches!(self, Self::Stream(stream) if stream.resumable)
-    }
-}
+use crate::routes::delivery::Delivery;
+use crate::routes::sampling::SamplingFields;
+use crate::served_model::ServedModel;
+use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnRequest};
+use crate::wire::errors::{ApiError, FieldNames};
+use crate::wire::json::typed;
+use crate::wire::messages::{role, text};
+use crate::wire::unsupported::refuse_unsupported;
 
 /// Validates a request for a chat completion.
 ///
@@ -68,10 +31,22 @@ pub(super) fn validate(
     refuse_unsupported(&body)?;
     let request: ChatCompletionRequest = typed(body)?;
     model.check(&request.model)?;
-    let delivery = delivery(&request)?;
-    let sampling = sampling(&request)?;
+    let delivery = Delivery::new(
+        request.stream,
+        request.stream_options.as_ref(),
+        request.resumable.unwrap_or(false),
+    )?;
+    let sampling = SamplingFields::from_chat(&request)?.into_params()?;
+    let fields = FieldNames {
+        max_tokens: if request.max_completion_tokens.is_some() {
+            "max_completion_tokens"
+        } else {
+            "max_tokens"
+        },
+        prompt: "messages",
+    };
     let conversation = request.conversation.as_ref().map(|c| c.id().into());
-    let constraint = AskedConstraint::of(&request)?;
+    let constraint = RequestedConstraint::from_chat_request(&request)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
         caller: caller.clone(),
@@ -81,83 +56,11 @@ pub(super) fn validate(
         messages: messages(request.messages)?,
         sampling,
         constraint,
-        retrieval: AskedRetrieval::of(retrieval, collections, caller)?,
+        retrieval: RequestedRetrieval::new(retrieval, collections, caller)?,
         received,
+        fields,
     };
     Ok((turn, delivery))
-}
-
-pub(in crate::routes) fn delivery(request: &ChatCompletionRequest) -> Result<Delivery, ApiError> {
-    let options = request.stream_options.as_ref();
-    let resumable = request.resumable.unwrap_or(false);
-    match (request.stream.unwrap_or(false), options) {
-        (false, Some(_)) => Err(ApiError::invalid(
-            "stream_options",
-            "is allowed only with stream",
-        )),
-        (false, None) if resumable => Err(ApiError::invalid(
-            "resumable",
-            "is allowed only with stream",
-        )),
-        (false, None) => Ok(Delivery::Whole),
-        (true, options) => Ok(Delivery::Stream(StreamDelivery {
-            include_usage: options.and_then(|o| o.include_usage).unwrap_or(false),
-            resumable,
-            events: options.and_then(|o| o.events),
-        })),
-    }
-}
-
-pub(in crate::routes) fn sampling(
-    request: &ChatCompletionRequest,
-) -> Result<SamplingParams, ApiError> {
-    let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
-        (Some(new), Some(old)) if new != old => {
-            return Err(ApiError::invalid(
-                "max_tokens",
-                "differs from max_completion_tokens; send one of them",
-            ));
-        }
-        (new, old) => new.or(old),
-    };
-    let top_k = match request.top_k {
-        None | Some(0 | -1) => None,
-        Some(top_k) => Some(usize::try_from(top_k).map_err(|_| {
-            ApiError::invalid("top_k", format!("is {top_k}, but must be at least -1"))
-        })?),
-    };
-    let default = SamplingParams::default();
-    Ok(SamplingParams {
-        temperature: request.temperature.unwrap_or(default.temperature),
-        top_p: request.top_p.unwrap_or(default.top_p),
-        top_k,
-        min_p: request.min_p.unwrap_or(default.min_p),
-        repetition_penalty: request
-            .repetition_penalty
-            .unwrap_or(default.repetition_penalty),
-        presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
-        frequency_penalty: request
-            .frequency_penalty
-            .unwrap_or(default.frequency_penalty),
-        // Any integer names a sequence of draws.
-        seed: request.seed.map(i64::cast_unsigned),
-        max_tokens,
-        min_tokens: request.min_tokens.unwrap_or(default.min_tokens),
-        stop_token_ids: request.stop_token_ids.clone().unwrap_or_default(),
-        stop: request.stop.clone().map(Stop::into_vec).unwrap_or_default(),
-        logit_bias: HashMap::from_iter(request.logit_bias.clone().unwrap_or_default()),
-        logprobs: logprobs(request)?,
-    })
-}
-
-fn logprobs(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError> {
-    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
-        (false, Some(top)) if top > 0 => Err(ApiError::invalid(
-            "top_logprobs",
-            "is allowed only with logprobs: true",
-        )),
-        (asked, top) => Ok(asked.then_some(top.unwrap_or(0))),
-    }
 }
 
 fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError> {
@@ -189,13 +92,15 @@ fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::LazyLock;
 
-    use onegen_engine::Constraint;
+    use onegen_engine::{Constraint, SamplingParams};
     use serde_json::json;
 
     use super::*;
     use crate::collections::tests::collections;
+    use crate::routes::delivery::StreamDelivery;
 
     static COLLECTIONS: LazyLock<Collections> = LazyLock::new(|| collections(&["default"]));
 

@@ -2,33 +2,33 @@
 
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{ChatCompletionChunk, StreamEvents};
-use serde::Serialize;
 
 use crate::app::App;
-use crate::citations::annotations;
-use crate::turn::{Finished, LiveTurn, TurnEvent};
+use crate::recordings::EventResult;
+use crate::routes::delivery::StreamDelivery;
+use crate::routes::sse::{self, ResumableCall, data, done};
+use crate::turns::{Finished, LiveTurn, TurnEvent};
+use crate::wire::citations::annotations;
 
-use super::Asked;
 use super::answer::Answer;
 use super::open_webui;
-use super::request::StreamDelivery;
 
 /// Streams a turn as chunks.
 pub(super) fn response(
     app: &App,
-    asked: Asked,
+    call: ResumableCall,
     turn: LiveTurn,
     answer: Answer,
     delivery: StreamDelivery,
 ) -> Response {
     let conversation = turn.conversation().clone();
     let events = events(turn, answer, delivery);
-    match delivery.resumable {
-        false => app.streams.response(events),
-        true => asked.resumable(app, conversation, HeaderMap::new(), events),
+    if delivery.resumable {
+        call.response(app, conversation, HeaderMap::new(), events)
+    } else {
+        sse::response(app.streams.heartbeat, events)
     }
 }
 
@@ -36,7 +36,7 @@ fn events(
     turn: LiveTurn,
     answer: Answer,
     delivery: StreamDelivery,
-) -> impl Stream<Item = Result<Event, axum::Error>> {
+) -> impl Stream<Item = EventResult> {
     let writer = Writer { answer, delivery };
     let first = writer.chunk(writer.answer.role());
     let rest = stream::unfold((turn, writer), |(mut turn, writer)| async move {
@@ -53,7 +53,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn on(&self, event: TurnEvent) -> Vec<Result<Event, axum::Error>> {
+    fn on(&self, event: TurnEvent) -> Vec<EventResult> {
         match event {
             TurnEvent::Text(text) => vec![self.chunk(self.answer.text(text))],
             TurnEvent::Retrieval(receipt) => {
@@ -81,22 +81,12 @@ impl Writer {
         }
     }
 
-    fn chunk(&self, mut chunk: ChatCompletionChunk) -> Result<Event, axum::Error> {
+    fn chunk(&self, mut chunk: ChatCompletionChunk) -> EventResult {
         if self.delivery.include_usage {
             chunk.usage.get_or_insert(None);
         }
         data(&chunk)
     }
-}
-
-/// The last event.
-pub(in crate::routes) fn done() -> Result<Event, axum::Error> {
-    Ok(Event::default().data("[DONE]"))
-}
-
-/// A value as an event.
-pub(in crate::routes) fn data(value: &impl Serialize) -> Result<Event, axum::Error> {
-    Event::default().json_data(value)
 }
 
 #[cfg(test)]
@@ -106,7 +96,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::errors::ApiError;
+    use crate::wire::errors::ApiError;
 
     #[tokio::test]
     async fn an_error_after_the_headers_is_an_event_and_the_stream_ends_as_ever() {

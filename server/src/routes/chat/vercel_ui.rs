@@ -1,7 +1,6 @@
 //! Vercel's UI message stream: what `useChat` of the AI SDK reads.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
 use onegen_engine::RetrievalReceipt;
@@ -9,12 +8,11 @@ use onegen_proto::{UiMessageMetadata, UiMessagePart};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::citations::{annotations, passage_name, receipt};
-use crate::turn::{Finished, LiveTurn, TurnEvent};
-
-use super::Asked;
-use super::answer::{finish_reason, usage};
-use super::stream::{data, done};
+use crate::recordings::EventResult;
+use crate::routes::sse::{self, ResumableCall, data, done};
+use crate::routes::usage::{finish_reason, usage};
+use crate::turns::{Finished, LiveTurn, TurnEvent};
+use crate::wire::citations::{annotations, passage_name, receipt};
 
 /// Tells both sides that a stream is one; its value is the protocol's version.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
@@ -25,7 +23,7 @@ const TEXT: &str = "text";
 /// Streams a turn as parts of a message.
 pub(super) fn response(
     app: &App,
-    asked: Asked,
+    call: ResumableCall,
     turn: LiveTurn,
     collection: String,
     resumable: bool,
@@ -33,13 +31,14 @@ pub(super) fn response(
     let conversation = turn.conversation().clone();
     let events = events(turn, collection);
     let headers = HeaderMap::from_iter([(HEADER, HeaderValue::from_static("v1"))]);
-    match resumable {
-        false => (headers, app.streams.response(events)).into_response(),
-        true => asked.resumable(app, conversation, headers, events),
+    if resumable {
+        call.response(app, conversation, headers, events)
+    } else {
+        (headers, sse::response(app.streams.heartbeat, events)).into_response()
     }
 }
 
-fn events(turn: LiveTurn, collection: String) -> impl Stream<Item = Result<Event, axum::Error>> {
+fn events(turn: LiveTurn, collection: String) -> impl Stream<Item = EventResult> {
     let message_id = format!("msg_{}", Uuid::now_v7().simple());
     let begin = [
         UiMessagePart::Start { message_id },
@@ -92,11 +91,12 @@ impl Writer {
 
     /// The text's beginning, once.
     fn begin(&mut self) -> Vec<UiMessagePart> {
-        match std::mem::replace(&mut self.writes, true) {
-            true => Vec::new(),
-            false => vec![UiMessagePart::TextStart {
+        if std::mem::replace(&mut self.writes, true) {
+            Vec::new()
+        } else {
+            vec![UiMessagePart::TextStart {
                 id: TEXT.to_owned(),
-            }],
+            }]
         }
     }
 

@@ -7,18 +7,27 @@ use axum::extract::State;
 use onegen_engine::ConversationId;
 use onegen_proto::{Conversation, ErrorEnvelope, ForkRequest, RebuiltConversation};
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
-use crate::blocking::blocking;
-use crate::conversations::About;
-use crate::errors::ApiError;
-use crate::extract::PathParam;
-use crate::fork::Fork;
-use crate::items::message_of;
-use crate::json::{OptionalJsonBody, typed};
+use crate::conversations::ConversationDetails;
+use crate::conversations::items::message_of;
+use crate::routes::errors::{BodyErrors, ServerErrors};
+use crate::turns::Fork;
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::extract::PathParam;
+use crate::wire::json::{OptionalJsonBody, typed};
 
-use super::{begin, find, forget_log, shown};
+use super::shared::{begin, conversation, find, forget_log};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(fork))
+        .routes(routes!(rebuild))
+}
 
 /// Begins a conversation as a copy of another, or of its beginning: messages, token log, and KV-cache,
 /// which both share. A copy that ends where no turn did is encoded from there on by its next turn.
@@ -27,16 +36,13 @@ use super::{begin, find, forget_log, shown};
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     request_body = Option<ForkRequest>,
     responses(
+        BodyErrors,
         (status = 200, description = "The new conversation", body = Conversation),
-        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such conversation, or no such message in it", body = ErrorEnvelope),
         (status = 409, description = "A turn of it is under way, or it has read what is gone", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn fork(
+async fn fork(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -54,18 +60,22 @@ pub(crate) async fn fork(
         let at = at.ok_or(ApiError::ItemNotFound { item, param })?;
         transcript.cut(at + 1);
     }
-    app.refuse_if_gone(&id, &transcript.retrievals).await?;
-    let about = app.conversations.about(&id).unwrap_or_default();
-    let about = About::now(about.metadata);
-    let fork = Fork::of(&app, &id, &mut transcript).await?;
+    app.deleted_documents
+        .refuse(&id, &transcript.retrievals)
+        .await?;
+    let details = app.conversations.details(&id).unwrap_or_default();
+    let details = ConversationDetails::now(details.metadata);
+    let fork = Fork::new(&app, &id, &mut transcript).await?;
     transcript.named = true;
     let copy = fork.id().clone();
     let retrievals = transcript.retrievals.clone();
-    begin(&app, copy.clone(), transcript, about).await?;
+    begin(&app, copy.clone(), transcript, details).await?;
     fork.keep();
     // A document may have gone before the copy was known.
-    app.drop_if_gone(vec![(copy.clone(), retrievals)]).await;
-    Ok(Json(shown(&app, &copy, &caller.owner).await?))
+    app.deleted_documents
+        .forget_holders(vec![(copy.clone(), retrievals)])
+        .await;
+    Ok(Json(conversation(&app, &copy, &caller.owner).await?))
 }
 
 /// Makes a conversation anew from its visible messages, without the passages that it has read: the
@@ -75,13 +85,13 @@ pub(crate) async fn fork(
     post, path = "/v1/conversations/{id}/rebuild", tag = "conversations",
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     responses(
+        ServerErrors,
         (status = 200, description = "It holds no passage any more", body = RebuiltConversation),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
         (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn rebuild(
+async fn rebuild(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -91,8 +101,8 @@ pub(crate) async fn rebuild(
     forget_log(&app, &id).await?;
     let (all, again, messages) = (app.clone(), id.clone(), transcript.messages.len());
     if !blocking(move || {
-        all.conversations.change(&again, &caller.owner, |kept| {
-            let transcript = &mut kept.transcript;
+        all.conversations.change(&again, &caller.owner, |stored| {
+            let transcript = &mut stored.transcript;
             transcript.begin_again();
             // From now on its client goes by its id.
             transcript.named = true;

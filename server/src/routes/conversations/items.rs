@@ -8,30 +8,41 @@ use onegen_engine::ConversationId;
 use onegen_proto::{
     ConversationItem, ConversationItemList, CreateItemsRequest, ErrorEnvelope, ListItems,
 };
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::admission::Caller;
 use crate::app::App;
-use crate::blocking::blocking;
 use crate::conversations::Transcript;
-use crate::errors::ApiError;
-use crate::extract::{PathParam, PathParams, QueryParams};
-use crate::items::{PASSAGE_TEXT, Page, input_items, is_included, items, list as listed};
-use crate::json::{JsonBody, typed};
+use crate::conversations::items::{
+    PASSAGE_TEXT, Page, input_items, is_included, items, list as listed,
+};
+use crate::routes::errors::{BodyErrors, ServerErrors};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::extract::{PathParam, PathParams, QueryParams};
+use crate::wire::json::{JsonBody, typed};
 
-use super::{find, messages};
+use super::shared::{find, messages};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get))
+}
 
 /// What was said in a conversation, and what was read for it.
 #[utoipa::path(
     get, path = "/v1/conversations/{id}/items", tag = "conversations",
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"), ListItems),
     responses(
+        ServerErrors,
         (status = 200, description = "Some of its items", body = ConversationItemList),
         (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn list(
+async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -39,7 +50,7 @@ pub(crate) async fn list(
 ) -> Result<Json<ConversationItemList>, ApiError> {
     let id = ConversationId::from(id);
     let transcript = find(&app, &id, &caller.owner)?;
-    let page = Page::of(query)?;
+    let page = Page::new(query)?;
     let with_texts = page.passage_texts;
     let all = all_items(app, caller, id, transcript, with_texts);
     page.cut(all.await?).map(Json)
@@ -54,13 +65,13 @@ pub(crate) async fn list(
         ("include" = Option<String>, Query, description = "As of all items"),
     ),
     responses(
+        ServerErrors,
         (status = 200, description = "The item", body = ConversationItem),
         (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such conversation, or no such item in it", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn get(
+async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParams((id, item)): PathParams<(String, String)>,
@@ -85,16 +96,13 @@ pub(crate) async fn get(
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     request_body = CreateItemsRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "The items that were put in", body = ConversationItemList),
-        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
         (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn create(
+async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -117,11 +125,11 @@ pub(crate) async fn create(
     transcript.messages.extend(new.iter().cloned());
     let (all, of, owner) = (app.clone(), id.clone(), caller.owner);
     let put_in = move || {
-        all.conversations.change(&of, &owner, |kept| {
-            let unchanged = kept.transcript.messages.len() == before;
-            kept.transcript.messages.extend(new);
+        all.conversations.change(&of, &owner, |stored| {
+            let unchanged = stored.transcript.messages.len() == before;
+            stored.transcript.messages.extend(new);
             // From now on its client goes by its id.
-            kept.transcript.named = true;
+            stored.transcript.named = true;
             unchanged
         })
     };

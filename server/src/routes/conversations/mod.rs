@@ -2,52 +2,55 @@
 
 mod copies;
 mod items;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
+use onegen_engine::ConversationId;
 use onegen_proto::{
-    Conversation, ConversationExtension, CreateConversationRequest, DeletedConversation,
-    ErrorEnvelope, NewItem, UpdateConversationRequest,
+    Conversation, CreateConversationRequest, DeletedConversation, ErrorEnvelope,
+    UpdateConversationRequest,
 };
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::{Caller, Owner};
+use crate::admission::{Caller, Owner};
 use crate::app::App;
-use crate::blocking::blocking;
-use crate::conversations::{About, Transcript, new_id};
-use crate::errors::ApiError;
-use crate::extract::PathParam;
-use crate::json::{JsonBody, typed};
-use crate::messages::{role, text};
+use crate::conversations::{ConversationDetails, Transcript, new_id};
+use crate::routes::errors::{BodyErrors, ServerErrors};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::extract::PathParam;
+use crate::wire::json::{JsonBody, typed};
 
-pub(crate) use copies::{__path_fork, __path_rebuild, fork, rebuild};
-pub(crate) use items::{
-    __path_create as __path_create_items, __path_get as __path_get_item,
-    __path_list as __path_list_items, create as create_items, get as get_item, list as list_items,
-};
+use shared::{begin, conversation, find, forget_log, messages};
 
 /// OpenAI's limits.
-const MAX_ITEMS: usize = 20;
 const MAX_PAIRS: usize = 16;
 const MAX_NAME_CHARACTERS: usize = 64;
 const MAX_VALUE_CHARACTERS: usize = 512;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(get, update, delete))
+        .merge(items::routes())
+        .merge(copies::routes())
+}
 
 /// Begins a conversation, empty or with what was said before. Its first turn names it.
 #[utoipa::path(
     post, path = "/v1/conversations", tag = "conversations",
     request_body = CreateConversationRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "The conversation", body = Conversation),
-        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn create(
+async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     JsonBody(body): JsonBody,
@@ -63,8 +66,14 @@ pub(crate) async fn create(
         retrievals: Vec::new(),
     };
     let id = new_id();
-    begin(&app, id.clone(), transcript, About::now(metadata)).await?;
-    Ok(Json(shown(&app, &id, &caller.owner).await?))
+    begin(
+        &app,
+        id.clone(),
+        transcript,
+        ConversationDetails::now(metadata),
+    )
+    .await?;
+    Ok(Json(conversation(&app, &id, &caller.owner).await?))
 }
 
 /// A conversation, whether it was begun here or by a chat completion.
@@ -72,17 +81,17 @@ pub(crate) async fn create(
     get, path = "/v1/conversations/{id}", tag = "conversations",
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     responses(
+        ServerErrors,
         (status = 200, description = "The conversation", body = Conversation),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn get(
+async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
 ) -> Result<Json<Conversation>, ApiError> {
-    Ok(Json(shown(&app, &id.into(), &caller.owner).await?))
+    Ok(Json(conversation(&app, &id.into(), &caller.owner).await?))
 }
 
 /// Changes what the client wants to remember of a conversation.
@@ -91,15 +100,12 @@ pub(crate) async fn get(
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     request_body = UpdateConversationRequest,
     responses(
+        BodyErrors,
         (status = 200, description = "The conversation", body = Conversation),
-        (status = 400, description = "The request makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn update(
+async fn update(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -110,13 +116,13 @@ pub(crate) async fn update(
     let id = ConversationId::from(id);
     let (all, of, owner) = (app.clone(), id.clone(), caller.owner.clone());
     let describe = move || {
-        all.conversations.change(&of, &owner, |kept| {
-            kept.about.metadata = metadata;
+        all.conversations.change(&of, &owner, |stored| {
+            stored.details.metadata = metadata;
             true
         })
     };
     blocking(describe).await?;
-    Ok(Json(shown(&app, &id, &caller.owner).await?))
+    Ok(Json(conversation(&app, &id, &caller.owner).await?))
 }
 
 /// Deletes a conversation: its messages, token log and KV-cache.
@@ -124,13 +130,13 @@ pub(crate) async fn update(
     delete, path = "/v1/conversations/{id}", tag = "conversations",
     params(("id" = String, Path, description = "The conversation's id", example = "conv_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     responses(
+        ServerErrors,
         (status = 200, description = "It is gone", body = DeletedConversation),
         (status = 404, description = "There is no such conversation", body = ErrorEnvelope),
         (status = 409, description = "A turn of it is under way", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn delete(
+async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -140,57 +146,12 @@ pub(crate) async fn delete(
     forget_log(&app, &id).await?;
     let (all, deleted) = (app.clone(), id.clone());
     blocking(move || all.conversations.forget(&deleted)).await?;
-    app.streams.forget(&id);
+    app.recordings.forget(&id);
     Ok(Json(DeletedConversation {
         id: id.to_string(),
         object: "conversation.deleted".to_owned(),
         deleted: true,
     }))
-}
-
-/// The caller's conversation: to others there is none.
-fn find(app: &App, id: &ConversationId, owner: &Owner) -> Result<Transcript, ApiError> {
-    let found = app.conversations.get(id, owner);
-    found.ok_or_else(|| ApiError::ConversationNotFound(id.to_string()))
-}
-
-async fn begin(
-    app: &Arc<App>,
-    id: ConversationId,
-    transcript: Transcript,
-    about: About,
-) -> Result<(), ApiError> {
-    let app = app.clone();
-    blocking(move || app.conversations.begin(id, transcript, about)).await
-}
-
-/// Has the engine forget a conversation's log and cache, if it holds them.
-async fn forget_log(app: &App, id: &ConversationId) -> Result<(), ApiError> {
-    match app.engine.delete(id).await {
-        Ok(()) | Err(ConversationError::Unknown(_)) => Ok(()),
-        Err(ConversationError::Busy(_)) => Err(ApiError::ConversationBusy(id.to_string())),
-        Err(ConversationError::Stopped) => Err(ApiError::ShuttingDown),
-        Err(other) => Err(ApiError::Internal(other.to_string())),
-    }
-}
-
-async fn shown(
-    app: &Arc<App>,
-    id: &ConversationId,
-    owner: &Owner,
-) -> Result<Conversation, ApiError> {
-    let transcript = find(app, id, owner)?;
-    let about = app.conversations.about(id).unwrap_or_default();
-    Ok(Conversation {
-        id: id.to_string(),
-        object: "conversation".to_owned(),
-        created_at: about.created,
-        metadata: about.metadata,
-        onegen: ConversationExtension {
-            messages: transcript.messages.len(),
-            gone_documents: app.gone(&transcript.retrievals).await?,
-        },
-    })
 }
 
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
@@ -210,21 +171,4 @@ fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
             ),
         )),
     }
-}
-
-fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
-    if items.len() > MAX_ITEMS {
-        let message = format!("holds {} items, but may hold {MAX_ITEMS}", items.len());
-        return Err(ApiError::invalid("items", message));
-    }
-    let each = items.into_iter().enumerate().map(|(at, item)| {
-        if let Some(kind) = item.kind.filter(|kind| kind != "message") {
-            let param = format!("items[{at}].type {kind:?}");
-            return Err(ApiError::Unsupported { param });
-        }
-        let role: EngineRole = role(item.role);
-        let text = text(item.content, &format!("items[{at}].content"))?;
-        Ok(ChatMessage::new(role, text))
-    });
-    each.collect()
 }

@@ -1,6 +1,7 @@
 //! OpenAI's Responses API: what was searched and said as items.
 
 mod request;
+mod writer;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,49 +12,56 @@ use axum::extract::State;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
-use onegen_engine::SamplingParams;
 use onegen_proto::{
     ConversationItemList, DeletedResponse, ErrorEnvelope, GetResponse, ListItems, ResponseEvent,
     ResponseObject, ResponseRequest, ServerSentEvent,
 };
-use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::access::{Caller, Owner};
+use crate::admission::{Caller, Owner};
 use crate::app::App;
-use crate::blocking::blocking;
-use crate::errors::ApiError;
-use crate::extract::{PathParam, QueryParams};
-use crate::items::{Page, input_items, is_included};
-use crate::json::{JsonBody, typed};
-use crate::response_writer::{Asked, ResponseWriter};
-use crate::stored_responses::{StoredResponse, add_results};
-use crate::turn::{LiveTurn, TurnEvent};
-use crate::unsupported::refuse_unsupported_in_response;
+use crate::conversations::StoredResponse;
+use crate::conversations::items::{Page, input_items, is_included};
+use crate::conversations::stored_responses::{
+    add_results, delete_response, store_response, stored_response,
+};
+use crate::recordings::EventResult;
+use crate::routes::errors::{ServerErrors, TurnErrors};
+use crate::routes::sse;
+use crate::turns::{LiveTurn, TurnEvent};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::extract::{PathParam, QueryParams};
+use crate::wire::json::{JsonBody, typed};
+use crate::wire::unsupported::refuse_unsupported_in_response;
 
 use request::turn_request;
+use writer::{ResponseSettings, ResponseWriter};
 
 /// What adds the passages that were found.
 const RESULTS: &str = "file_search_call.results";
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(get, delete))
+        .routes(routes!(list_input_items))
+}
 
 /// Answers, retrieving passages while it writes. Each retrieval is a `file_search_call`.
 #[utoipa::path(
     post, path = "/v1/responses", tag = "responses",
     request_body = ResponseRequest,
     responses(
+        TurnErrors,
         (status = 200, description = "The response, or with `stream` its events, each of whose `data` is a `ResponseEvent`",
             content((ResponseObject = "application/json"), (ServerSentEvent = "text/event-stream"))),
-        (status = 400, description = "The request makes no sense, or is longer than the context", body = ErrorEnvelope),
         (status = 404, description = "There is no such model, collection, conversation or response", body = ErrorEnvelope),
         (status = 409, description = "The conversation is busy, or has read what is gone", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not declared as JSON", body = ErrorEnvelope),
-        (status = 429, description = "Too many requests are waiting", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
-        (status = 503, description = "The server is shutting down", body = ErrorEnvelope),
-        (status = 504, description = "The answer took longer than the server gives it", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn create(
+async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     JsonBody(body): JsonBody,
@@ -64,31 +72,30 @@ pub(crate) async fn create(
     app.model.check(&request.model)?;
     let turn = turn_request(request.clone(), &app, &caller, received)?;
     let stream = request.stream.unwrap_or(false);
-    let default = SamplingParams::default();
-    let asked = Asked {
+    let settings = ResponseSettings {
         model: app.model.name.clone(),
         results: request.include.iter().flatten().any(|one| one == RESULTS),
         store: request.store.unwrap_or(true),
         kept: turn.kept,
-        temperature: request.temperature.unwrap_or(default.temperature),
-        top_p: request.top_p.unwrap_or(default.top_p),
+        temperature: turn.sampling.temperature,
+        top_p: turn.sampling.top_p,
         request,
     };
     let collection = turn.retrieval.collection().name().to_owned();
-    let instructions = asked.request.instructions.is_some() && turn.conversation.is_none();
-    let turn = turn.start(&app).await;
-    let turn = turn.map_err(|error| error.of_fields("max_output_tokens", "input"))?;
-    let writing = Writing {
+    let instructions = settings.request.instructions.is_some() && turn.conversation.is_none();
+    let turn = turn.start(&app).await?;
+    let writing = RunningResponse {
         input: turn.messages_before() + usize::from(instructions)..turn.messages(),
-        store: asked.store,
-        writer: ResponseWriter::new(asked, collection, &turn),
+        store: settings.store,
+        writer: ResponseWriter::new(settings, collection, &turn),
         owner: caller.owner,
         app: app.clone(),
         turn,
     };
-    match stream {
-        true => Ok(app.streams.response(events(writing))),
-        false => Ok(Json(writing.whole().await?).into_response()),
+    if stream {
+        Ok(sse::response(app.streams.heartbeat, events(writing)))
+    } else {
+        Ok(Json(writing.whole().await?).into_response())
     }
 }
 
@@ -97,13 +104,13 @@ pub(crate) async fn create(
     get, path = "/v1/responses/{id}", tag = "responses",
     params(("id" = String, Path, description = "The response's id", example = "resp_2_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"), GetResponse),
     responses(
+        ServerErrors,
         (status = 200, description = "The response", body = ResponseObject),
         (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such response", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn get(
+async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
@@ -116,11 +123,11 @@ pub(crate) async fn get(
         let param = "stream".to_owned();
         return Err(ApiError::Unsupported { param });
     }
-    let (_, stored) = app.stored_response(&id, &caller.owner, "id")?;
+    let (_, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
     let mut response = stored.response;
     if is_included(&query, RESULTS) {
         let with_results = move || {
-            add_results(&mut response, &app, &caller);
+            add_results(&mut response, &app.collections, &caller);
             response
         };
         response = blocking(with_results).await?;
@@ -133,17 +140,17 @@ pub(crate) async fn get(
     delete, path = "/v1/responses/{id}", tag = "responses",
     params(("id" = String, Path, description = "The response's id", example = "resp_2_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
     responses(
+        ServerErrors,
         (status = 200, description = "It is gone", body = DeletedResponse),
         (status = 404, description = "There is no such response", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn delete(
+async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
 ) -> Result<Json<DeletedResponse>, ApiError> {
-    app.delete_response(id.clone(), caller.owner).await?;
+    delete_response(&app.conversations, id.clone(), caller.owner).await?;
     Ok(Json(DeletedResponse {
         id,
         object: "response".to_owned(),
@@ -156,20 +163,20 @@ pub(crate) async fn delete(
     get, path = "/v1/responses/{id}/input_items", tag = "responses",
     params(("id" = String, Path, description = "The response's id", example = "resp_2_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d"), ListItems),
     responses(
+        ServerErrors,
         (status = 200, description = "Some of them", body = ConversationItemList),
         (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
         (status = 404, description = "There is no such response", body = ErrorEnvelope),
-        (status = 500, description = "The server failed", body = ErrorEnvelope),
     )
 )]
-pub(crate) async fn list_input_items(
+async fn list_input_items(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
     QueryParams(query): QueryParams<Vec<(String, String)>>,
 ) -> Result<Json<ConversationItemList>, ApiError> {
-    let page = Page::of(query)?;
-    let (conversation, stored) = app.stored_response(&id, &caller.owner, "id")?;
+    let page = Page::new(query)?;
+    let (conversation, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
     let transcript = app.conversations.get(&conversation, &caller.owner);
     let transcript = transcript.ok_or(ApiError::ResponseNotFound {
         response: id,
@@ -180,7 +187,7 @@ pub(crate) async fn list_input_items(
 }
 
 /// A response under way.
-struct Writing {
+struct RunningResponse {
     app: Arc<App>,
     owner: Owner,
     turn: LiveTurn,
@@ -190,7 +197,7 @@ struct Writing {
     input: Range<usize>,
 }
 
-impl Writing {
+impl RunningResponse {
     /// The events of what happens next, or `None` after the end.
     async fn next(&mut self) -> Option<Result<Vec<ResponseEvent>, ApiError>> {
         let happened = self.turn.next().await?;
@@ -202,7 +209,7 @@ impl Writing {
                 (events, _) => events,
             };
         }
-        Some(events.map_err(|error| error.of_fields("max_output_tokens", "input")))
+        Some(events)
     }
 
     async fn stored(&self) -> Result<(), ApiError> {
@@ -211,9 +218,8 @@ impl Writing {
             input: self.input.clone(),
             response: self.writer.response().clone(),
         };
-        self.app
-            .store_response(conversation, self.owner.clone(), stored)
-            .await
+        let owner = self.owner.clone();
+        store_response(&self.app.conversations, conversation, owner, stored).await
     }
 
     async fn whole(mut self) -> Result<ResponseObject, ApiError> {
@@ -225,7 +231,7 @@ impl Writing {
 }
 
 /// The events of a response. None is `[DONE]`: the last one's type tells.
-fn events(mut writing: Writing) -> impl Stream<Item = Result<Event, axum::Error>> {
+fn events(mut writing: RunningResponse) -> impl Stream<Item = EventResult> {
     let begin = writing.writer.begin();
     let rest = stream::unfold(Some(writing), |writing| async move {
         let mut writing = writing?;
@@ -236,17 +242,10 @@ fn events(mut writing: Writing) -> impl Stream<Item = Result<Event, axum::Error>
     });
     let all = stream::once(async { begin }).chain(rest);
     let named = |event: ResponseEvent| {
-        let json = serde_json::to_string(&event).map_err(axum::Error::new)?;
-        let event: Named = serde_json::from_str(&json).map_err(axum::Error::new)?;
-        Ok(Event::default().event(event.name).data(&json))
+        Event::default()
+            .event(event.happened.name())
+            .json_data(&event)
     };
     all.map(move |events| stream::iter(events).map(named))
         .flatten()
-}
-
-/// What an event is called.
-#[derive(Deserialize)]
-struct Named<'e> {
-    #[serde(rename = "type")]
-    name: &'e str,
 }

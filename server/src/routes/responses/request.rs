@@ -2,17 +2,23 @@
 
 use std::time::Instant;
 
-use onegen_engine::{ChatMessage, ConversationId, Role, SamplingParams};
+use onegen_engine::{ChatMessage, ConversationId, Role};
 use onegen_proto::{FileSearchTool, InputItem, ResponseInput, ResponseRequest, RetrievalOptions};
 use serde_json::Value;
 
-use crate::access::{Caller, Owner};
+use crate::admission::{Caller, Owner};
 use crate::app::App;
-use crate::constraint::AskedConstraint;
-use crate::errors::ApiError;
-use crate::messages::{role, text};
-use crate::retrieval::AskedRetrieval;
-use crate::turn::TurnRequest;
+use crate::conversations::stored_responses::stored_response;
+use crate::routes::sampling::SamplingFields;
+use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnRequest};
+use crate::wire::errors::{ApiError, FieldNames};
+use crate::wire::messages::{role, text};
+
+/// The fields that can be at fault here.
+const FIELDS: FieldNames = FieldNames {
+    max_tokens: "max_output_tokens",
+    prompt: "input",
+};
 
 /// What the request asks of the engine.
 ///
@@ -25,8 +31,9 @@ pub(super) fn turn_request(
     received: Instant,
 ) -> Result<TurnRequest, ApiError> {
     let retrieval = retrieval(&request)?;
-    let retrieval = AskedRetrieval::of(retrieval, &app.collections, caller)?;
-    let from = from(&request, app, &caller.owner)?;
+    let retrieval = RequestedRetrieval::new(retrieval, &app.collections, caller)?;
+    let sampling = SamplingFields::from_response(&request).into_params()?;
+    let continued = Continuation::new(&request, app, &caller.owner)?;
     let mut messages = input(request.input)?;
     match messages.last() {
         Some(last) if last.role == Role::User => {}
@@ -39,7 +46,7 @@ pub(super) fn turn_request(
     }
     let instructions = request.instructions;
     let instructions = instructions.map(|text| ChatMessage::new(Role::System, text));
-    match (instructions, &from.conversation) {
+    match (instructions, &continued.conversation) {
         (None, _) => {}
         (Some(instructions), None) => messages.insert(0, instructions),
         // Clients send the same ones with each request.
@@ -55,51 +62,52 @@ pub(super) fn turn_request(
             ));
         }
     }
-    let default = SamplingParams::default();
     Ok(TurnRequest {
         caller: caller.clone(),
         kept: request.store.unwrap_or(true) || request.conversation.is_some(),
-        conversation: from.conversation,
-        after: from.after,
+        conversation: continued.conversation,
+        after: continued.after,
         messages,
-        sampling: SamplingParams {
-            max_tokens: request.max_output_tokens,
-            temperature: request.temperature.unwrap_or(default.temperature),
-            top_p: request.top_p.unwrap_or(default.top_p),
-            ..default
-        },
-        constraint: request.text.as_ref().and_then(AskedConstraint::of_text),
+        sampling,
+        constraint: request
+            .text
+            .as_ref()
+            .and_then(RequestedConstraint::from_response_text),
         retrieval,
         received,
+        fields: FIELDS,
     })
 }
 
-/// What a response goes on after.
+/// What a response goes on after; a new conversation by default.
 #[derive(Default)]
-struct From {
+struct Continuation {
     conversation: Option<ConversationId>,
     /// How many of its messages; none where it is all.
     after: Option<usize>,
 }
 
-fn from(request: &ResponseRequest, app: &App, owner: &Owner) -> Result<From, ApiError> {
-    const PREVIOUS: &str = "previous_response_id";
-    match (&request.previous_response_id, &request.conversation) {
-        (None, None) => Ok(From::default()),
-        (None, Some(conversation)) => Ok(From {
-            conversation: Some(conversation.id().into()),
-            after: None,
-        }),
-        (Some(_), Some(_)) => Err(ApiError::invalid(
-            PREVIOUS,
-            "is not allowed with conversation; send one of them",
-        )),
-        (Some(previous), None) => {
-            let (conversation, stored) = app.stored_response(previous, owner, PREVIOUS)?;
-            Ok(From {
-                conversation: Some(conversation),
-                after: Some(stored.input.end + 1),
-            })
+impl Continuation {
+    fn new(request: &ResponseRequest, app: &App, owner: &Owner) -> Result<Self, ApiError> {
+        const PREVIOUS: &str = "previous_response_id";
+        match (&request.previous_response_id, &request.conversation) {
+            (None, None) => Ok(Self::default()),
+            (None, Some(conversation)) => Ok(Self {
+                conversation: Some(conversation.id().into()),
+                after: None,
+            }),
+            (Some(_), Some(_)) => Err(ApiError::invalid(
+                PREVIOUS,
+                "is not allowed with conversation; send one of them",
+            )),
+            (Some(previous), None) => {
+                let (conversation, stored) =
+                    stored_response(&app.conversations, previous, owner, PREVIOUS)?;
+                Ok(Self {
+                    conversation: Some(conversation),
+                    after: Some(stored.input.end + 1),
+                })
+            }
         }
     }
 }
@@ -155,7 +163,7 @@ fn retrieval(request: &ResponseRequest) -> Result<RetrievalOptions, ApiError> {
     }
     match request.tools.as_deref().unwrap_or_default() {
         [] => {}
-        [tool] => of_tool(tool, &mut options)?,
+        [tool] => add_tool_options(tool, &mut options)?,
         [_, ..] => {
             let message = "may hold one file_search; collections are not searched together";
             return Err(ApiError::invalid("tools", message));
@@ -164,7 +172,7 @@ fn retrieval(request: &ResponseRequest) -> Result<RetrievalOptions, ApiError> {
     Ok(options)
 }
 
-fn of_tool(tool: &FileSearchTool, options: &mut RetrievalOptions) -> Result<(), ApiError> {
+fn add_tool_options(tool: &FileSearchTool, options: &mut RetrievalOptions) -> Result<(), ApiError> {
     let unsupported = |param: String| Err(ApiError::Unsupported { param });
     if tool.kind != "file_search" {
         return unsupported(format!("tools[0].type {:?}", tool.kind));

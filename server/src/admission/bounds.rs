@@ -1,0 +1,55 @@
+//! How large one request and its answer may be.
+
+use std::time::{Duration, Instant};
+
+use crate::config::LimitsConfig;
+use crate::wire::errors::ApiError;
+use crate::wire::json::BodyLimit;
+
+/// The most that one request may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    max_tokens: Option<usize>,
+    request_timeout: Option<Duration>,
+    max_body_kb: usize,
+}
+
+impl Bounds {
+    pub(crate) fn new(config: &LimitsConfig) -> Self {
+        Self {
+            max_tokens: config.max_tokens,
+            request_timeout: config.request_timeout,
+            max_body_kb: config.max_body_kb,
+        }
+    }
+
+    /// How long a request's body may be.
+    pub(crate) fn body_limit(&self) -> BodyLimit {
+        BodyLimit {
+            bytes: self.max_body_kb.saturating_mul(1024),
+        }
+    }
+
+    /// When a request that came at a time must have been answered.
+    pub(crate) fn deadline(&self, received: Instant) -> Option<Instant> {
+        received.checked_add(self.request_timeout?)
+    }
+
+    /// How many tokens an answer may have, where a request asks for so many in the field `param`.
+    ///
+    /// # Errors
+    /// It asks for more than it may have.
+    pub(crate) fn max_tokens(
+        &self,
+        requested: Option<usize>,
+        param: &str,
+    ) -> Result<Option<usize>, ApiError> {
+        match (requested, self.max_tokens) {
+            (Some(requested), Some(most)) if requested > most => Err(ApiError::invalid(
+                param,
+                format!("is {requested}, but this server gives at most {most}"),
+            )),
+            (requested, most) => Ok(requested.or(most)),
+        }
+    }
+}

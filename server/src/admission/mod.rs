@@ -1,0 +1,17 @@
+//! Who may ask for what, and how much of it.
+
+pub(crate) mod access;
+mod bounds;
+mod caller;
+pub(crate) mod client_address;
+mod clients;
+mod keys;
+pub(crate) mod limits;
+
+pub(crate) use access::Access;
+pub(crate) use bounds::Bounds;
+pub use caller::Scope;
+pub(crate) use caller::{Caller, Owner, Validity};
+pub(crate) use client_address::ClientAddress;
+pub use keys::{KeyFileError, NewKey};
+pub(crate) use limits::{Limits, Ticket};

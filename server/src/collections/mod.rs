@@ -1,0 +1,300 @@
+//! The collections that are served: indexes by name.
+
+mod embedding;
+mod indexing;
+pub(crate) mod search;
+
+use std::fs;
+use std::iter;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arc_swap::ArcSwap;
+use onegen_engine::Model;
+use onegen_index::{Fingerprints, Index};
+use parking_lot::Mutex;
+
+use crate::admission::Caller;
+use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
+use crate::wire::errors::ApiError;
+
+pub(crate) use embedding::{Embedding, TextEmbedding};
+
+/// An index by its name in requests. It may be replaced while requests go on: each searches the one that
+/// it found.
+#[derive(Debug)]
+pub struct Collection {
+    name: String,
+    source: Source,
+    opened: ArcSwap<OpenedIndex>,
+}
+
+/// An index, and the directory that it was opened from, since a path may lead to another one later.
+#[derive(Debug)]
+struct OpenedIndex {
+    index: Arc<Index>,
+    directory: Option<DirectoryId>,
+}
+
+/// A directory's device and inode.
+type DirectoryId = (u64, u64);
+
+impl Collection {
+    /// Its name in requests.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The index that is searched now.
+    pub fn index(&self) -> Arc<Index> {
+        self.opened.load().index.clone()
+    }
+
+    /// Opens what stands there now; false where that is what is open already.
+    fn reload(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<bool> {
+        let dir = self.source.index_dir(fingerprints, data_dir)?;
+        let unchanged = {
+            let opened = self.opened.load();
+            let same = opened.index.dir() == dir && opened.directory == directory_id(&dir);
+            // An index that is open for changes here is changed by nobody else.
+            same && !opened.index.is_read_only()
+        };
+        if unchanged {
+            return Ok(false);
+        }
+        let opened = self.source.open(model, fingerprints, data_dir)?;
+        self.opened.store(Arc::new(opened));
+        Ok(true)
+    }
+}
+
+/// All collections of a server; one model has embedded the passages of each.
+#[derive(Debug)]
+pub struct Collections {
+    /// For requests that name none.
+    default: Arc<Collection>,
+    others: Vec<Arc<Collection>>,
+    data_dir: PathBuf,
+    /// Held while indexes are opened again.
+    reloading: Mutex<()>,
+}
+
+/// What a collection is made of.
+#[derive(Debug, Clone)]
+enum Source {
+    Index(PathBuf),
+    Corpus(PathBuf),
+}
+
+impl Source {
+    /// Where its index lies, or will once it is built.
+    fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<PathBuf> {
+        match self {
+            Self::Index(dir) => Ok(dir.clone()),
+            Self::Corpus(file) => indexing::corpus_dir(fingerprints, file, data_dir),
+        }
+    }
+
+    fn open(
+        &self,
+        model: &Model,
+        fingerprints: &Fingerprints,
+        data_dir: &Path,
+    ) -> Result<OpenedIndex> {
+        let index = match self {
+            Self::Index(dir) => {
+                // Before it is opened: what takes its place meanwhile is noticed next time.
+                let directory = directory_id(dir);
+                let index = indexing::open(dir, fingerprints)?;
+                return Ok(OpenedIndex::new(index, directory));
+            }
+            Self::Corpus(file) => indexing::open_or_build(model, fingerprints, file, data_dir)?,
+        };
+        let directory = directory_id(index.dir());
+        Ok(OpenedIndex::new(index, directory))
+    }
+}
+
+impl OpenedIndex {
+    fn new(index: Index, directory: Option<DirectoryId>) -> Self {
+        let index = Arc::new(index);
+        Self { index, directory }
+    }
+}
+
+fn directory_id(dir: &Path) -> Option<DirectoryId> {
+    let metadata = fs::metadata(dir).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+impl Collections {
+    /// Opens every collection that the configuration names, or the corpus beside the model if it
+    /// names none. The default one is the one named so, else the first, indexes before corpora.
+    ///
+    /// # Errors
+    /// Two have one name, there is nothing to retrieve from, or one cannot be opened or built.
+    pub(crate) fn open(model: &Model, config: &ModelConfig) -> Result<Self> {
+        let beside_model = CollectionPath {
+            name: DEFAULT_COLLECTION.to_owned(),
+            path: config.dir().join("almanac.jsonl"),
+        };
+        let mut sources = sources(config)?;
+        if sources.is_empty() && beside_model.path.is_file() {
+            sources.push((
+                &beside_model.name,
+                Source::Corpus(beside_model.path.clone()),
+            ));
+        }
+        sources.sort_by_key(|(name, _)| *name != DEFAULT_COLLECTION);
+
+        let fingerprints = fingerprints(model);
+        let mut opened = sources.into_iter().map(|(name, source)| {
+            let opened = source
+                .open(model, &fingerprints, &config.data_dir)
+                .with_context(|| format!("cannot serve the collection {name:?}"))?;
+            anyhow::Ok(Arc::new(Collection {
+                name: name.to_owned(),
+                source,
+                opened: ArcSwap::from_pointee(opened),
+            }))
+        });
+        let Some(default) = opened.next().transpose()? else {
+            bail!(
+                "there is nothing to retrieve from: {} is not there; name an index with --index or a corpus with --corpus",
+                beside_model.path.display()
+            );
+        };
+        Ok(Self {
+            default,
+            others: opened.collect::<Result<_>>()?,
+            data_dir: config.data_dir.clone(),
+            reloading: Mutex::new(()),
+        })
+    }
+
+    /// Opens again each collection whose path leads to another index by now, builds that of a corpus that
+    /// has changed, and looks again at an index that somebody else changes. Requests go on meanwhile.
+    /// Gives for each collection whether it is another one now.
+    pub(crate) fn reload(&self, model: &Model) -> Vec<(&str, Result<bool>)> {
+        // One at a time: an index can be opened for changes once.
+        let _alone = self.reloading.lock();
+        let fingerprints = fingerprints(model);
+        let reload = |c: &Arc<Collection>| c.reload(model, &fingerprints, &self.data_dir);
+        self.all().map(|c| (c.name.as_str(), reload(c))).collect()
+    }
+
+    /// The collection of a name, or the default one: the first that the caller may know of. `param` is
+    /// the field that holds the name.
+    ///
+    /// # Errors
+    /// [`ApiError::CollectionNotFound`] names those that there are for the caller.
+    pub(crate) fn get(
+        &self,
+        name: Option<&str>,
+        caller: &Caller,
+        param: &'static str,
+    ) -> Result<&Arc<Collection>, ApiError> {
+        let mut seen = self
+            .all()
+            .filter(|collection| caller.sees(&collection.name));
+        let found = match name {
+            None => seen.next(),
+            Some(name) => seen.find(|collection| collection.name == name),
+        };
+        found.ok_or_else(|| {
+            let seen = self.iter().filter(|c| caller.sees(&c.name));
+            ApiError::CollectionNotFound {
+                collection: name.unwrap_or(DEFAULT_COLLECTION).to_owned(),
+                param,
+                served: seen.map(|c| format!("{:?}", c.name)).collect(),
+            }
+        })
+    }
+
+    /// The collections, the default one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Collection> {
+        self.all().map(AsRef::as_ref)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Collection>> {
+        iter::once(&self.default).chain(&self.others)
+    }
+
+    /// Passages that can be retrieved, in all collections together.
+    pub fn passages(&self) -> u64 {
+        self.iter().map(|c| c.index().passages()).sum()
+    }
+}
+
+/// What the configuration names, indexes before corpora.
+fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
+    let named: Vec<_> = config.index.iter().chain(&config.corpus).collect();
+    for (at, later) in named.iter().enumerate() {
+        if let Some(earlier) = named[..at].iter().find(|c| c.name == later.name) {
+            bail!(
+                "two collections are called {:?}: {} and {}; name them apart, as NAME=PATH",
+                later.name,
+                earlier.path.display(),
+                later.path.display()
+            );
+        }
+    }
+    let indexes = config.index.iter();
+    let indexes = indexes.map(|c| (c.name.as_str(), Source::Index(c.path.clone())));
+    let corpora = config.corpus.iter();
+    let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(c.path.clone())));
+    Ok(indexes.chain(corpora).collect())
+}
+
+/// What the indexes of this model are known by.
+fn fingerprints(model: &Model) -> Fingerprints {
+    let of_model = model.fingerprints();
+    Fingerprints {
+        name: model.name().to_owned(),
+        model: of_model.model.clone(),
+        tokenizer: of_model.tokenizer.clone(),
+        template: of_model.template.clone(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use onegen_index::{BuildOptions, IndexBuilder};
+
+    use super::*;
+
+    /// Collections of one passage each; the first is the default one.
+    pub(crate) fn collections(names: &[&str]) -> Collections {
+        let mut all = names.iter().map(|name| {
+            let dir = tempfile::tempdir().unwrap();
+            let fingerprints = Fingerprints {
+                name: "model".into(),
+                model: "m".into(),
+                tokenizer: "t".into(),
+                template: "p".into(),
+            };
+            let options = BuildOptions::new(2, fingerprints);
+            let dir = dir.path().join("index");
+            let mut builder = IndexBuilder::create(&dir, options).unwrap();
+            let passage = serde_json::json!({"id": name, "title": "", "text": "…"});
+            let passage = serde_json::from_value(passage).unwrap();
+            builder.add(&passage, &[vec![1.0, 0.0]]).unwrap();
+            builder.finish().unwrap();
+            // Mapped files stay readable when the directory is gone.
+            let opened = OpenedIndex::new(Index::open(&dir).unwrap(), None);
+            Arc::new(Collection {
+                name: (*name).to_owned(),
+                source: Source::Index(dir),
+                opened: ArcSwap::from_pointee(opened),
+            })
+        });
+        Collections {
+            default: all.next().unwrap(),
+            others: all.collect(),
+            data_dir: PathBuf::new(),
+            reloading: Mutex::new(()),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Transcripts on the disk, a JSON file for each conversation, replaced whole after each turn.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use onegen_engine::{ChatMessage, ConversationId, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::admission::Owner;
+use crate::conversations::past_retrievals::PastRetrieval;
+use crate::conversations::transcript::{
+    ConversationDetails, StoredConversation, StoredResponse, Transcript, TurnEnd,
+};
+
+const FINISHED: &str = "json";
+const UNFINISHED: &str = "tmp";
+
+/// What a file holds.
+type FileContents = (ConversationId, StoredConversation);
+
+/// A directory of transcripts.
+pub(crate) struct TranscriptFiles {
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    conversation: String,
+    /// The name of the key that made it; none where the server asked for no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    /// Seconds since 1970; 0 where an earlier version has not noted it.
+    #[serde(default)]
+    created: u64,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+    named: bool,
+    /// `None` in a file of an earlier version, which has only the last turn's `log_len`.
+    turns: Option<Vec<TurnEnd>>,
+    #[serde(default, skip_serializing)]
+    log_len: usize,
+    messages: Vec<Message>,
+    /// `None` in a file of an earlier version.
+    retrievals: Option<Vec<PastRetrieval>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    responses: Vec<StoredResponse>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Message {
+    role: WireRole,
+    content: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireRole {
+    System,
+    User,
+    Assistant,
+}
+
+impl TranscriptFiles {
+    /// Opens a directory, or makes it, and reads what stands there, the least recently written first.
+    /// A damaged file is told of and left out.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<FileContents>)> {
+        fs::create_dir_all(dir)?;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|one| one == FINISHED) {
+                paths.push((fs::metadata(&path)?.modified()?, path));
+            }
+        }
+        paths.sort();
+        let read = paths.into_iter().filter_map(|(_, path)| match read(&path) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                let file = path.display();
+                tracing::warn!(%file, %error, "a transcript cannot be read and is left out");
+                None
+            }
+        });
+        let found = read.collect();
+        let dir = dir.to_owned();
+        Ok((Self { dir }, found))
+    }
+
+    /// Writes a transcript in place of the one before.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub(crate) fn write(&self, id: &ConversationId, stored: &StoredConversation) -> io::Result<()> {
+        let StoredConversation {
+            transcript,
+            details,
+            responses,
+        } = stored;
+        let record = Record {
+            conversation: id.to_string(),
+            owner: transcript.owner.name().map(|name| name.to_string()),
+            created: details.created,
+            metadata: details.metadata.clone(),
+            named: transcript.named,
+            turns: Some(transcript.turns.clone()),
+            log_len: 0,
+            messages: transcript.messages.iter().map(Message::new).collect(),
+            retrievals: Some(transcript.retrievals.clone()),
+            responses: responses.clone(),
+        };
+        let unfinished = self.path(id, UNFINISHED);
+        fs::write(&unfinished, serde_json::to_vec(&record)?)?;
+        fs::rename(&unfinished, self.path(id, FINISHED))
+    }
+
+    /// Deletes a transcript, if there is one.
+    ///
+    /// # Errors
+    /// It could not be deleted.
+    pub(crate) fn remove(&self, id: &ConversationId) -> io::Result<()> {
+        match fs::remove_file(self.path(id, FINISHED)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// A conversation's name may be any text, so files are called by its digest.
+    fn path(&self, id: &ConversationId, extension: &str) -> PathBuf {
+        let digest = blake3::hash(id.as_str().as_bytes()).to_hex();
+        let name = &digest.as_str()[..32];
+        self.dir.join(name).with_extension(extension)
+    }
+}
+
+fn read(path: &Path) -> io::Result<FileContents> {
+    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+    let messages = record.messages.len();
+    let turns = match (record.turns, record.log_len) {
+        (Some(turns), _) => turns,
+        (None, 0) => Vec::new(),
+        (None, log_len) => vec![TurnEnd { messages, log_len }],
+    };
+    let messages = record.messages.into_iter().map(Message::into_chat);
+    let mut transcript = Transcript {
+        messages: messages.collect(),
+        turns,
+        owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),
+        named: record.named,
+        retrievals: Vec::new(),
+    };
+    match record.retrievals {
+        Some(retrievals) => transcript.retrievals = retrievals,
+        // Retrievals without a recorded digest cannot be checked for deletion.
+        None => transcript.begin_again(),
+    }
+    let details = ConversationDetails {
+        created: record.created,
+        metadata: record.metadata,
+    };
+    let stored = StoredConversation {
+        transcript,
+        details,
+        responses: record.responses,
+    };
+    Ok((record.conversation.into(), stored))
+}
+
+impl Message {
+    fn new(message: &ChatMessage) -> Self {
+        Self {
+            role: match message.role {
+                Role::System => WireRole::System,
+                Role::User => WireRole::User,
+                Role::Assistant => WireRole::Assistant,
+            },
+            content: message.content.clone(),
+        }
+    }
+
+    fn into_chat(self) -> ChatMessage {
+        let role = match self.role {
+            WireRole::System => Role::System,
+            WireRole::User => Role::User,
+            WireRole::Assistant => Role::Assistant,
+        };
+        ChatMessage::new(role, self.content)
+    }
+}

@@ -1,0 +1,301 @@
+//! What is remembered of conversations, and which of them a request continues.
+//!
+//! The engine keeps a conversation's tokens, passages and KV-cache under its id. Beside them stands
+//! here what its client has seen of it: the visible messages. A client either names the
+//! conversation, or sends back what it has seen; then the conversation whose *whole* visible
+//! transcript these messages begin with is continued. Messages that end before a conversation's
+//! head (an edited question, an answer asked for again) match nothing and begin a new one.
+//!
+//! A conversation that its client has named is not recognised by its messages any more: two clients
+//! may well have seen the same transcript, and the one that goes by names must not find the other's
+//! turns in its conversation.
+
+mod eviction;
+mod files;
+pub(crate) mod items;
+mod locks;
+pub(crate) mod past_retrievals;
+mod recognise;
+pub(crate) mod stored_responses;
+pub(crate) mod transcript;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+
+use onegen_engine::{ChatMessage, ConversationId};
+use parking_lot::Mutex;
+
+use crate::admission::Owner;
+use eviction::one_too_many;
+use files::TranscriptFiles;
+use locks::ConversationLocks;
+use past_retrievals::PastRetrieval;
+use recognise::{Digest, Heads, TranscriptDigests};
+use transcript::StoredConversation;
+pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, TurnEnd, new_id};
+
+/// Called for each conversation that is forgotten to make room.
+type OnEvicted = Box<dyn Fn(ConversationId) + Send + Sync>;
+
+/// The visible side of all conversations; the one owner of it.
+///
+/// **Invariant:** no file is touched and nobody is called while `state` is locked, since async tasks wait
+/// for that lock.
+pub(crate) struct Conversations {
+    digests: TranscriptDigests,
+    capacity: usize,
+    files: TranscriptFiles,
+    /// Held while a conversation is looked at, changed and written, so that no change is lost.
+    changing: ConversationLocks,
+    on_evicted: OnEvicted,
+    state: Mutex<State>,
+}
+
+/// **Invariant:** `heads` holds exactly the ids of conversations that are not named. Since both maps
+/// change together, one lock guards them.
+#[derive(Default)]
+struct State {
+    conversations: HashMap<ConversationId, HeldConversation>,
+    heads: Heads,
+    clock: u64,
+}
+
+struct HeldConversation {
+    stored: StoredConversation,
+    /// `None` for a conversation without messages.
+    head: Option<Digest>,
+    /// The clock at its last use.
+    last_used: u64,
+}
+
+impl Conversations {
+    /// Opens the transcripts in a directory, which is made where it is not there, and holds at most
+    /// `capacity` conversations. Beyond, the owner who has most of them loses the one that was least
+    /// recently continued, so that nobody's go while others have more. `on_evicted` is called for each
+    /// such conversation, since its engine state is of no use any more.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(crate) fn open(
+        dir: &Path,
+        capacity: usize,
+        on_evicted: impl Fn(ConversationId) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (files, stored) = TranscriptFiles::open(dir)?;
+        let conversations = Self {
+            digests: TranscriptDigests::new(),
+            capacity,
+            files,
+            changing: ConversationLocks::default(),
+            on_evicted: Box::new(on_evicted),
+            state: Mutex::default(),
+        };
+        for (id, stored) in stored {
+            let evicted = conversations.insert(id, stored);
+            conversations.forget_evicted(evicted);
+        }
+        Ok(conversations)
+    }
+
+    /// The transcript of a conversation by its id, if it is the owner's. To others there is none: they
+    /// are not even told that somebody has it.
+    pub(crate) fn get(&self, id: &ConversationId, owner: &Owner) -> Option<Transcript> {
+        let state = self.state.lock();
+        let transcript = &state.conversations.get(id)?.stored.transcript;
+        (transcript.owner == *owner).then(|| transcript.clone())
+    }
+
+    /// When a conversation was begun, and what its client wants to remember of it.
+    pub(crate) fn details(&self, id: &ConversationId) -> Option<ConversationDetails> {
+        let state = self.state.lock();
+        let held = state.conversations.get(id);
+        held.map(|held| held.stored.details.clone())
+    }
+
+    /// The owner's conversations whose whole transcript these messages begin with, the longest such
+    /// transcript, the most recently used first. They are equal in all that a client can see.
+    pub(crate) fn recognise(
+        &self,
+        messages: &[ChatMessage],
+        owner: &Owner,
+    ) -> Vec<(ConversationId, Transcript)> {
+        let chain = self.digests.chain(messages, owner);
+        let state = self.state.lock();
+        let ids = state.heads.longest(messages, &chain).iter();
+        let mut recognised: Vec<_> = ids
+            .filter_map(|id| Some((id, state.conversations.get(id)?)))
+            .collect();
+        recognised.sort_by_key(|(_, held)| std::cmp::Reverse(held.last_used));
+        recognised
+            .into_iter()
+            .map(|(id, held)| (id.clone(), held.stored.transcript.clone()))
+            .collect()
+    }
+
+    /// Moves a conversation's head on, after a turn whose end its client is about to read. Writes a file.
+    pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
+        let evicted = self.changing.alone(&id, || {
+            let before = self.held(&id);
+            let (details, responses) = match before {
+                Some(before) => (before.details, before.responses),
+                None => (ConversationDetails::now(BTreeMap::new()), Vec::new()),
+            };
+            let stored = StoredConversation {
+                transcript,
+                details,
+                responses,
+            };
+            self.put(&id, stored)
+        });
+        self.forget_evicted(evicted);
+    }
+
+    /// Begins a conversation without a turn. Writes a file.
+    pub(crate) fn begin(
+        &self,
+        id: ConversationId,
+        transcript: Transcript,
+        details: ConversationDetails,
+    ) {
+        let stored = StoredConversation {
+            transcript,
+            details,
+            responses: Vec::new(),
+        };
+        let evicted = self.changing.alone(&id, || self.put(&id, stored));
+        self.forget_evicted(evicted);
+    }
+
+    /// Changes the owner's conversation, unless `change` returns false, which changes nothing. Returns
+    /// false then, and where there is no such conversation. Writes a file.
+    pub(crate) fn change(
+        &self,
+        id: &ConversationId,
+        owner: &Owner,
+        change: impl FnOnce(&mut StoredConversation) -> bool,
+    ) -> bool {
+        let evicted = self.changing.alone(id, || {
+            let stored = self.held(id);
+            let mut stored = stored.filter(|stored| stored.transcript.owner == *owner)?;
+            change(&mut stored).then(|| self.put(id, stored))
+        });
+        let changed = evicted.is_some();
+        self.forget_evicted(evicted.flatten());
+        changed
+    }
+
+    /// A stored response of the owner's conversation, by its id.
+    pub(crate) fn response(
+        &self,
+        id: &ConversationId,
+        owner: &Owner,
+        response: &str,
+    ) -> Option<StoredResponse> {
+        let state = self.state.lock();
+        let stored = &state.conversations.get(id)?.stored;
+        let mut responses = stored.responses.iter();
+        let found = responses.find(|stored| stored.response.id == response)?;
+        (stored.transcript.owner == *owner).then(|| found.clone())
+    }
+
+    /// The conversations of all owners with a passage in the engine's log for which `holds` is true, with
+    /// all their retrievals.
+    pub(crate) fn holding(
+        &self,
+        holds: impl Fn(&PastRetrieval) -> bool,
+    ) -> Vec<(ConversationId, Vec<PastRetrieval>)> {
+        let state = self.state.lock();
+        let all = state.conversations.iter();
+        all.map(|(id, held)| (id, &held.stored.transcript.retrievals))
+            .filter(|(_, retrievals)| retrievals.iter().any(|r| r.held && holds(r)))
+            .map(|(id, retrievals)| (id.clone(), retrievals.clone()))
+            .collect()
+    }
+
+    /// Forgets a conversation, which the engine does not hold any more. Deletes a file.
+    pub(crate) fn forget(&self, id: &ConversationId) {
+        self.changing.alone(id, || {
+            self.state.lock().remove(id);
+            self.delete_file(id);
+        });
+    }
+
+    fn held(&self, id: &ConversationId) -> Option<StoredConversation> {
+        let state = self.state.lock();
+        state.conversations.get(id).map(|held| held.stored.clone())
+    }
+
+    /// Writes a conversation and holds it. Returns the one that had to go for it.
+    fn put(&self, id: &ConversationId, stored: StoredConversation) -> Option<ConversationId> {
+        if let Err(error) = self.files.write(id, &stored) {
+            tracing::warn!(%error, conversation = %id, "a restart will not know what was changed last");
+        }
+        self.insert(id.clone(), stored)
+    }
+
+    fn insert(&self, id: ConversationId, stored: StoredConversation) -> Option<ConversationId> {
+        let transcript = &stored.transcript;
+        let chain = self.digests.chain(&transcript.messages, &transcript.owner);
+        let head = chain.last().copied();
+        let mut state = self.state.lock();
+        state.insert(id, stored, head);
+        if state.conversations.len() <= self.capacity {
+            return None;
+        }
+        let evicted = one_too_many(state.conversations.iter().map(|(id, held)| {
+            let owner = &held.stored.transcript.owner;
+            (id, owner, held.last_used)
+        }))?;
+        state.remove(&evicted);
+        Some(evicted)
+    }
+
+    /// Deletes what is left of a conversation that was removed to make room, unless a change that was
+    /// under way has put it back.
+    fn forget_evicted(&self, evicted: Option<ConversationId>) {
+        let Some(evicted) = evicted else { return };
+        let gone = self.changing.alone(&evicted, || {
+            let gone = !self.state.lock().conversations.contains_key(&evicted);
+            if gone {
+                self.delete_file(&evicted);
+            }
+            gone
+        });
+        if gone {
+            (self.on_evicted)(evicted);
+        }
+    }
+
+    fn delete_file(&self, id: &ConversationId) {
+        if let Err(error) = self.files.remove(id) {
+            tracing::warn!(%error, conversation = %id, "a transcript could not be deleted");
+        }
+    }
+}
+
+impl State {
+    fn insert(&mut self, id: ConversationId, stored: StoredConversation, head: Option<Digest>) {
+        self.remove(&id);
+        self.clock += 1;
+        if let Some(head) = head.filter(|_| !stored.transcript.named) {
+            self.heads.insert(head, id.clone());
+        }
+        let held = HeldConversation {
+            stored,
+            head,
+            last_used: self.clock,
+        };
+        self.conversations.insert(id, held);
+    }
+
+    fn remove(&mut self, id: &ConversationId) {
+        let held = self.conversations.remove(id);
+        if let Some(head) = held.and_then(|held| held.head) {
+            self.heads.remove(&head, id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

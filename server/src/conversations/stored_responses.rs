@@ -1,0 +1,126 @@
+//! Responses that their client may ask for again, or go on after. They are kept with their
+//! conversation, and go with it.
+
+use std::sync::Arc;
+
+use onegen_engine::ConversationId;
+use onegen_proto::{FileSearchResult, OutputItem, ResponseObject};
+use serde_json::Map;
+
+use crate::admission::{Caller, Owner};
+use crate::collections::Collections;
+use crate::conversations::Conversations;
+use crate::conversations::transcript::StoredResponse;
+use crate::wire::blocking::blocking;
+use crate::wire::citations::passage_name;
+use crate::wire::errors::ApiError;
+
+/// The id of the response after which a conversation has so many messages.
+pub(crate) fn response_id(conversation: &ConversationId, messages: usize) -> String {
+    let name = conversation.as_str();
+    let name = name.strip_prefix("conv_").unwrap_or(name);
+    format!("resp_{messages}_{name}")
+}
+
+/// The conversation of a response.
+fn conversation_of(response: &str) -> Option<ConversationId> {
+    let (_, name) = response.strip_prefix("resp_")?.split_once('_')?;
+    Some(format!("conv_{name}").into())
+}
+
+/// Stores a response whose turn is remembered. It is stored before its client reads the end, because a
+/// restarted server must know what the client has seen.
+pub(crate) async fn store_response(
+    conversations: &Arc<Conversations>,
+    conversation: ConversationId,
+    owner: Owner,
+    mut stored: StoredResponse,
+) -> Result<(), ApiError> {
+    for item in &mut stored.response.output {
+        if let OutputItem::FileSearchCall { results, .. } = item {
+            *results = None;
+        }
+    }
+    let conversations = conversations.clone();
+    let store = move || {
+        // This fails only for a conversation that was deleted meanwhile.
+        conversations.change(&conversation, &owner, |stored_conversation| {
+            stored_conversation.responses.push(stored);
+            true
+        })
+    };
+    blocking(store).await.map(|_| ())
+}
+
+/// The owner's response of this id, with its conversation. `param` is the field that names it.
+///
+/// # Errors
+/// [`ApiError::ResponseNotFound`].
+pub(crate) fn stored_response(
+    conversations: &Conversations,
+    id: &str,
+    owner: &Owner,
+    param: &'static str,
+) -> Result<(ConversationId, StoredResponse), ApiError> {
+    let found = conversation_of(id).and_then(|conversation| {
+        let stored = conversations.response(&conversation, owner, id)?;
+        Some((conversation, stored))
+    });
+    found.ok_or_else(|| ApiError::ResponseNotFound {
+        response: id.to_owned(),
+        param,
+    })
+}
+
+/// Deletes a response; its conversation stays.
+///
+/// # Errors
+/// [`ApiError::ResponseNotFound`].
+pub(crate) async fn delete_response(
+    conversations: &Arc<Conversations>,
+    id: String,
+    owner: Owner,
+) -> Result<(), ApiError> {
+    let (conversation, _) = stored_response(conversations, &id, &owner, "id")?;
+    let conversations = conversations.clone();
+    let delete = move || {
+        conversations.change(&conversation, &owner, |stored_conversation| {
+            let responses = &mut stored_conversation.responses;
+            responses.retain(|stored| stored.response.id != id);
+            true
+        })
+    };
+    blocking(delete).await.map(|_| ())
+}
+
+/// Adds the passages that were found, as their collections hold them now. Reads the index.
+pub(crate) fn add_results(
+    response: &mut ResponseObject,
+    collections: &Collections,
+    caller: &Caller,
+) {
+    for item in &mut response.output {
+        let OutputItem::FileSearchCall {
+            results,
+            onegen: Some(receipt),
+            ..
+        } = item
+        else {
+            continue;
+        };
+        // A collection may have been taken from the key, or from the server, meanwhile.
+        let mut seen = collections.iter().filter(|c| caller.sees(c.name()));
+        let collection = seen.find(|c| c.name() == receipt.collection);
+        let passages = receipt.passages.iter().filter_map(|passage| {
+            let stored = collection?.index().get(&passage.id).ok().flatten()?;
+            Some(FileSearchResult {
+                file_id: passage.id.clone(),
+                filename: passage_name(&passage.id, &passage.title).to_owned(),
+                score: passage.score,
+                text: stored.text,
+                attributes: Map::new(),
+            })
+        });
+        *results = Some(passages.collect());
+    }
+}

@@ -1,0 +1,262 @@
+//! What the store of conversations promises.
+
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use onegen_engine::Role;
+
+use super::*;
+
+fn messages(texts: &[(Role, &str)]) -> Vec<ChatMessage> {
+    texts
+        .iter()
+        .map(|&(role, text)| ChatMessage::new(role, text))
+        .collect()
+}
+
+fn peru() -> Vec<ChatMessage> {
+    messages(&[
+        (Role::User, "What is the capital of Peru?"),
+        (Role::Assistant, "Lima. "),
+    ])
+}
+
+fn opened(capacity: usize) -> (tempfile::TempDir, Conversations) {
+    let dir = tempfile::tempdir().unwrap();
+    let conversations = Conversations::open(dir.path(), capacity, |_| ()).unwrap();
+    (dir, conversations)
+}
+
+fn transcript(messages: Vec<ChatMessage>, log_len: usize) -> Transcript {
+    let turn = TurnEnd {
+        messages: messages.len(),
+        log_len,
+    };
+    Transcript {
+        messages,
+        turns: Vec::from_iter((log_len > 0).then_some(turn)),
+        owner: Owner::default(),
+        named: false,
+        retrievals: Vec::new(),
+    }
+}
+
+fn follow_up(mut before: Vec<ChatMessage>) -> Vec<ChatMessage> {
+    before.push(ChatMessage::new(Role::User, "And its currency?"));
+    before
+}
+
+#[test]
+fn a_transcript_is_recognised_whatever_its_outer_white_space() {
+    let (_dir, conversations) = opened(8);
+    conversations.remember("a".into(), transcript(peru(), 40));
+    let mut sent = follow_up(peru());
+    sent[1].content = "Lima.".into();
+    let recognised = conversations.recognise(&sent, &Owner::default());
+    assert_eq!(recognised, [("a".into(), transcript(peru(), 40))]);
+    sent[1].content = "Lima!".into();
+    assert!(conversations.recognise(&sent, &Owner::default()).is_empty());
+    assert!(
+        conversations
+            .recognise(&peru()[..1], &Owner::default())
+            .is_empty()
+    );
+}
+
+#[test]
+fn messages_that_end_before_the_head_match_nothing() {
+    let (_dir, conversations) = opened(8);
+    conversations.remember("a".into(), transcript(peru(), 40));
+    let mut longer = follow_up(peru());
+    longer.push(ChatMessage::new(Role::Assistant, "Sol."));
+    conversations.remember("a".into(), transcript(longer.clone(), 80));
+    assert!(
+        conversations
+            .recognise(&follow_up(peru()), &Owner::default())
+            .is_empty()
+    );
+    assert_eq!(
+        conversations.recognise(&follow_up(longer), &Owner::default())[0]
+            .1
+            .log_end()
+            .log_len,
+        80
+    );
+}
+
+#[test]
+fn a_named_conversation_is_found_by_its_name_only() {
+    let (_dir, conversations) = opened(8);
+    let named = Transcript {
+        named: true,
+        ..transcript(peru(), 40)
+    };
+    conversations.remember("a".into(), named);
+    assert!(
+        conversations
+            .recognise(&follow_up(peru()), &Owner::default())
+            .is_empty()
+    );
+    assert!(conversations.get(&"a".into(), &Owner::default()).is_some());
+}
+
+#[test]
+fn equal_transcripts_are_all_recognised_the_latest_first() {
+    let (_dir, conversations) = opened(8);
+    for name in ["a", "b", "c"] {
+        conversations.remember(name.into(), transcript(peru(), 40));
+    }
+    conversations.forget(&"b".into());
+    let recognised = conversations.recognise(&follow_up(peru()), &Owner::default());
+    let ids: Vec<_> = recognised.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["c", "a"]);
+}
+
+#[test]
+fn beyond_its_capacity_the_least_recently_continued_is_forgotten() {
+    let (_dir, conversations) = opened(2);
+    for name in ["a", "b", "a", "c"] {
+        conversations.remember(name.into(), transcript(peru(), 40));
+    }
+    assert!(conversations.get(&"b".into(), &Owner::default()).is_none());
+    assert_eq!(
+        conversations
+            .recognise(&follow_up(peru()), &Owner::default())
+            .len(),
+        2
+    );
+    assert_eq!(conversations.state.lock().heads.len(), 1);
+}
+
+#[test]
+fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let (evicted, gone) = std::sync::mpsc::channel();
+    let evicted = Mutex::new(evicted);
+    let tell = move |id| evicted.lock().send(id).unwrap();
+    let conversations = Conversations::open(dir.path(), 4, tell).unwrap();
+    let begin = |id: &str, owner: &str| {
+        let owner = Owner::key(owner);
+        let begun = Transcript {
+            owner,
+            ..transcript(peru(), 40)
+        };
+        conversations.remember(id.into(), begun);
+    };
+    for id in ["a1", "a2", "b1", "b2"] {
+        begin(id, &id[..1]);
+    }
+    // However many one owner begins, the others keep theirs.
+    for n in 0..10 {
+        begin(&format!("flood{n}"), "a");
+    }
+    let gone_now = || gone.try_iter().map(|id| id.to_string()).collect::<Vec<_>>();
+    assert_eq!(gone_now()[..4], ["a1", "a2", "flood0", "flood1"]);
+    assert!(conversations.get(&"b1".into(), &Owner::key("b")).is_some());
+    // A newcomer gets room: of those who have as many, the one who has waited longest gives it.
+    begin("c1", "c");
+    assert_eq!(gone_now(), ["b1"]);
+    begin("c2", "c");
+    assert_eq!(gone_now(), ["flood8"]);
+}
+
+#[test]
+fn transcripts_outlive_the_process() {
+    let (dir, conversations) = opened(2);
+    for name in ["a", "b", "a", "c"] {
+        conversations.remember(name.into(), transcript(peru(), 40));
+    }
+    drop(conversations);
+    std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
+    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    let ids: Vec<_> = conversations
+        .recognise(&follow_up(peru()), &Owner::default())
+        .iter()
+        .map(|(id, _)| id.to_string())
+        .collect();
+    assert_eq!(ids, ["c", "a"]);
+    let kept = conversations.get(&"a".into(), &Owner::default());
+    assert_eq!(kept, Some(transcript(peru(), 40)));
+    conversations.forget(&"a".into());
+    drop(conversations);
+    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
+}
+
+#[test]
+fn a_file_of_the_first_version_is_read_as_of_a_conversation_that_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = r#"{"conversation":"a","named":false,"log_len":40,"messages":[
+        {"role":"user","content":"What is the capital of Peru?"},
+        {"role":"assistant","content":"Lima. "}]}"#;
+    std::fs::write(dir.path().join("first.json"), file).unwrap();
+    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    let kept = conversations.get(&"a".into(), &Owner::default());
+    // What it has read was not noted, so its log is not to be gone on with.
+    assert_eq!(kept, Some(transcript(peru(), 0)));
+    let about = conversations.details(&"a".into());
+    assert_eq!(about, Some(ConversationDetails::default()));
+    let other = Owner::key("somebody");
+    assert_eq!(conversations.get(&"a".into(), &other), None);
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn others_read_while_what_was_evicted_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened: Arc<OnceLock<Arc<Conversations>>> = Arc::default();
+    let (read, reads) = channel();
+    let read = Mutex::new(read);
+    let seen = opened.clone();
+    let on_evicted = move |id: ConversationId| {
+        let conversations = seen.get().unwrap().clone();
+        let (done, waiting) = channel();
+        thread::spawn(move || done.send(conversations.get(&"b".into(), &Owner::default())));
+        let held = waiting.recv_timeout(SOON);
+        read.lock().send((id.to_string(), held.is_ok())).unwrap();
+    };
+    let conversations = Arc::new(Conversations::open(dir.path(), 1, on_evicted).unwrap());
+    assert!(opened.set(conversations.clone()).is_ok());
+    for name in ["a", "b"] {
+        conversations.remember(name.into(), transcript(peru(), 40));
+    }
+    assert_eq!(reads.try_recv(), Ok(("a".to_owned(), true)));
+}
+
+#[test]
+fn a_change_of_one_conversation_does_not_wait_for_that_of_another() {
+    let (_dir, conversations) = opened(8);
+    for name in ["a", "b"] {
+        conversations.remember(name.into(), transcript(peru(), 40));
+    }
+    let conversations = Arc::new(conversations);
+    let other = conversations.clone();
+    let changed = conversations.change(&"a".into(), &Owner::default(), |_| {
+        let (done, waiting) = channel();
+        thread::spawn(move || done.send(other.change(&"b".into(), &Owner::default(), |_| true)));
+        waiting.recv_timeout(SOON).unwrap_or(false)
+    });
+    assert!(changed);
+}
+
+#[test]
+fn changes_of_one_conversation_come_one_after_another() {
+    let (_dir, conversations) = opened(8);
+    conversations.remember("a".into(), transcript(peru(), 40));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                conversations.change(&"a".into(), &Owner::default(), |stored| {
+                    let message = ChatMessage::new(Role::User, "And?");
+                    stored.transcript.messages.push(message);
+                    true
+                })
+            });
+        }
+    });
+    let transcript = conversations.get(&"a".into(), &Owner::default()).unwrap();
+    assert_eq!(transcript.messages.len(), 2 + 8);
+}

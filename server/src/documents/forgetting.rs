@@ -1,0 +1,122 @@
+//! What follows when documents are deleted: no conversation keeps them in the engine's logs and caches.
+
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use onegen_engine::{ConversationError, ConversationId, Engine};
+
+use crate::collections::Collections;
+use crate::conversations::Conversations;
+use crate::conversations::past_retrievals::{PastRetrieval, gone};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+
+/// Finds the conversations that hold deleted or changed documents, and has the engine forget them.
+#[derive(Clone)]
+pub(crate) struct DeletedDocuments {
+    engine: Engine,
+    collections: Arc<Collections>,
+    conversations: Arc<Conversations>,
+}
+
+impl DeletedDocuments {
+    pub(crate) fn new(
+        engine: Engine,
+        collections: Arc<Collections>,
+        conversations: Arc<Conversations>,
+    ) -> Self {
+        Self {
+            engine,
+            collections,
+            conversations,
+        }
+    }
+
+    /// The documents of these retrievals that were deleted or changed since.
+    ///
+    /// # Errors
+    /// An index is damaged.
+    pub(crate) async fn among(
+        &self,
+        retrievals: &[PastRetrieval],
+    ) -> Result<Vec<String>, ApiError> {
+        if !retrievals.iter().any(|retrieval| retrieval.held) {
+            return Ok(Vec::new());
+        }
+        let (collections, retrievals) = (self.collections.clone(), retrievals.to_vec());
+        let gone = blocking(move || gone(&retrievals, &collections)).await?;
+        gone.map_err(|error| ApiError::Internal(error.to_string()))
+    }
+
+    /// # Errors
+    /// [`ApiError::ConversationHoldsDeletedDocument`] if a conversation with these retrievals holds a
+    /// document that was deleted or changed.
+    pub(crate) async fn refuse(
+        &self,
+        id: &ConversationId,
+        retrievals: &[PastRetrieval],
+    ) -> Result<(), ApiError> {
+        let documents = self.among(retrievals).await?;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::ConversationHoldsDeletedDocument {
+            conversation: id.to_string(),
+            documents: documents.iter().map(|id| format!("{id:?}")).collect(),
+        })
+    }
+
+    /// After these documents were deleted or replaced: has the engine forget token log, KV-cache and
+    /// files of the conversations that hold them. Returns how many conversations there are.
+    ///
+    /// **Invariant:** no turn that begins after this reads a passage that is deleted. A turn that is
+    /// under way ends as it began, and its conversation is forgotten then.
+    pub(crate) async fn forget(&self, collection: &str, documents: &[String]) -> usize {
+        let of_them = |retrieval: &PastRetrieval| {
+            retrieval.receipt.collection == collection && documents.contains(&retrieval.document)
+        };
+        self.forget_holders(self.conversations.holding(of_them))
+            .await
+    }
+
+    /// Has the engine forget the conversations whose documents were deleted while the server was not
+    /// running. Blocks; needs no async runtime.
+    pub(crate) fn forget_since_last_run(&self) {
+        for (id, retrievals) in self.conversations.holding(|_| true) {
+            if gone(&retrievals, &self.collections).is_ok_and(|gone| gone.is_empty()) {
+                continue;
+            }
+            tracing::info!(conversation = %id, "has read documents that are gone");
+            // No turn is under way yet, so this fails only where the engine holds nothing.
+            let _ = block_on(self.engine.delete(&id));
+        }
+    }
+
+    /// Has the engine forget those of these conversations that hold deleted documents. Their transcripts
+    /// stay, so that clients who continue them learn why. Returns how many there are.
+    pub(crate) async fn forget_holders(
+        &self,
+        conversations: Vec<(ConversationId, Vec<PastRetrieval>)>,
+    ) -> usize {
+        let mut forgotten = 0;
+        for (id, retrievals) in conversations {
+            match self.among(&retrievals).await {
+                Ok(gone) if gone.is_empty() => continue,
+                Ok(_) => {}
+                // A passage that cannot be read must not be answered from either.
+                Err(error) => {
+                    tracing::error!(%error, conversation = %id, "its passages cannot be read")
+                }
+            }
+            forgotten += 1;
+            match self.engine.delete(&id).await {
+                // The end of a turn that is under way comes here again.
+                Ok(()) | Err(ConversationError::Unknown(_) | ConversationError::Busy(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, conversation = %id, "its cache was not dropped")
+                }
+            }
+        }
+        forgotten
+    }
+}

@@ -1,0 +1,316 @@
+//! Documents of a collection, changed while it is served.
+
+mod forgetting;
+
+use std::sync::Arc;
+
+use onegen_index::{Applied, Change, IndexError, Passage, SplitPassage};
+use onegen_proto::{Document, DocumentPart, StoredDocument, StoredPassage};
+
+use crate::collections::{Collection, Embedding};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+
+pub(crate) use forgetting::DeletedDocuments;
+
+/// Bytes that an id may have.
+const MAX_ID_BYTES: usize = 512;
+/// Documents that one request may bring.
+const MAX_DOCUMENTS: usize = 1000;
+
+/// Documents that were checked, for one collection.
+pub(crate) struct Upload {
+    pub(crate) collection: Arc<Collection>,
+    documents: Vec<Document>,
+    /// The path of a document in the request.
+    path: fn(usize) -> String,
+}
+
+impl Upload {
+    /// # Errors
+    /// [`ApiError::Invalid`] names the field at fault.
+    pub(crate) fn one(collection: Arc<Collection>, document: Document) -> Result<Self, ApiError> {
+        Self::checked(collection, vec![document], |_| String::new())
+    }
+
+    /// # Errors
+    /// [`ApiError::Invalid`] names the field at fault.
+    pub(crate) fn batch(
+        collection: Arc<Collection>,
+        documents: Vec<Document>,
+    ) -> Result<Self, ApiError> {
+        if !(1..=MAX_DOCUMENTS).contains(&documents.len()) {
+            let found = documents.len();
+            let message = format!("holds {found} documents, but must hold 1 to {MAX_DOCUMENTS}");
+            return Err(ApiError::invalid("documents", message));
+        }
+        Self::checked(collection, documents, |at| format!("documents[{at}]."))
+    }
+
+    fn checked(
+        collection: Arc<Collection>,
+        documents: Vec<Document>,
+        path: fn(usize) -> String,
+    ) -> Result<Self, ApiError> {
+        for (at, document) in documents.iter().enumerate() {
+            let fault =
+                |field: &str, message: String| Err(ApiError::invalid(path(at) + field, message));
+            let id = &document.id;
+            if id.is_empty() || id.len() > MAX_ID_BYTES {
+                let bytes = id.len();
+                return fault(
+                    "id",
+                    format!("has {bytes} bytes, but must have 1 to {MAX_ID_BYTES}"),
+                );
+            }
+            if is_called_as_a_part(id) {
+                return fault(
+                    "id",
+                    format!(
+                        "{id:?} ends as the passages of a long document are called; choose another"
+                    ),
+                );
+            }
+            if let Some(first) = documents[..at].iter().position(|other| other.id == *id) {
+                return fault("id", format!("{id:?} is the id of documents[{first}] too"));
+            }
+            if document.text.trim().is_empty() {
+                return fault("text", "must hold something to be found by".to_owned());
+            }
+        }
+        Ok(Self {
+            collection,
+            documents,
+            path,
+        })
+    }
+
+    /// Splits and embeds the documents and puts them in, all or none. Returns how many passages each
+    /// became. Searches that begin after this find them.
+    ///
+    /// # Errors
+    /// [`ApiError::CollectionReadOnly`], [`ApiError::Invalid`] for one that cannot be embedded.
+    pub(crate) async fn put_in(
+        self,
+        embedding: &Embedding,
+        deleted: &DeletedDocuments,
+    ) -> Result<Vec<usize>, ApiError> {
+        let Self {
+            collection,
+            documents,
+            path,
+        } = self;
+        if collection.index().is_read_only() {
+            return Err(ApiError::CollectionReadOnly(collection.name().to_owned()));
+        }
+        let tokens = embedding.model().tokens().clone();
+        let rules = collection.index().document_rules();
+        let split = move || -> Vec<Vec<SplitPassage>> {
+            let count = |text: &str| tokens.count(text);
+            let documents = documents.into_iter().map(index_document);
+            documents
+                .map(|document| rules.split.split(document, count))
+                .collect()
+        };
+        let documents = blocking(split).await?;
+
+        let texts = documents.iter().flatten().flat_map(|split| {
+            let titled = |text: &str| (split.passage.title.clone(), text.to_owned());
+            rules.texts(split).into_iter().map(titled)
+        });
+        let mut embedded = embedding.passages(texts.collect()).await?.into_iter();
+        let mut changes = Vec::new();
+        let mut ids = Vec::with_capacity(documents.len());
+        let counts = documents.iter().map(Vec::len).collect();
+        for (at, passages) in documents.into_iter().enumerate() {
+            if let Some(split) = passages.first() {
+                let id = split.passage.document_id().to_owned();
+                ids.push(id.clone());
+                changes.push(Change::DeleteDocument { id });
+            }
+            for split in passages {
+                let vectors = embedded.by_ref().take(rules.texts(&split).len());
+                let vectors = vectors.map(|embedded| embedded.map(|text| text.vector));
+                let vectors = vectors.collect::<Result<_, _>>().map_err(|too_long| {
+                    let message = format!("cannot be embedded with its title: {too_long}");
+                    ApiError::invalid(path(at) + "text", message)
+                })?;
+                let passage = split.passage;
+                changes.push(Change::Upsert { passage, vectors });
+            }
+        }
+        change(deleted, &collection, ids, changes).await?;
+        Ok(counts)
+    }
+}
+
+/// Takes a document out, all its passages with it. Returns how many there were, and how many
+/// conversations had read one.
+///
+/// # Errors
+/// [`ApiError::DocumentNotFound`], [`ApiError::CollectionReadOnly`].
+pub(crate) async fn take_out(
+    deleted: &DeletedDocuments,
+    collection: &Arc<Collection>,
+    id: String,
+) -> Result<(usize, usize), ApiError> {
+    let not_found = not_found(collection, &id);
+    let of_a_part = find(collection, &id).await?.and_then(|found| found.part);
+    if let Some(part) = of_a_part {
+        let document = part.document;
+        return Err(ApiError::invalid(
+            "id",
+            format!("{id:?} is a part of the document {document:?}; delete that"),
+        ));
+    }
+    let changes = vec![Change::DeleteDocument { id: id.clone() }];
+    let changed = change(deleted, collection, vec![id], changes).await?;
+    match changed.applied.deleted {
+        0 => Err(not_found),
+        passages => Ok((passages, changed.conversations)),
+    }
+}
+
+/// A document, or a passage of one.
+///
+/// # Errors
+/// [`ApiError::DocumentNotFound`].
+pub(crate) async fn get(
+    collection: &Arc<Collection>,
+    id: String,
+) -> Result<StoredDocument, ApiError> {
+    let found = find(collection, &id).await?;
+    found.ok_or_else(|| not_found(collection, &id))
+}
+
+async fn find(collection: &Arc<Collection>, id: &str) -> Result<Option<StoredDocument>, ApiError> {
+    let (collection, id) = (collection.clone(), id.to_owned());
+    let find = move || stored(&collection, &id);
+    let found = blocking(find).await?;
+    found.map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+fn stored(collection: &Collection, id: &str) -> Result<Option<StoredDocument>, IndexError> {
+    let mut passages = collection.index().document(id)?;
+    if passages.is_empty() {
+        passages.extend(collection.index().get(id)?);
+    }
+    let Some(first) = passages.first() else {
+        return Ok(None);
+    };
+    let is_document = first.document_id() == id;
+    let text = joined(&passages);
+    let parts: Vec<_> = passages.iter().filter_map(stored_passage).collect();
+    let Passage {
+        title,
+        url,
+        metadata,
+        part,
+        ..
+    } = passages.swap_remove(0);
+    let part = part.filter(|_| !is_document).map(document_part);
+    Ok(Some(StoredDocument {
+        id: id.to_owned(),
+        object: "document".to_owned(),
+        collection: collection.name().to_owned(),
+        title,
+        text,
+        url,
+        metadata,
+        passages: (is_document && !parts.is_empty()).then_some(parts),
+        part,
+    }))
+}
+
+/// The text of passages that may overlap. What stood between them was white space.
+fn joined(passages: &[Passage]) -> String {
+    let start = |passage: &Passage| passage.part.as_ref().map_or(0, |part| part.start);
+    let mut at = passages.first().map_or(0, start);
+    let mut text = String::new();
+    for passage in passages {
+        let start = start(passage);
+        text.extend(std::iter::repeat_n(' ', start.saturating_sub(at)));
+        text.extend(passage.text.chars().skip(at.saturating_sub(start)));
+        at = at.max(start + passage.text.chars().count());
+    }
+    text
+}
+
+fn stored_passage(passage: &Passage) -> Option<StoredPassage> {
+    Some(StoredPassage {
+        id: passage.id.clone(),
+        text: passage.text.clone(),
+        part: document_part(passage.part.clone()?),
+    })
+}
+
+fn document_part(part: onegen_index::Part) -> DocumentPart {
+    DocumentPart {
+        document: part.document,
+        start: part.start,
+        end: part.end,
+    }
+}
+
+fn index_document(document: Document) -> onegen_index::Document {
+    onegen_index::Document {
+        id: document.id,
+        title: document.title,
+        text: document.text,
+        url: document.url,
+        metadata: document.metadata,
+        sentences: None,
+    }
+}
+
+/// Whether an id is `…#7`, as a splitter calls the passages of a document.
+fn is_called_as_a_part(id: &str) -> bool {
+    let number = id.rsplit_once('#').map(|(_, number)| number);
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn not_found(collection: &Collection, id: &str) -> ApiError {
+    ApiError::DocumentNotFound {
+        document: id.to_owned(),
+        collection: collection.name().to_owned(),
+    }
+}
+
+/// What a batch of changes did.
+struct AppliedChanges {
+    applied: Applied,
+    /// Conversations that held what is gone now.
+    conversations: usize,
+}
+
+/// Changes some documents and has the engine forget the conversations that hold the old ones. Both
+/// happen even when the client does not wait for the answer any more.
+async fn change(
+    deleted: &DeletedDocuments,
+    collection: &Arc<Collection>,
+    documents: Vec<String>,
+    changes: Vec<Change>,
+) -> Result<AppliedChanges, ApiError> {
+    let (deleted, collection) = (deleted.clone(), collection.clone());
+    let both = async move {
+        let index = collection.clone();
+        let applied = blocking(move || index.index().apply(changes)).await?;
+        let applied = applied.map_err(|error| refused(error, &collection))?;
+        let conversations = deleted.forget(collection.name(), &documents).await;
+        Ok(AppliedChanges {
+            applied,
+            conversations,
+        })
+    };
+    match tokio::spawn(both).await {
+        Ok(changed) => changed,
+        Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
+    }
+}
+
+fn refused(error: IndexError, collection: &Collection) -> ApiError {
+    match error {
+        IndexError::ReadOnly { .. } => ApiError::CollectionReadOnly(collection.name().to_owned()),
+        other => ApiError::Internal(other.to_string()),
+    }
+}

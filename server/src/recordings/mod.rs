@@ -1,0 +1,348 @@
+//! Recordings of streams, from which a client that lost one goes on.
+//!
+//! A turn belongs to its stream: a client that goes away ends both. A request that says `resumable`
+//! asks for the other way: its turn goes on by itself, its events are recorded, and whoever owns the
+//! conversation may read them from any event on, until some time after the end. A reader takes what is
+//! there at its own pace; it holds up neither the turn nor other readers.
+
+mod idempotency;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use axum::response::sse::Event;
+use dashmap::DashMap;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use onegen_engine::ConversationId;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::admission::Owner;
+use idempotency::IdempotencyKeys;
+pub(crate) use idempotency::KeyClaim;
+
+/// Recordings kept; beyond, the one that ended first is forgotten early.
+const MAX_RECORDINGS: usize = 256;
+
+/// An event, or why it could not be written.
+pub(crate) type EventResult = Result<Event, axum::Error>;
+
+/// All recordings, by their conversations.
+pub(crate) struct Recordings {
+    /// How long a recording is kept after its end.
+    retention: Duration,
+    recordings: DashMap<ConversationId, Recording>,
+    keys: Arc<IdempotencyKeys>,
+}
+
+/// The events of a conversation's running or last turn.
+#[derive(Clone)]
+struct Recording {
+    owner: Owner,
+    /// What its client calls the request. It is free again with the recording.
+    key: Option<Arc<KeyClaim>>,
+    /// The headers of each response that gives these events.
+    headers: HeaderMap,
+    events: watch::Receiver<Events>,
+    turn: AbortHandle,
+}
+
+/// What has been recorded so far.
+#[derive(Default)]
+struct Events {
+    all: Vec<Event>,
+    ended: Option<Instant>,
+}
+
+/// A recording as one reader gets it.
+pub(crate) struct Playback {
+    /// The headers of the response.
+    pub(crate) headers: HeaderMap,
+    /// The events from the wanted one on, and those to come.
+    pub(crate) events: BoxStream<'static, EventResult>,
+}
+
+/// Ends a recording, also that of a turn that was stopped.
+struct Recorder(watch::Sender<Events>);
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.0
+            .send_modify(|events| events.ended = Some(Instant::now()));
+    }
+}
+
+impl Recordings {
+    /// Holds no recording yet; each is kept for `retention` after its end.
+    pub(crate) fn new(retention: Duration) -> Self {
+        Self {
+            retention,
+            recordings: DashMap::new(),
+            keys: Arc::default(),
+        }
+    }
+
+    /// Lets a turn's events come whether or not somebody reads them, and plays them from the beginning.
+    /// `lasting` is held until the turn's end.
+    pub(crate) fn record(
+        self: &Arc<Self>,
+        conversation: ConversationId,
+        owner: Owner,
+        key: Option<KeyClaim>,
+        headers: HeaderMap,
+        lasting: impl Send + 'static,
+        events: impl Stream<Item = EventResult> + Send + 'static,
+    ) -> Playback {
+        let (sender, receiver) = watch::channel(Events::default());
+        let recorder = Recorder(sender);
+        let turn = tokio::spawn(async move {
+            let _lasting = lasting;
+            record(recorder, events).await;
+        });
+        let key = key.map(Arc::new);
+        let recording = Recording {
+            owner,
+            key: key.clone(),
+            headers,
+            events: receiver.clone(),
+            turn: turn.abort_handle(),
+        };
+        self.keep(conversation.clone(), recording.clone());
+        if let Some(key) = key {
+            key.begun(conversation.clone());
+        }
+        self.forget_later(conversation, receiver);
+        play(recording, 0)
+    }
+
+    /// The events of a conversation's running or last turn from one on, if it is the owner's.
+    pub(crate) fn resume(
+        &self,
+        conversation: &ConversationId,
+        owner: &Owner,
+        from: usize,
+    ) -> Option<Playback> {
+        let recording = self.find(conversation, owner)?;
+        Some(play(recording, from))
+    }
+
+    /// Claims a key for a request, or plays the turn that a request with this key has begun already.
+    pub(crate) async fn claim(&self, owner: &Owner, key: &str) -> Result<KeyClaim, Playback> {
+        loop {
+            let conversation = match self.keys.claim(owner, key).await {
+                Ok(claim) => return Ok(claim),
+                Err(conversation) => conversation,
+            };
+            let recording = self.find(&conversation, owner);
+            let of_key = |recording: &Recording| {
+                let held = recording.key.as_ref();
+                held.is_some_and(|held| held.is(owner, key))
+            };
+            if let Some(recording) = recording.filter(of_key) {
+                return Err(play(recording, 0));
+            }
+            // The recording has just been forgotten, and its key is freed by whoever has taken it out.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Forgets what is recorded of a conversation, which is deleted.
+    pub(crate) fn forget(&self, conversation: &ConversationId) {
+        self.recordings.remove(conversation);
+    }
+
+    /// Stops a turn that goes on by itself; false where the owner has none. Its recording stays.
+    pub(crate) fn stop(&self, conversation: &ConversationId, owner: &Owner) -> bool {
+        let recording = self.find(conversation, owner);
+        recording.is_some_and(|recording| {
+            let running = recording.events.borrow().ended.is_none();
+            recording.turn.abort();
+            running
+        })
+    }
+
+    fn find(&self, conversation: &ConversationId, owner: &Owner) -> Option<Recording> {
+        let recording = self.recordings.get(conversation)?;
+        (recording.owner == *owner).then(|| recording.clone())
+    }
+
+    fn keep(&self, conversation: ConversationId, recording: Recording) {
+        if self.recordings.len() >= MAX_RECORDINGS {
+            let ended = self.recordings.iter().filter_map(|entry| {
+                let ended = entry.events.borrow().ended?;
+                Some((ended, entry.key().clone()))
+            });
+            let first = ended.min_by_key(|(ended, _)| *ended);
+            if let Some((_, first)) = first {
+                // A new turn of that conversation may have taken its place meanwhile.
+                self.recordings
+                    .remove_if(&first, |_, one| one.events.borrow().ended.is_some());
+            }
+        }
+        self.recordings.insert(conversation, recording);
+    }
+
+    /// Forgets a recording some time after its end, unless another turn's is in its place by then.
+    fn forget_later(
+        self: &Arc<Self>,
+        conversation: ConversationId,
+        events: watch::Receiver<Events>,
+    ) {
+        let recordings = Arc::downgrade(self);
+        let retention = self.retention;
+        tokio::spawn(async move {
+            let mut events = events;
+            // Waiting fails when the recorder is gone, which is an end too.
+            let _ = events.wait_for(|events| events.ended.is_some()).await;
+            tokio::time::sleep(retention).await;
+            if let Some(recordings) = recordings.upgrade() {
+                recordings
+                    .recordings
+                    .remove_if(&conversation, |_, one| one.events.same_channel(&events));
+            }
+        });
+    }
+}
+
+async fn record(recorder: Recorder, events: impl Stream<Item = EventResult>) {
+    let mut events = std::pin::pin!(events);
+    let mut next = 0_u64;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                let event = event.id(next.to_string());
+                next += 1;
+                recorder.0.send_modify(|events| events.all.push(event));
+            }
+            Err(error) => tracing::error!(%error, "an event could not be written"),
+        }
+    }
+}
+
+fn play(recording: Recording, from: usize) -> Playback {
+    Playback {
+        headers: recording.headers,
+        events: replay(recording.events, from).boxed(),
+    }
+}
+
+/// All events from one on, those to come too.
+fn replay(events: watch::Receiver<Events>, from: usize) -> impl Stream<Item = EventResult> {
+    stream::unfold((events, from), |(mut events, next)| async move {
+        let event = {
+            let there = events.wait_for(|events| events.ended.is_some() || next < events.all.len());
+            there.await.ok()?.all.get(next).cloned()?
+        };
+        Some((Ok(event), (events, next + 1)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_recording_that_was_stopped_ends_for_its_readers() {
+        let (sender, receiver) = watch::channel(Events::default());
+        let endless = stream::once(async { Ok(Event::default()) }).chain(stream::pending());
+        let turn = tokio::spawn(record(Recorder(sender), endless));
+        let mut replayed = std::pin::pin!(replay(receiver, 0));
+        assert!(replayed.next().await.is_some());
+        turn.abort();
+        assert!(replayed.next().await.is_none());
+    }
+
+    fn recordings() -> Arc<Recordings> {
+        Arc::new(Recordings::new(Duration::from_secs(3600)))
+    }
+
+    /// Begins to record a turn, which ends when the sender is dropped.
+    fn begin(
+        recordings: &Arc<Recordings>,
+        conversation: &str,
+        key: Option<KeyClaim>,
+    ) -> tokio::sync::oneshot::Sender<()> {
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let events = stream::once(async move {
+            let _ = ended.await;
+            Ok(Event::default())
+        });
+        let owner = Owner::default();
+        recordings.record(
+            conversation.into(),
+            owner,
+            key,
+            HeaderMap::new(),
+            (),
+            events,
+        );
+        end
+    }
+
+    #[tokio::test]
+    async fn beyond_the_capacity_the_recording_that_ended_first_is_forgotten() {
+        let recordings = recordings();
+        let name = |at: usize| format!("conv_{at}");
+        let mut ends: Vec<_> = (0..MAX_RECORDINGS)
+            .map(|at| Some(begin(&recordings, &name(at), None)))
+            .collect();
+        // They end in another order than they began.
+        let order = [200, 7, 133];
+        for at in order {
+            drop(ends[at].take());
+            let mut events = recordings
+                .recordings
+                .get(&name(at).into())
+                .unwrap()
+                .events
+                .clone();
+            events
+                .wait_for(|events| events.ended.is_some())
+                .await
+                .unwrap();
+        }
+        for (more, first) in order.into_iter().enumerate() {
+            ends.push(Some(begin(&recordings, &format!("more_{more}"), None)));
+            let there = |at: usize| recordings.recordings.contains_key(&name(at).into());
+            assert!(!there(first), "{first}");
+            assert!(order[more + 1..].iter().all(|at| there(*at)));
+        }
+        // Nothing that runs is forgotten.
+        let _running = begin(&recordings, "another", None);
+        assert_eq!(recordings.recordings.len(), MAX_RECORDINGS + 1);
+    }
+
+    #[tokio::test]
+    async fn of_two_requests_with_one_key_the_second_gets_the_turn_of_the_first() {
+        let recordings = recordings();
+        let owner = Owner::default();
+        let first = recordings.claim(&owner, "k").await.ok().unwrap();
+        let again = recordings.clone();
+        let second = tokio::spawn(async move {
+            let played = again.claim(&Owner::default(), "k").await;
+            played.err().unwrap().events.count().await
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        // Another owner's requests have nothing to do with it.
+        assert!(recordings.claim(&Owner::key("other"), "k").await.is_ok());
+        drop(begin(&recordings, "conv_1", Some(first)));
+        assert_eq!(second.await.unwrap(), 1);
+        // The key is free again with its recording.
+        recordings.forget(&"conv_1".into());
+        assert!(recordings.claim(&owner, "k").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_key_is_free_again_when_its_request_was_refused() {
+        let recordings = recordings();
+        let first = recordings.claim(&Owner::default(), "k").await.ok().unwrap();
+        let again = recordings.clone();
+        let second = tokio::spawn(async move { again.claim(&Owner::default(), "k").await.is_ok() });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert!(second.await.unwrap());
+    }
+}

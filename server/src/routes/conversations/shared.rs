@@ -1,0 +1,81 @@
+//! What the routes of conversations share: to find one, begin one, show one, and read its new items.
+
+use std::sync::Arc;
+
+use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
+use onegen_proto::{Conversation, ConversationExtension, NewItem};
+
+use crate::admission::Owner;
+use crate::app::App;
+use crate::conversations::{ConversationDetails, Transcript};
+use crate::wire::blocking::blocking;
+use crate::wire::errors::ApiError;
+use crate::wire::messages::{role, text};
+
+/// OpenAI's limit.
+const MAX_ITEMS: usize = 20;
+
+/// The caller's conversation: to others there is none.
+pub(super) fn find(app: &App, id: &ConversationId, owner: &Owner) -> Result<Transcript, ApiError> {
+    let found = app.conversations.get(id, owner);
+    found.ok_or_else(|| ApiError::ConversationNotFound(id.to_string()))
+}
+
+/// Stores a new conversation.
+pub(super) async fn begin(
+    app: &Arc<App>,
+    id: ConversationId,
+    transcript: Transcript,
+    details: ConversationDetails,
+) -> Result<(), ApiError> {
+    let app = app.clone();
+    blocking(move || app.conversations.begin(id, transcript, details)).await
+}
+
+/// A conversation as its routes show it.
+pub(super) async fn conversation(
+    app: &Arc<App>,
+    id: &ConversationId,
+    owner: &Owner,
+) -> Result<Conversation, ApiError> {
+    let transcript = find(app, id, owner)?;
+    let details = app.conversations.details(id).unwrap_or_default();
+    Ok(Conversation {
+        id: id.to_string(),
+        object: "conversation".to_owned(),
+        created_at: details.created,
+        metadata: details.metadata,
+        onegen: ConversationExtension {
+            messages: transcript.messages.len(),
+            gone_documents: app.deleted_documents.among(&transcript.retrievals).await?,
+        },
+    })
+}
+
+/// Has the engine forget a conversation's log and cache, if it holds them.
+pub(super) async fn forget_log(app: &App, id: &ConversationId) -> Result<(), ApiError> {
+    match app.engine.delete(id).await {
+        Ok(()) | Err(ConversationError::Unknown(_)) => Ok(()),
+        Err(ConversationError::Busy(_)) => Err(ApiError::ConversationBusy(id.to_string())),
+        Err(ConversationError::Stopped) => Err(ApiError::ShuttingDown),
+        Err(other) => Err(ApiError::Internal(other.to_string())),
+    }
+}
+
+/// The messages that new items hold.
+pub(super) fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
+    if items.len() > MAX_ITEMS {
+        let message = format!("holds {} items, but may hold {MAX_ITEMS}", items.len());
+        return Err(ApiError::invalid("items", message));
+    }
+    let each = items.into_iter().enumerate().map(|(at, item)| {
+        if let Some(kind) = item.kind.filter(|kind| kind != "message") {
+            let param = format!("items[{at}].type {kind:?}");
+            return Err(ApiError::Unsupported { param });
+        }
+        let role: EngineRole = role(item.role);
+        let text = text(item.content, &format!("items[{at}].content"))?;
+        Ok(ChatMessage::new(role, text))
+    });
+    each.collect()
+}

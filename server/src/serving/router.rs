@@ -1,0 +1,100 @@
+//! Which path leads where, and what stands before all of them.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use axum::{Json, Router};
+use tower_http::cors::CorsLayer;
+use tower_http::request_id::{
+    MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
+use tracing::{Level, Span, field};
+
+use crate::admission::{ClientAddress, access, client_address, limits};
+use crate::app::App;
+use crate::metrics::count as count_response;
+use crate::serving::openapi::{documented_routes, openapi};
+use crate::serving::{docs, page};
+use crate::traces;
+use crate::wire::errors::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The whole server as a service.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let (routes, _) = documented_routes().split_for_parts();
+    let traced = app.traces.clone();
+    let traced = traced.map(|traces| from_fn_with_state(traces, traces::trace));
+    routes
+        .route("/openapi.json", get(|| async { Json(openapi()) }))
+        .merge(page::routes())
+        .merge(docs::routes())
+        .fallback(route_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(app.bounds.body_limit().bytes))
+        .layer(from_fn_with_state(app.limits.clone(), limits::count))
+        .layer(tower::util::option_layer(traced))
+        .layer(from_fn_with_state(app.access.clone(), access::admit))
+        .layer(tower::util::option_layer(cors(&app.cors_origins)))
+        .layer(from_fn_with_state(app.metrics.clone(), count_response))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(request_span)
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+        .layer(from_fn_with_state(
+            app.proxies.clone(),
+            client_address::find,
+        ))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .with_state(app)
+}
+
+/// Which pages' scripts may ask; none where no layer answers a browser's question.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let all = CorsLayer::permissive();
+    if origins.iter().any(|origin| origin == "none") {
+        return None;
+    }
+    if origins.iter().any(|origin| origin == "*") {
+        Some(all)
+    } else {
+        Some(all.allow_origin(origins.to_vec()))
+    }
+}
+
+/// Neither bodies nor queries: texts are not for the log.
+fn request_span<B>(request: &Request<B>) -> Span {
+    let id = request.extensions().get::<RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok());
+    let client = request.extensions().get::<ClientAddress>();
+    let client = client.map(|ClientAddress(address)| address);
+    tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        id = id.map(field::display),
+        client = client.map(field::display),
+        key = field::Empty,
+        trace = field::Empty,
+    )
+}
+
+async fn route_not_found(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::RouteNotFound {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+    }
+}
+
+async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::MethodNotAllowed {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+    }
+}

@@ -1,0 +1,100 @@
+//! Answering until told to stop.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::{Listener, ListenerExt, TapIo};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::app::App;
+use crate::serving::router::router;
+use crate::serving::tls::TlsListener;
+
+/// How long it may take to tell clients that their answers are cut off.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves until `stop` is over. From then on the server counts as not ready and refuses what is new,
+/// while the answers under way come to their ends; what is not at its end after `drain_timeout` is
+/// cancelled, which its clients are told.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain_timeout: Duration,
+) -> io::Result<()> {
+    let served = listen(listener, app.clone(), stop, drain_timeout).await;
+    if let Some(traces) = &app.traces {
+        traces.flush().await;
+    }
+    served
+}
+
+async fn listen(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain_timeout: Duration,
+) -> io::Result<()> {
+    // Events are small and wait for nobody.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection will be slower than it could be");
+        }
+    });
+    match app.certificate.clone() {
+        None => serve_on(listener, app, stop, drain_timeout).await,
+        Some(certificate) => {
+            // Tapped for nothing: only so does a listener of ours tell its clients' addresses.
+            let listener = TlsListener::new(listener, certificate)?.tap_io(|_| ());
+            serve_on(listener, app, stop, drain_timeout).await
+        }
+    }
+}
+
+async fn serve_on<L, F>(
+    listener: TapIo<L, F>,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain_timeout: Duration,
+) -> io::Result<()>
+where
+    L: Listener<Addr = SocketAddr>,
+    F: FnMut(&mut L::Io) + Send + 'static,
+{
+    let (stopped, draining) = oneshot::channel();
+    let drained = {
+        let app = app.clone();
+        async move {
+            stop.await;
+            app.shutdown.drain();
+            // Nobody waits any more when serving has failed meanwhile.
+            let _ = stopped.send(());
+            // Connections are taken until then: who asks is told that the server is stopping.
+            app.shutdown.idle().await;
+        }
+    };
+    let routes = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(drained);
+    let too_long = async {
+        // Never sent when serving fails first.
+        if draining.await.is_ok() {
+            tokio::time::sleep(drain_timeout).await;
+            tracing::warn!("answers that are still under way are cut off");
+            app.shutdown.cut_off();
+            tokio::time::sleep(LAST_WORDS).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = too_long => Ok(()),
+    }
+}

@@ -1,0 +1,15 @@
+//! How a validated request becomes a turn of the engine, and what happens until that ends.
+
+mod constraint;
+mod fork;
+pub(crate) mod linking;
+mod place;
+mod request;
+mod retrieval;
+mod watch;
+
+pub(crate) use constraint::RequestedConstraint;
+pub(crate) use fork::Fork;
+pub(crate) use request::{TextRequest, TurnRequest};
+pub(crate) use retrieval::RequestedRetrieval;
+pub(crate) use watch::{Finished, LiveTurn, TurnEvent};

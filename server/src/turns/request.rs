@@ -1,0 +1,48 @@
+//! What a client asks of the model, validated.
+
+use std::time::Instant;
+
+use onegen_engine::{ChatMessage, ConversationId, SamplingParams};
+
+use crate::admission::Caller;
+use crate::turns::constraint::RequestedConstraint;
+use crate::turns::retrieval::RequestedRetrieval;
+use crate::wire::errors::FieldNames;
+
+/// A turn that a client asks for, validated.
+#[derive(Debug, Clone)]
+pub(crate) struct TurnRequest {
+    /// Whose conversations it may continue, and whose the new one is.
+    pub(crate) caller: Caller,
+    /// The conversation that the client names.
+    pub(crate) conversation: Option<ConversationId>,
+    /// How many of that conversation's messages it goes on after; all, where nothing is said. After
+    /// fewer, the turn is a copy's.
+    pub(crate) after: Option<usize>,
+    /// Whether the conversation is there afterwards. A turn that is not kept goes on with a copy.
+    pub(crate) kept: bool,
+    /// With a named conversation the new messages, else all. The last is the user's.
+    pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) constraint: Option<RequestedConstraint>,
+    /// The retrieval of this turn only: the conversation's next one may search another collection.
+    pub(crate) retrieval: RequestedRetrieval,
+    /// When the request came.
+    pub(crate) received: Instant,
+    /// What the route calls the fields that can be at fault here.
+    pub(crate) fields: FieldNames,
+}
+
+/// A text to go on with, validated: no messages, and no conversation afterwards.
+#[derive(Debug, Clone)]
+pub(crate) struct TextRequest {
+    /// Whose KV-caches it may share.
+    pub(crate) caller: Caller,
+    pub(crate) prompt: String,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) retrieval: RequestedRetrieval,
+    /// When the request came.
+    pub(crate) received: Instant,
+    /// What the route calls the fields that can be at fault here.
+    pub(crate) fields: FieldNames,
+}

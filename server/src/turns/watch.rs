@@ -1,0 +1,257 @@
+//! Watching a turn of the engine until its end, and remembering what it has said.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onegen_engine::{
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, Text,
+    TokenLogprob, Turn, TurnSummary,
+};
+use tokio::time::sleep_until;
+
+use crate::admission::{Caller, Validity};
+use crate::app::App;
+use crate::collections::Collection;
+use crate::conversations::past_retrievals::PastRetrieval;
+use crate::conversations::{Transcript, TurnEnd};
+use crate::metrics::Observation;
+use crate::traces::TurnTrace;
+use crate::turns::fork::Fork;
+use crate::turns::retrieval::RequestedRetrieval;
+use crate::wire::errors::{ApiError, FieldNames};
+
+/// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
+pub(crate) struct LiveTurn {
+    app: Arc<App>,
+    /// `None` once the turn was given up.
+    turn: Option<Turn>,
+    /// Declared behind `turn`, so that a copy is deleted after its turn is cancelled.
+    watched: WatchedConversation,
+    /// Ends when the key that asked is withdrawn.
+    validity: Validity,
+    conversation: ConversationId,
+    received: Instant,
+    observation: Observation,
+    /// `None` for a turn that is not traced.
+    trace: Option<TurnTrace>,
+    collection: Arc<Collection>,
+    text: String,
+}
+
+/// What happens during a turn, in order. The last is `Finished` or `Failed`.
+pub(crate) enum TurnEvent {
+    Text(Text),
+    Retrieval(RetrievalReceipt),
+    Finished(Finished),
+    Failed(ApiError),
+}
+
+/// How a turn ended, with its whole text.
+pub(crate) struct Finished {
+    pub(crate) text: String,
+    pub(crate) summary: TurnSummary,
+}
+
+/// What a turn of a conversation is watched for beside its events. By default it belongs to none.
+#[derive(Default)]
+pub(super) struct WatchedConversation {
+    /// The copy that was made for this turn. Dropped before the end, the copy is deleted.
+    pub(super) fork: Option<Fork>,
+    /// Visible messages up to the answer.
+    pub(super) messages: usize,
+    /// How many of them were there before the request.
+    pub(super) messages_before: usize,
+    /// The transcript up to the answer; none of a turn that is not kept.
+    pub(super) transcript: Option<Transcript>,
+    /// The field that constrains the text.
+    pub(super) constrained_by: Option<&'static str>,
+}
+
+/// Waits for a deadline, if there is one.
+pub(crate) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl LiveTurn {
+    /// Hands a request to the engine: a turn that belongs to no conversation yet.
+    pub(super) async fn submit(
+        app: &Arc<App>,
+        request: Request,
+        retrieval: &RequestedRetrieval,
+        caller: &Caller,
+        received: Instant,
+        fields: FieldNames,
+    ) -> Result<Self, ApiError> {
+        let sampling = request.sampling.clone();
+        let turn = app.engine.submit(request).await;
+        let turn = turn.map_err(|error| fields.submit_error(error))?;
+        let collection = retrieval.collection().clone();
+        Ok(Self {
+            app: app.clone(),
+            conversation: turn.conversation().clone(),
+            watched: WatchedConversation::default(),
+            received,
+            observation: Observation::new(app.metrics.clone(), received),
+            trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
+            turn: Some(turn),
+            validity: caller.validity(),
+            collection,
+            text: String::new(),
+        })
+    }
+
+    /// Watches the turn as one of a conversation, which is remembered at its end.
+    pub(super) fn in_conversation(self, watched: WatchedConversation) -> Self {
+        Self { watched, ..self }
+    }
+
+    /// The trace, if the turn is traced.
+    pub(super) fn trace(&self) -> Option<&TurnTrace> {
+        self.trace.as_ref()
+    }
+
+    /// The conversation that it is a turn of.
+    pub(crate) fn conversation(&self) -> &ConversationId {
+        &self.conversation
+    }
+
+    /// Visible messages up to the answer.
+    pub(crate) fn messages(&self) -> usize {
+        self.watched.messages
+    }
+
+    /// How many of them were there before the request.
+    pub(crate) fn messages_before(&self) -> usize {
+        self.watched.messages_before
+    }
+
+    /// Waits for the end. Returns with it the logprobs of all tokens, if they were asked for.
+    ///
+    /// # Errors
+    /// The turn failed.
+    pub(crate) async fn end(mut self) -> Result<(Finished, Vec<TokenLogprob>), ApiError> {
+        let mut logprobs = Vec::new();
+        while let Some(event) = self.next().await {
+            match event {
+                TurnEvent::Text(text) => logprobs.extend(text.logprobs),
+                TurnEvent::Retrieval(_) => {}
+                TurnEvent::Finished(finished) => return Ok((finished, logprobs)),
+                TurnEvent::Failed(error) => return Err(error),
+            }
+        }
+        Err(ApiError::Internal(
+            "the turn ended without an end".to_owned(),
+        ))
+    }
+
+    /// The next event, or `None` after the last.
+    pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
+        let turn = self.turn.as_mut()?;
+        let deadline = self.app.bounds.deadline(self.received);
+        let event = tokio::select! {
+            biased;
+            () = self.app.shutdown.is_cut_off() => Err(ApiError::ShuttingDown),
+            () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
+            () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
+            event = turn.next() => Ok(event),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.turn = None;
+                return Some(self.failed(error));
+            }
+        };
+        Some(match event? {
+            Event::Text(text) => {
+                self.observation.text();
+                self.text.push_str(&text.text);
+                TurnEvent::Text(text)
+            }
+            Event::Retrieval(receipt) => {
+                self.observation.retrieval(&receipt);
+                if let Some(trace) = &mut self.trace {
+                    trace.retrieved(&receipt);
+                }
+                TurnEvent::Retrieval(receipt)
+            }
+            // Only of turns that link, which are not started here.
+            Event::Mention(_) => {
+                let what = "a mention in an answer".to_owned();
+                TurnEvent::Failed(ApiError::Internal(what))
+            }
+            Event::Finished(summary) => {
+                self.observation.finished(&summary);
+                let text = std::mem::take(&mut self.text);
+                if let Some(trace) = &mut self.trace {
+                    trace.finished(&summary, &text);
+                }
+                match self.watched.transcript.take() {
+                    Some(mut transcript) => {
+                        let answer = ChatMessage::new(Role::Assistant, text.clone());
+                        transcript.messages.push(answer);
+                        transcript.turns.push(TurnEnd {
+                            messages: transcript.messages.len(),
+                            log_len: summary.log_len,
+                        });
+                        self.remember(transcript, &summary).await;
+                    }
+                    // Fails only when the engine has forgotten it already.
+                    None => _ = self.app.engine.delete(&summary.conversation).await,
+                }
+                if let Some(fork) = self.watched.fork.take() {
+                    fork.keep();
+                }
+                TurnEvent::Finished(Finished { text, summary })
+            }
+            Event::Failed(error) => {
+                let error = match (error, self.watched.constrained_by) {
+                    (error @ EngineError::Constraint(_), Some(field)) => {
+                        ApiError::invalid(field, error.to_string())
+                    }
+                    (error, _) => error.into(),
+                };
+                self.failed(error)
+            }
+        })
+    }
+
+    fn failed(&mut self, error: ApiError) -> TurnEvent {
+        self.observation.failed();
+        if let Some(trace) = &mut self.trace {
+            trace.failed(error.code());
+        }
+        TurnEvent::Failed(error)
+    }
+
+    /// Before the client hears of the end: what it has seen, a restart must know.
+    async fn remember(&self, mut transcript: Transcript, summary: &TurnSummary) {
+        let (app, collection) = (self.app.clone(), self.collection.clone());
+        let id = summary.conversation.clone();
+        let receipts = summary.retrievals.clone();
+        let write = move || {
+            let answer = transcript.messages.len() - 1;
+            let read = receipts.iter();
+            let read = read.filter_map(|receipt| PastRetrieval::new(receipt, &collection, answer));
+            transcript.retrievals.extend(read);
+            let retrievals = transcript.retrievals.clone();
+            app.conversations.remember(id, transcript);
+            retrievals
+        };
+        match tokio::task::spawn_blocking(write).await {
+            // A document may have gone while it was read. Whoever deletes one looks at what is
+            // remembered after it is gone, and here it is the other way round: one of both notices.
+            Ok(retrievals) => {
+                let id = summary.conversation.clone();
+                self.app
+                    .deleted_documents
+                    .forget_holders(vec![(id, retrievals)])
+                    .await;
+            }
+            Err(panicked) => tracing::error!(%panicked, "a transcript was not remembered"),
+        }
+    }
+}

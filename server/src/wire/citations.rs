@@ -1,0 +1,166 @@
+//! From the engine's receipts to what the client reads of them.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use onegen_engine::{Passage, RetrievalReceipt};
+use onegen_proto::{Annotation, Receipt, ReceiptPassage, UrlCitation};
+
+/// A receipt on the wire, of a search in `collection`.
+pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
+    let passage = |passage: &Passage| ReceiptPassage {
+        id: passage.id.clone(),
+        title: passage.title.clone(),
+        url: passage.url.clone(),
+        score: passage.score,
+    };
+    Receipt {
+        index: receipt.index,
+        at_token: receipt.at_token,
+        collection: collection.to_owned(),
+        passages: receipt.passages.iter().map(passage).collect(),
+        query_tokens_reencoded: receipt.query_tokens_reencoded,
+        search_ms: to_microseconds(receipt.search_ms),
+        splice_tokens: receipt.splice_tokens,
+        splice_ms: to_microseconds(receipt.splice_ms),
+    }
+}
+
+/// Milliseconds without digits that no clock has measured.
+pub(crate) fn to_microseconds(milliseconds: f64) -> f64 {
+    (milliseconds * 1e3).round() / 1e3
+}
+
+/// A passage that was read, and where in the text, in characters.
+pub(crate) struct CitedPassage<'r> {
+    pub(crate) char_offset: usize,
+    pub(crate) id: &'r str,
+    pub(crate) title: &'r str,
+    pub(crate) url: Option<&'r str>,
+}
+
+/// One annotation for each passage that was read: the text from there to the next retrieval, in
+/// characters, without the white space around it.
+pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<Annotation> {
+    let read = receipts.iter().filter_map(|receipt| {
+        let passage = receipt.passages.first()?;
+        Some(CitedPassage {
+            char_offset: receipt.char_offset,
+            id: &passage.id,
+            title: &passage.title,
+            url: passage.url.as_deref(),
+        })
+    });
+    let read: Vec<_> = read.collect();
+    citations(content, &read)
+        .into_iter()
+        .map(Annotation::from)
+        .collect()
+}
+
+/// One citation for each passage that was read.
+pub(crate) fn citations(content: &str, read: &[CitedPassage<'_>]) -> Vec<UrlCitation> {
+    let characters: Vec<char> = content.chars().collect();
+    // A stop string may have cut the text before the place of a retrieval.
+    let start = |read: &CitedPassage<'_>| read.char_offset.min(characters.len());
+    let each = read.iter().enumerate().map(|(index, passage)| {
+        let end = read.get(index + 1).map_or(characters.len(), start);
+        let text = trimmed(&characters, start(passage)..end);
+        let url = passage.url.map(str::to_owned);
+        UrlCitation {
+            start_index: text.start,
+            end_index: text.end,
+            url: url.unwrap_or_else(|| passage_url(passage.id)),
+            title: passage_name(passage.id, passage.title).to_owned(),
+        }
+    });
+    each.collect()
+}
+
+fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {
+    let text = &characters[range.clone()];
+    let Some(first) = text.iter().position(|c| !c.is_whitespace()) else {
+        return range.start..range.start;
+    };
+    let last = text
+        .iter()
+        .rposition(|c| !c.is_whitespace())
+        .unwrap_or(first);
+    range.start + first..range.start + last + 1
+}
+
+/// The name of a passage where it is shown: its title, else its id.
+pub(crate) fn passage_name<'p>(id: &'p str, title: &'p str) -> &'p str {
+    if title.is_empty() { id } else { title }
+}
+
+/// The URL of a passage that has none of its own.
+pub(crate) fn passage_url(id: &str) -> String {
+    let mut url = String::from("onegen://passage/");
+    for byte in id.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                url.push(byte.into());
+            }
+            // Writing to a string never fails.
+            _ => _ = write!(url, "%{byte:02X}"),
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(id: &str, char_offset: usize) -> RetrievalReceipt {
+        RetrievalReceipt {
+            index: 0,
+            at_token: 0,
+            char_offset,
+            passages: vec![Passage {
+                id: id.into(),
+                title: String::new(),
+                text: "…".into(),
+                url: None,
+                score: 0.5,
+            }],
+            query_tokens_reencoded: 0,
+            search_ms: 0.1,
+            splice_tokens: 3,
+            splice_ms: 0.1,
+        }
+    }
+
+    fn cited(content: &str, receipts: &[RetrievalReceipt]) -> Vec<String> {
+        let characters: Vec<char> = content.chars().collect();
+        annotations(content, receipts)
+            .iter()
+            .map(|a| &a.url_citation)
+            .map(|c| characters[c.start_index..c.end_index].iter().collect())
+            .collect()
+    }
+
+    #[test]
+    fn each_passage_is_cited_for_exactly_the_text_that_followed_it() {
+        let content = "Zürich 🇨🇭. Drelland. Zorm.";
+        let second = content.chars().count() - " Zorm.".chars().count();
+        let receipts = [found("a", 11), found("b", second)];
+        assert_eq!(cited(content, &receipts), ["Drelland.", "Zorm."]);
+    }
+
+    #[test]
+    fn a_passage_without_text_after_it_is_cited_for_none() {
+        let receipts = [found("a", 0), found("b", 0), found("c", 99)];
+        assert_eq!(cited("Lima.", &receipts), ["", "Lima.", ""]);
+    }
+
+    #[test]
+    fn a_passage_without_url_and_title_is_named_by_its_id() {
+        let citation = annotations("Lima.", &[found("a b/ü", 0)])
+            .remove(0)
+            .url_citation;
+        assert_eq!(citation.url, "onegen://passage/a%20b%2F%C3%BC");
+        assert_eq!(citation.title, "a b/ü");
+    }
+}

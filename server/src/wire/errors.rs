@@ -1,0 +1,376 @@
+//! Every way in which the server says no, and what the client sees of it.
+//!
+//! * A 4xx says what was found and what would help, and names the field at fault.
+//! * A 5xx says only that; the detail goes to the log line, since it is the operator's.
+//! * Before the headers an error is a response; after them it is an event of the stream. Both hold
+//!   the same envelope.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use onegen_engine::{EngineError, SubmitError, TokensError};
+use onegen_proto::{ErrorBody, ErrorEnvelope};
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The body does not parse. serde_json's message ends with line and column.
+    #[error("the body is not valid JSON: {0}")]
+    MalformedJson(serde_json::Error),
+    #[error("the body is {0:?}; send application/json")]
+    NotJson(String),
+    #[error("the body could not be read: {0}")]
+    UnreadableBody(String),
+    #[error("the body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    /// A field is missing, of the wrong type, or has a value that makes no sense.
+    #[error("{param}: {message}")]
+    Invalid { param: String, message: String },
+    /// A field of OpenAI's or vLLM's that asks for something that is not done here.
+    #[error("{param} is not supported by this server; leave it out")]
+    Unsupported { param: String },
+    #[error("there is no model {model:?}; this server serves {served:?}")]
+    ModelNotFound { model: String, served: String },
+    #[error("model: this one links entities and writes no answers; ask POST /v1/entities/link")]
+    ModelOnlyLinks,
+    /// Another kind of model was asked to link.
+    #[error("model: {0}")]
+    ModelLinksNothing(TokensError),
+    #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
+    CollectionNotFound {
+        collection: String,
+        /// The field that names it.
+        param: &'static str,
+        /// Names in quotation marks.
+        served: Vec<String>,
+    },
+    #[error("there is no document {document:?} in the collection {collection:?}")]
+    DocumentNotFound {
+        document: String,
+        collection: String,
+    },
+    #[error(
+        "the collection {0:?} is searched only, since its index is open for changes elsewhere or cannot be written; change it there"
+    )]
+    CollectionReadOnly(String),
+    #[error("there is no conversation {0:?}; begin a new one by leaving out the field")]
+    ConversationNotFound(String),
+    #[error("there is no such item in this conversation: {item:?}")]
+    ItemNotFound {
+        item: String,
+        /// The field that names it.
+        param: &'static str,
+    },
+    #[error("there is no response {response:?}, or not any more")]
+    ResponseNotFound {
+        response: String,
+        /// The field that names it.
+        param: &'static str,
+    },
+    #[error("conversation {0:?} is busy with another turn; wait for its end")]
+    ConversationBusy(String),
+    #[error(
+        "conversation {conversation:?} has read documents that were deleted or changed since: {}; POST /v1/conversations/{conversation}/rebuild makes it anew without them",
+        .documents.join(", ")
+    )]
+    ConversationHoldsDeletedDocument {
+        conversation: String,
+        /// Ids in quotation marks.
+        documents: Vec<String>,
+    },
+    #[error(
+        "the conversation and its new messages need {needed} tokens, but the model's context holds {available}"
+    )]
+    ContextLength {
+        needed: usize,
+        available: usize,
+        /// The field that is too long.
+        param: &'static str,
+    },
+    #[error("there is no {method} {path}")]
+    RouteNotFound { method: String, path: String },
+    #[error("{path} does not take {method}")]
+    MethodNotAllowed { method: String, path: String },
+    #[error("this server asks for an API key; send it as Authorization: Bearer KEY")]
+    KeyMissing,
+    #[error("the API key is not known here")]
+    KeyUnknown,
+    #[error("the API key was withdrawn while this was being answered")]
+    KeyWithdrawn,
+    #[error("the API key does not have the scope {scope:?} that this needs")]
+    ScopeMissing { scope: &'static str },
+    #[error("too many requests are waiting; try again in a moment")]
+    Overloaded,
+    /// Of one client.
+    #[error(
+        "{most} requests of yours are being answered, which is as many as may be; wait for one to end"
+    )]
+    TooManyAtOnce { most: u32 },
+    /// Of one client.
+    #[error("you may send {most} requests a minute; try again in {} s", whole_seconds(.wait))]
+    TooManyInAMinute { most: u32, wait: Duration },
+    #[error("the answer was not complete after {:.1} s, which is all that this server gives it", .after.as_secs_f64())]
+    TimedOut { after: Duration },
+    #[error("there is no stream of conversation {0:?} to go on with, or not any more; ask again")]
+    StreamNotFound(String),
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// Not the client's fault; the detail is for the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The code of an error, for the layers that the response passes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorCode(pub(crate) &'static str);
+
+/// Rounded up: who waits so long has waited long enough.
+fn whole_seconds(wait: &Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// What a client reads beside the message.
+struct ErrorDescription<'a> {
+    status: StatusCode,
+    code: &'static str,
+    param: Option<&'a str>,
+}
+
+impl ApiError {
+    /// A field's value makes no sense.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            param: param.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The one place where an error gets its status.
+    fn description(&self) -> ErrorDescription<'_> {
+        let plain = |status, code| ErrorDescription {
+            status,
+            code,
+            param: None,
+        };
+        match self {
+            Self::MalformedJson(_) => plain(StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::NotJson(_) => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_content_type"),
+            Self::UnreadableBody(_) => plain(StatusCode::BAD_REQUEST, "unreadable_body"),
+            Self::BodyTooLarge { .. } => plain(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Invalid { param, .. } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::BAD_REQUEST, "invalid_value")
+            },
+            Self::Unsupported { param } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::BAD_REQUEST, "unsupported_parameter")
+            },
+            Self::ModelNotFound { .. } => ErrorDescription {
+                param: Some("model"),
+                ..plain(StatusCode::NOT_FOUND, "model_not_found")
+            },
+            Self::ModelOnlyLinks => ErrorDescription {
+                param: Some("model"),
+                ..plain(StatusCode::BAD_REQUEST, "model_only_links")
+            },
+            Self::ModelLinksNothing(_) => ErrorDescription {
+                param: Some("model"),
+                ..plain(StatusCode::BAD_REQUEST, "model_links_no_entities")
+            },
+            Self::CollectionNotFound { param, .. } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::NOT_FOUND, "collection_not_found")
+            },
+            Self::DocumentNotFound { .. } => ErrorDescription {
+                param: Some("id"),
+                ..plain(StatusCode::NOT_FOUND, "document_not_found")
+            },
+            Self::CollectionReadOnly(_) => ErrorDescription {
+                param: Some("collection"),
+                ..plain(StatusCode::CONFLICT, "collection_read_only")
+            },
+            Self::ConversationNotFound(_) => ErrorDescription {
+                param: Some("conversation"),
+                ..plain(StatusCode::NOT_FOUND, "conversation_not_found")
+            },
+            Self::ItemNotFound { param, .. } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::NOT_FOUND, "item_not_found")
+            },
+            Self::ResponseNotFound { param, .. } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::NOT_FOUND, "response_not_found")
+            },
+            Self::ConversationBusy(_) => ErrorDescription {
+                param: Some("conversation"),
+                ..plain(StatusCode::CONFLICT, "conversation_busy")
+            },
+            Self::ConversationHoldsDeletedDocument { .. } => ErrorDescription {
+                param: Some("conversation"),
+                ..plain(StatusCode::CONFLICT, "conversation_holds_deleted_document")
+            },
+            Self::ContextLength { param, .. } => ErrorDescription {
+                param: Some(param),
+                ..plain(StatusCode::BAD_REQUEST, "context_length_exceeded")
+            },
+            Self::RouteNotFound { .. } => plain(StatusCode::NOT_FOUND, "route_not_found"),
+            Self::MethodNotAllowed { .. } => {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            }
+            Self::KeyMissing => plain(StatusCode::UNAUTHORIZED, "missing_api_key"),
+            Self::KeyUnknown => plain(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::KeyWithdrawn => plain(StatusCode::UNAUTHORIZED, "withdrawn_api_key"),
+            Self::ScopeMissing { .. } => plain(StatusCode::FORBIDDEN, "insufficient_scope"),
+            Self::Overloaded => plain(StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            Self::TooManyAtOnce { .. } => plain(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once"),
+            Self::TooManyInAMinute { .. } => {
+                plain(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+            }
+            Self::TimedOut { .. } => plain(StatusCode::GATEWAY_TIMEOUT, "request_timeout"),
+            Self::StreamNotFound(_) => ErrorDescription {
+                param: Some("conv_id"),
+                ..plain(StatusCode::NOT_FOUND, "stream_not_found")
+            },
+            Self::ShuttingDown => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::Internal(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        }
+    }
+
+    /// The code that clients tell errors apart by.
+    pub(crate) fn code(&self) -> &'static str {
+        self.description().code
+    }
+
+    /// The header that says what the client can do; the challenges are those of RFC 6750.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = match self {
+            Self::Overloaded | Self::TooManyAtOnce { .. } => {
+                return Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            }
+            Self::TooManyInAMinute { wait, .. } => {
+                return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
+            }
+            Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
+            Self::KeyUnknown | Self::KeyWithdrawn => {
+                "Bearer realm=\"onegen\", error=\"invalid_token\"".to_owned()
+            }
+            Self::ScopeMissing { scope } => {
+                format!("Bearer realm=\"onegen\", error=\"insufficient_scope\", scope=\"{scope}\"")
+            }
+            _ => return None,
+        };
+        let challenge = HeaderValue::try_from(challenge).ok()?;
+        Some((header::WWW_AUTHENTICATE, challenge))
+    }
+
+    /// What the client reads. Writes the log line of an error that is the server's.
+    pub(crate) fn envelope(&self) -> ErrorEnvelope {
+        let ErrorDescription {
+            status,
+            code,
+            param,
+        } = self.description();
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let message = match self {
+            Self::Internal(detail) => {
+                tracing::error!(detail, "a request failed");
+                "the server failed to answer".to_owned()
+            }
+            other => other.to_string(),
+        };
+        ErrorEnvelope {
+            error: ErrorBody {
+                message,
+                kind: kind.to_owned(),
+                param: param.map(str::to_owned),
+                code: Some(code.to_owned()),
+            },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.description().status;
+        let mut response = (status, Json(self.envelope())).into_response();
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(ErrorCode(self.code()));
+        response
+    }
+}
+
+/// What a route calls the fields that the tokenizer and the engine can find fault with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FieldNames {
+    /// How long the answer may become.
+    pub(crate) max_tokens: &'static str,
+    /// What the prompt is made of.
+    pub(crate) prompt: &'static str,
+}
+
+impl FieldNames {
+    /// Why a prompt could not be encoded.
+    pub(crate) fn tokens_error(self, error: TokensError) -> ApiError {
+        match error {
+            TokensError::Template(_)
+            | TokensError::MissingMessage(_)
+            | TokensError::MessageLeftOut(_) => ApiError::invalid(self.prompt, error.to_string()),
+            TokensError::NoLinking { .. } => ApiError::ModelLinksNothing(error),
+            other => ApiError::Internal(other.to_string()),
+        }
+    }
+
+    /// Why the engine took no turn.
+    pub(crate) fn submit_error(self, error: SubmitError) -> ApiError {
+        match error {
+            SubmitError::UnknownConversation(id) => ApiError::ConversationNotFound(id.to_string()),
+            // Somebody has just continued it, which a client takes as still continuing it.
+            SubmitError::Busy(conversation) | SubmitError::LogLength { conversation, .. } => {
+                ApiError::ConversationBusy(conversation.to_string())
+            }
+            SubmitError::ContextLength { needed, available } => ApiError::ContextLength {
+                needed,
+                available,
+                param: self.prompt,
+            },
+            SubmitError::OutOfRange {
+                field,
+                value,
+                range,
+            } => {
+                let param = if field == "max_tokens" {
+                    self.max_tokens
+                } else {
+                    field
+                };
+                ApiError::invalid(param, format!("is {value}, but must be {range}"))
+            }
+            // A prompt holds the tokenizer's own ids, so only these can be unknown.
+            SubmitError::UnknownId { id, vocabulary } => ApiError::invalid(
+                "stop_token_ids",
+                format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),
+            ),
+            SubmitError::OnlyLinks => ApiError::ModelOnlyLinks,
+            SubmitError::Overloaded { .. } => ApiError::Overloaded,
+            SubmitError::Stopped => ApiError::ShuttingDown,
+            other => ApiError::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Stopped => Self::ShuttingDown,
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reading a JSON body, with errors that say where.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRef, FromRequest, Request};
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::wire::errors::ApiError;
+use crate::wire::shape::conform;
+
+/// How long a request's body may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit {
+    pub(crate) bytes: usize,
+}
+
+/// A body that is JSON of any shape.
+pub(crate) struct JsonBody(pub(crate) Value);
+
+impl<S> FromRequest<S> for JsonBody
+where
+    S: Send + Sync,
+    BodyLimit: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if let Some(content_type) = request.headers().get(header::CONTENT_TYPE) {
+            let content_type = String::from_utf8_lossy(content_type.as_bytes());
+            let essence = content_type.split(';').next().unwrap_or_default().trim();
+            if !essence.eq_ignore_ascii_case("application/json") {
+                return Err(ApiError::NotJson(essence.to_owned()));
+            }
+        }
+        let body = read(request, state).await?;
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(ApiError::MalformedJson)
+    }
+}
+
+/// A body that is JSON of any shape, or no body at all.
+pub(crate) struct OptionalJsonBody(pub(crate) Option<Value>);
+
+impl<S> FromRequest<S> for OptionalJsonBody
+where
+    S: Send + Sync,
+    BodyLimit: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read(Request::from_parts(parts.clone(), body), state).await?;
+        if body.is_empty() {
+            return Ok(Self(None));
+        }
+        let again = Request::from_parts(parts, Body::from(body));
+        let JsonBody(value) = JsonBody::from_request(again, state).await?;
+        Ok(Self(Some(value)))
+    }
+}
+
+async fn read<S>(request: Request, state: &S) -> Result<Bytes, ApiError>
+where
+    S: Send + Sync,
+    BodyLimit: FromRef<S>,
+{
+    let body = Bytes::from_request(request, state).await;
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
+            limit_bytes: BodyLimit::from_ref(state).bytes,
+        },
+        _ => ApiError::UnreadableBody(rejection.body_text()),
+    })
+}
+
+/// Gives a JSON value its type, whose schema it is held against first.
+///
+/// # Errors
+/// [`ApiError::Invalid`] names the field, as `messages[0].content`.
+pub(crate) fn typed<T: DeserializeOwned + ToSchema + 'static>(
+    mut value: Value,
+) -> Result<T, ApiError> {
+    conform::<T>(&mut value)?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let message = error.inner().to_string();
+        let mut param = match error.path().to_string().as_str() {
+            "." => String::new(),
+            // The path has no name for a key of a map that has the wrong type.
+            path => path.trim_end_matches(".?").to_owned(),
+        };
+        // serde puts a missing field's name into the message and its parent into the path.
+        let missing = message
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        if let Some(field) = missing {
+            if !param.is_empty() {
+                param.push('.');
+            }
+            param.push_str(field);
+        }
+        if param.is_empty() {
+            param.push_str("body");
+        }
+        ApiError::invalid(param, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use onegen_proto::{ChatCompletionRequest, ResponseRequest};
+    use serde_json::json;
+
+    use super::*;
+
+    fn fault(body: Value) -> (String, String) {
+        match typed::<ChatCompletionRequest>(body) {
+            Err(ApiError::Invalid { param, message }) => (param, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_path() {
+        let (param, _) = fault(json!({"model": "m", "messages": [{"role": "user", "content": 7}]}));
+        assert_eq!(param, "messages[0].content");
+        let (param, message) = fault(json!({"model": "m", "messages": [], "top_p": "much"}));
+        assert_eq!(param, "top_p");
+        assert!(message.contains("much"), "{message}");
+        let (param, _) = fault(json!([]));
+        assert_eq!(param, "body");
+    }
+
+    #[test]
+    fn an_array_is_no_object_however_well_its_elements_fit() {
+        let plain = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        for (field, value, at) in [
+            ("retrieval", json!([true]), "retrieval"),
+            ("stream_options", json!([null]), "stream_options"),
+            ("messages", json!([["user", "x"]]), "messages[0]"),
+            (
+                "response_format",
+                json!({"type": "text", "json_schema": {"name": "x", "schema": []}}),
+                "response_format.json_schema.schema",
+            ),
+            (
+                "response_format",
+                json!({"type": "json_schema", "json_schema": ["x", {}]}),
+                "response_format.json_schema",
+            ),
+        ] {
+            let mut body = plain.clone();
+            body[field] = value;
+            assert_eq!(fault(body).0, at);
+        }
+        assert_eq!(fault(json!(["m", []])).0, "body");
+    }
+
+    #[test]
+    fn no_object_of_any_request_is_written_as_an_array() {
+        // These fields were in no list of object fields, so that serde took arrays for them.
+        let refused = |body: Value| match typed::<ResponseRequest>(body) {
+            Err(ApiError::Invalid { param, .. }) => param,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            refused(json!({"model": "m", "input": [["message", "user", "x"]]})),
+            "input[0]"
+        );
+        let part = json!([["text", "x"]]);
+        assert_eq!(
+            refused(json!({"model": "m", "input": [{"role": "user", "content": part}]})),
+            "input[0].content[0]"
+        );
+        let part = json!([["text", "x"]]);
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": part}]});
+        assert_eq!(fault(body).0, "messages[0].content[0]");
+        assert_eq!(
+            refused(json!({"model": "m", "input": "x", "conversation": ["conv_1"]})),
+            "conversation"
+        );
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let body = json!({
+            "model": "m", "messages": [], "seed": -3.0, "max_tokens": 2.0, "temperature": 1.0,
+            "retrieval": {"k": 5e0, "filter": {"value": 2.0}},
+        });
+        let request: ChatCompletionRequest = typed(body.clone()).unwrap();
+        assert_eq!((request.seed, request.max_tokens), (Some(-3), Some(2)));
+        let retrieval = request.retrieval.unwrap();
+        assert_eq!(retrieval.k, Some(5));
+        assert_eq!(retrieval.filter, Some(json!({"value": 2.0})));
+        let mut broken = body;
+        broken["max_tokens"] = json!(2.5);
+        assert_eq!(fault(broken).0, "max_tokens");
+    }
+
+    #[test]
+    fn a_missing_field_is_named_by_its_own_path() {
+        assert_eq!(fault(json!({"messages": []})).0, "model");
+        let (param, _) = fault(json!({"model": "m", "messages": [{"role": "user"}]}));
+        assert_eq!(param, "messages[0].content");
+    }
+}

@@ -1,0 +1,260 @@
+//! Fields that clients know from OpenAI or vLLM and that ask for something not done here.
+//!
+//! Ignoring one would answer another question than the one asked, so it is refused by name, unless
+//! its value asks for nothing. Fields that only accompany a request (`user`, `metadata`,
+//! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
+//! nobody knows.
+
+use serde_json::{Map, Value, json};
+
+use crate::wire::errors::ApiError;
+
+/// Which values of a field ask for nothing. Null always does.
+enum Neutral {
+    Nothing,
+    Number(f64),
+    Flag(bool),
+    Any,
+    Word(&'static [&'static str]),
+    /// An empty array or object.
+    Empty,
+    /// `["text"]`.
+    TextOnly,
+}
+
+use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
+
+const OF_REQUESTS: &[(&str, Neutral)] = &[
+    // OpenAI
+    ("audio", Nothing),
+    ("function_call", Word(&["none", "auto"])),
+    ("functions", Empty),
+    ("modalities", TextOnly),
+    ("n", Number(1.0)),
+    ("parallel_tool_calls", Any),
+    ("prediction", Nothing),
+    ("reasoning_effort", Word(&["none"])),
+    ("store", Flag(false)),
+    ("tool_choice", Word(&["none", "auto"])),
+    ("tools", Empty),
+    ("verbosity", Word(&["medium"])),
+    ("web_search_options", Nothing),
+    // vLLM
+    ("allowed_token_ids", Nothing),
+    ("bad_words", Empty),
+    ("best_of", Number(1.0)),
+    ("chat_template", Nothing),
+    ("chat_template_kwargs", Empty),
+    ("continue_final_message", Flag(false)),
+    ("documents", Empty),
+    ("echo", Flag(false)),
+    ("guided_choice", Nothing),
+    ("guided_grammar", Nothing),
+    ("guided_json", Nothing),
+    ("guided_regex", Nothing),
+    ("ignore_eos", Flag(false)),
+    ("include_stop_str_in_output", Flag(false)),
+    ("length_penalty", Number(1.0)),
+    ("prompt_logprobs", Nothing),
+    ("return_token_ids", Flag(false)),
+    ("skip_special_tokens", Flag(true)),
+    ("truncate_prompt_tokens", Nothing),
+    ("use_beam_search", Flag(false)),
+    // SGLang
+    ("return_hidden_states", Flag(false)),
+];
+
+/// Beside those of chat completions.
+const OF_COMPLETIONS: &[(&str, Neutral)] = &[
+    ("conversation", Nothing),
+    ("logprobs", Nothing),
+    ("messages", Nothing),
+    ("prompt_embeds", Nothing),
+    ("resumable", Flag(false)),
+    ("response_format", Nothing),
+    ("structured_outputs", Nothing),
+    ("suffix", Nothing),
+    ("top_logprobs", Nothing),
+];
+
+/// Fields of OpenAI's Responses API.
+const OF_RESPONSES: &[(&str, Neutral)] = &[
+    ("background", Flag(false)),
+    ("frequency_penalty", Number(0.0)),
+    ("include_obfuscation", Flag(false)),
+    ("max_tool_calls", Nothing),
+    ("parallel_tool_calls", Any),
+    ("presence_penalty", Number(0.0)),
+    ("prompt", Nothing),
+    ("reasoning", Empty),
+    ("resumable", Flag(false)),
+    ("top_logprobs", Number(0.0)),
+    ("truncation", Word(&["disabled"])),
+];
+
+/// Fields of `text` in the Responses API.
+const OF_TEXT: &[(&str, Neutral)] = &[("verbosity", Word(&["medium"]))];
+
+const OF_MESSAGES: &[(&str, Neutral)] = &[
+    ("audio", Nothing),
+    ("function_call", Nothing),
+    ("name", Nothing),
+    ("tool_call_id", Nothing),
+    ("tool_calls", Empty),
+];
+
+/// Refuses a request that asks for something that is not done here.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(crate) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_REQUESTS, "")?;
+    let messages = body.get("messages").and_then(Value::as_array);
+    for (at, message) in messages.into_iter().flatten().enumerate() {
+        refuse(message, OF_MESSAGES, &format!("messages[{at}]."))?;
+    }
+    Ok(())
+}
+
+/// Refuses a completion of plain text that asks for something that is not done here.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_COMPLETIONS, "")?;
+    refuse(body, OF_REQUESTS, "")
+}
+
+/// Refuses a response that asks for something that is not done here.
+///
+/// # Errors
+/// [`ApiError::Unsupported`] names the first such field.
+pub(crate) fn refuse_unsupported_in_response(body: &Value) -> Result<(), ApiError> {
+    refuse(body, OF_RESPONSES, "")?;
+    match body.get("text") {
+        Some(text) => refuse(text, OF_TEXT, "text."),
+        None => Ok(()),
+    }
+}
+
+/// The values of these fields that each type allows, as JSON Schema.
+pub(crate) fn neutral_fields() -> impl Iterator<Item = (&'static str, Value)> {
+    let of_types = [
+        ("ChatCompletionRequest", OF_REQUESTS),
+        ("RequestMessage", OF_MESSAGES),
+        ("CompletionRequest", OF_REQUESTS),
+        ("CompletionRequest", OF_COMPLETIONS),
+        ("ResponseRequest", OF_RESPONSES),
+    ];
+    of_types.into_iter().map(|(kind, fields)| {
+        let fields = fields
+            .iter()
+            .map(|(field, neutral)| ((*field).to_owned(), neutral.schema()));
+        let description =
+            "Fields of other servers that are refused, unless their value asks for nothing.";
+        let properties: Map<_, _> = fields.collect();
+        (
+            kind,
+            json!({"description": description, "properties": properties}),
+        )
+    })
+}
+
+fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
+    let asking = fields.iter().find(|(field, neutral)| {
+        let value = object.get(field);
+        value.is_some_and(|value| !neutral.holds(value))
+    });
+    match asking {
+        None => Ok(()),
+        Some((field, _)) => Err(ApiError::Unsupported {
+            param: format!("{path}{field}"),
+        }),
+    }
+}
+
+impl Neutral {
+    /// The values that ask for nothing.
+    fn schema(&self) -> Value {
+        let nothing = json!({"type": "null"});
+        match self {
+            Self::Nothing => nothing,
+            Self::Any => json!({}),
+            Self::Number(number) => json!({"enum": [number, null]}),
+            Self::Flag(flag) => json!({"enum": [flag, null]}),
+            Self::Word(words) => {
+                let words = words.iter().map(|word| Value::from(*word));
+                json!({"enum": words.chain([Value::Null]).collect::<Vec<_>>()})
+            }
+            Self::Empty => json!({"anyOf": [
+                nothing, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0},
+            ]}),
+            Self::TextOnly => json!({"anyOf": [
+                nothing, {"type": "array", "items": {"const": "text"}},
+            ]}),
+        }
+    }
+
+    fn holds(&self, value: &Value) -> bool {
+        if value.is_null() {
+            return true;
+        }
+        match self {
+            Self::Nothing => false,
+            Self::Any => true,
+            Self::Number(number) => value.as_f64() == Some(*number),
+            Self::Flag(flag) => value.as_bool() == Some(*flag),
+            Self::Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+            Self::Empty => match value {
+                Value::Array(items) => items.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                _ => false,
+            },
+            Self::TextOnly => value
+                .as_array()
+                .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: Value) -> Option<String> {
+        match refuse_unsupported(&body) {
+            Ok(()) => None,
+            Err(ApiError::Unsupported { param }) => Some(param),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_field_that_asks_for_what_is_not_done_is_named() {
+        for (field, value) in [
+            ("n", json!(2)),
+            ("tools", json!([{"type": "function"}])),
+            ("tool_choice", json!("required")),
+            ("best_of", json!(2)),
+            ("guided_regex", json!("a+")),
+            ("modalities", json!(["text", "audio"])),
+        ] {
+            let mut body = json!({});
+            body[field] = value;
+            assert_eq!(refused(body), Some(field.to_owned()));
+        }
+        let called = json!({"messages": [{}, {"role": "assistant", "tool_calls": [{}]}]});
+        assert_eq!(refused(called), Some("messages[1].tool_calls".to_owned()));
+    }
+
+    #[test]
+    fn what_ordinary_clients_send_asks_for_nothing() {
+        let body = json!({
+            "n": 1, "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "logprobs": false,
+            "guided_json": null, "presence_penalty": 0, "frequency_penalty": 0.0,
+            "modalities": ["text"], "store": false, "user": "someone", "metadata": {}, "never_heard_of": 1,
+            "messages": [{"role": "assistant", "content": "x", "refusal": null, "annotations": [], "tool_calls": null}],
+        });
+        assert_eq!(refused(body), None);
+    }
+}
