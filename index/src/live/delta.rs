@@ -14,8 +14,7 @@ use crate::segment::search::score::{ScoredVector, dot};
 /// millisecond at 896 dimensions.
 pub const DELTA_VECTORS: usize = 4096;
 
-/// Vectors from which on a part of the delta gets a graph. A scan of so many in f32 takes as long as a
-/// search through the graph.
+/// Vectors from which on a part of the delta gets a graph. The number is chosen, not measured.
 pub const DELTA_GRAPH_VECTORS: usize = 2048;
 
 /// When the delta gets a graph, and when it becomes a segment.
@@ -40,8 +39,8 @@ impl Default for DeltaOptions {
 
 // Nodes that a search through a graph keeps in view, at least.
 const EF: usize = 224;
-// A walk is only taken where at least one of so many nodes is allowed. Where fewer are, a filtered walk
-// takes longer than a scan of what is allowed.
+// A walk is only taken where at least one of so many nodes is allowed: a filtered walk goes on until it
+// has found enough of them. The number is chosen, not measured.
 const RAREST: usize = 8;
 // Rows that a batch of changes inserts besides its own while the graph lags behind.
 const CATCH_UP: usize = 256;
