@@ -7,10 +7,10 @@ use std::path::Path;
 
 use common::almanac::Countries;
 use onegen_engine::{LoadOptions, Passage};
-use onegen_train::exam::asking::Examinee;
 use onegen_train::exam::data::{Exchange, Question, Set};
-use onegen_train::exam::local::Local;
-use onegen_train::exam::remote::Remote;
+use onegen_train::exam::examinee::Examinee;
+use onegen_train::exam::local::LocalModel;
+use onegen_train::exam::remote::RemoteServer;
 use onegen_train::exam::sitting::{Conditions, Paper};
 use serde_json::{Value, json};
 
@@ -82,12 +82,12 @@ async fn records(paper: &Paper, mut examinee: Examinee) -> Vec<Value> {
 async fn a_server_is_measured_as_the_model_in_process_is() {
     let paper = Paper::new(set(), None).unwrap();
     let almanac = Countries::write().serve().await;
-    let remote = Remote::new(&almanac.url, None, None, true).unwrap();
-    let served = records(&paper, Examinee::Remote(remote)).await;
+    let remote = RemoteServer::new(&almanac.url, None, None, true).unwrap();
+    let served = records(&paper, Examinee::RemoteServer(remote)).await;
 
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
-    let local = Local::load(&model, &LoadOptions::default(), 4).unwrap();
-    let in_process = records(&paper, Examinee::Local(local)).await;
+    let local = LocalModel::load(&model, &LoadOptions::default(), 4).unwrap();
+    let in_process = records(&paper, Examinee::LocalModel(local)).await;
 
     assert_eq!(served, in_process);
     assert_eq!(served[0]["end_to_end"]["exact"], 1.0, "{}", served[0]);

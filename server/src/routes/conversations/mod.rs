@@ -17,7 +17,7 @@ use onegen_proto::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admission::{Caller, Owner};
+use crate::admission::Caller;
 use crate::app::App;
 use crate::conversations::{ConversationDetails, Transcript, new_id};
 use crate::routes::errors::{BodyErrors, ServerErrors};
