@@ -148,7 +148,7 @@ impl Corpus {
     }
 
     fn upsert(&self, number: usize) -> Change {
-        let vector = if self.equal && number % 10 == 0 {
+        let vector = if self.equal && number.is_multiple_of(10) {
             self.near(0, 1 << 40)
         } else if self.topics {
             self.near(number * CENTRES / self.vectors, (1 << 32) + number as u64)
