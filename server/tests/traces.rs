@@ -190,7 +190,7 @@ async fn turns_that_are_cancelled_or_fail_end_in_an_error() {
     );
     for (limits, error) in [
         (&[][..], "cancelled"),
-        (&["--request-timeout", "0.05"], "request_timeout"),
+        (&["--request-timeout", "0.2"], "request_timeout"),
         (&["--drain-timeout", "0.01"], "shutting_down"),
     ] {
         let (server, collector) = traced(&files, limits).await;
