@@ -49,16 +49,7 @@ impl fmt::Display for Fingerprints {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn fingerprints(model: &str) -> Fingerprints {
-        Fingerprints {
-            name: "almanac".into(),
-            model: model.into(),
-            tokenizer: "t".into(),
-            template: "p".into(),
-        }
-    }
+    use crate::testing::fingerprints;
 
     #[test]
     fn the_name_of_a_model_is_not_compared() {

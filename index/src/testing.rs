@@ -6,7 +6,18 @@ mod vectors;
 use tempfile::TempDir;
 
 pub(crate) use self::vectors::{clustered, e5_vectors};
+use crate::fingerprints::Fingerprints;
 use crate::segment::vectors::{VectorStore, VectorWriter, normalised};
+
+/// The fingerprints of a model and of the tokenizer and template that all models of tests share.
+pub(crate) fn fingerprints(model: &str) -> Fingerprints {
+    Fingerprints {
+        name: "almanac".into(),
+        model: model.into(),
+        tokenizer: "t".into(),
+        template: "p".into(),
+    }
+}
 
 /// The store of some vectors, each with its passage.
 pub(crate) fn store(vectors: &[(u32, Vec<f32>)]) -> (TempDir, VectorStore) {

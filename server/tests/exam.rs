@@ -83,11 +83,11 @@ async fn a_server_is_measured_as_the_model_in_process_is() {
     let paper = Paper::new(set(), None).unwrap();
     let almanac = Countries::write().serve().await;
     let remote = RemoteServer::new(&almanac.url, None, None, true).unwrap();
-    let served = records(&paper, Examinee::RemoteServer(remote)).await;
+    let served = records(&paper, Examinee::Remote(remote)).await;
 
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
     let local = LocalModel::load(&model, &LoadOptions::default(), 4).unwrap();
-    let in_process = records(&paper, Examinee::LocalModel(local)).await;
+    let in_process = records(&paper, Examinee::Local(local)).await;
 
     assert_eq!(served, in_process);
     assert_eq!(served[0]["end_to_end"]["exact"], 1.0, "{}", served[0]);

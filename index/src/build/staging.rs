@@ -201,16 +201,11 @@ fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, IndexError> {
 mod tests {
     use super::*;
     use crate::build::builder::{BuildOptions, IndexBuilder};
-    use crate::fingerprints::Fingerprints;
     use crate::live::index::Index;
+    use crate::testing::fingerprints;
 
     fn build(dir: &Path, dimension: usize) {
-        let fingerprints = Fingerprints {
-            name: String::new(),
-            model: String::new(),
-            tokenizer: String::new(),
-            template: String::new(),
-        };
+        let fingerprints = fingerprints("m");
         let options = BuildOptions::new(dimension, fingerprints);
         let builder = IndexBuilder::create(dir, options).unwrap();
         builder.finish().unwrap();

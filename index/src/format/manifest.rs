@@ -255,15 +255,7 @@ fn own_checksum(bytes: &[u8], checksum: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fingerprints(model: &str) -> Fingerprints {
-        Fingerprints {
-            name: "almanac".into(),
-            model: model.into(),
-            tokenizer: "t".into(),
-            template: "p".into(),
-        }
-    }
+    use crate::testing::fingerprints;
 
     #[test]
     fn every_changed_byte_of_a_manifest_is_noticed() {

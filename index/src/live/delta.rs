@@ -266,28 +266,26 @@ impl Delta {
             let allowed = passages.saturating_mul(per_passage);
             allowed >= ef.saturating_mul(RAREST) && allowed >= graph.nodes() / RAREST
         };
-        let (passages, near) = match filter {
-            None => {
-                let passages = part.graph_passages;
-                if !is_worth_it(passages) {
-                    return None;
-                }
-                let is_visible = |row: u32| rows.get(row as usize).is_some_and(Option::is_some);
-                (passages, graph.nearest(query, k, ef, is_visible))
+        // A filter is compared with every row once; without one only rows that the walk meets are looked at.
+        let allowed: Option<Vec<bool>> = filter.map(|_| {
+            let allows = |passage: &Option<Arc<DeltaPassage>>| {
+                passage.as_ref().is_some_and(|p| matches(filter, p))
+            };
+            rows.iter().map(allows).collect()
+        });
+        let passages = allowed.as_ref().map_or(part.graph_passages, |allowed| {
+            allowed.iter().filter(|allowed| **allowed).count()
+        });
+        if !is_worth_it(passages) {
+            return None;
+        }
+        let near = graph.nearest(query, k, ef, |row| {
+            let row = row as usize;
+            match &allowed {
+                Some(allowed) => allowed.get(row) == Some(&true),
+                None => rows.get(row).is_some_and(Option::is_some),
             }
-            Some(_) => {
-                let allows = |passage: &Option<Arc<DeltaPassage>>| {
-                    passage.as_ref().is_some_and(|p| matches(filter, p))
-                };
-                let allowed: Vec<bool> = rows.iter().map(allows).collect();
-                let passages = allowed.iter().filter(|allowed| **allowed).count();
-                if !is_worth_it(passages) {
-                    return None;
-                }
-                let is_visible = |row: u32| allowed.get(row as usize) == Some(&true);
-                (passages, graph.nearest(query, k, ef, is_visible))
-            }
-        };
+        });
         // The graph may lead to too few: a scan then finds them all.
         if near.len() < k.min(passages) {
             return None;

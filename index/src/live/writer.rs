@@ -148,25 +148,20 @@ mod tests {
     use super::*;
     use crate::build::builder::{BuildOptions, IndexBuilder};
     use crate::filter::bitset::Bitset;
-    use crate::fingerprints::Fingerprints;
     use crate::format::lock::lock_directory;
     use crate::live::change::Change;
     use crate::live::delta::Delta;
     use crate::live::live_segment::LiveSegment;
     use crate::segment::passages::{Part, Passage};
     use crate::segment::{Segment, directory_name};
+    use crate::testing::fingerprints;
     use std::fs;
 
     #[test]
     fn a_batch_that_could_not_be_applied_touches_nothing_of_a_merge() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("index");
-        let fingerprints = Fingerprints {
-            name: String::new(),
-            model: String::new(),
-            tokenizer: String::new(),
-            template: String::new(),
-        };
+        let fingerprints = fingerprints("m");
         let mut builder = IndexBuilder::create(&dir, BuildOptions::new(1, fingerprints)).unwrap();
         let document = String::from("document");
         let passage = Passage {

@@ -60,7 +60,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             arguments.collection.clone(),
             arguments.upload,
         )?;
-        let mut examinee = Examinee::RemoteServer(remote);
+        let mut examinee = Examinee::Remote(remote);
         report.begin("server");
         ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         return report.finish(arguments);
@@ -70,7 +70,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         let options = load_options(arguments);
         if asks {
             let local = LocalModel::load(&model.directory, &options, conditions.concurrent)?;
-            let mut examinee = Examinee::LocalModel(local);
+            let mut examinee = Examinee::Local(local);
             ask(&mut examinee, &papers, &lines, &conditions, &mut report).await?;
         }
         if !texts.is_empty() {
