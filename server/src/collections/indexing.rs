@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use onegen_engine::{ForwardError, Model};
+use onegen_engine::Model;
 use onegen_index::{
-    BuildOptions, Corpus, DocumentRules, Embedder, Fingerprints, Index, IndexError, IngestEvent,
+    BuildOptions, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
     IngestOptions, build_from_corpus,
 };
 
@@ -127,7 +127,7 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
         dir,
         options,
         IngestOptions::new(DocumentRules::default()),
-        &ModelEmbedder { model },
+        model,
         |event| match event {
             IngestEvent::Resumed { passages, .. } => {
                 progress.suspend(|| tracing::info!(passages, "going on with an interrupted build"));
@@ -150,26 +150,6 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
     progress.finish_and_clear();
     built?;
     Ok(())
-}
-
-/// The served model as the index needs it.
-struct ModelEmbedder<'m> {
-    model: &'m Model,
-}
-
-impl Embedder for ModelEmbedder<'_> {
-    type Error = ForwardError;
-
-    fn count_tokens(&self, text: &str) -> usize {
-        self.model.tokens().count(text)
-    }
-
-    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, ForwardError> {
-        let embedded = self.model.embed_texts(texts)?.into_iter();
-        Ok(embedded
-            .map(|vector| vector.map_err(|e| e.to_string()))
-            .collect())
-    }
 }
 
 /// Shown only where somebody can see it.

@@ -149,7 +149,7 @@ impl Collections {
         }
         sources.sort_by_key(|(name, _)| *name != DEFAULT_COLLECTION);
 
-        let fingerprints = fingerprints(model);
+        let fingerprints = Fingerprints::from(model);
         let mut opened = sources.into_iter().map(|(name, source)| {
             let opened = source
                 .open(model, &fingerprints, &config.data_dir)
@@ -180,7 +180,7 @@ impl Collections {
     pub(crate) fn reload(&self, model: &Model) -> Vec<(&str, Result<bool>)> {
         // One at a time: an index can be opened for changes once.
         let _alone = self.reloading.lock();
-        let fingerprints = fingerprints(model);
+        let fingerprints = Fingerprints::from(model);
         let reload = |c: &Arc<Collection>| c.reload(model, &fingerprints, &self.data_dir);
         self.all().map(|c| (c.name.as_str(), reload(c))).collect()
     }
@@ -246,17 +246,6 @@ fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
     let corpora = config.corpus.iter();
     let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(c.path.clone())));
     Ok(indexes.chain(corpora).collect())
-}
-
-/// What the indexes of this model are known by.
-fn fingerprints(model: &Model) -> Fingerprints {
-    let of_model = model.fingerprints();
-    Fingerprints {
-        name: model.name().to_owned(),
-        model: of_model.model.clone(),
-        tokenizer: of_model.tokenizer.clone(),
-        template: of_model.template.clone(),
-    }
 }
 
 #[cfg(test)]
