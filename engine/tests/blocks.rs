@@ -259,7 +259,7 @@ fn a_passage_longer_than_a_step_holds_nobody_up_and_stays_under_the_budget() {
     let model = Family::Mistral.block_model();
     let long = passage("Peru", &texts()[2]);
     let wanted = {
-        let engine = engine(&model, Some(Shelf::of(vec![long.clone()])));
+        let engine = engine(&model, Some(Shelf::new(vec![long.clone()])));
         run(&engine, retrieving(&model, "a", 12, 1))
     };
     let options = EngineOptions {
@@ -269,7 +269,7 @@ fn a_passage_longer_than_a_step_holds_nobody_up_and_stays_under_the_budget() {
             + model.new_cache().bytes_for(1),
         ..EngineOptions::default()
     };
-    let shelf = Shelf::of(vec![long]);
+    let shelf = Shelf::new(vec![long]);
     let engine = onegen_engine::Engine::start(model.clone(), Some(shelf), options).unwrap();
     let turn = block_on(engine.submit(retrieving(&model, "a", 12, 1))).unwrap();
     let mut beside = block_on(engine.submit(request(&model, "b", "Lima?", 40))).unwrap();
@@ -295,7 +295,7 @@ fn logs_from_before_block_attention_are_left_out() {
         ..EngineOptions::default()
     };
     let start = |dir: &Path| {
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         onegen_engine::Engine::start(load(dir), Some(shelf), options.clone()).unwrap()
     };
     let engine = start(dir.path());
@@ -321,7 +321,9 @@ fn what_keeps_a_model_from_block_attention_is_said() {
     ] {
         let dir = Family::Llama.write(7);
         set_block_attention(dir.path());
-        edit(dir.path(), |onegen| onegen[field] = value.into());
+        edit_json(dir.path(), "onegen.json", |onegen| {
+            onegen[field] = value.into()
+        });
         let error = Model::load(dir.path(), &LoadOptions::default()).unwrap_err();
         let error = error.to_string();
         assert!(
@@ -331,20 +333,15 @@ fn what_keeps_a_model_from_block_attention_is_said() {
     }
     let dir = Family::Llama.write(7);
     set_block_attention(dir.path());
-    edit(dir.path(), |onegen| {
+    edit_json(dir.path(), "onegen.json", |onegen| {
         for template in ["embed_template", "splice_template"] {
             onegen[template] = "{title}[RD]{text}".into();
         }
     });
     let error = Model::load(dir.path(), &LoadOptions::default()).unwrap_err();
     assert!(matches!(error, LoadError::Inconsistent { .. }), "{error}");
-    edit(dir.path(), |onegen| onegen["linking"] = json!({}));
+    edit_json(dir.path(), "onegen.json", |onegen| {
+        onegen["linking"] = json!({})
+    });
     assert!(Model::load(dir.path(), &LoadOptions::default()).is_err());
-}
-
-fn edit(dir: &Path, change: impl FnOnce(&mut Value)) {
-    let file = dir.join("onegen.json");
-    let mut onegen = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    change(&mut onegen);
-    std::fs::write(file, onegen.to_string()).unwrap();
 }

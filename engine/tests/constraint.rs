@@ -163,7 +163,7 @@ fn a_grammar_may_nest() {
 #[test]
 fn one_retrieval_comes_before_the_text_and_does_not_advance_it() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let mut request = retrieving(&model, "c", 400, 3);
         let query = model.tokens().query_id();
         request.grammar = Some(compile(&model, person()).unwrap());
@@ -184,7 +184,7 @@ fn one_retrieval_comes_before_the_text_and_does_not_advance_it() {
 #[test]
 fn a_search_that_finds_nothing_leaves_the_text_to_the_grammar() {
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(Vec::new())));
+    let engine = engine(&model, Some(Shelf::new(Vec::new())));
     let mut request = retrieving(&model, "c", 400, 3);
     request.grammar = Some(compile(&model, Constraint::Choice(vec!["Lima".into()])).unwrap());
     assert_eq!(run(&engine, request).text, "Lima");

@@ -9,7 +9,7 @@ use onegen_engine::{ConversationError, Model, Request};
 #[test]
 fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let first = run(&engine, retrieving(&model, "a", 12, 1));
         let (from, to) = ("a".into(), "b".into());
         block_on(engine.fork(&from, &to, None)).unwrap();
@@ -33,7 +33,7 @@ fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {
 #[test]
 fn a_rewound_conversation_gives_the_same_answer_again() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let first = run(&engine, retrieving(&model, "a", 12, 1));
         let second = ask_on(&engine, "a", "And its currency?");
         let log = log_ids(&engine, "a");
@@ -52,7 +52,7 @@ fn a_rewound_conversation_gives_the_same_answer_again() {
 #[test]
 fn what_cannot_be_forked_or_rewound_is_said() {
     let model = Family::Llama.model();
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let done = run(&engine, retrieving(&model, "a", 12, 1));
     let (a, b) = ("a".into(), "b".into());
     let fork = |from, to, len| block_on(engine.fork(from, to, len)).unwrap_err();

@@ -66,7 +66,7 @@ fn batched_sequences_get_the_tokens_that_each_gets_alone() {
         "Peru is",
     ];
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let requests = |prefix: &str| -> Vec<Request> {
             let each = texts.iter().enumerate();
             each.map(|(i, text)| {
@@ -233,7 +233,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
     let chile = passage("Chile", "Its capital is Santiago.");
     let gold = passage("Gold", "Gold is an element.");
     let shelf =
-        |found: &Passage| -> Option<Arc<dyn Retriever>> { Some(Shelf::of(vec![found.clone()])) };
+        |found: &Passage| -> Option<Arc<dyn Retriever>> { Some(Shelf::new(vec![found.clone()])) };
     let engine = engine(&model, shelf(&peru()));
     let asked = |conversation: &str, retriever: Option<Arc<dyn Retriever>>| {
         let mut request = retrieving(&model, conversation, 8, 1);
@@ -263,7 +263,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
 #[test]
 fn a_forced_turn_begins_with_one_retrieval_however_little_the_model_wants_it() {
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let unwilling = |conversation: &str| {
         let mut request = request(&model, conversation, "Hello!", 8);
         let query = model.tokens().query_id();
@@ -282,7 +282,7 @@ fn a_forced_turn_begins_with_one_retrieval_however_little_the_model_wants_it() {
 
     // Nothing found: the turn goes on as if it had not been forced.
     forced.conversation = "c".into();
-    forced.retriever = Some(Shelf::of(vec![]));
+    forced.retriever = Some(Shelf::new(vec![]));
     let nothing = run(&engine, forced.clone()).summary;
     assert!(nothing.retrievals.is_empty());
     assert_eq!(log_ids(&engine, "c"), log_ids(&engine, "a"));
@@ -316,14 +316,14 @@ fn a_panicking_retriever_fails_its_turn_only() {
 #[test]
 fn a_dropped_kv_cache_is_rebuilt_from_the_log_and_gives_the_same_tokens() {
     for (name, model) in models() {
-        let roomy = engine(&model, Some(Shelf::of(vec![peru()])));
+        let roomy = engine(&model, Some(Shelf::new(vec![peru()])));
         // Room for two small conversations, not for three.
         let block = model.new_cache().bytes_for(1);
         let options = EngineOptions {
             kv_bytes: 2 * block + block / 2,
             ..EngineOptions::default()
         };
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         let tight = Engine::start(model.clone(), Some(shelf), options).unwrap();
         for engine in [&roomy, &tight] {
             for conversation in ["a", "b", "c"] {
@@ -347,7 +347,7 @@ fn a_dropped_kv_cache_is_rebuilt_from_the_log_and_gives_the_same_tokens() {
 #[test]
 fn more_turns_than_the_kv_budget_holds_all_end_with_the_tokens_each_gets_alone() {
     let model = Family::Qwen3.model();
-    let shelf = Shelf::of(vec![peru()]);
+    let shelf = Shelf::new(vec![peru()]);
     let roomy = engine(&model, Some(shelf.clone()));
     let block = model.new_cache().bytes_for(1);
     let options = EngineOptions {
@@ -468,7 +468,7 @@ fn a_prompt_that_does_not_fit_is_refused_before_any_forward() {
 fn a_splice_that_does_not_fit_ends_the_turn_without_its_rq() {
     let model = Family::Llama.model();
     let long = passage("Peru", &"Peru is a country. ".repeat(200));
-    let engine = engine(&model, Some(Shelf::of(vec![long])));
+    let engine = engine(&model, Some(Shelf::new(vec![long])));
     let done = run(&engine, retrieving(&model, "c", 8, 1)).summary;
     assert_eq!(done.finish_reason, FinishReason::Length);
     assert!(done.retrievals.is_empty());
@@ -559,7 +559,7 @@ fn a_receipt_says_where_in_the_text_the_passage_came() {
     let model = Family::Llama31.model();
     let engine = engine(
         &model,
-        Some(Shelf::of(vec![peru(), passage("Lima", "A city.")])),
+        Some(Shelf::new(vec![peru(), passage("Lima", "A city.")])),
     );
     let mut request = retrieving(&model, "c", 12, 2);
     request.retrieval.k = 2;

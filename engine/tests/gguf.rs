@@ -34,7 +34,7 @@ fn error(path: &Path) -> LoadError {
 /// The error of a tiny model's file after `change`.
 fn error_after(change: impl FnOnce(&mut GgufFile)) -> LoadError {
     let dir = Family::Llama.write(1);
-    let mut file = GgufFile::of(dir.path(), GgmlDType::F32);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::F32);
     change(&mut file);
     let path = dir.path().join("changed.gguf");
     file.write(&path);
@@ -170,7 +170,7 @@ fn a_stack_of_several_types_of_4_bits_is_kept_in_8() {
             file.put(&name, &keys, GgmlDType::Q4_1);
         }
     };
-    let mut file = GgufFile::of(dir.path(), GgmlDType::Q4_0);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::Q4_0);
     change(&mut file);
     let whole = as_gguf(dir.path(), GgmlDType::Q4_0);
     file.write(&whole.path().join("tiny.gguf"));
@@ -187,7 +187,7 @@ fn a_stack_of_several_types_of_4_bits_is_kept_in_8() {
 fn a_conversation_runs_and_retrieves_from_a_gguf_file() {
     let gguf = as_gguf(Family::Qwen3.write(5).path(), GgmlDType::Q8_0);
     let model = load(gguf.path());
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let completion = run(&engine, retrieving(&model, "a", 20, 1));
     assert_eq!(completion.summary.retrievals.len(), 1);
 }
@@ -252,7 +252,7 @@ fn fingerprints_change_with_what_they_stand_for() {
     assert_ne!(other_weights.model, first.model);
     assert_eq!(other_weights.tokenizer, first.tokenizer);
     let other = as_gguf(Family::Llama.write(1).path(), GgmlDType::F32);
-    let mut file = GgufFile::of(Family::Llama.write(1).path(), GgmlDType::F32);
+    let mut file = GgufFile::new(Family::Llama.write(1).path(), GgmlDType::F32);
     file.set("tokenizer.ggml.pre", text("llama-bpe"));
     file.write(&other.path().join("tiny.gguf"));
     let other_cuts = load(other.path()).fingerprints().clone();
@@ -363,7 +363,7 @@ fn a_control_token_that_the_file_lacks_is_named() {
 /// A file that neither candle nor this test has written.
 #[test]
 fn a_file_of_llama_cpp_loads_and_generates() {
-    let Some(file) = shared("llama-2-tiny-random.gguf") else {
+    let Some(file) = shared_data("llama-2-tiny-random.gguf") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -383,7 +383,7 @@ fn a_file_of_llama_cpp_loads_and_generates() {
         let model = with(dir.path(), weights, Kernels::Own);
         assert_eq!(model.name(), "llama-2-tiny-random");
         assert_eq!(model.tokens().vocabulary(), 32_000);
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let completion = run(&engine, retrieving(&model, "a", 30, 1));
         assert_eq!(completion.summary.retrievals.len(), 1);
     }
@@ -428,7 +428,7 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
         let cosine = cosine(rounded, exact);
         assert!(cosine > 0.95, "{cosine}");
     }
-    let engine = engine(&kept, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&kept, Some(Shelf::new(vec![peru()])));
     let completion = run(&engine, retrieving(&kept, "a", 20, 1));
     assert_eq!(completion.summary.retrievals.len(), 1);
     let (peru, lima) = (peru(), ("Lima", "Lima lies on the coast."));
@@ -437,15 +437,4 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
     let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
     assert_eq!(embeddings[0].len(), 576);
     assert_ne!(embeddings[0], embeddings[1]);
-}
-
-/// A file of the shared test data, which lies beside the project where it is there at all.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = path.join("../../shared/data").join(name);
-    if !path.is_file() {
-        eprintln!("SKIPPED: there is no {}", path.display());
-        return None;
-    }
-    Some(path)
 }

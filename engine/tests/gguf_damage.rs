@@ -46,7 +46,7 @@ struct Damaged {
 impl Damaged {
     fn new() -> Self {
         let dir = Family::Llama31.write(1);
-        let whole = GgufFile::of(dir.path(), GgmlDType::Q8_0).bytes();
+        let whole = GgufFile::new(dir.path(), GgmlDType::Q8_0).bytes();
         for name in [
             "tokenizer.json",
             "tokenizer_config.json",

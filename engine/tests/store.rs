@@ -23,13 +23,13 @@ fn options(dir: &Path) -> EngineOptions {
 }
 
 fn start(model: &Arc<Model>, options: &EngineOptions) -> Engine {
-    let retriever = Shelf::of(vec![peru()]);
+    let retriever = Shelf::new(vec![peru()]);
     Engine::start(model.clone(), Some(retriever), options.clone()).unwrap()
 }
 
 /// A turn with a retrieval, then one more; both in an engine that nothing befalls.
 fn undisturbed(model: &Arc<Model>) -> (Completion, Completion) {
-    let engine = engine(model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(model, Some(Shelf::new(vec![peru()])));
     let first = run(&engine, retrieving(model, "a", 12, 1));
     (first, ask_on(&engine, "a", "And its currency?"))
 }

@@ -77,7 +77,7 @@ impl Keyed {
 
     /// Short answers without retrievals.
     fn short(&self) -> Value {
-        json!({"logit_bias": self.files.bias(false), "max_tokens": 6})
+        self.files.without_retrieval(6)
     }
 }
 
@@ -231,8 +231,7 @@ async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
 
 /// What a key finds cached of a prompt that it has never sent.
 async fn cached(client: &Client, body: &Value) -> usize {
-    let answer = client.complete(body).await;
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+    common::cached(&client.complete(body).await)
 }
 
 #[tokio::test]
@@ -256,7 +255,7 @@ async fn conversations_stay_their_keys_after_a_restart() {
         secrets,
         ..
     } = Keyed::new(&[]).await;
-    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    let short = files.without_retrieval(6);
     let first = alice.complete(&with(question(PERU), short.clone())).await;
     server.stop();
     server.stopped().await;
@@ -275,7 +274,7 @@ async fn conversations_stay_their_keys_after_a_restart() {
 async fn a_conversation_of_a_server_without_keys_is_no_keys() {
     let files = Files::new();
     let mut server = files.serve().await;
-    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    let short = files.without_retrieval(6);
     let first = server.complete(&with(question(PERU), short.clone())).await;
     server.stop();
     server.stopped().await;

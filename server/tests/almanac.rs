@@ -4,9 +4,10 @@
 mod common;
 
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+use common::almanac::models;
 use common::facts::{self, says};
 use common::{Server, content, conversation, count, question, with};
 use onegen_server::{App, Config};
@@ -50,10 +51,6 @@ fn config(more: &[&str]) -> Config {
     let model = models().join("almanac");
     let given = ["onegen-server", "--model", model.to_str().unwrap()];
     Config::try_parse_from(given.iter().chain(more)).unwrap()
-}
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
 }
 
 /// Asks about every row of a table, and gives the share that is answered rightly from the right passage.

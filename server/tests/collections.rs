@@ -4,10 +4,9 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use common::{Server, content, conversation, count, question, with};
+use common::{Server, almanac, content, conversation, count, question, with};
 use onegen_server::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +33,7 @@ impl Corpora {
         let config = Config::try_parse_from([
             "onegen-server",
             "--model",
-            models().join("almanac").to_str().unwrap(),
+            almanac::models().join("almanac").to_str().unwrap(),
             "--data-dir",
             &path("data"),
             "--corpus",
@@ -46,24 +45,15 @@ impl Corpora {
     }
 }
 
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
-}
-
 /// Passages of the almanac on these countries, which their metadata name.
 fn countries(names: &[&str]) -> String {
     names.iter().copied().map(country).collect()
 }
 
 fn country(name: &str) -> String {
-    let almanac = fs::read_to_string(models().join("almanac/almanac.jsonl")).unwrap();
-    let passages = almanac.lines().map(serde_json::from_str);
-    let mut found = passages
-        .map(Result::<Value, _>::unwrap)
-        .find(|passage| passage["title"] == name && passage["metadata"]["kind"] == "country")
-        .unwrap();
-    found["metadata"]["name"] = name.into();
-    format!("{found}\n")
+    let mut passage = almanac::country(name);
+    passage["metadata"]["name"] = name.into();
+    format!("{passage}\n")
 }
 
 fn asked(text: &str, retrieval: Value) -> Value {

@@ -4,23 +4,11 @@
 mod common;
 
 use common::almanac::{Almanac, country, zembla};
-use common::{content, conversation, count, question, with};
+use common::{by_id, cached, content, conversation, question, total, with};
 use serde_json::{Value, json};
 
 const PERU: &str = "What is the capital of Peru?";
 const CURRENCY: &str = "And its currency?";
-
-fn by_id(id: &str, text: &str) -> Value {
-    with(question(text), json!({"conversation": id}))
-}
-
-fn cached(answer: &Value) -> usize {
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
-}
-
-fn total(answer: &Value) -> usize {
-    count(&answer["usage"]["total_tokens"])
-}
 
 async fn items(server: &Almanac, id: &str, query: &str) -> Value {
     let path = format!("/v1/conversations/{id}/items{query}");

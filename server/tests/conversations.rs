@@ -6,22 +6,14 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::{Files, Server, content, conversation, count, question, with};
+use common::{Files, Server, cached, content, conversation, count, question, total, with};
 use onegen_engine::{LoadOptions, Model};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 /// Short answers without retrievals.
 fn short(files: &Files) -> Value {
-    json!({"logit_bias": files.bias(false), "max_tokens": 6})
-}
-
-fn cached(answer: &Value) -> usize {
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
-}
-
-fn total(answer: &Value) -> usize {
-    count(&answer["usage"]["total_tokens"])
+    files.without_retrieval(6)
 }
 
 /// What a client without conversation ids sends: all it has seen, and a new question.
@@ -154,15 +146,6 @@ async fn a_busy_conversation_is_refused_by_id_and_begun_anew_by_its_messages() {
     drop(under_way);
 }
 
-/// Waits until the engine runs nothing.
-async fn idle(server: &Server) -> Duration {
-    let since = Instant::now();
-    while server.metric("onegen_num_requests_running").await > 0.0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "still running");
-    }
-    since.elapsed()
-}
-
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
     let files = Files::new();
@@ -174,7 +157,7 @@ async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
     );
     let under_way = begin_long(&server, &files, by_id.clone()).await;
     drop(under_way);
-    idle(&server).await;
+    server.idle().await;
     let forwarded: f64 = server.forwarded().await.iter().sum();
     assert!(forwarded < 3500.0, "the turn went on to its end");
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
@@ -194,7 +177,7 @@ async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
 async fn a_client_that_does_not_wait_for_its_plain_answer_cancels_it_too() {
     let files = Files::new();
     let server = files.serve().await;
-    let long = json!({"logit_bias": files.bias(false), "max_tokens": 3500});
+    let long = files.without_retrieval(3500);
     let request = server
         .http
         .post(format!("{}/v1/chat/completions", server.url))
@@ -204,7 +187,7 @@ async fn a_client_that_does_not_wait_for_its_plain_answer_cancels_it_too() {
         assert!(!asking.is_finished(), "too fast to be left");
     }
     asking.abort();
-    idle(&server).await;
+    server.idle().await;
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
     assert_eq!(server.metric(aborted).await, 1.0);
     assert_eq!(server.metric("onegen_conversations").await, 0.0);

@@ -9,18 +9,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::almanac::{Almanac, zembla};
-use common::{chunks, content, conversation, count, question, with};
+use common::{by_id, chunks, content, conversation, count, question, with};
 use onegen_index::{Change, Index};
 use serde_json::{Value, json};
 
 const ZEMBLA: &str = "What is the capital of Zembla?";
 const CURRENCY: &str = "And its currency?";
 const DOCUMENT: &str = "/v1/documents/country%2Fzembla";
-
-/// The next message of a conversation that the client names.
-fn by_id(id: &str, text: &str) -> Value {
-    with(question(text), json!({"conversation": id}))
-}
 
 /// The same of one who sends back what he has seen.
 fn by_messages(answer: &Value, text: &str) -> Value {

@@ -7,15 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{Client, Files, Server, chunks, question, with};
+use common::{Client, Files, Server, chunks, data, question, with};
 use futures::future::join_all;
 use reqwest::{StatusCode, Version};
 use serde_json::{Value, json};
-
-fn data(name: &str) -> PathBuf {
-    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    tests.join(name)
-}
 
 /// A server that speaks TLS.
 async fn serve(files: &Files, more: &[&str]) -> Server {

@@ -60,12 +60,12 @@ impl Keyed {
     }
 
     fn short(&self) -> Value {
-        json!({"logit_bias": self.files.bias(false), "max_tokens": 4})
+        self.files.without_retrieval(4)
     }
 
     /// As long as the context allows: minutes, if nothing ends it.
     fn long(&self) -> Value {
-        let fields = json!({"logit_bias": self.files.bias(false), "max_tokens": 3900});
+        let fields = self.files.without_retrieval(3900);
         with(question("Hello!"), fields)
     }
 

@@ -11,10 +11,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 fn short(files: &Files) -> Value {
-    with(
-        question("Hello!"),
-        json!({"logit_bias": files.bias(false), "max_tokens": 4}),
-    )
+    with(question("Hello!"), files.without_retrieval(4))
 }
 
 /// As long as the context allows.
@@ -153,10 +150,7 @@ async fn an_answer_that_takes_too_long_is_ended_and_leaves_no_trace() {
     // After the headers it is an event, and the stream ends as ever.
     let events = server.stream(&long(&files)).await;
     assert_eq!(events.last().unwrap()["error"]["code"], "request_timeout");
-    let since = Instant::now();
-    while server.metric("onegen_num_requests_running").await > 0.0 {
-        assert!(since.elapsed() < Duration::from_secs(10), "still running");
-    }
+    server.idle().await;
     assert_eq!(server.metric("onegen_conversations").await, 0.0);
     let failed = "onegen_request_success_total{finished_reason=\"error\"}";
     assert_eq!(server.metric(failed).await, 2.0);

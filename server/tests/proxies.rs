@@ -14,7 +14,7 @@ use serde_json::json;
 
 /// What it answers to a request that says where it comes from.
 async fn status(files: &Files, server: &Server, header: &str, value: &str) -> StatusCode {
-    let body = json!({"logit_bias": files.bias(false), "max_tokens": 2});
+    let body = files.without_retrieval(2);
     let url = format!("{}/v1/chat/completions", server.url);
     let request = server.http.post(url).json(&with(question("Hello!"), body));
     request.header(header, value).send().await.unwrap().status()
@@ -81,7 +81,7 @@ async fn the_log_names_the_client_and_not_the_proxy() {
         "forwarded",
     ]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let url = format!("{}/v1/models", process.client.url);
     for header in [None, Some("for=\"[2001:db8::7]:4711\";proto=https")] {
         let request = process.client.http.get(&url);
@@ -91,7 +91,7 @@ async fn the_log_names_the_client_and_not_the_proxy() {
         };
         assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
     }
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     let clients: Vec<serde_json::Value> = log
         .lines()

@@ -4,7 +4,7 @@
 mod common;
 
 use common::almanac::{Almanac, country};
-use common::{count, with};
+use common::{cached_input, count, with};
 use serde_json::{Value, json};
 
 const RESPONSES: &str = "/v1/responses";
@@ -22,10 +22,6 @@ fn text(response: &Value) -> &str {
         .find(|item| item["type"] == "message")
         .unwrap();
     message["content"][0]["text"].as_str().unwrap()
-}
-
-fn cached(response: &Value) -> usize {
-    count(&response["usage"]["input_tokens_details"]["cached_tokens"])
 }
 
 /// The events of a streamed response, each of whose names is its type, in order.
@@ -137,7 +133,7 @@ async fn a_response_goes_on_after_another_by_its_id_by_conversation_and_by_its_i
         .done("POST", RESPONSES, asked(json!(CURRENCY), previous))
         .await;
     assert!(text(&second).contains("sol"), "{second}");
-    assert_eq!(cached(&second), total - 1);
+    assert_eq!(cached_input(&second), total - 1);
     assert_eq!(second["conversation"], first["conversation"]);
 
     let conversation = json!({"conversation": first["conversation"]});
@@ -157,7 +153,7 @@ async fn a_response_goes_on_after_another_by_its_id_by_conversation_and_by_its_i
         .done("POST", RESPONSES, asked(json!(items), json!({})))
         .await;
     assert_eq!(second["conversation"], first["conversation"]);
-    assert!(cached(&second) > 0);
+    assert!(cached_input(&second) > 0);
 }
 
 #[tokio::test]

@@ -10,17 +10,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Client, Files, Server, content, question, with};
+use common::{Client, Files, Server, content, data, question, with};
 use process::{End, Process, command};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-
-/// A file of the tests.
-fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
-}
 
 #[tokio::test]
 async fn keys_are_read_again_on_sighup_and_never_logged() {
@@ -45,7 +38,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
         .arg(&keys)
         .args(["--log", "trace"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let status = async |key: &str| {
         process
             .client
@@ -74,7 +67,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
         assert!(since.elapsed() < Duration::from_secs(20), "not read again");
     }
     assert_eq!(status(&first).await, 401);
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     assert!(
         log.contains("key=\"second\"") || log.contains("key=second"),
@@ -101,7 +94,7 @@ async fn no_text_of_anybody_stands_in_the_log() {
         let mut command = command(&files, &files.data_dir());
         command.args(["--log", level, "--log-format", format]);
         command.stderr(fs::File::create(&log).unwrap());
-        let process = Process::of(command);
+        let process = Process::spawn(command);
         let body = with(question("marzipan"), json!({"max_tokens": 8}));
         let body = with(body, json!({"logit_bias": files.bias(true)}));
         let mut answers = vec![process.client.complete(&body).await];
@@ -121,7 +114,7 @@ async fn no_text_of_anybody_stands_in_the_log() {
         );
         process.client.refused(&bad).await;
         process.client.get("/v1/marzipan?text=marzipan").await;
-        process.end(End::Told);
+        process.end(End::Terminated);
         let log = fs::read_to_string(&log).unwrap();
         assert!(
             log.contains("/v1/chat/completions"),
@@ -149,7 +142,7 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
     let mut command = command(&files, &files.data_dir());
     command.args(["--log", "info", "--log-format", "json"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let url = format!("{}/v1/models", process.client.url);
     let request = process
         .client
@@ -161,7 +154,7 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
     assert_eq!(response.headers()["x-request-id"], "mine-7");
     let made = process.client.get("/v1/models").await;
     assert_eq!(made.headers()["x-request-id"].len(), 36);
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<Value> = log
         .lines()
@@ -193,7 +186,7 @@ async fn a_server_is_configured_by_a_file_and_says_what_it_was_told() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
     command.arg("--config").arg(&file);
     command.env("ONEGEN_SERVED_MODEL_NAME", "from-a-variable");
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let models = process.client.get_json("/v1/models").await;
     assert_eq!(models["data"][0]["id"], "from-a-variable");
     let said = process.said.join("\n");
@@ -203,7 +196,7 @@ async fn a_server_is_configured_by_a_file_and_says_what_it_was_told() {
     ] {
         assert!(said.contains(line), "{said}");
     }
-    process.end(End::Told);
+    process.end(End::Terminated);
 
     fs::write(&file, "prot = 1").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
@@ -241,10 +234,7 @@ async fn with_a_certificate_the_server_speaks_tls_and_nothing_else() {
     let silent = tokio::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap());
     let silent = silent.await.unwrap();
     let client = trusting(&server.url);
-    let body = with(
-        question("Hello!"),
-        json!({"logit_bias": files.bias(false), "max_tokens": 8}),
-    );
+    let body = with(question("Hello!"), files.without_retrieval(8));
     assert!(client.stream(&body).await.len() > 2);
     client.complete(&body).await;
     // The client's address is known here too.

@@ -21,13 +21,6 @@ fn resumable(files: &Files, tokens: usize) -> Value {
     body(files, tokens, json!({"resumable": true}))
 }
 
-async fn idle(server: &Client) {
-    let since = Instant::now();
-    while server.metric("onegen_num_requests_running").await > 0.0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "still running");
-    }
-}
-
 fn conversation(response: &Response) -> String {
     let header = &response.headers()["onegen-conversation"];
     header.to_str().unwrap().to_owned()
@@ -97,9 +90,9 @@ async fn a_client_that_reads_nothing_holds_up_nobody_and_loses_nothing() {
     while server.metric(running).await < 1.0 {}
 
     // Others are answered meanwhile, and the turn comes to its end.
-    let others = json!({"logit_bias": files.bias(false), "max_tokens": 8});
+    let others = files.without_retrieval(8);
     server.complete(&with(question("Hello!"), others)).await;
-    idle(&server).await;
+    server.idle().await;
     // Its own end is not told yet: more is on its way than the system keeps of a connection.
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
@@ -128,7 +121,7 @@ async fn a_resumable_turn_goes_on_without_its_client_and_is_read_again_from_any_
     assert_eq!(all.last().unwrap().1, "[DONE]");
     let finish: Value = serde_json::from_str(&all[all.len() - 2].1).unwrap();
     assert_eq!(finish["onegen"]["conversation"], id);
-    idle(&server).await;
+    server.idle().await;
     let rest = resume(&server, &id, "&from=7").await.text().await.unwrap();
     assert_eq!(numbered(&rest), all[7..]);
     // As browsers do it.
@@ -166,7 +159,7 @@ async fn a_resumable_request_that_comes_twice_is_answered_once() {
     let all = first.text().await.unwrap();
     assert_eq!(second.text().await.unwrap(), all);
     assert_eq!(send("one", &body).await.text().await.unwrap(), all);
-    idle(&server).await;
+    server.idle().await;
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
     // Another key is another request, and a turn that nobody records is answered each time.
@@ -192,7 +185,7 @@ async fn requests_with_one_key_that_come_at_once_begin_one_turn() {
         assert_eq!(conversation(&response), id);
         assert!(response.text().await.unwrap().contains("[DONE]"));
     }
-    idle(&server).await;
+    server.idle().await;
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
 }
@@ -237,7 +230,7 @@ async fn a_turn_that_is_not_resumable_ends_with_its_client() {
     assert!(!response.headers().contains_key("onegen-conversation"));
     response.chunk().await.unwrap().unwrap();
     drop(response);
-    idle(&server).await;
+    server.idle().await;
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
     assert_eq!(server.metric(aborted).await, 1.0);
 }
@@ -256,7 +249,7 @@ async fn a_resumable_turn_is_stopped_on_demand_and_leaves_no_trace() {
     assert_eq!(stopped.status(), StatusCode::NO_CONTENT);
     // Its readers come to an end too.
     assert!(!response.text().await.unwrap().contains("[DONE]"));
-    idle(&server).await;
+    server.idle().await;
     assert_eq!(server.metric("onegen_conversations").await, 0.0);
     let again = server.http.delete(&url).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::NOT_FOUND);

@@ -14,6 +14,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 use clap::Parser;
+use common::almanac::models;
 use common::{Files, Server};
 use onegen_server::Config;
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_onegen-server");
 
 /// The shipped model over the passages of its almanac that a test asks for.
 async fn almanac() -> (Server, TempDir) {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+    let model = models().join("almanac");
     let dir = tempfile::tempdir().unwrap();
     let whole = fs::read_to_string(model.join("almanac.jsonl")).unwrap();
     let wanted = [

@@ -258,7 +258,7 @@ async fn a_stream_that_goes_on_without_its_client_lasts_as_long_as_its_turn() {
     drop(response);
     flushed(server).await;
     let (root, _) = family(&collector);
-    assert_eq!(root.status, 0, "{:?}", collector::shown(&root));
+    assert_eq!(root.status, 0, "{:?}", collector::summary(&root));
     assert_eq!(root.attributes["gen_ai.usage.output_tokens"], 400);
 }
 
@@ -341,11 +341,11 @@ async fn a_collector_that_is_away_or_silent_harms_no_turn_and_the_drain_for_seco
         command.args(["--otlp-endpoint", endpoint, "--log", "warn"]);
         command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
         command.stderr(fs::File::create(&log).unwrap());
-        let process = Process::of(command);
+        let process = Process::spawn(command);
         process.client.complete(&retrieving(&files)).await;
         let since = Instant::now();
         process.client.complete(&retrieving(&files)).await;
-        process.end(End::Told);
+        process.end(End::Terminated);
         assert!(since.elapsed() < Duration::from_secs(9), "{endpoint}");
         let log = fs::read_to_string(&log).unwrap();
         assert!(log.contains("BatchSpanProcessor"), "{log}");
@@ -370,12 +370,12 @@ async fn the_variables_of_opentelemetry_count_and_what_was_put_off_comes_again()
     command.env("OTEL_BSP_SCHEDULE_DELAY", "600000");
     command.args(["--log", "debug"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let said = process.said.join("\n");
     let told = format!("traces go to {}/v1/traces as onegen-test", collector.url);
     assert!(said.contains(&told), "{said}");
     process.client.complete(&retrieving(&files)).await;
-    process.end(End::Told);
+    process.end(End::Terminated);
     let (root, _) = family(&collector);
     assert_eq!(root.resource["service.name"], "onegen-test");
     assert_eq!(root.resource["service.version"], env!("CARGO_PKG_VERSION"));
@@ -401,13 +401,13 @@ async fn a_sampler_that_wants_no_trace_gets_none() {
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
     command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
     command.env("OTEL_TRACES_SAMPLER_ARG", "0");
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     process.client.complete(&retrieving(&files)).await;
     let url = format!("{}/v1/chat/completions", process.client.url);
     let request = process.client.http.post(url).json(&retrieving(&files));
     let request = request.header("traceparent", traceparent(true));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
-    process.end(End::Told);
+    process.end(End::Terminated);
     // The client's own trace goes on.
     let (root, _) = family(&collector);
     assert_eq!(root.trace, TRACE);

@@ -38,7 +38,7 @@ const NAMES: [(&str, &str); 14] = [
 
 impl GgufFile {
     /// The model in `dir` with its matrices in `element`, where their rows are whole blocks of it.
-    pub fn of(dir: &Path, element: GgmlDType) -> Self {
+    pub fn new(dir: &Path, element: GgmlDType) -> Self {
         let config = read_json(&dir.join("config.json"));
         let size = |key: &str| config[key].as_u64().unwrap() as usize;
         let architecture = match config["architectures"][0].as_str().unwrap() {
@@ -182,7 +182,7 @@ pub fn count(count: usize) -> Value {
 /// The model in `dir` as one GGUF file, with the `onegen.json` beside it.
 pub fn as_gguf(dir: &Path, element: GgmlDType) -> TempDir {
     let whole = tempfile::tempdir().unwrap();
-    GgufFile::of(dir, element).write(&whole.path().join("tiny.gguf"));
+    GgufFile::new(dir, element).write(&whole.path().join("tiny.gguf"));
     fs::copy(dir.join("onegen.json"), whole.path().join("onegen.json")).unwrap();
     whole
 }

@@ -199,11 +199,17 @@ impl Family {
     /// The same of another size.
     pub fn write_sized(self, size: Size, seed: u64) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
-        write_json(dir.path(), "config.json", &self.config(size));
-        let weights = dir.path().join("model.safetensors");
-        candle_core::safetensors::save(&self.tensors(size, seed), weights).unwrap();
-        write_tokenizer(dir.path());
+        self.write_into(dir.path(), size, seed);
         dir
+    }
+
+    /// The same, into a directory that the caller chooses.
+    pub fn write_into(self, dir: &Path, size: Size, seed: u64) {
+        std::fs::create_dir_all(dir).unwrap();
+        write_json(dir, "config.json", &self.config(size));
+        let weights = dir.join("model.safetensors");
+        candle_core::safetensors::save(&self.tensors(size, seed), weights).unwrap();
+        write_tokenizer(dir);
     }
 
     pub fn model(self) -> Arc<Model> {
@@ -220,10 +226,9 @@ impl Family {
 
 /// Has the passages of a written model see themselves alone.
 pub fn set_block_attention(dir: &Path) {
-    let file = dir.join("onegen.json");
-    let mut onegen: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    onegen["passage_attention"] = "block".into();
-    std::fs::write(file, onegen.to_string()).unwrap();
+    edit_json(dir, "onegen.json", |onegen| {
+        onegen["passage_attention"] = "block".into();
+    });
 }
 
 pub fn load(dir: &Path) -> Arc<Model> {
@@ -285,6 +290,24 @@ pub fn smollm2() -> Option<TempDir> {
 
 pub fn write_json(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), value.to_string()).unwrap();
+}
+
+/// Changes a JSON file of a model directory.
+pub fn edit_json(dir: &Path, name: &str, change: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap();
+    change(&mut value);
+    write_json(dir, name, &value);
+}
+
+/// A file of the shared test data, if that lies beside the project.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = path.join("../../shared/data").join(name);
+    if !path.is_file() {
+        eprintln!("SKIPPED: there is no {}", path.display());
+        return None;
+    }
+    Some(path)
 }
 
 /// Writes a byte-level BPE that has learnt from a text, with these control tokens.
@@ -364,7 +387,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    pub fn of(passages: Vec<Passage>) -> Arc<Self> {
+    pub fn new(passages: Vec<Passage>) -> Arc<Self> {
         Arc::new(Self {
             passages,
             ..Self::default()

@@ -133,7 +133,7 @@ fn any(value: Option<AnyValue>) -> Value {
     }
 }
 
-/// A span for messages of failing tests.
-pub fn shown(span: &Span) -> Value {
+/// The parts of a span that the message of a failing test prints.
+pub fn summary(span: &Span) -> Value {
     json!({"name": span.name, "attributes": span.attributes, "status": span.status})
 }

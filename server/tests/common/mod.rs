@@ -9,6 +9,7 @@ pub mod facts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use onegen_engine::{LoadOptions, Model};
@@ -53,20 +54,19 @@ impl Files {
     }
 
     pub fn with_seed(seed: u64) -> Self {
-        Self::of(models::Family::Qwen3.write(seed))
+        Self::with_model(models::Family::Qwen3.write(seed))
     }
 
     /// With a model that links entities.
     pub fn linking() -> Self {
         use models::linking::{Spelling, write_linking};
-        Self::of(write_linking(models::Family::Llama, Spelling::ByteLevel, 7))
+        Self::with_model(write_linking(models::Family::Llama, Spelling::ByteLevel, 7))
     }
 
-    fn of(model: TempDir) -> Self {
-        let config = model.path().join("config.json");
-        let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-        value["max_position_embeddings"] = CONTEXT.into();
-        fs::write(config, value.to_string()).unwrap();
+    fn with_model(model: TempDir) -> Self {
+        models::edit_json(model.path(), "config.json", |config| {
+            config["max_position_embeddings"] = CONTEXT.into();
+        });
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("corpus.jsonl"), CORPUS).unwrap();
         Self { dir, model }
@@ -125,6 +125,11 @@ impl Files {
         }
         bias[tokens.query_id().to_string()] = if retrieve { 100.into() } else { (-100).into() };
         bias
+    }
+
+    /// Fields of a request whose turn writes exactly so many tokens and never retrieves.
+    pub fn without_retrieval(&self, tokens: usize) -> Value {
+        json!({"logit_bias": self.bias(false), "max_tokens": tokens})
     }
 }
 
@@ -280,6 +285,15 @@ impl Client {
             .unwrap()
     }
 
+    /// Waits until the engine runs no turn; gives the time that this took.
+    pub async fn idle(&self) -> Duration {
+        let since = Instant::now();
+        while self.metric("onegen_num_requests_running").await > 0.0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "still running");
+        }
+        since.elapsed()
+    }
+
     /// Positions forwarded so far, by kind: prompt, generated, retrieval, passage.
     pub async fn forwarded(&self) -> [f64; 4] {
         let mut forwarded = [0.0; 4];
@@ -342,4 +356,30 @@ pub fn conversation(answer: &Value) -> &str {
 
 pub fn count(value: &Value) -> usize {
     value.as_u64().unwrap() as usize
+}
+
+/// Prompt tokens of a chat completion that were in the KV-cache already.
+pub fn cached(answer: &Value) -> usize {
+    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+}
+
+/// Input tokens of a response (`/v1/responses`) that were in the KV-cache already.
+pub fn cached_input(response: &Value) -> usize {
+    count(&response["usage"]["input_tokens_details"]["cached_tokens"])
+}
+
+/// All tokens of a chat completion or of a response.
+pub fn total(answer: &Value) -> usize {
+    count(&answer["usage"]["total_tokens"])
+}
+
+/// A question in a conversation that the client names.
+pub fn by_id(conversation: &str, text: &str) -> Value {
+    with(question(text), json!({"conversation": conversation}))
+}
+
+/// A file of `tests/data`.
+pub fn data(name: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    tests.join(name)
 }

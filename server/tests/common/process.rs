@@ -21,7 +21,7 @@ pub enum End {
     /// kill -9
     Killed,
     /// SIGTERM
-    Told,
+    Terminated,
 }
 
 /// The command that starts a server.
@@ -36,10 +36,10 @@ pub fn command(files: &Files, data_dir: &Path) -> Command {
 
 impl Process {
     pub fn start(files: &Files, data_dir: &Path) -> Self {
-        Self::of(command(files, data_dir))
+        Self::spawn(command(files, data_dir))
     }
 
-    pub fn of(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
@@ -65,15 +65,15 @@ impl Process {
     pub fn end(mut self, how: End) {
         match how {
             End::Killed => self.child.kill().unwrap(),
-            End::Told => self.signal("-TERM"),
+            End::Terminated => self.signal("-TERM"),
         }
         self.child.wait().unwrap();
     }
 
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let told = Command::new("kill").args([signal, &pid]).status();
-        assert!(told.unwrap().success());
+        let kill = Command::new("kill").args([signal, &pid]).status();
+        assert!(kill.unwrap().success());
     }
 }
 
