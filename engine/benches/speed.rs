@@ -80,7 +80,7 @@ fn forward(model: &Model, caches: &mut [KvCache], ids: &[u32]) {
     black_box(model.forward(&mut batch).unwrap());
 }
 
-fn of_the_model(c: &mut Criterion) {
+fn bench_model(c: &mut Criterion) {
     let model = model();
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
@@ -114,7 +114,7 @@ fn of_the_model(c: &mut Criterion) {
 
 /// From `[RQ]` forwarded to the logits of the answer's first token, with a passage of 128 tokens: where
 /// passages see everything, where they see themselves, and where such a one was kept.
-fn of_a_splice(c: &mut Criterion) {
+fn bench_splice(c: &mut Criterion) {
     let plain = model_dir();
     let mut group = c.benchmark_group("splice of 128");
     group.sample_size(20).sampling_mode(SamplingMode::Flat);
@@ -165,7 +165,7 @@ fn with_passage_attention(model: &Path, attention: &str) -> TempDir {
     dir
 }
 
-fn of_the_engine(c: &mut Criterion) {
+fn bench_engine(c: &mut Criterion) {
     let model = model();
     let engine = Engine::start(model.clone(), None, EngineOptions::default()).unwrap();
     let vocabulary = model.config().vocab_size as u32;
@@ -204,7 +204,7 @@ fn of_the_engine(c: &mut Criterion) {
     group.finish();
 }
 
-fn of_the_weights(c: &mut Criterion) {
+fn bench_weight_types(c: &mut Criterion) {
     // Made when the first of them is measured, not where a filter leaves them out.
     let dir = LazyCell::new(|| Family::Llama.write_sized(LARGE, 1));
     for weights in [
@@ -214,21 +214,21 @@ fn of_the_weights(c: &mut Criterion) {
         WeightType::Q4_0,
     ] {
         let model = LazyCell::new(|| load_in(dir.path(), weights));
-        of_weights(c, weights.as_str(), &model);
+        bench_weights(c, weights.as_str(), &model);
     }
 }
 
-fn of_smollm2(c: &mut Criterion) {
+fn bench_smollm2(c: &mut Criterion) {
     let Some(dir) = smollm2() else {
         return;
     };
     let q8_0 = LazyCell::new(|| load_in(dir.path(), WeightType::Q8_0));
     let kept = LazyCell::new(|| load(dir.path()));
-    of_weights(c, "smollm2 in q8_0", &q8_0);
-    of_weights(c, "smollm2 as stored", &kept);
+    bench_weights(c, "smollm2 in q8_0", &q8_0);
+    bench_weights(c, "smollm2 as stored", &kept);
 }
 
-fn of_weights(
+fn bench_weights(
     c: &mut Criterion,
     name: &str,
     model: &LazyCell<Arc<Model>, impl FnOnce() -> Arc<Model>>,
@@ -256,10 +256,10 @@ fn of_weights(
 
 criterion_group!(
     speed,
-    of_the_model,
-    of_a_splice,
-    of_the_engine,
-    of_the_weights,
-    of_smollm2
+    bench_model,
+    bench_splice,
+    bench_engine,
+    bench_weight_types,
+    bench_smollm2
 );
 criterion_main!(speed);

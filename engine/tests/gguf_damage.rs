@@ -15,14 +15,14 @@ use onegen_engine::{LoadError, LoadOptions, Model};
 use tempfile::TempDir;
 
 /// Remembers the largest request.
-struct Watched;
+struct WatchedAllocator;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 /// The file has 100 kB; a load of the undamaged one asks for nothing near this.
 const TOO_MUCH: usize = 64 << 20;
 
 // SAFETY: everything is the system's allocator's.
-unsafe impl GlobalAlloc for Watched {
+unsafe impl GlobalAlloc for WatchedAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's.
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Watched {
 }
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: WatchedAllocator = WatchedAllocator;
 
 struct Damaged {
     dir: TempDir,

@@ -33,9 +33,9 @@ const WORDS: &[&str] = &[
 ];
 
 /// Finds a passage by the query embedding's bits, so that the same state finds the same passage.
-struct ByBits(Vec<Passage>);
+struct BitwiseRetriever(Vec<Passage>);
 
-impl Retriever for ByBits {
+impl Retriever for BitwiseRetriever {
     fn retrieve(&self, query: &[f32], _: usize) -> Result<Vec<Passage>, RetrieveError> {
         let bits = query
             .iter()
@@ -50,12 +50,12 @@ impl Retriever for ByBits {
     }
 }
 
-fn shelf(model: &Model) -> Arc<ByBits> {
+fn shelf(model: &Model) -> Arc<BitwiseRetriever> {
     // Passage blocks are also longer than a block of the KV-cache.
     let longest = if has_blocks(model) { 18 } else { 4 };
     let passages =
         [1, 2, 3, longest].map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
-    Arc::new(ByBits(passages.into()))
+    Arc::new(BitwiseRetriever(passages.into()))
 }
 
 /// What one conversation asks, turn by turn.

@@ -23,9 +23,9 @@ const CLIENTS: u64 = 8;
 const CONVERSATIONS: usize = 24;
 
 /// Fails, takes its time or finds nothing, as the query happens to be.
-struct Moody;
+struct UnreliableRetriever;
 
-impl Retriever for Moody {
+impl Retriever for UnreliableRetriever {
     fn retrieve(&self, query: &[f32], _: usize) -> Result<Vec<Passage>, RetrieveError> {
         match query[0].to_bits() % 8 {
             0 => Err(RetrieveError::new("out of order")),
@@ -156,7 +156,8 @@ fn whatever_clients_do_all_memory_comes_back() {
         }),
         ..EngineOptions::default()
     };
-    let engine = Engine::start(model.clone(), Some(Arc::new(Moody)), options).unwrap();
+    let engine =
+        Engine::start(model.clone(), Some(Arc::new(UnreliableRetriever)), options).unwrap();
     let tally = Tally::default();
     let mut resident = Vec::new();
     for half in 0..2 {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use child::{Running, command, task, tell, within};
+use child::{Running, command, send, task, within};
 use common::{Content, all, assert_no_leftovers, assert_whole, ingested, names, options, rounds};
 use onegen_index::{BuildOptions, Change, Index, IndexBuilder, Part, Passage};
 use rand::rngs::StdRng;
@@ -158,14 +158,14 @@ fn hold_against(index: &Index, seed: u64, models: &mut [Model], acknowledged: &[
 
 fn change_until_killed(dir: &Path, seed: u64, done: &[u64]) {
     let index = Index::open_for_changes_with(dir, DELTA_VECTORS).unwrap();
-    tell("open", &[]);
+    send("open", &[]);
     thread::scope(|scope| {
         for (&done, writer) in done.iter().zip(0..) {
             let index = &index;
             scope.spawn(move || {
                 for number in done + 1.. {
                     index.apply(batch(seed, writer, number)).unwrap();
-                    tell("applied", &[writer, number]);
+                    send("applied", &[writer, number]);
                 }
             });
         }
@@ -200,7 +200,7 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
         let segments = segments(&dir);
         let arguments: Vec<u64> = [&[seed][..], &acknowledged].concat();
         let child = Running::start(command(TEST, &dir, &arguments));
-        let mut hear = |(what, numbers): child::Told| {
+        let mut hear = |(what, numbers): child::Message| {
             if let ("applied", &[writer, number]) = (&what[..], &numbers[..]) {
                 acknowledged[writer as usize] = number;
             }
@@ -270,11 +270,11 @@ fn change_until_the_disk_fails(
             scope.spawn(move || {
                 for number in done + 1.. {
                     match index.apply(batch(seed, writer, number)) {
-                        Ok(_) => tell("applied", &[writer, number]),
+                        Ok(_) => send("applied", &[writer, number]),
                         Err(error) => {
                             let text = error.to_string();
                             assert!(text.starts_with("nothing was changed: cannot"), "{text}");
-                            tell("refused", &[]);
+                            send("refused", &[]);
                             assert!(index.apply(batch(seed, writer, number)).is_err());
                             break;
                         }
@@ -291,7 +291,7 @@ fn change_until_the_disk_fails(
     });
     // Searches go on.
     assert_eq!(all(&index).unwrap().len() as u64, index.passages());
-    tell("failing", &[u64::from(index.compact().is_err())]);
+    send("failing", &[u64::from(index.compact().is_err())]);
 }
 
 #[cfg(target_os = "linux")]
@@ -377,18 +377,18 @@ fn build(dir: &Path, generation: u64, resumes: bool) {
         (builder, ingested(0))
     };
     let from = from.records;
-    tell("from", &[from]);
+    send("from", &[from]);
     for (number, (passage, vectors)) in corpus(generation).iter().enumerate().skip(from as usize) {
         builder.add(passage, vectors).unwrap();
         let added = number as u64 + 1;
         if added.is_multiple_of(9) {
             builder.save_progress(&ingested(added)).unwrap();
-            tell("saved", &[added]);
+            send("saved", &[added]);
         }
     }
-    tell("finishing", &[]);
+    send("finishing", &[]);
     builder.finish().unwrap();
-    tell("finished", &[]);
+    send("finished", &[]);
 }
 
 #[test]

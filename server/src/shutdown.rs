@@ -13,7 +13,7 @@ pub(crate) struct Shutdown {
 }
 
 /// A request that is being answered. Dropped when its answer has ended.
-pub(crate) struct UnderWay(Arc<Shutdown>);
+pub(crate) struct InFlightRequest(Arc<Shutdown>);
 
 impl Shutdown {
     pub(crate) fn new() -> Self {
@@ -46,9 +46,9 @@ impl Shutdown {
     }
 
     /// Counts a request until the returned guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlightRequest {
         self.under_way.send_modify(|n| *n += 1);
-        UnderWay(self.clone())
+        InFlightRequest(self.clone())
     }
 
     /// Waits until no request is being answered.
@@ -58,7 +58,7 @@ impl Shutdown {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|n| *n = n.saturating_sub(1));
     }

@@ -56,7 +56,7 @@ fn country(name: &str) -> String {
     format!("{passage}\n")
 }
 
-fn asked(text: &str, retrieval: Value) -> Value {
+fn request(text: &str, retrieval: Value) -> Value {
     with(question(text), json!({"retrieval": retrieval}))
 }
 
@@ -75,12 +75,12 @@ fn found(answer: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_filter_leaves_what_its_metadata_says_and_nothing_else_is_found() {
     let server = Corpora::write().serve().await;
-    let all = server.complete(&asked(PERU, json!({"k": 5}))).await;
+    let all = server.complete(&request(PERU, json!({"k": 5}))).await;
     assert_eq!(found(&all).len(), 5);
     assert_eq!(found(&all)[0], "Peru");
     let chile = json!({"type": "eq", "key": "name", "value": "Chile"});
     let one = server
-        .complete(&asked(PERU, json!({"k": 5, "filter": chile})))
+        .complete(&request(PERU, json!({"k": 5, "filter": chile})))
         .await;
     assert_eq!(found(&one), ["Chile"]);
     assert!(content(&one).contains("Santiago"), "{one}");
@@ -93,7 +93,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
     let server = Corpora::write().serve().await;
     let nobody = json!({"type": "eq", "key": "name", "value": "Atlantis"});
     for retrieval in [json!({"min_score": 0.99}), json!({"filter": nobody})] {
-        let answer = server.complete(&asked(PERU, retrieval)).await;
+        let answer = server.complete(&request(PERU, retrieval)).await;
         assert_eq!(receipts(&answer).len(), 0);
         assert_eq!(answer["choices"][0]["message"]["annotations"], json!([]));
         assert!(!content(&answer).is_empty());
@@ -106,7 +106,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
     let answer = server.complete(&question(PERU)).await;
     let score = &receipts(&answer)[0]["passages"][0]["score"];
     let again = server
-        .complete(&asked(PERU, json!({"min_score": score})))
+        .complete(&request(PERU, json!({"min_score": score})))
         .await;
     assert_eq!(found(&again), ["Peru"]);
 }
@@ -114,7 +114,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
 #[tokio::test]
 async fn each_request_is_answered_from_its_own_collection() {
     let server = Corpora::write().serve().await;
-    let from = |collection: &str| asked(PERU, json!({"collection": collection}));
+    let from = |collection: &str| request(PERU, json!({"collection": collection}));
     let (world, elsewhere) = (from("world"), from("elsewhere"));
     // At once, so that they share batches.
     let requests = (0..8).map(|i| [&world, &elsewhere][i % 2]);
@@ -147,7 +147,7 @@ async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that
     let first = server.complete(&question(PERU)).await;
     assert_eq!(receipts(&first)[0]["collection"], "world");
     let next = with(
-        asked(PERU, json!({"collection": "elsewhere"})),
+        request(PERU, json!({"collection": "elsewhere"})),
         json!({"conversation": conversation(&first)}),
     );
     let second = server.complete(&next).await;
@@ -172,7 +172,7 @@ async fn a_greeting_retrieves_exactly_once_when_it_is_forced() {
     let greeting = server.complete(&question("Hello!")).await;
     assert_eq!(receipts(&greeting).len(), 0);
     let forced = server
-        .complete(&asked("Hello!", json!({"forced": true})))
+        .complete(&request("Hello!", json!({"forced": true})))
         .await;
     assert_eq!(found(&forced).len(), 1);
     assert_eq!(receipts(&forced)[0]["at_token"], 0);

@@ -11,7 +11,7 @@ use onegen_train::exam::data::{Exchange, Question, Set};
 use onegen_train::exam::examinee::Examinee;
 use onegen_train::exam::local::LocalModel;
 use onegen_train::exam::remote::RemoteServer;
-use onegen_train::exam::sitting::{Conditions, Paper};
+use onegen_train::exam::sitting::{Conditions, PreparedSet};
 use serde_json::{Value, json};
 
 const CONDITIONS: Conditions = Conditions {
@@ -69,7 +69,7 @@ fn set() -> Set {
 }
 
 /// The records of the set, without the name of who was asked.
-async fn records(paper: &Paper, mut examinee: Examinee) -> Vec<Value> {
+async fn records(paper: &PreparedSet, mut examinee: Examinee) -> Vec<Value> {
     examinee.learn(&paper.set, |_| {}).await.unwrap();
     let records = paper.sit("", &examinee, &CONDITIONS, |_| {}).await.unwrap();
     let records = records
@@ -80,7 +80,7 @@ async fn records(paper: &Paper, mut examinee: Examinee) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_measured_as_the_model_in_process_is() {
-    let paper = Paper::new(set(), None).unwrap();
+    let paper = PreparedSet::new(set(), None).unwrap();
     let almanac = Countries::write().serve().await;
     let remote = RemoteServer::new(&almanac.url, None, None, true).unwrap();
     let served = records(&paper, Examinee::Remote(remote)).await;

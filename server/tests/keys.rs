@@ -12,7 +12,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A server whose file of keys holds these, each with a client that has it. The first is an administrator.
-struct Keyed {
+struct KeyedServer {
     files: Files,
     /// Stops when it is dropped.
     _server: Server,
@@ -20,7 +20,7 @@ struct Keyed {
     clients: Vec<Client>,
 }
 
-impl Keyed {
+impl KeyedServer {
     async fn new(names: &[&str], more: &[&str]) -> Self {
         let files = Files::new();
         let mut entries = Vec::new();
@@ -114,7 +114,7 @@ async fn end(response: Response) -> Option<Value> {
 
 #[tokio::test]
 async fn a_key_takes_anothers_place_while_both_are_good() {
-    let keyed = Keyed::new(
+    let keyed = KeyedServer::new(
         &["admin", "alice", "alice"],
         &["--requests-per-minute", "4"],
     )
@@ -145,7 +145,7 @@ async fn a_key_takes_anothers_place_while_both_are_good() {
 
 #[tokio::test]
 async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
-    let keyed = Keyed::new(&["admin", "alice", "alice", "bob"], &[]).await;
+    let keyed = KeyedServer::new(&["admin", "alice", "alice", "bob"], &[]).await;
     let mut gone = keyed.stream(1, json!({})).await;
     let mut goes_on_alone = keyed.stream(1, json!({"resumable": true})).await;
     let same_owner = keyed.stream(2, json!({"max_tokens": 1500})).await;
@@ -188,7 +188,7 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
 
 #[tokio::test]
 async fn a_file_that_is_read_again_unchanged_ends_nothing() {
-    let keyed = Keyed::new(&["admin", "alice"], &[]).await;
+    let keyed = KeyedServer::new(&["admin", "alice"], &[]).await;
     let stream = keyed.stream(1, json!({"max_tokens": 1000})).await;
     keyed.keep(&[1, 0]).await;
     assert_eq!(end(stream).await, None);
@@ -196,7 +196,7 @@ async fn a_file_that_is_read_again_unchanged_ends_nothing() {
 
 #[tokio::test]
 async fn one_key_cannot_push_out_anothers_conversations() {
-    let keyed = Keyed::new(&["admin", "alice", "bob"], &["--max-conversations", "4"]).await;
+    let keyed = KeyedServer::new(&["admin", "alice", "bob"], &["--max-conversations", "4"]).await;
     let [_, alice, bob] = &keyed.clients[..] else {
         unreachable!();
     };

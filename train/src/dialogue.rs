@@ -162,7 +162,7 @@ pub fn dialogue<R: Rng>(world: &mut World<'_, R>, mix: &Mix, wording: Wording) -
 }
 
 /// A turn with what the dialogue is about after it.
-type Next = (Turn, Option<Focus>);
+type NextTurn = (Turn, Option<Focus>);
 
 /// One turn of `lesson`; `None` where the lesson cannot come now.
 fn turn<R: Rng>(
@@ -170,7 +170,7 @@ fn turn<R: Rng>(
     lesson: Lesson,
     focus: Option<Focus>,
     wording: Wording,
-) -> Option<Next> {
+) -> Option<NextTurn> {
     match lesson {
         Lesson::SmallTalk => Some(small_talk(world, wording)),
         Lesson::Single => single(world, wording),
@@ -185,7 +185,7 @@ fn turn<R: Rng>(
     }
 }
 
-fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
+fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> NextTurn {
     let (said, reply) = phrases::small_talk(world.rng, wording);
     let user = phrases::as_typed(world.rng, &said);
     let turn = Turn {
@@ -197,10 +197,10 @@ fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
     (turn, None)
 }
 
-fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
-    let attribute = told(world, entity)?;
+    let attribute = stated_fact(world, entity)?;
     let name = phrases::mention(world.rng, kind, &world.entities[entity].name);
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);
     Some(ask(
@@ -211,10 +211,10 @@ fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     ))
 }
 
-fn several<R: Rng>(world: &mut World<'_, R>) -> Next {
+fn several<R: Rng>(world: &mut World<'_, R>) -> NextTurn {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
-    let mut attributes = told_of(&world.entities[entity]);
+    let mut attributes = stated_facts(&world.entities[entity]);
     attributes.shuffle(world.rng);
     attributes.truncate(world.rng.random_range(2..=4));
     let nouns: Vec<&str> = attributes
@@ -248,7 +248,7 @@ fn several<R: Rng>(world: &mut World<'_, R>) -> Next {
     )
 }
 
-fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
+fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> NextTurn {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
     let question = phrases::describe(world.rng, &world.entities[entity].name, wording);
@@ -272,8 +272,12 @@ fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
     )
 }
 
-fn follow_up<R: Rng>(world: &mut World<'_, R>, entity: usize, wording: Wording) -> Option<Next> {
-    let attribute = told(world, entity)?;
+fn follow_up<R: Rng>(
+    world: &mut World<'_, R>,
+    entity: usize,
+    wording: Wording,
+) -> Option<NextTurn> {
+    let attribute = stated_fact(world, entity)?;
     Some(ask_on(
         world,
         Lesson::FollowUp,
@@ -282,12 +286,16 @@ fn follow_up<R: Rng>(world: &mut World<'_, R>, entity: usize, wording: Wording) 
     ))
 }
 
-fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+fn follow_answer<R: Rng>(
+    world: &mut World<'_, R>,
+    focus: Focus,
+    wording: Wording,
+) -> Option<NextTurn> {
     if !focus.alone {
         return None;
     }
     let entity = linked(world, focus)?;
-    let attribute = told(world, entity)?;
+    let attribute = stated_fact(world, entity)?;
     let key = world.entities[entity].kind.attributes[attribute].key;
     // "And its capital?" is the state's where the state has one, not its country's.
     let asked = world.entities[focus.entity].kind;
@@ -306,7 +314,11 @@ fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wordin
     ))
 }
 
-fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+fn same_again<R: Rng>(
+    world: &mut World<'_, R>,
+    focus: Focus,
+    wording: Wording,
+) -> Option<NextTurn> {
     if !focus.alone {
         return None;
     }
@@ -322,11 +334,11 @@ fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) 
     ))
 }
 
-fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let (kind, link, to) = *links().choose(world.rng)?;
     let first = add(world, kind);
     let second = linked(world, Focus::on(first, link))?;
-    let attribute = told(world, second)?;
+    let attribute = stated_fact(world, second)?;
     let noun = kind.attributes[link].nouns.choose(world.rng).copied()?;
     let name = format!("the {noun} of {}", world.entities[first].name);
     let question = phrases::question(world.rng, &to.attributes[attribute], &name, wording);
@@ -348,7 +360,7 @@ fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     Some((turn, focus))
 }
 
-fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
     let attribute = world.entities[entity]
@@ -365,12 +377,12 @@ fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     ))
 }
 
-fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let asked = world.add(kind);
     // Not one of a name much like it: taught so, the model answered from every passage given to it.
     let shown = add(world, kind);
-    let attribute = told(world, asked)?;
+    let attribute = stated_fact(world, asked)?;
     let name = world.entities[asked].name.clone();
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);
     let hop = Hop {
@@ -396,7 +408,7 @@ fn found<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, hop: 
 }
 
 /// The turn that asks `question` about the focus, whose passage answers it or does not tell.
-fn ask<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, focus: Focus) -> Next {
+fn ask<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, focus: Focus) -> NextTurn {
     let value = world.entities[focus.entity].values[focus.attribute].as_ref();
     let then = value.map_or(UNKNOWN.to_owned(), |value| format!("{value}."));
     let turn = found(
@@ -418,7 +430,7 @@ fn ask_on<R: Rng>(
     lesson: Lesson,
     focus: Focus,
     wording: Wording,
-) -> Next {
+) -> NextTurn {
     let kind = world.entities[focus.entity].kind;
     let attribute = &kind.attributes[focus.attribute];
     let question = phrases::follow_up(world.rng, kind, attribute, wording);
@@ -445,23 +457,24 @@ fn linked<R: Rng>(world: &mut World<'_, R>, focus: Focus) -> Option<usize> {
 }
 
 /// An attribute that the entity's passage tells.
-fn told<R: Rng>(world: &mut World<'_, R>, entity: usize) -> Option<usize> {
-    let told = told_of(&world.entities[entity]);
+fn stated_fact<R: Rng>(world: &mut World<'_, R>, entity: usize) -> Option<usize> {
+    let stated = stated_facts(&world.entities[entity]);
     // Links are asked more often: follow-ups hang on them.
     let kind = world.entities[entity].kind;
-    told.choose_weighted(world.rng, |at| {
-        if matches!(kind.attributes[*at].value, Value::Entity(_)) {
-            3
-        } else {
-            1
-        }
-    })
-    .ok()
-    .copied()
+    stated
+        .choose_weighted(world.rng, |at| {
+            if matches!(kind.attributes[*at].value, Value::Entity(_)) {
+                3
+            } else {
+                1
+            }
+        })
+        .ok()
+        .copied()
 }
 
 /// Every attribute that the entity's passage tells.
-fn told_of(entity: &Entity) -> Vec<usize> {
+fn stated_facts(entity: &Entity) -> Vec<usize> {
     (0..entity.values.len())
         .filter(|at| entity.values[*at].is_some())
         .collect()

@@ -34,7 +34,7 @@ impl Share {
         self.all += 1;
     }
 
-    fn of(self) -> Option<f64> {
+    fn ratio(self) -> Option<f64> {
         (self.all > 0).then(|| self.right as f64 / self.all as f64)
     }
 }
@@ -205,12 +205,12 @@ fn sit(
     let row = |(name, f): (String, Figures)| Row {
         name,
         turns: f.decided.all,
-        recall_at_1: f.recall.of(),
-        exact_match_gold: f.gold.of(),
-        exact_match_retrieved: f.retrieved.of(),
-        end_to_end: f.end_to_end.of(),
-        decided: f.decided.of(),
-        bm25_recall_at_1: f.bm25.of(),
+        recall_at_1: f.recall.ratio(),
+        exact_match_gold: f.gold.ratio(),
+        exact_match_retrieved: f.retrieved.ratio(),
+        end_to_end: f.end_to_end.ratio(),
+        decided: f.decided.ratio(),
+        bm25_recall_at_1: f.bm25.ratio(),
     };
     Ok(figures.into_iter().map(row).collect())
 }

@@ -126,7 +126,7 @@ enum Command {
     /// Merges an adapter into its base and writes a Hugging Face directory
     Merge {
         #[command(flatten)]
-        from: Merged,
+        from: MergeArguments,
         /// The directory to write, which is new
         #[arg(long)]
         out: PathBuf,
@@ -137,7 +137,7 @@ enum Command {
     /// Merges an adapter into its base and writes a GGUF file
     Export {
         #[command(flatten)]
-        from: Merged,
+        from: MergeArguments,
         /// The file to write
         #[arg(long)]
         out: PathBuf,
@@ -180,7 +180,7 @@ enum Command {
 
 /// What is merged and written.
 #[derive(Args)]
-struct Merged {
+struct MergeArguments {
     /// The base: a directory or a GGUF file
     #[arg(long, env = "ONEGEN_BASE")]
     base: PathBuf,
@@ -189,7 +189,7 @@ struct Merged {
     adapter: Option<PathBuf>,
 }
 
-impl Merged {
+impl MergeArguments {
     fn open(&self) -> Result<Source> {
         Source::open(&self.base, self.adapter.as_deref())
     }

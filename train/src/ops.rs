@@ -302,7 +302,7 @@ impl Attention {
             &head.k[..to * dim],
             out,
             (to - from, dim, to),
-            Form::Abt,
+            TransposedFactor::Abt,
             1.0 / (dim as f32).sqrt(),
             false,
         );
@@ -347,7 +347,7 @@ impl CustomOp3 for Attention {
                         &head.v[..to * dim],
                         &mut rows[from * dim..to * dim],
                         (to - from, to, dim),
-                        Form::Ab,
+                        TransposedFactor::Ab,
                         1.0,
                         false,
                     );
@@ -391,7 +391,7 @@ impl CustomOp3 for Attention {
                                         &head.v[..to * dim],
                                         &mut d_weights,
                                         (rows, dim, to),
-                                        Form::Abt,
+                                        TransposedFactor::Abt,
                                         1.0,
                                         false,
                                     );
@@ -410,7 +410,7 @@ impl CustomOp3 for Attention {
                                         &head.k[..to * dim],
                                         &mut head_dq[from * dim..to * dim],
                                         (rows, to, dim),
-                                        Form::Ab,
+                                        TransposedFactor::Ab,
                                         scale,
                                         false,
                                     );
@@ -419,7 +419,7 @@ impl CustomOp3 for Attention {
                                         &head.q[from * dim..to * dim],
                                         &mut head_dk[..to * dim],
                                         (to, rows, dim),
-                                        Form::Atb,
+                                        TransposedFactor::Atb,
                                         scale,
                                         true,
                                     );
@@ -428,7 +428,7 @@ impl CustomOp3 for Attention {
                                         d_out,
                                         &mut head_dv[..to * dim],
                                         (to, rows, dim),
-                                        Form::Atb,
+                                        TransposedFactor::Atb,
                                         1.0,
                                         true,
                                     );
@@ -453,7 +453,7 @@ impl CustomOp3 for Attention {
 
 /// Which factor of a matrix product is stored transposed.
 #[derive(Clone, Copy)]
-pub(crate) enum Form {
+pub(crate) enum TransposedFactor {
     Ab,
     Abt,
     Atb,
@@ -465,7 +465,7 @@ pub(crate) fn product(
     b: &[f32],
     out: &mut [f32],
     (m, k, n): (usize, usize, usize),
-    form: Form,
+    form: TransposedFactor,
     scale: f32,
     add: bool,
 ) {
@@ -473,12 +473,12 @@ pub(crate) fn product(
         a.len() >= m * k && b.len() >= k * n && out.len() >= m * n,
         "matrix product out of bounds"
     );
-    let (a_row, a_column) = if matches!(form, Form::Atb) {
+    let (a_row, a_column) = if matches!(form, TransposedFactor::Atb) {
         (1, m)
     } else {
         (k, 1)
     };
-    let (b_row, b_column) = if matches!(form, Form::Abt) {
+    let (b_row, b_column) = if matches!(form, TransposedFactor::Abt) {
         (1, k)
     } else {
         (n, 1)

@@ -89,7 +89,7 @@ impl Plan {
 }
 
 /// What is taught and examined.
-pub trait Lectures: Sync {
+pub trait Curriculum: Sync {
     /// A batch of at least `tokens` tokens; the same seed gives the same batch.
     fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch>;
     /// A line for the log: how the model does, the right texts given.
@@ -186,8 +186,8 @@ impl Run {
     pub fn train(
         &mut self,
         plan: &Plan,
-        teacher: &dyn Lectures,
-        examiner: &dyn Lectures,
+        teacher: &dyn Curriculum,
+        examiner: &dyn Curriculum,
     ) -> Result<()> {
         let mut window = Window::default();
         let mut clock = Instant::now();
@@ -261,7 +261,7 @@ impl Run {
     fn forward_backward(
         &self,
         plan: &Plan,
-        teacher: &dyn Lectures,
+        teacher: &dyn Curriculum,
         weight: f64,
     ) -> Result<Vec<Part>> {
         let (model, stage) = (&self.model, self.state.stage);

@@ -31,11 +31,11 @@ impl Checkpoint {
         for path in files {
             read_header(path, &mut tensors)?;
         }
-        Ok(Self::of(dir, tensors))
+        Ok(Self::new(dir, tensors))
     }
 
     /// Tensors found already, under the names that transformers gives them.
-    pub(super) fn of(path: &Path, tensors: HashMap<String, StoredTensor>) -> Self {
+    pub(super) fn new(path: &Path, tensors: HashMap<String, StoredTensor>) -> Self {
         Self {
             dir: path.to_owned(),
             tensors,

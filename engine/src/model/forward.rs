@@ -2,7 +2,7 @@
 
 use super::decoder::WantedRows;
 use super::passage_kv::PassageKv;
-use super::span::{Landing, Span, SpanOf};
+use super::span::{Landing, Span, SpanCache};
 use super::{Model, SequenceInput, SequenceOutput};
 use crate::counters::ForwardedTokens;
 use crate::error::ForwardError;
@@ -79,7 +79,7 @@ impl Model {
                     .zip(ends.by_ref())
                     .map(|(kv, state)| PassageKv::new(kv, state))
                     .collect(),
-                forwarded: ForwardedTokens::of(input.kinds),
+                forwarded: ForwardedTokens::from_kinds(input.kinds),
             }
         });
         Ok(each.collect())
@@ -109,7 +109,7 @@ impl Model {
                             len,
                             cache: own,
                             past: at,
-                            of: SpanOf::Text,
+                            of: SpanCache::Text,
                         };
                         at += len;
                         span
@@ -130,7 +130,7 @@ impl Model {
                             len,
                             cache: passage,
                             past,
-                            of: SpanOf::Passage { lands },
+                            of: SpanCache::Passage { lands },
                         }
                     }
                 };

@@ -32,15 +32,15 @@ impl Model {
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = path.as_ref();
         if !is_adapter(path) {
-            return Self::of(ModelFiles::open(path)?, options);
+            return Self::from_files(ModelFiles::open(path)?, options);
         }
         match &options.base {
-            Some(base) => Self::of(ModelFiles::open_over(base, path)?, options),
+            Some(base) => Self::from_files(ModelFiles::open_over(base, path)?, options),
             None => Err(Adapter::open(path)?.no_base()),
         }
     }
 
-    fn of(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+    fn from_files(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let fingerprint = files.fingerprint()?;
         let (tokens, tokenizer) = files.tokens_and_file(None)?;
         let decoder = load_decoder(&files, options)?;

@@ -1,7 +1,7 @@
 //! A passage block on its own: what is computed of it is the same in every conversation.
 
 use super::decoder::WantedRows;
-use super::span::{Span, SpanOf};
+use super::span::{Span, SpanCache};
 use super::{KvCache, Model};
 use crate::error::ForwardError;
 use crate::model::normalise::normalised;
@@ -84,7 +84,7 @@ impl Model {
             let mut kv = self.new_cache();
             kv.reserve(len)?;
             caches.push(kv);
-            let of = SpanOf::Passage { lands: None };
+            let of = SpanCache::Passage { lands: None };
             spans.push(Span {
                 start,
                 len,

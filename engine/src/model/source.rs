@@ -21,12 +21,12 @@ pub struct ModelFiles {
     pub(super) stored: StoredWeights,
     /// The directory whose small files go before those of the weights' own.
     before: Option<PathBuf>,
-    pub(super) adapted: Option<Adapted>,
+    pub(super) adapted: Option<CheckedAdapter>,
 }
 
 /// An adapter that belongs to the base it was opened over.
 #[derive(Debug)]
-pub(super) struct Adapted {
+pub(super) struct CheckedAdapter {
     adapter: Adapter,
     base_fingerprint: String,
 }
@@ -88,7 +88,7 @@ impl ModelFiles {
         Ok(Self {
             config,
             before: Some(adapter.dir.clone()),
-            adapted: Some(Adapted {
+            adapted: Some(CheckedAdapter {
                 adapter,
                 base_fingerprint,
             }),
@@ -120,7 +120,7 @@ impl ModelFiles {
 
     /// What the model is called: an adapter as its own directory.
     pub fn name(&self) -> String {
-        if let Some(Adapted { adapter, .. }) = &self.adapted {
+        if let Some(CheckedAdapter { adapter, .. }) = &self.adapted {
             return directory_name(&adapter.dir);
         }
         match &self.stored {
@@ -204,7 +204,7 @@ impl ModelFiles {
         let source = self.tokenizer_source(before)?;
         let path = source.path.clone();
         let (dirs, _) = self.places(before);
-        Ok((Tokens::of(source, &dirs, &self.config)?, path))
+        Ok((Tokens::from_source(source, &dirs, &self.config)?, path))
     }
 
     /// The tokenizer with the control tokens and templates that the files in `before` name, and the model's
@@ -258,7 +258,7 @@ impl ModelFiles {
             StoredWeights::Safetensors(dir, files) => Checkpoint::open(dir, files),
             StoredWeights::Gguf(gguf) => gguf.checkpoint(&self.config),
         }?;
-        let Some(Adapted { adapter, .. }) = &self.adapted else {
+        let Some(CheckedAdapter { adapter, .. }) = &self.adapted else {
             return Ok(checkpoint);
         };
         Ok(checkpoint.with_changes(adapter.changes(self.path(), &self.config)?))

@@ -12,12 +12,12 @@ pub(crate) struct Span {
     /// Positions that it holds before.
     pub(crate) past: usize,
     /// What the cache holds.
-    pub(crate) of: SpanOf,
+    pub(crate) of: SpanCache,
 }
 
 /// What a span's cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SpanOf {
+pub(crate) enum SpanCache {
     /// A text, its keys turned to their positions.
     Text,
     /// A passage block alone, its keys not turned to any position. The rows see each other and what the

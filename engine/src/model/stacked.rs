@@ -5,12 +5,12 @@ use super::rows::Rows;
 use crate::error::LoadError;
 
 /// Matrices that are read as if they were one, below one another.
-pub(crate) struct Stacked<'a> {
+pub(crate) struct StackedMatrices<'a> {
     matrices: Vec<Rows<'a>>,
     at: usize,
 }
 
-impl<'a> Stacked<'a> {
+impl<'a> StackedMatrices<'a> {
     /// Matrices of `columns` columns by name and rows, one or more.
     pub(crate) fn open(
         weights: &'a Checkpoint,

@@ -118,7 +118,7 @@ impl TokenizerConfig {
     }
 
     /// What the file `path` says in another format.
-    pub(crate) fn of(
+    pub(crate) fn new(
         path: &Path,
         chat_template: Option<String>,
         bos_token: Option<String>,
@@ -170,7 +170,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// It does not compile.
-    pub(crate) fn of(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn from_config(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
         let Some(source) = config.chat_template().map(str::to_owned) else {
             return Ok(None);
         };

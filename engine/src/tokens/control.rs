@@ -14,7 +14,7 @@ pub(crate) struct ControlTokens {
 }
 
 impl ControlTokens {
-    pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().map(|(&id, t)| (id, t.special)).collect();
         let mut spellings: Vec<_> = added

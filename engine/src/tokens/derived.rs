@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// One table of each type. So whoever needs a table keeps it with the tokens that it belongs to, and the
 /// tokens need not know what it is.
 #[derive(Default)]
-pub(super) struct Derived {
+pub(super) struct DerivedTables {
     tables: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
-impl Derived {
+impl DerivedTables {
     /// The table of this type, made when it is first asked for. `make` must not ask for another.
     pub(super) fn get<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,7 +26,7 @@ impl Derived {
     }
 }
 
-impl fmt::Debug for Derived {
+impl fmt::Debug for DerivedTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Derived").finish_non_exhaustive()
     }

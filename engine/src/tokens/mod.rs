@@ -28,7 +28,7 @@ use crate::error::TokensError;
 use bytes::token_bytes;
 use chat_template::ChatTemplate;
 use control::ControlTokens;
-use derived::Derived;
+use derived::DerivedTables;
 use marks::LinkTokens;
 use onegen_config::{LinkingConfig, OneGenConfig};
 use passage_block::BlockMarks;
@@ -56,7 +56,7 @@ pub struct Tokens {
     fingerprint: String,
     /// Made when first asked for.
     bytes: OnceLock<Vec<Vec<u8>>>,
-    derived: Derived,
+    derived: DerivedTables,
 }
 
 impl Tokens {

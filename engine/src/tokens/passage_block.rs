@@ -34,7 +34,7 @@ impl BlockMarks {
     ///
     /// # Errors
     /// Says what keeps the model from block attention, and what would be right.
-    pub(crate) fn of(
+    pub(crate) fn from_config(
         onegen: &OneGenConfig,
         control_id: impl Fn(&str) -> Option<u32>,
     ) -> Result<Option<Self>, String> {

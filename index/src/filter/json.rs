@@ -110,7 +110,7 @@ impl FromStr for Filter {
             return Self::from_json(&value);
         }
         let (key, operator, value) =
-            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(shown(text))))?;
+            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(shortened(text))))?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         let operator = match (operator, &value) {
             ("eq", Value::Array(_)) => "in",
@@ -145,7 +145,7 @@ impl Filter {
     /// # Errors
     /// If it is none, or larger than 16 levels, 256 filters or 10,000 listed values.
     pub fn from_json(value: &Value) -> Result<Self, FilterError> {
-        let mut room = Room {
+        let mut room = RemainingLimits {
             filters: MAX_FILTERS,
             values: MAX_VALUES,
         };
@@ -154,12 +154,12 @@ impl Filter {
 }
 
 /// What a filter may still hold.
-struct Room {
+struct RemainingLimits {
     filters: usize,
     values: usize,
 }
 
-impl Room {
+impl RemainingLimits {
     fn filter(&mut self, value: &Value, at: &str, depth: usize) -> Result<Filter, FilterError> {
         if depth > MAX_DEPTH {
             return Err(too_large(at, "levels", MAX_DEPTH));
@@ -218,7 +218,7 @@ impl Room {
             other => {
                 return Err(FilterError {
                     at: format!("{at}.type"),
-                    reason: FilterReason::UnknownType(shown(other)),
+                    reason: FilterReason::UnknownType(shortened(other)),
                 });
             }
         })
@@ -287,7 +287,7 @@ impl<'a> Node<'a> {
             Some(other) => Err(FilterError {
                 at: self.at.into(),
                 reason: FilterReason::UnknownField {
-                    field: shown(other),
+                    field: shortened(other),
                     of: self.kind.into(),
                     allowed: words,
                 },
@@ -304,7 +304,7 @@ impl<'a> Node<'a> {
         if key.is_empty() || key.starts_with(RESERVED) {
             return Err(FilterError {
                 at: at(),
-                reason: FilterReason::Key(shown(key)),
+                reason: FilterReason::Key(shortened(key)),
             });
         }
         Ok(key.into())
@@ -363,7 +363,7 @@ fn wrong(at: String, value: &Value, expected: &'static str) -> FilterError {
 }
 
 /// As much of what was sent as an error repeats.
-fn shown(text: &str) -> String {
+fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
 }
 

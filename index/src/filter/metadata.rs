@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::filter::{Borrowed, RESERVED, Scalar};
+use crate::filter::{RESERVED, Scalar, ScalarRef};
 
 /// What the file begins with; the digit is the version of the format.
 pub(crate) const MAGIC: [u8; 8] = *b"onegenM1";
@@ -33,11 +33,11 @@ pub(crate) const TEXT: u8 = 2;
 const CHUNK: usize = 1 << 16;
 
 /// Appends a value as it is stored. False, and nothing is appended, for NaN, which is in no order.
-pub(crate) fn encode(value: Borrowed<'_>, out: &mut Vec<u8>) -> bool {
+pub(crate) fn encode(value: ScalarRef<'_>, out: &mut Vec<u8>) -> bool {
     match value {
-        Borrowed::Bool(value) => out.extend([BOOL, value.into()]),
-        Borrowed::Number(value) if value.is_nan() => return false,
-        Borrowed::Number(value) => {
+        ScalarRef::Bool(value) => out.extend([BOOL, value.into()]),
+        ScalarRef::Number(value) if value.is_nan() => return false,
+        ScalarRef::Number(value) => {
             // Makes 0 of -0. Bits of positive numbers are in order, those of negative ones in the
             // reverse; the sign goes the wrong way round.
             let bits = (value + 0.0).to_bits();
@@ -46,7 +46,7 @@ pub(crate) fn encode(value: Borrowed<'_>, out: &mut Vec<u8>) -> bool {
             out.push(NUMBER);
             out.extend(ordered.to_be_bytes());
         }
-        Borrowed::Text(value) => {
+        ScalarRef::Text(value) => {
             out.push(TEXT);
             out.extend(value.as_bytes());
         }
@@ -121,14 +121,14 @@ impl MetadataWriter {
                 }
             }
             _ => {
-                if let Some(value) = Borrowed::of(value) {
+                if let Some(value) = ScalarRef::from_json(value) {
                     self.push_value(passage, value);
                 }
             }
         }
     }
 
-    fn push_value(&mut self, passage: u32, value: Borrowed<'_>) {
+    fn push_value(&mut self, passage: u32, value: ScalarRef<'_>) {
         self.value.clear();
         if !encode(value, &mut self.value) {
             return;
@@ -270,7 +270,7 @@ mod tests {
 
     fn stored(value: &Value) -> Vec<u8> {
         let mut bytes = Vec::new();
-        assert!(encode(Borrowed::of(value).unwrap(), &mut bytes));
+        assert!(encode(ScalarRef::from_json(value).unwrap(), &mut bytes));
         bytes
     }
 
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn minus_zero_is_stored_as_zero_and_nan_not_at_all() {
         assert_eq!(stored(&json!(-0.0)), stored(&json!(0)));
-        assert!(!encode(Borrowed::Number(f64::NAN), &mut Vec::new()));
+        assert!(!encode(ScalarRef::Number(f64::NAN), &mut Vec::new()));
     }
 
     proptest! {

@@ -161,12 +161,12 @@ impl Filter {
 fn holds(
     metadata: Option<&Map<String, Value>>,
     key: &str,
-    test: impl Fn(Borrowed<'_>) -> bool,
+    test: impl Fn(ScalarRef<'_>) -> bool,
 ) -> bool {
     !key.starts_with(RESERVED) && metadata.is_some_and(|fields| holds_in(fields, key, &test))
 }
 
-fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(Borrowed<'_>) -> bool) -> bool {
+fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(ScalarRef<'_>) -> bool) -> bool {
     // A dot may stand between two names or in one, so every name that the key begins with counts.
     fields.iter().any(|(name, value)| {
         let rest = key.strip_prefix(name.as_str());
@@ -175,7 +175,10 @@ fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(Borrowed<'_>)
                 Value::Object(fields) => holds_in(fields, rest, test),
                 _ => false,
             }),
-            None => rest.is_empty() && any_element(value, &|v| Borrowed::of(v).is_some_and(test)),
+            None => {
+                rest.is_empty()
+                    && any_element(value, &|v| ScalarRef::from_json(v).is_some_and(test))
+            }
         })
     })
 }
@@ -190,15 +193,15 @@ fn any_element(value: &Value, test: &dyn Fn(&Value) -> bool) -> bool {
 
 /// A [`Scalar`] that lies elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Borrowed<'a> {
+pub(crate) enum ScalarRef<'a> {
     Bool(bool),
     Number(f64),
     Text(&'a str),
 }
 
-impl<'a> Borrowed<'a> {
+impl<'a> ScalarRef<'a> {
     /// What a JSON value can be compared as; lists, objects and null cannot.
-    pub(crate) fn of(value: &'a Value) -> Option<Self> {
+    pub(crate) fn from_json(value: &'a Value) -> Option<Self> {
         match value {
             Value::Bool(value) => Some(Self::Bool(*value)),
             Value::Number(value) => value.as_f64().map(Self::Number),
@@ -208,7 +211,7 @@ impl<'a> Borrowed<'a> {
     }
 }
 
-impl PartialOrd for Borrowed<'_> {
+impl PartialOrd for ScalarRef<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Bool(a), Self::Bool(b)) => Some(a.cmp(b)),
@@ -220,11 +223,11 @@ impl PartialOrd for Borrowed<'_> {
 }
 
 impl Scalar {
-    pub(crate) fn borrow(&self) -> Borrowed<'_> {
+    pub(crate) fn borrow(&self) -> ScalarRef<'_> {
         match self {
-            Self::Bool(value) => Borrowed::Bool(*value),
-            Self::Number(value) => Borrowed::Number(*value),
-            Self::Text(value) => Borrowed::Text(value),
+            Self::Bool(value) => ScalarRef::Bool(*value),
+            Self::Number(value) => ScalarRef::Number(*value),
+            Self::Text(value) => ScalarRef::Text(value),
         }
     }
 }

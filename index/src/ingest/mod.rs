@@ -242,7 +242,7 @@ pub fn add_from_corpus<M: Embedder>(
 }
 
 /// The passages of a document and the vectors of each.
-type Embedded = Vec<(Passage, Vec<Vec<f32>>)>;
+type EmbeddedPassages = Vec<(Passage, Vec<Vec<f32>>)>;
 
 /// One reading of a corpus.
 struct Ingest<'i, M, F> {
@@ -257,7 +257,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
     fn run(
         &mut self,
         corpus: &mut Corpus,
-        mut take: impl FnMut(&mut [Embedded], &Ingested) -> Result<(), IndexError>,
+        mut take: impl FnMut(&mut [EmbeddedPassages], &Ingested) -> Result<(), IndexError>,
     ) -> Result<(), IngestError<M::Error>> {
         let mut batch: Vec<(Position, Vec<SplitPassage>)> = Vec::new();
         let mut texts = 0;
@@ -311,7 +311,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
     fn embed(
         &mut self,
         documents: Vec<(Position, Vec<SplitPassage>)>,
-    ) -> Result<Vec<Embedded>, IngestError<M::Error>> {
+    ) -> Result<Vec<EmbeddedPassages>, IngestError<M::Error>> {
         let passages = documents.iter().flat_map(|(_, passages)| passages);
         let texts: Vec<(&str, &str)> = passages
             .flat_map(|p| {

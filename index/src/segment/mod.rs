@@ -25,7 +25,7 @@ use crate::format::graph_record::{GraphParameters, GraphRecord};
 use crate::format::manifest::SegmentRecord;
 use crate::format::tracked::{self, TrackedFile};
 use crate::segment::graph::Graph;
-use crate::segment::graph::links::{GRAPH, Links, Words};
+use crate::segment::graph::links::{GRAPH, LinkArray, Links};
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
 use crate::segment::planner::nearest;
 use crate::segment::search::score::{ScoredVector, VectorFilter};
@@ -70,7 +70,7 @@ impl Segment {
             .map_err(|reason| IndexError::damaged(&dir.join(METADATA), reason))?;
         let loaded = record.graph.map(|graph| {
             let file = files.map_verified(GRAPH)?;
-            let links = Links::parse(Words::Mapped(file), vectors.count())
+            let links = Links::parse(LinkArray::Mapped(file), vectors.count())
                 .map_err(|reason| IndexError::damaged(&dir.join(GRAPH), reason))?;
             let calibration = graph.calibration;
             Ok::<_, IndexError>(Graph { links, calibration })

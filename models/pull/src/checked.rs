@@ -7,14 +7,14 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use crate::base::Pinned;
+use crate::base::PinnedFile;
 use crate::error::PullError;
 
 /// Checks that the file at `path` is the pinned one.
 ///
 /// # Errors
 /// It is another one, or cannot be read.
-pub(crate) fn check(path: &Path, pinned: &Pinned) -> Result<(), PullError> {
+pub(crate) fn check(path: &Path, pinned: &PinnedFile) -> Result<(), PullError> {
     let file = open(path)?;
     check_length(
         path,
@@ -33,7 +33,7 @@ pub(crate) fn write(
     from: impl Read,
     path: &Path,
     to: &Path,
-    pinned: &Pinned,
+    pinned: &PinnedFile,
 ) -> Result<(), PullError> {
     let mut file = File::create(to).map_err(|error| unwritten(error, to, pinned))?;
     copy(from, path, &mut file, to, pinned, "unpacking")?;
@@ -46,7 +46,7 @@ pub(crate) fn open(path: &Path) -> Result<File, PullError> {
 }
 
 /// The length alone, which tells what was cut off without reading it all.
-pub(crate) fn check_length(path: &Path, got: u64, pinned: &Pinned) -> Result<(), PullError> {
+pub(crate) fn check_length(path: &Path, got: u64, pinned: &PinnedFile) -> Result<(), PullError> {
     if got == pinned.bytes {
         return Ok(());
     }
@@ -63,7 +63,7 @@ fn copy(
     path: &Path,
     into: &mut impl Write,
     to: &Path,
-    pinned: &Pinned,
+    pinned: &PinnedFile,
     doing: &'static str,
 ) -> Result<(), PullError> {
     let bar = progress(doing, pinned);
@@ -98,7 +98,7 @@ fn copy(
 }
 
 /// What an error means that came while `path` was written.
-fn unwritten(error: io::Error, path: &Path, pinned: &Pinned) -> PullError {
+fn unwritten(error: io::Error, path: &Path, pinned: &PinnedFile) -> PullError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PullError::DiskFull {
             dir: path.parent().unwrap_or(path).to_owned(),
@@ -138,7 +138,7 @@ pub(crate) fn put(from: &Path, to: &Path) -> Result<(), PullError> {
 }
 
 /// Shown only where somebody can see it.
-fn progress(doing: &'static str, pinned: &Pinned) -> ProgressBar {
+fn progress(doing: &'static str, pinned: &PinnedFile) -> ProgressBar {
     let bar = ProgressBar::new(pinned.bytes).with_message(format!("{doing} {}", pinned.name));
     match ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}") {
         Ok(style) => bar.with_style(style),
@@ -150,7 +150,7 @@ fn progress(doing: &'static str, pinned: &Pinned) -> ProgressBar {
 mod tests {
     use super::*;
 
-    const NOTHING: Pinned = Pinned {
+    const NOTHING: PinnedFile = PinnedFile {
         name: "nothing",
         bytes: 3,
         sha256: "",

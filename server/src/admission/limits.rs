@@ -13,7 +13,7 @@ use crate::admission::caller::Caller;
 use crate::admission::client_address::ClientAddress;
 use crate::admission::clients::{Client, ClientCounters};
 use crate::config::LimitsConfig;
-use crate::shutdown::{Shutdown, UnderWay};
+use crate::shutdown::{InFlightRequest, Shutdown};
 use crate::wire::errors::ApiError;
 use crate::wire::until_sent::until_sent;
 
@@ -27,7 +27,7 @@ pub(crate) struct Limits {
 pub(crate) struct Ticket {
     limits: Arc<Limits>,
     client: Client,
-    _under_way: UnderWay,
+    _under_way: InFlightRequest,
 }
 
 impl Limits {

@@ -36,7 +36,7 @@ use transcript::StoredConversation;
 pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, TurnEnd, new_id};
 
 /// Called for each conversation that is forgotten to make room.
-type OnEvicted = Box<dyn Fn(ConversationId) + Send + Sync>;
+type EvictionCallback = Box<dyn Fn(ConversationId) + Send + Sync>;
 
 /// The visible side of all conversations; the one owner of it.
 ///
@@ -48,7 +48,7 @@ pub(crate) struct Conversations {
     files: TranscriptFiles,
     /// Held while a conversation is looked at, changed and written, so that no change is lost.
     changing: ConversationLocks,
-    on_evicted: OnEvicted,
+    on_evicted: EvictionCallback,
     state: Mutex<State>,
 }
 

@@ -13,12 +13,12 @@ use crate::admission::Owner;
 type Key = (Owner, String);
 
 /// The conversation that a request has begun a turn of, once it has.
-type Begun = watch::Receiver<Option<ConversationId>>;
+type BegunConversation = watch::Receiver<Option<ConversationId>>;
 
 /// The keys of the requests that are being begun, or whose recordings are still there.
 #[derive(Default)]
 pub(super) struct IdempotencyKeys {
-    keys: DashMap<Key, Begun>,
+    keys: DashMap<Key, BegunConversation>,
 }
 
 /// A key that one request holds. Dropped, it is free again.

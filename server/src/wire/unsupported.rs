@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::wire::errors::ApiError;
 
 /// Which values of a field ask for nothing. Null always does.
-enum Neutral {
+enum NeutralValues {
     Nothing,
     Number(f64),
     Flag(bool),
@@ -22,9 +22,9 @@ enum Neutral {
     TextOnly,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
+use NeutralValues::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
-const OF_REQUESTS: &[(&str, Neutral)] = &[
+const OF_REQUESTS: &[(&str, NeutralValues)] = &[
     // OpenAI
     ("audio", Nothing),
     ("function_call", Word(&["none", "auto"])),
@@ -65,7 +65,7 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
 ];
 
 /// Beside those of chat completions.
-const OF_COMPLETIONS: &[(&str, Neutral)] = &[
+const OF_COMPLETIONS: &[(&str, NeutralValues)] = &[
     ("conversation", Nothing),
     ("logprobs", Nothing),
     ("messages", Nothing),
@@ -78,7 +78,7 @@ const OF_COMPLETIONS: &[(&str, Neutral)] = &[
 ];
 
 /// Fields of OpenAI's Responses API.
-const OF_RESPONSES: &[(&str, Neutral)] = &[
+const OF_RESPONSES: &[(&str, NeutralValues)] = &[
     ("background", Flag(false)),
     ("frequency_penalty", Number(0.0)),
     ("include_obfuscation", Flag(false)),
@@ -93,9 +93,9 @@ const OF_RESPONSES: &[(&str, Neutral)] = &[
 ];
 
 /// Fields of `text` in the Responses API.
-const OF_TEXT: &[(&str, Neutral)] = &[("verbosity", Word(&["medium"]))];
+const OF_TEXT: &[(&str, NeutralValues)] = &[("verbosity", Word(&["medium"]))];
 
-const OF_MESSAGES: &[(&str, Neutral)] = &[
+const OF_MESSAGES: &[(&str, NeutralValues)] = &[
     ("audio", Nothing),
     ("function_call", Nothing),
     ("name", Nothing),
@@ -160,7 +160,7 @@ pub(crate) fn neutral_fields() -> impl Iterator<Item = (&'static str, Value)> {
     })
 }
 
-fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
+fn refuse(object: &Value, fields: &[(&str, NeutralValues)], path: &str) -> Result<(), ApiError> {
     let asking = fields.iter().find(|(field, neutral)| {
         let value = object.get(field);
         value.is_some_and(|value| !neutral.holds(value))
@@ -173,7 +173,7 @@ fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), 
     }
 }
 
-impl Neutral {
+impl NeutralValues {
     /// The values that ask for nothing.
     fn schema(&self) -> Value {
         let nothing = json!({"type": "null"});

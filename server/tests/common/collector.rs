@@ -34,7 +34,7 @@ pub struct Span {
 }
 
 #[derive(Default)]
-struct Arrived {
+struct ReceivedTraces {
     spans: Vec<Span>,
     headers: Vec<HeaderMap>,
     answers: Vec<StatusCode>,
@@ -44,7 +44,7 @@ struct Arrived {
 #[derive(Clone)]
 pub struct Collector {
     pub url: String,
-    arrived: Arc<Mutex<Arrived>>,
+    arrived: Arc<Mutex<ReceivedTraces>>,
 }
 
 impl Collector {
@@ -52,9 +52,9 @@ impl Collector {
     pub async fn start(answers: &[StatusCode]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let arrived = Arc::new(Mutex::new(Arrived {
+        let arrived = Arc::new(Mutex::new(ReceivedTraces {
             answers: answers.to_vec(),
-            ..Arrived::default()
+            ..ReceivedTraces::default()
         }));
         let routes = Router::new().route("/v1/traces", post(take));
         let routes = routes.with_state(arrived.clone());
@@ -72,7 +72,7 @@ impl Collector {
 }
 
 async fn take(
-    State(arrived): State<Arc<Mutex<Arrived>>>,
+    State(arrived): State<Arc<Mutex<ReceivedTraces>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {

@@ -61,7 +61,7 @@ impl NumberType {
 }
 
 /// A tensor to be written.
-type Planned = (String, Vec<usize>);
+type PlannedTensor = (String, Vec<usize>);
 
 /// Writes tensors of `source` into `directory`, as one file or as several of at most `most_bytes` with their index.
 ///
@@ -69,14 +69,14 @@ type Planned = (String, Vec<usize>);
 /// The disk refused it, or a tensor cannot be read.
 pub(super) fn write(
     directory: &Path,
-    tensors: Vec<Planned>,
+    tensors: Vec<PlannedTensor>,
     number: NumberType,
     most_bytes: u64,
     source: &Tensors,
 ) -> Result<()> {
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64 * number.bytes();
     let total: u64 = tensors.iter().map(|(_, shape)| size(shape)).sum();
-    let mut shards: Vec<Vec<Planned>> = vec![vec![]];
+    let mut shards: Vec<Vec<PlannedTensor>> = vec![vec![]];
     let mut held = 0;
     for (name, shape) in tensors {
         if held > 0 && held + size(&shape) > most_bytes {
@@ -110,7 +110,7 @@ pub(super) fn write(
 
 fn write_shard(
     path: &Path,
-    tensors: &[Planned],
+    tensors: &[PlannedTensor],
     number: NumberType,
     source: &Tensors,
 ) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::figures::Figure;
-use super::interval::Measured;
+use super::interval::Estimate;
 
 /// What stands around the table in a card.
 const MARKS: (&str, &str) = ("<!-- figures -->", "<!-- /figures -->");
@@ -33,7 +33,7 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     let mut table = format!("| set | measure | number | {} |\n", names.join(" | "));
     table.push_str(&format!("|---|---|---|{}\n", "---|".repeat(names.len())));
     for row in rows {
-        let of_row = |figures: &[Figure]| -> Option<(Measured, bool)> {
+        let of_row = |figures: &[Figure]| -> Option<(Estimate, bool)> {
             let mut figures = figures.iter();
             let found = figures.find(|f| (f.set.as_str(), f.measure.as_str()) == row)?;
             Some((found.value?, found.share))
@@ -47,7 +47,7 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
                 format!("{mean:.1} ({low:.1}–{high:.1})")
             }
             Some((
-                Measured {
+                Estimate {
                     mean, low, high, ..
                 },
                 false,
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn figure(set: &str, measure: &str, mean: f64) -> Figure {
-        let value = Some(Measured {
+        let value = Some(Estimate {
             mean,
             low: mean - 0.01,
             high: mean + 0.01,

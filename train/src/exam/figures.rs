@@ -1,6 +1,6 @@
 //! Figures: what the records of a set come to, each with its interval.
 
-use super::interval::{Measured, bootstrap};
+use super::interval::{Estimate, bootstrap};
 use super::linking::LinkingFigures;
 use super::sitting::{Ranks, Reading, Record};
 use super::small_talk::SmallTalkRecord;
@@ -13,7 +13,7 @@ pub struct Figure {
     /// What was measured.
     pub measure: String,
     /// `None` where there was nothing to measure.
-    pub value: Option<Measured>,
+    pub value: Option<Estimate>,
     /// Whether it is a share, shown in per cent; else a number.
     pub share: bool,
 }
@@ -204,7 +204,7 @@ pub fn of_small_talk(records: &[SmallTalkRecord], seed: u64) -> Vec<Figure> {
 
 /// The figures of entity linking, with intervals over documents.
 pub fn of_linking(linking: &LinkingFigures, seed: u64) -> Vec<Figure> {
-    let figure = |(measure, value): (String, Option<Measured>)| Figure {
+    let figure = |(measure, value): (String, Option<Estimate>)| Figure {
         set: linking.set.clone(),
         measure,
         value,

@@ -9,7 +9,7 @@ const RESAMPLES: usize = 1000;
 
 /// A mean, or another statistic of items, with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Measured {
+pub struct Estimate {
     /// What it is of all items.
     pub mean: f64,
     /// The lower end of the interval.
@@ -21,7 +21,7 @@ pub struct Measured {
 }
 
 /// The mean of values with its interval, as [`resampled`] gives it; `None` without values.
-pub fn bootstrap(values: &[f64], seed: u64) -> Option<Measured> {
+pub fn bootstrap(values: &[f64], seed: u64) -> Option<Estimate> {
     resampled(values, seed, |values| {
         values.iter().copied().sum::<f64>() / values.len() as f64
     })
@@ -34,7 +34,7 @@ pub fn resampled<T: Copy>(
     items: &[T],
     seed: u64,
     statistic: impl Fn(&[T]) -> f64,
-) -> Option<Measured> {
+) -> Option<Estimate> {
     if items.is_empty() {
         return None;
     }
@@ -50,7 +50,7 @@ pub fn resampled<T: Copy>(
         .collect();
     of_drawn.sort_by(f64::total_cmp);
     let percentile = |share: f64| of_drawn[(share * (RESAMPLES - 1) as f64).round() as usize];
-    Some(Measured {
+    Some(Estimate {
         mean: statistic(items),
         low: percentile(0.025),
         high: percentile(0.975),

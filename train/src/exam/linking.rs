@@ -11,7 +11,7 @@ use onegen_engine::{Engine, EngineOptions, LoadOptions, Model, Passage};
 use serde::{Deserialize, Serialize};
 
 use super::data;
-use super::interval::{Measured, resampled};
+use super::interval::{Estimate, resampled};
 use super::pool::{Pool, nearest_row};
 use crate::linking::evaluate::{Counts, marked};
 
@@ -303,7 +303,7 @@ impl LinkingFigures {
     }
 
     /// Precision, recall and F1, micro-averaged, with intervals over texts.
-    pub fn measures(&self, seed: u64) -> Vec<(String, Option<Measured>)> {
+    pub fn measures(&self, seed: u64) -> Vec<(String, Option<Estimate>)> {
         type Part = fn(&TextFigures) -> Counts;
         let parts: [(&str, Part); 2] = [
             ("offsets and entity", |text| text.linked),

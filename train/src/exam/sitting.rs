@@ -35,7 +35,7 @@ pub struct Conditions {
 }
 
 /// A set with what does not depend on the model: what other retrievers find in it.
-pub struct Paper {
+pub struct PreparedSet {
     /// The questions and passages.
     pub set: Arc<Set>,
     /// What BM25 finds with each question's last message, up to [`DEEPEST`].
@@ -114,7 +114,7 @@ pub struct Record {
     pub retriever_given: Option<Reading>,
 }
 
-impl Paper {
+impl PreparedSet {
     /// Searches the set with BM25, and with a separate retriever's vectors where there are some.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl Paper {
 
 /// One question that is being asked.
 struct Sitting<'a> {
-    paper: &'a Paper,
+    paper: &'a PreparedSet,
     at: usize,
     conditions: &'a Conditions,
     /// Whether passages can be given.

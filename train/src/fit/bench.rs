@@ -26,13 +26,13 @@ pub struct FixedBatch {
     pub lambda_r: f32,
     /// Divides the cosines
     pub temperature: f32,
-    queue: Vec<Queued>,
+    queue: Vec<QueuedPassage>,
     /// What is learnt
     pub packs: Vec<Pack>,
 }
 
 #[derive(Deserialize)]
-struct Queued {
+struct QueuedPassage {
     key: u32,
     vector: Vec<f32>,
 }

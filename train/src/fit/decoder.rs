@@ -7,13 +7,13 @@ use std::ops::Range;
 
 use onegen_engine::ModelConfig;
 
-use super::attention::{Attention, Heads, Projected, ProjectedGradients};
+use super::attention::{Attention, Heads, ProjectionGradients, Projections};
 use super::elementwise::{Rotations, rms_norm, rms_norm_backward, swiglu, swiglu_backward};
-use super::linear::{BothWays, Linear, Narrow};
+use super::linear::{Linear, LowRankActivations, TwoWayMatrix};
 use super::pack::Pack;
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::product::{Element, Rows};
-use crate::ops::{Form, product};
+use crate::ops::{TransposedFactor, product};
 
 // Places of the linear layers in `onegen_engine::PROJECTIONS`.
 const Q: usize = 0;
@@ -41,7 +41,7 @@ pub(super) struct Layer<E> {
 
 /// A table of one row a token: the embedding or the head.
 pub(super) struct Table<E> {
-    pub(super) packed: BothWays<E>,
+    pub(super) packed: TwoWayMatrix<E>,
     pub(super) learnt: LearntRows,
 }
 
@@ -81,7 +81,7 @@ struct LayerTape<E> {
     middle: Vec<f32>,
     gate: Rows<E>,
     up: Rows<E>,
-    narrow: [Narrow<E>; 7],
+    narrow: [LowRankActivations<E>; 7],
 }
 
 impl<E: Element> Decoder<E> {
@@ -158,7 +158,7 @@ impl<E: Element> Decoder<E> {
     fn layer(&self, layer: &Layer<E>, packs: &[Pack], input: Vec<f32>) -> (LayerTape<E>, Vec<f32>) {
         let Heads { queries, dim, .. } = self.heads();
         let tokens = input.len() / self.config.hidden_size;
-        let mut narrow: [Narrow<E>; 7] = Default::default();
+        let mut narrow: [LowRankActivations<E>; 7] = Default::default();
         let normed = self.normed(&layer.attention_norm, &input);
         let qkv = [Q, K, V].map(|which| {
             let linear = &layer.linear[which];
@@ -283,7 +283,7 @@ impl<E: Element> Decoder<E> {
                     finished,
                     gradients.get_mut(*id),
                     sizes,
-                    Form::Atb,
+                    TransposedFactor::Atb,
                     1.0,
                     true,
                 );
@@ -371,7 +371,7 @@ impl<E: Element> Decoder<E> {
             &projected(&tape.qkv, &normed_heads),
             &tape.attended,
             &dattended,
-            &mut ProjectedGradients {
+            &mut ProjectionGradients {
                 q: &mut dq,
                 k: &mut dk,
                 v: &mut dv,
@@ -419,7 +419,7 @@ impl<E: Element> Table<E> {
             LearntRows::All(id) => {
                 let parameter = parameters.get(*id);
                 let (rows, columns) = parameter.shape;
-                self.packed = BothWays::new(&parameter.values, rows, columns);
+                self.packed = TwoWayMatrix::new(&parameter.values, rows, columns);
             }
             LearntRows::Some(id, ids) => {
                 let parameter = parameters.get(*id);
@@ -463,11 +463,11 @@ fn ids(packs: &[Pack]) -> impl Iterator<Item = u32> {
     segments.flat_map(|segment| segment.ids.iter().copied())
 }
 
-fn projected<'a, E>(qkv: &'a [Rows<E>; 3], normed: &'a Option<[Rows<E>; 2]>) -> Projected<'a, E> {
+fn projected<'a, E>(qkv: &'a [Rows<E>; 3], normed: &'a Option<[Rows<E>; 2]>) -> Projections<'a, E> {
     let [q, k, v] = qkv;
     match normed {
-        Some([q, k]) => Projected { q, k, v },
-        None => Projected { q, k, v },
+        Some([q, k]) => Projections { q, k, v },
+        None => Projections { q, k, v },
     }
 }
 

@@ -11,7 +11,7 @@ use super::config::{ExamConfig, FitConfig};
 use super::data::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::data::records::read_groups;
 use super::decoder::Decoder;
-use super::loss::{self, EmbeddedQuery, LossRule, Places, Queue};
+use super::loss::{self, EmbeddedQuery, LossPositions, LossRule, Queue};
 use super::pack::Pack;
 use super::product::Element;
 use super::step::on_threads;
@@ -76,11 +76,11 @@ impl Exam {
     /// Forwards all questions and says how they went.
     pub(super) fn sit<E: Element>(&self, decoder: &Decoder<E>, threads: usize) -> Result<String> {
         let share = self.packs.len().div_ceil(threads.max(1)).max(1);
-        let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<Sat> {
+        let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<AnsweredQuestion> {
             let batches = packs.chunks(BATCH);
             batches.flat_map(|packs| sit(decoder, packs)).collect()
         })?;
-        let sat: Vec<&Sat> = sat.iter().flatten().collect();
+        let sat: Vec<&AnsweredQuestion> = sat.iter().flatten().collect();
         let passages: Vec<(u32, &[f32])> = (sat.iter())
             .map(|sat| (sat.key, sat.passage.as_slice()))
             .collect();
@@ -112,7 +112,7 @@ impl Exam {
 }
 
 /// A question that was answered.
-struct Sat {
+struct AnsweredQuestion {
     key: u32,
     query: Vec<f32>,
     passage: Vec<f32>,
@@ -122,9 +122,9 @@ struct Sat {
     right: bool,
 }
 
-fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<Sat> {
+fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<AnsweredQuestion> {
     let tape = decoder.forward(packs);
-    let places = Places::new(packs);
+    let places = LossPositions::new(packs);
     let hidden = decoder.config().hidden_size;
     let tokens: Vec<usize> = places.predict.iter().map(|(token, _)| *token).collect();
     let logits = decoder.logits(&decoder.finish(&tape, &tokens));
@@ -144,7 +144,7 @@ fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<Sat> {
     (packs.iter().zip(states))
         .map(|(pack, (query, passage))| {
             let targets: Vec<bool> = right.by_ref().take(pack.predict.len()).collect();
-            Sat {
+            AnsweredQuestion {
                 key: pack.passages[0].key,
                 query: query.to_vec(),
                 passage: passage.to_vec(),

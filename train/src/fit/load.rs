@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::decoder::{Decoder, Layer, LearntRows, Norm, Table};
 use super::elementwise::Rotations;
-use super::linear::{BothWays, Linear};
+use super::linear::{Linear, TwoWayMatrix};
 use super::parameters::{Parameter, ParameterId, Parameters};
 use super::product::Element;
 
@@ -207,7 +207,7 @@ impl Loader<'_> {
         for (control, row) in self.control.iter().zip(rows.chunks_exact(hidden)) {
             matrix[control.id as usize * hidden..][..hidden].copy_from_slice(row);
         }
-        let packed = BothWays::new(&matrix, vocab, hidden);
+        let packed = TwoWayMatrix::new(&matrix, vocab, hidden);
         let learnt = match self.method {
             Method::Whole => {
                 LearntRows::All(self.parameter(name.to_owned(), (vocab, hidden), matrix))

@@ -73,14 +73,14 @@ impl Score {
 
 /// The places in a batch that a loss looks at, as tokens of the batch.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct LossPositions {
     /// Those whose next token is learnt, and that token
     pub(super) predict: Vec<(usize, u32)>,
     pub(super) queries: Vec<usize>,
     pub(super) passages: Vec<usize>,
 }
 
-impl Places {
+impl LossPositions {
     pub(super) fn new(packs: &[Pack]) -> Self {
         let mut places = Self::default();
         for (pack, start) in packs.iter().zip(starts(packs)) {
@@ -138,18 +138,18 @@ pub(super) fn language<E: Element>(
 }
 
 /// A passage as it is compared: its key and its state scaled to length 1.
-pub type Embedded = (u32, Vec<f32>);
+pub type EmbeddedPassage = (u32, Vec<f32>);
 
 /// The queue of passages that earlier steps embedded: more to tell apart than a step holds, at no cost, while
 /// the weights move slowly (Wang et al. 2020).
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
-    passages: VecDeque<Embedded>,
+    passages: VecDeque<EmbeddedPassage>,
 }
 
 impl Queue {
     /// Puts a step's passages in and keeps the last `most`.
-    pub fn push(&mut self, passages: impl IntoIterator<Item = Embedded>, most: usize) {
+    pub fn push(&mut self, passages: impl IntoIterator<Item = EmbeddedPassage>, most: usize) {
         for (key, state) in passages {
             // A passage counts once, as it was embedded last.
             self.passages.retain(|(known, _)| *known != key);
@@ -160,7 +160,7 @@ impl Queue {
     }
 
     /// What it holds, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Embedded> {
+    pub fn iter(&self) -> impl Iterator<Item = &EmbeddedPassage> {
         self.passages.iter()
     }
 }

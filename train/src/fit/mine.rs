@@ -11,7 +11,7 @@ use super::config::FitConfig;
 use super::data::config::DataConfig;
 use super::data::neighbours::{FOUND, Neighbours, by_words, nearest, searched};
 use super::data::records::{Group, QuestionRecord, read_groups};
-use crate::ops::{Form, product};
+use crate::ops::{TransposedFactor, product};
 
 /// Texts that are embedded, or questions that are compared, at once.
 const BATCH: usize = 256;
@@ -89,7 +89,7 @@ fn by_model(groups: &[Group], model: &Model) -> Result<Vec<Vec<usize>>> {
             &passages,
             &mut scores,
             sizes,
-            Form::Abt,
+            TransposedFactor::Abt,
             1.0,
             false,
         );

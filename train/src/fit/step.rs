@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 
 use super::decoder::Decoder;
-use super::loss::{self, Embedded, EmbeddedQuery, LossRule, Places, Queue, Score};
+use super::loss::{self, EmbeddedPassage, EmbeddedQuery, LossPositions, LossRule, Queue, Score};
 use super::pack::Pack;
 use super::parameters::Gradients;
 use super::product::Element;
@@ -15,7 +15,7 @@ pub struct StepOutcome {
     /// Tokens that were forwarded
     pub tokens: usize,
     /// The step's passages, for the queue
-    pub passages: Vec<Embedded>,
+    pub passages: Vec<EmbeddedPassage>,
 }
 
 /// Divides packs among threads so that all have about as many tokens: the longest first, each to the thread
@@ -43,12 +43,15 @@ pub fn step<E: Element>(
     rule: &LossRule,
     gradients: &mut [Gradients],
 ) -> Result<StepOutcome> {
-    let places: Vec<Places> = shares.iter().map(|packs| Places::new(packs)).collect();
+    let places: Vec<LossPositions> = shares
+        .iter()
+        .map(|packs| LossPositions::new(packs))
+        .collect();
     let targets: usize = places.iter().map(|places| places.predict.len()).sum();
     let language_weight = rule.language / targets.max(1) as f32;
     let hidden = decoder.config().hidden_size;
 
-    let forward = |(packs, places, gradients): (&Vec<Pack>, &Places, &mut Gradients)| {
+    let forward = |(packs, places, gradients): (&Vec<Pack>, &LossPositions, &mut Gradients)| {
         let tape = decoder.forward(packs);
         let tokens: usize = packs.iter().map(Pack::tokens).sum();
         let mut dstates = vec![0.0; tokens * hidden];

@@ -16,7 +16,7 @@ use crate::dialogue::{self, Dialogue, Lesson, Mix, READING, TARGET, Turn};
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::{Lectures, Stage};
+use crate::trainer::{Curriculum, Stage};
 use crate::world::{Entity, Split, World, names};
 
 /// A drawn batch with, for each dialogue, its turns' groups of targets.
@@ -105,7 +105,7 @@ impl Teacher<'_> {
     }
 }
 
-impl Lectures for Teacher<'_> {
+impl Curriculum for Teacher<'_> {
     fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch> {
         Ok(self.draw(stage, tokens, seed)?.batch)
     }

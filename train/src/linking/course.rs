@@ -7,14 +7,14 @@ use candle_core::{Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::lesson_entities::LessonEntities;
 use super::text::{self, Text};
-use super::things::Things;
 use crate::batch::Batch;
 use crate::loss::losses;
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::{Lectures, Stage};
+use crate::trainer::{Curriculum, Stage};
 use crate::world::{Entity, Split, World};
 
 /// Marks are rare, and what matters: a token where one is written, or could be in earnest, counts so often.
@@ -55,7 +55,7 @@ impl Course<'_> {
     /// One lesson; the text of a `scrambled` one makes no sense.
     pub fn lesson(&self, rng: &mut StdRng, scrambled: bool) -> Lesson {
         let mut world = World::new(rng, self.split, self.reserved);
-        let mut things = Things {
+        let mut things = LessonEntities {
             world: &mut world,
             all: vec![],
         };
@@ -132,7 +132,7 @@ impl Batch {
     }
 }
 
-impl Lectures for Course<'_> {
+impl Curriculum for Course<'_> {
     fn batch(&self, _: Stage, tokens: usize, seed: u64) -> Result<Batch> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut batch = Batch::default();

@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::Course;
-use super::gazetteer::{self, Listed};
+use super::gazetteer::{self, ListedEntity};
 use super::text::{Mention, Text};
 use crate::batch::Batch;
 use crate::phrases::Wording;
@@ -136,7 +136,7 @@ impl Exam {
         Self::written_over(gazetteer::entities()?)
     }
 
-    fn written_over(listed: Vec<Listed>) -> Result<Self> {
+    fn written_over(listed: Vec<ListedEntity>) -> Result<Self> {
         let at: HashMap<&str, usize> = listed
             .iter()
             .enumerate()
@@ -285,7 +285,7 @@ fn read(line: &str, at: &HashMap<&str, usize>) -> Result<Text> {
 
 /// Lower-cased names by which a text may call the entity.
 fn names(entity: &Entity) -> BTreeSet<String> {
-    let short = super::things::short(entity.kind, &entity.name);
+    let short = super::lesson_entities::short(entity.kind, &entity.name);
     short
         .into_iter()
         .chain([entity.name.clone()])

@@ -12,7 +12,7 @@ use crate::world::{Entity, names};
 
 /// An entity of the real world.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedEntity {
     /// "city-quito"
     pub id: String,
     /// Its name and description
@@ -32,7 +32,7 @@ struct Draft {
 }
 
 /// Every entity, those of the tables first.
-pub fn entities() -> Result<Vec<Listed>> {
+pub fn entities() -> Result<Vec<ListedEntity>> {
     let told: Vec<Entity> = almanac::entities()?
         .into_iter()
         .filter(|entity| kinds::kind(entity.kind.name).is_some())
@@ -67,7 +67,7 @@ pub fn entities() -> Result<Vec<Listed>> {
             }
         }
     }
-    let mut listed: Vec<Listed> = Vec::new();
+    let mut listed: Vec<ListedEntity> = Vec::new();
     for draft in drafts {
         let entity = draft.describe();
         let plain = almanac::slug(entity.kind, &entity.name);
@@ -78,7 +78,7 @@ pub fn entities() -> Result<Vec<Listed>> {
             None => plain,
         };
         if !taken(&id) {
-            listed.push(Listed { id, entity });
+            listed.push(ListedEntity { id, entity });
         }
     }
     Ok(listed)

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::world::kinds::{self, Attribute, Kind, Naming, Value};
 
 /// An attribute that is told and never asked.
-const fn told(key: &'static str, value: Value, statements: &'static [&'static str]) -> Attribute {
+const fn stated(key: &'static str, value: Value, statements: &'static [&'static str]) -> Attribute {
     Attribute {
         key,
         nouns: &[],
@@ -26,23 +26,23 @@ const OWN: &[Kind] = &[
         noun: "city",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "country",
                 Value::Entity("country"),
                 &["{n} is a city in {v}.", "{n} is a town in {v}."],
             ),
-            told(
+            stated(
                 "capital_of",
                 Value::Entity("country"),
                 &["It is the capital of {v}.", "{n} is the capital of {v}."],
             ),
-            told(
+            stated(
                 "river",
                 Value::Place,
                 &["It lies on the {v}.", "Its river is the {v}."],
             ),
-            told("founded", Value::Year, &["It was founded in {v}."]),
-            told(
+            stated("founded", Value::Year, &["It was founded in {v}."]),
+            stated(
                 "population",
                 Value::Population,
                 &["It has a population of {v}."],
@@ -59,7 +59,7 @@ const OWN: &[Kind] = &[
         name: "sea",
         noun: "sea",
         naming: Naming::Place,
-        attributes: &[told(
+        attributes: &[stated(
             "river",
             Value::Place,
             &["The {n} is a sea. The {v} flows into it."],
@@ -70,7 +70,7 @@ const OWN: &[Kind] = &[
         noun: "mountain range",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "country",
                 Value::Entity("country"),
                 &[
@@ -78,7 +78,7 @@ const OWN: &[Kind] = &[
                     "The {n} are a mountain range in {v}.",
                 ],
             ),
-            told(
+            stated(
                 "mountain",
                 Value::Place,
                 &["{v} belongs to them.", "{v} is one of its mountains."],
@@ -90,12 +90,12 @@ const OWN: &[Kind] = &[
         noun: "museum",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "city",
                 Value::Entity("city"),
                 &["The {n} is a museum in {v}."],
             ),
-            told(
+            stated(
                 "work",
                 Value::Title,
                 &["{v} is kept in it.", "It shows {v}."],
@@ -106,7 +106,7 @@ const OWN: &[Kind] = &[
         name: "language",
         noun: "language",
         naming: Naming::Word,
-        attributes: &[told(
+        attributes: &[stated(
             "country",
             Value::Places,
             &[
@@ -119,7 +119,7 @@ const OWN: &[Kind] = &[
         name: "currency",
         noun: "currency",
         naming: Naming::Word,
-        attributes: &[told(
+        attributes: &[stated(
             "country",
             Value::Places,
             &[
@@ -132,7 +132,7 @@ const OWN: &[Kind] = &[
         name: "piece",
         noun: "piece of music",
         naming: Naming::Title,
-        attributes: &[told(
+        attributes: &[stated(
             "composer",
             Value::Entity("composer"),
             &[

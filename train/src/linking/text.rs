@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::things::{COMMON_NAMES, Things, first_name};
+use super::lesson_entities::{COMMON_NAMES, LessonEntities, first_name};
 use super::{frames, kinds, scramble};
 use crate::phrases::Wording;
 use crate::world::kinds::Naming;
@@ -55,7 +55,11 @@ const MONTHS: &[&str] = &[
 const HOLIDAYS: &[&str] = &["Christmas", "Easter", "New Year", "Ramadan", "Whitsun"];
 
 /// Draws a text of one to twelve sentences, mostly one or two; `scrambled` ones make no sense.
-pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled: bool) -> Text {
+pub fn draw<R: Rng>(
+    things: &mut LessonEntities<'_, '_, R>,
+    wording: Wording,
+    scrambled: bool,
+) -> Text {
     let sentences = match things.world.rng.random_range(0..100) {
         0..46 => 1,
         46..75 => 2,
@@ -100,7 +104,7 @@ pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled:
 /// A sentence about the thing that the last one was about, about another that was mentioned, about a
 /// new one or about nothing.
 fn sentence<R: Rng>(
-    things: &mut Things<'_, '_, R>,
+    things: &mut LessonEntities<'_, '_, R>,
     focus: &mut Option<usize>,
     wording: Wording,
     scrambled: bool,
@@ -173,7 +177,11 @@ fn pick(rng: &mut impl Rng, from: &[&str]) -> String {
 }
 
 /// Fills a frame.
-fn render<R: Rng>(things: &mut Things<'_, '_, R>, about: Option<usize>, frame: &str) -> Text {
+fn render<R: Rng>(
+    things: &mut LessonEntities<'_, '_, R>,
+    about: Option<usize>,
+    frame: &str,
+) -> Text {
     let mut out = Text::default();
     let mut rest = frame;
     while let Some((before, (slot, after))) = rest
@@ -302,7 +310,7 @@ impl Text {
     /// The name of what the sentence is about, or an attribute of it.
     fn slot<R: Rng>(
         &mut self,
-        things: &mut Things<'_, '_, R>,
+        things: &mut LessonEntities<'_, '_, R>,
         about: usize,
         slot: &str,
         frame: &str,
@@ -331,7 +339,12 @@ impl Text {
     }
 
     /// Writes a name of `thing`.
-    fn mention<R: Rng>(&mut self, things: &mut Things<'_, '_, R>, thing: usize, frame: &str) {
+    fn mention<R: Rng>(
+        &mut self,
+        things: &mut LessonEntities<'_, '_, R>,
+        thing: usize,
+        frame: &str,
+    ) {
         let (world, this) = (&mut *things.world, &mut things.all[thing]);
         let begins = self.text.is_empty();
         let mut name = this.name.clone();

@@ -21,7 +21,7 @@ pub enum Split {
 
 impl Split {
     /// The split that a name belongs to, by its letters alone (FNV-1a of the lower-cased name).
-    pub fn of(name: &str) -> Self {
+    pub fn from_name(name: &str) -> Self {
         let hash = name
             .to_lowercase()
             .bytes()
@@ -184,7 +184,7 @@ impl<'a, R: Rng> World<'a, R> {
 
     /// Whether the name is of the split, none of the almanac's and not given yet.
     pub fn allowed(&self, name: &str) -> bool {
-        Split::of(name) == self.split
+        Split::from_name(name) == self.split
             && !self.reserved.contains(&name.to_lowercase())
             && !self
                 .entities
@@ -381,7 +381,7 @@ mod tests {
                 world
                     .entities
                     .iter()
-                    .all(|entity| Split::of(&entity.name) == split)
+                    .all(|entity| Split::from_name(&entity.name) == split)
             );
         }
     }

@@ -33,7 +33,7 @@ pub(super) struct Files {
     /// Bytes of one position in a KV file.
     position_bytes: u64,
     kv_limit: u64,
-    held: HashMap<ConversationId, Held>,
+    held: HashMap<ConversationId, KvFile>,
     kv_bytes: u64,
     clock: u64,
     /// Until it is closed.
@@ -41,7 +41,7 @@ pub(super) struct Files {
 }
 
 /// What is known of one conversation's KV file.
-struct Held {
+struct KvFile {
     pieces: Vec<Piece>,
     /// Bytes of the pieces.
     kv_bytes: u64,
@@ -222,7 +222,7 @@ impl Files {
         self.clock += 1;
         let kv_bytes = self.bytes(positions(&pieces));
         self.kv_bytes += kv_bytes;
-        let held = Held {
+        let held = KvFile {
             pieces,
             kv_bytes,
             used: self.clock,

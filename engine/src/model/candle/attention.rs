@@ -122,7 +122,7 @@ impl Attention {
                     (passage.own.turn_heads(&keys)?, values)
                 }
             };
-            let mask = masks.of(at, self.window.is_some());
+            let mask = masks.mask(at, self.window.is_some());
             attended.push(self.attend(&own(&queries)?, &keys, &values, mask)?);
         }
         self.output.forward(&Tensor::cat(&attended, 0)?)
@@ -186,7 +186,7 @@ impl Masks {
         })
     }
 
-    fn of(&self, sequence: usize, windowed: bool) -> Option<&Tensor> {
+    fn mask(&self, sequence: usize, windowed: bool) -> Option<&Tensor> {
         let masks = if windowed { &self.windowed } else { &self.full };
         masks.get(sequence)?.as_ref()
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::rope::frequencies;
-use crate::model::span::{Landing, Span, SpanOf};
+use crate::model::span::{Landing, Span, SpanCache};
 
 /// Cosines and sines of every position, each `(positions, head_dim / 2)`.
 #[derive(Debug)]
@@ -60,10 +60,10 @@ impl Rotary {
     }
 
     /// The angles of a batch, shared by all layers of a forward.
-    pub(crate) fn of(&self, spans: &[Span]) -> Result<BatchAngles> {
+    pub(crate) fn angles(&self, spans: &[Span]) -> Result<BatchAngles> {
         let passage = |span: &Span| match span.of {
-            SpanOf::Text => Ok(None),
-            SpanOf::Passage { lands } => Ok(Some(PassageAngles {
+            SpanCache::Text => Ok(None),
+            SpanCache::Passage { lands } => Ok(Some(PassageAngles {
                 own: self.at(0..span.end())?,
                 landing: match lands {
                     Some(landing) => {

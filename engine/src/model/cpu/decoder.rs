@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::attention::{self, Query, attend};
-use super::disjoint::Disjoint;
+use super::disjoint::DisjointParts;
 use super::kernels::Lanes;
 use super::kv_blocks::{BlockShape, KvBlocks};
 use super::layer::Layer;
@@ -15,14 +15,14 @@ use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
 use super::packing::pack;
 use super::passages::{Angles, PassageSpan, angles, turn};
-use super::quantised::Quantised;
+use super::quantised::QuantisedActivations;
 use crate::config::ModelConfig;
 use crate::error::{ForwardError, LoadError};
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast, downcast_mut};
 use crate::model::rope::frequencies;
-use crate::model::span::{Span, SpanOf};
+use crate::model::span::{Span, SpanCache};
 use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.
@@ -58,7 +58,7 @@ struct Buffers {
     /// Whether a row's key is turned to its position before it is written.
     turns_key: Vec<bool>,
     logits: Vec<f32>,
-    quantised: Quantised,
+    quantised: QuantisedActivations,
     attention: attention::Scratch,
 }
 
@@ -115,7 +115,7 @@ impl CpuDecoder {
         let pool = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = pool().pop().unwrap_or_default();
         self.embed(ids, spans, &mut buffers);
-        let shape = BlockShape::of(&self.config);
+        let shape = BlockShape::new(&self.config);
         let passages = spans.iter();
         let passages = passages.filter_map(|span| PassageSpan::new(span, shape, &self.frequencies));
         let mut passages: Vec<_> = passages.collect();
@@ -163,7 +163,7 @@ impl CpuDecoder {
         buffers.angles.extend(angles(&self.frequencies, positions));
         buffers.turns_key.clear();
         for span in spans {
-            let is_text = span.of == SpanOf::Text;
+            let is_text = span.of == SpanCache::Text;
             buffers.turns_key.extend(repeat_n(is_text, span.len));
         }
     }
@@ -288,15 +288,15 @@ impl CpuDecoder {
         let group = heads / config.num_key_value_heads;
         let row_len = (heads + 2 * config.num_key_value_heads) * head_dim;
         let window = config.window(layer).unwrap_or(usize::MAX);
-        let attended = Disjoint::new(attended);
+        let attended = DisjointParts::new(attended);
         // A piece of work: a span with what it sees, a key head, some of its tokens.
         let piece_tokens = (QUERIES / group).max(1);
         let mut pieces = Vec::new();
         let mut passages = passages.iter();
         for span in spans {
             let own = match span.of {
-                SpanOf::Text => None,
-                SpanOf::Passage { .. } => passages.next(),
+                SpanCache::Text => None,
+                SpanCache::Passage { .. } => passages.next(),
             };
             let seen = match own {
                 Some(passage) => (passage.turned(), 0),
@@ -351,7 +351,7 @@ impl CpuDecoder {
 
 impl Decoder for CpuDecoder {
     fn new_store(&self) -> Box<dyn KvStore> {
-        Box::new(KvBlocks::new(BlockShape::of(&self.config)))
+        Box::new(KvBlocks::new(BlockShape::new(&self.config)))
     }
 
     fn forward(

@@ -3,16 +3,16 @@
 use std::marker::PhantomData;
 
 /// A slice whose parts are handed out without a check that no two overlap.
-pub(super) struct Disjoint<'a> {
+pub(super) struct DisjointParts<'a> {
     start: *mut f32,
     len: usize,
     of: PhantomData<&'a mut [f32]>,
 }
 
 // SAFETY: whoever takes a part promises that it is nobody else's.
-unsafe impl Sync for Disjoint<'_> {}
+unsafe impl Sync for DisjointParts<'_> {}
 
-impl<'a> Disjoint<'a> {
+impl<'a> DisjointParts<'a> {
     pub(super) fn new(slice: &'a mut [f32]) -> Self {
         Self {
             start: slice.as_mut_ptr(),

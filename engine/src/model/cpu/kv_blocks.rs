@@ -22,7 +22,7 @@ pub(super) struct BlockShape {
 }
 
 impl BlockShape {
-    pub(super) fn of(config: &ModelConfig) -> Self {
+    pub(super) fn new(config: &ModelConfig) -> Self {
         Self {
             layers: config.num_hidden_layers,
             kv_heads: config.num_key_value_heads,
@@ -163,7 +163,7 @@ impl KvStore for KvBlocks {
     }
 
     fn fits(&self, config: &ModelConfig) -> bool {
-        self.shape == BlockShape::of(config)
+        self.shape == BlockShape::new(config)
     }
 
     fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError> {

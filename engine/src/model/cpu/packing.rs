@@ -3,12 +3,12 @@
 use candle_core::quantized::GgmlDType;
 
 use super::kernels::{Q4KBlock, Q40Block, Q41Block};
-use super::matrix::{Matrix, Packed};
-use super::q4::{self, Q4Panels, Stored};
+use super::matrix::{Matrix, PackedWeights};
+use super::q4::{self, Q4Panels, StoredBlock};
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::stacked::Stacked;
+use crate::model::stacked::StackedMatrices;
 
 /// Packs matrices of `columns` columns, one below the other.
 pub(super) fn pack(
@@ -17,7 +17,7 @@ pub(super) fn pack(
     stacked: &[(&str, usize)],
     columns: usize,
 ) -> Result<Matrix, LoadError> {
-    let mut below = Stacked::open(weights, stacked, columns)?;
+    let mut below = StackedMatrices::open(weights, stacked, columns)?;
     let shape = (stacked.iter().map(|(_, rows)| rows).sum(), columns);
     match weight_type.unwrap_or_else(|| stored_type(weights, stacked)) {
         WeightType::Q8_0 if all_stored_as(GgmlDType::Q8_0, weights, stacked) => {
@@ -57,14 +57,14 @@ fn all_stored_as(element: GgmlDType, weights: &Checkpoint, stacked: &[(&str, usi
 }
 
 /// Packs blocks of 4 bits: as they are stored, or made of numbers.
-fn pack_q4<B: Stored>(
+fn pack_q4<B: StoredBlock>(
     weights: &Checkpoint,
     stacked: &[(&str, usize)],
-    mut below: Stacked<'_>,
+    mut below: StackedMatrices<'_>,
     (rows, columns): (usize, usize),
 ) -> Result<Matrix, LoadError>
 where
-    Packed: From<Q4Panels<B>>,
+    PackedWeights: From<Q4Panels<B>>,
 {
     if all_stored_as(B::ELEMENT, weights, stacked) {
         return Matrix::pack_q4_blocks((rows, columns), |blocks| {

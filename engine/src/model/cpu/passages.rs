@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::kv_blocks::{BlockShape, KvBlocks};
 use crate::model::BLOCK;
-use crate::model::span::{Landing, Span, SpanOf};
+use crate::model::span::{Landing, Span, SpanCache};
 
 /// Angle by angle (cosine, sine) of the pairs of a head, position after position.
 pub(super) type Angles = Vec<(f32, f32)>;
@@ -35,7 +35,7 @@ pub(super) struct PassageSpan {
 impl PassageSpan {
     /// What the layers need of a span; none for a span of a text.
     pub(super) fn new(span: &Span, shape: BlockShape, frequencies: &[f32]) -> Option<Self> {
-        let SpanOf::Passage { lands } = span.of else {
+        let SpanCache::Passage { lands } = span.of else {
             return None;
         };
         let len = span.end();

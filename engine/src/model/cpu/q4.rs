@@ -14,7 +14,7 @@ use super::kernels::{BLOCK, LANES, Q4Block, Q4KBlock, Q40Block, Q41Block};
 const QUANTS: usize = BLOCK / 2;
 
 /// A block of a panel that rows are put in as ggml keeps them.
-pub(super) trait Stored: Q4Block {
+pub(super) trait StoredBlock: Q4Block {
     /// What ggml calls it.
     const ELEMENT: GgmlDType;
     /// Takes a row's block in, bit for bit. A row is set once.
@@ -22,12 +22,12 @@ pub(super) trait Stored: Q4Block {
 }
 
 /// Whether rows of so many columns are whole blocks.
-pub(super) fn fits<B: Stored>(columns: usize) -> bool {
+pub(super) fn fits<B: StoredBlock>(columns: usize) -> bool {
     columns.is_multiple_of(B::ELEMENT.block_size())
 }
 
 /// Bytes of a row of so many columns.
-pub(super) fn row_bytes<B: Stored>(columns: usize) -> usize {
+pub(super) fn row_bytes<B: StoredBlock>(columns: usize) -> usize {
     columns / B::ELEMENT.block_size() * B::ELEMENT.type_size()
 }
 
@@ -35,7 +35,7 @@ pub(super) fn row_bytes<B: Stored>(columns: usize) -> usize {
 ///
 /// # Errors
 /// The row is not whole blocks.
-pub(super) fn quantise<B: Stored>(row: &[f32], blocks: &mut [u8]) -> candle_core::Result<()> {
+pub(super) fn quantise<B: StoredBlock>(row: &[f32], blocks: &mut [u8]) -> candle_core::Result<()> {
     let row = Tensor::new(row, &Device::Cpu)?;
     blocks.copy_from_slice(&QTensor::quantize(&row, B::ELEMENT)?.data()?);
     Ok(())
@@ -49,7 +49,7 @@ pub(super) struct Q4Panels<B> {
     blocks_each: usize,
 }
 
-impl<B: Stored> Q4Panels<B> {
+impl<B: StoredBlock> Q4Panels<B> {
     /// All zeros.
     pub(super) fn zeros(rows: usize, columns: usize) -> Self {
         let blocks_each = columns / B::ELEMENT.block_size();
@@ -86,7 +86,7 @@ impl<B: Stored> Q4Panels<B> {
     }
 }
 
-impl Stored for Q40Block {
+impl StoredBlock for Q40Block {
     const ELEMENT: GgmlDType = GgmlDType::Q4_0;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -95,7 +95,7 @@ impl Stored for Q40Block {
     }
 }
 
-impl Stored for Q41Block {
+impl StoredBlock for Q41Block {
     const ELEMENT: GgmlDType = GgmlDType::Q4_1;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -104,7 +104,7 @@ impl Stored for Q41Block {
     }
 }
 
-impl Stored for Q4KBlock {
+impl StoredBlock for Q4KBlock {
     const ELEMENT: GgmlDType = GgmlDType::Q4K;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -155,14 +155,14 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     /// What candle makes of the blocks.
-    fn numbers<B: Stored>(blocks: &[u8]) -> Vec<f32> {
+    fn numbers<B: StoredBlock>(blocks: &[u8]) -> Vec<f32> {
         let columns = blocks.len() / B::ELEMENT.type_size() * B::ELEMENT.block_size();
         let storage = QStorage::from_data(blocks.into(), &Device::Cpu, B::ELEMENT).unwrap();
         let tensor = QTensor::new(storage, columns).unwrap();
         tensor.dequantize(&Device::Cpu).unwrap().to_vec1().unwrap()
     }
 
-    fn random_blocks<B: Stored>(rng: &mut StdRng, columns: usize) -> Vec<u8> {
+    fn random_blocks<B: StoredBlock>(rng: &mut StdRng, columns: usize) -> Vec<u8> {
         let mut blocks = vec![0; row_bytes::<B>(columns)];
         rng.fill(&mut blocks[..]);
         for block in blocks.chunks_exact_mut(B::ELEMENT.type_size()) {
@@ -174,7 +174,7 @@ mod tests {
         blocks
     }
 
-    fn packed_blocks<B: Stored>() {
+    fn packed_blocks<B: StoredBlock>() {
         let mut rng = StdRng::seed_from_u64(6);
         let (rows, columns) = (21, 3 * B::ELEMENT.block_size());
         let mut packed = Q4Panels::<B>::zeros(rows, columns);
@@ -198,7 +198,7 @@ mod tests {
         packed_blocks::<Q41Block>();
     }
 
-    fn quantised_row<B: Stored>() {
+    fn quantised_row<B: StoredBlock>() {
         let mut rng = StdRng::seed_from_u64(7);
         let row: Vec<f32> = (0..512).map(|_| rng.random_range(-1.0..1.0)).collect();
         let mut blocks = vec![0; row_bytes::<B>(row.len())];

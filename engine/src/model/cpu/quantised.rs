@@ -9,22 +9,22 @@ const WORTH_A_THREAD: usize = 1 << 17;
 
 /// A batch of activations in 8 bits, kept to be filled again.
 #[derive(Debug, Default)]
-pub(crate) struct Quantised {
+pub(crate) struct QuantisedActivations {
     values: Vec<u8>,
     scales: Vec<f32>,
-    /// For [`Quantised::q4_rows`] only.
+    /// For [`QuantisedActivations::q4_rows`] only.
     sums: Vec<f32>,
 }
 
-impl Quantised {
-    /// Takes a batch in for [`Quantised::q8_rows`].
+impl QuantisedActivations {
+    /// Takes a batch in for [`QuantisedActivations::q8_rows`].
     pub(super) fn fill(&mut self, xs: &[f32], columns: usize) {
         self.fill_by(xs, columns, |x, values, scales, _| {
             quantise(x, values, scales);
         });
     }
 
-    /// Takes a batch in for [`Quantised::q4_rows`].
+    /// Takes a batch in for [`QuantisedActivations::q4_rows`].
     pub(super) fn fill_signed(&mut self, xs: &[f32], columns: usize) {
         self.fill_by(xs, columns, quantise_signed);
     }

@@ -14,7 +14,7 @@ use crate::model::stored::damaged;
 /// A key is missing or of another type, the architecture or a setting is not supported, or numbers
 /// contradict one another.
 pub(super) fn config(header: &Header) -> Result<ModelConfig, LoadError> {
-    let family = Family::of(header)?;
+    let family = Family::new(header)?;
     let architecture = family.architecture;
     let hidden_size = family.count("embedding_length")?;
     let num_attention_heads = family.count("attention.head_count")?;
@@ -82,7 +82,7 @@ struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    fn of(header: &'a Header) -> Result<Self, LoadError> {
+    fn new(header: &'a Header) -> Result<Self, LoadError> {
         let key = "general.architecture";
         let name = header.required(key, header.text(key)?)?;
         let mut family = Self {

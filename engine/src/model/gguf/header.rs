@@ -29,12 +29,12 @@ const MOST_DIMENSIONS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) path: Arc<Path>,
-    pub(super) metadata: BTreeMap<String, Entry>,
+    pub(super) metadata: BTreeMap<String, MetadataEntry>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct MetadataEntry {
     pub(super) value: Value,
     /// Of the bytes that the value is stored in.
     pub(super) digest: blake3::Hash,
@@ -70,7 +70,7 @@ impl Header {
             let kind = reader.u32()?;
             reader.hasher.reset();
             let value = reader.value(kind)?;
-            let entry = Entry {
+            let entry = MetadataEntry {
                 value,
                 digest: reader.hasher.finalize(),
                 span: start..reader.position(),

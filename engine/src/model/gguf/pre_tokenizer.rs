@@ -57,7 +57,7 @@ impl PreTokenizer {
     /// # Errors
     /// It names none, or some that are not known: ids would be others than those that the model has
     /// learned from.
-    pub(super) fn of(header: &Header) -> Result<Self, LoadError> {
+    pub(super) fn from_header(header: &Header) -> Result<Self, LoadError> {
         let name = header.text(KEY)?;
         name.and_then(Self::named)
             .ok_or_else(|| LoadError::Unsupported {

@@ -90,7 +90,7 @@ pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkp
             what: format!("the tensor {name}"),
             remedy: "use a Llama, Mistral, Qwen2 or Qwen3 model without such".into(),
         }),
-        None => Ok(Checkpoint::of(&header.path, tensors)),
+        None => Ok(Checkpoint::new(&header.path, tensors)),
     }
 }
 

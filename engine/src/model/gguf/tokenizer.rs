@@ -70,7 +70,7 @@ pub(super) fn config(header: &Header) -> Result<TokenizerConfig, LoadError> {
         }
     };
     let template = header.text("tokenizer.chat_template")?;
-    Ok(TokenizerConfig::of(
+    Ok(TokenizerConfig::new(
         &header.path,
         template.map(str::to_owned),
         spelling(FRAMING[0])?,
@@ -172,7 +172,7 @@ fn added(tokens: &[Token<'_>]) -> Value {
 
 /// GPT-2's kind: merges of bytes, each of which is spelled as a printable character.
 fn byte_level(header: &Header) -> Result<Value, LoadError> {
-    let pre = PreTokenizer::of(header)?;
+    let pre = PreTokenizer::from_header(header)?;
     let key = "tokenizer.ggml.merges";
     let mut merges = Vec::new();
     for merge in header.required(key, header.texts(key)?)? {

@@ -70,7 +70,7 @@ impl Folder {
         }
         let content = String::from_utf8(content).map_err(|_| RecordReason::NotUtf8("it"))?;
         let content = content.strip_prefix('\u{feff}').unwrap_or(&content);
-        let (title, text) = match Kind::of(&file.path) {
+        let (title, text) = match Kind::from_path(&file.path) {
             Some(Kind::Markdown) => markdown(content),
             _ => (None, content),
         };
@@ -131,7 +131,7 @@ fn list(
         let path = below.join(name);
         if file_type.is_dir() {
             pending.push(path);
-        } else if file_type.is_file() && Kind::of(&path).is_some() {
+        } else if file_type.is_file() && Kind::from_path(&path).is_some() {
             let metadata = entry.metadata()?;
             files.push(TextFile {
                 path,
@@ -149,7 +149,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(path: &Path) -> Option<Self> {
+    fn from_path(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_ascii_lowercase();
         match extension.to_str()? {
             "md" | "markdown" => Some(Self::Markdown),

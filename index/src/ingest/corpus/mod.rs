@@ -64,7 +64,7 @@ impl Corpus {
         if !metadata.is_file() {
             return Err(kind("it is neither a file nor a directory".into()));
         }
-        let format = Format::of(path).map_err(kind)?;
+        let format = Format::from_path(path).map_err(kind)?;
         let mut file = File::open(path).map_err(CorpusError::io(path))?;
         let identity = identity::of_file(&mut file, &metadata).map_err(CorpusError::io(path))?;
         let beginning = beginning(&mut file).map_err(CorpusError::io(path))?;
@@ -199,7 +199,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Result<Self, String> {
+    fn from_path(path: &Path) -> Result<Self, String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.to_lowercase();
         let (name, gz) = match name.strip_suffix(".gz") {

@@ -21,7 +21,7 @@ pub(super) fn is(fields: &Map<String, Value>) -> bool {
 pub(super) fn document(mut fields: Map<String, Value>) -> Result<Document, RecordReason> {
     let id = record::id(take(&mut fields, "uid"), "uid")?;
     let contents = contents(&fields)?;
-    let fragment = Fragment::of(&contents);
+    let fragment = Fragment::new(&contents);
     let (text, sentences) = fragment.without_retrieval_tokens();
     if text.is_empty() {
         return Err(RecordReason::Empty("messages"));
@@ -55,7 +55,7 @@ struct Fragment<'a> {
 }
 
 impl<'a> Fragment<'a> {
-    fn of(contents: &'a str) -> Self {
+    fn new(contents: &'a str) -> Self {
         let Some((retrieval_token, heading, body)) = instruction(contents) else {
             return Self::with_wiki_title(RETRIEVAL_TOKEN, contents).unwrap_or(Self {
                 retrieval_token: RETRIEVAL_TOKEN,

@@ -18,8 +18,8 @@ use crate::format::graph_record::GraphParameters;
 use crate::segment::codes::Codes;
 use crate::segment::graph::copies::Copies;
 use crate::segment::graph::layer::{Layer, level, scatter};
-use crate::segment::graph::links::{LayerLinks, Links, Words, flatten};
-use crate::segment::search::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
+use crate::segment::graph::links::{LayerLinks, LinkArray, Links, flatten};
+use crate::segment::search::walk::{Adjacency, Beam, RankedVector, Scratch, Walk};
 
 // Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
 // a core's cache.
@@ -63,7 +63,7 @@ struct Builder<'c> {
 }
 
 impl Adjacency for Builder<'_> {
-    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+    fn links(&self, layer: usize, vector: u32) -> &[u32] {
         let layer = &self.layers[layer];
         layer.place(vector).map_or(&[], |place| layer.links(place))
     }
@@ -124,7 +124,7 @@ impl<'c> Builder<'c> {
 
     fn insert(&mut self, batch: &[u32]) -> Result<(), IndexError> {
         // Links of each vector of the batch, for each of its layers, lowest first.
-        let chosen: Vec<Vec<Vec<Ranked>>> = (0..batch.len())
+        let chosen: Vec<Vec<Vec<RankedVector>>> = (0..batch.len())
             .into_par_iter()
             .map_init(Scratch::default, |scratch, place| {
                 self.choose(&batch[..place], batch[place], scratch)
@@ -132,12 +132,17 @@ impl<'c> Builder<'c> {
             .collect::<Result<_, _>>()?;
 
         // The other ends: (layer, vector, new link of that vector).
-        let mut ends: Vec<(usize, u32, Ranked)> = Vec::new();
+        let mut ends: Vec<(usize, u32, RankedVector)> = Vec::new();
         for (&vector, layers) in batch.iter().zip(&chosen) {
             for (height, links) in layers.iter().enumerate() {
                 self.layers[height].set(vector, links);
-                let end =
-                    |link: &Ranked| (height, link.vector(), Ranked::new(link.score(), vector));
+                let end = |link: &RankedVector| {
+                    (
+                        height,
+                        link.vector(),
+                        RankedVector::new(link.score(), vector),
+                    )
+                };
                 ends.extend(links.iter().map(end));
             }
             let level = layers.len() - 1;
@@ -146,14 +151,14 @@ impl<'c> Builder<'c> {
             }
         }
         ends.sort_unstable();
-        let ends: Vec<&[(usize, u32, Ranked)]> =
+        let ends: Vec<&[(usize, u32, RankedVector)]> =
             ends.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-        let linked_back: Vec<Vec<Ranked>> = ends
+        let linked_back: Vec<Vec<RankedVector>> = ends
             .par_iter()
             .map(|ends| {
                 let (height, vector, _) = ends[0];
                 let layer = &self.layers[height];
-                let mut links: Vec<Ranked> = layer.ranked(vector).collect();
+                let mut links: Vec<RankedVector> = layer.ranked(vector).collect();
                 links.extend(ends.iter().map(|end| end.2));
                 self.diverse(links, layer.capacity)
             })
@@ -183,7 +188,7 @@ impl<'c> Builder<'c> {
             what: "links",
             limit: u32::MAX.into(),
         })?;
-        Links::parse(Words::Built(words), self.codes.count()).map_err(|reason| {
+        Links::parse(LinkArray::Built(words), self.codes.count()).map_err(|reason| {
             IndexError::damaged(crate::segment::graph::links::GRAPH.as_ref(), reason)
         })
     }
@@ -194,7 +199,7 @@ impl<'c> Builder<'c> {
         earlier: &[u32],
         vector: u32,
         scratch: &mut Scratch,
-    ) -> Result<Vec<Vec<Ranked>>, IndexError> {
+    ) -> Result<Vec<Vec<RankedVector>>, IndexError> {
         let GraphParameters { m, ef_construction } = self.parameters;
         let level = level(vector, m);
         let mut candidates = vec![Vec::new(); level + 1];
@@ -233,14 +238,14 @@ impl<'c> Builder<'c> {
     /// chosen before: algorithm 4.
     fn diverse(
         &self,
-        mut candidates: Vec<Ranked>,
+        mut candidates: Vec<RankedVector>,
         count: usize,
-    ) -> Result<Vec<Ranked>, IndexError> {
+    ) -> Result<Vec<RankedVector>, IndexError> {
         if candidates.len() <= count {
             return Ok(candidates);
         }
         candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+        let mut chosen: Vec<RankedVector> = Vec::with_capacity(count);
         for candidate in candidates {
             if chosen.len() == count {
                 break;
@@ -294,10 +299,10 @@ mod tests {
         let (_home, vectors) = store(&singles(clustered(2, 3_000, 8, 20)));
         let links = build(vectors.codes(), &PARAMETERS, |_| true).unwrap();
         for vector in 0..3_000 {
-            let linked = links.of(0, vector);
+            let linked = links.links(0, vector);
             assert!((1..=2 * PARAMETERS.m).contains(&linked.len()));
             assert!(!linked.contains(&vector));
-            assert!(links.of(1, vector).len() <= PARAMETERS.m);
+            assert!(links.links(1, vector).len() <= PARAMETERS.m);
             assert_eq!(links.is_low(vector), level(vector, PARAMETERS.m) == 0);
         }
     }

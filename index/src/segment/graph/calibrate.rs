@@ -47,7 +47,7 @@ pub(crate) fn calibrate(
     // In the upper layers, and on to its copies, a walk has no choice but to pass a vector.
     let avoidable = |vector: u32| -> Result<bool, IndexError> {
         let code = vectors.codes().code(vector)?;
-        for &link in links.of(0, vector) {
+        for &link in links.links(0, vector) {
             if vectors.codes().code(link)? == code {
                 return Ok(false);
             }

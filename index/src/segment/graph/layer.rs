@@ -1,6 +1,6 @@
 //! One layer of a graph while it is built, and which vectors belong to it.
 
-use crate::segment::search::walk::Ranked;
+use crate::segment::search::walk::RankedVector;
 
 // With `m` of 2 and 2^31 vectors no level is likely to be above this.
 const MAX_LAYERS: usize = 40;
@@ -56,16 +56,16 @@ impl Layer {
         &self.links[from..from + usize::from(self.counts[place])]
     }
 
-    pub(crate) fn ranked(&self, point: u32) -> impl Iterator<Item = Ranked> {
+    pub(crate) fn ranked(&self, point: u32) -> impl Iterator<Item = RankedVector> {
         let range = self.place(point).map_or(0..0, |place| {
             let from = place * self.capacity;
             from..from + usize::from(self.counts[place])
         });
         let links = self.links[range.clone()].iter().zip(&self.scores[range]);
-        links.map(|(&link, &score)| Ranked::new(score, link))
+        links.map(|(&link, &score)| RankedVector::new(score, link))
     }
 
-    pub(crate) fn set(&mut self, point: u32, links: &[Ranked]) {
+    pub(crate) fn set(&mut self, point: u32, links: &[RankedVector]) {
         let Some(place) = self.place(point) else {
             return;
         };

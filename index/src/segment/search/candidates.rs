@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::error::IndexError;
 use crate::segment::codes::{Estimate, QueryCode};
 use crate::segment::search::score::{PART, ScoredVector, dot};
-use crate::segment::search::walk::Ranked;
+use crate::segment::search::walk::RankedVector;
 use crate::segment::vectors::VectorStore;
 
 /// A vector that may be among the best, and its score within bounds.
@@ -33,7 +33,7 @@ pub(crate) struct CandidateSet<'o> {
     owners: &'o [u32],
     k: usize,
     /// What the best passages before the last score at least, `k` of them, the worst on top.
-    best: BinaryHeap<Reverse<Ranked>>,
+    best: BinaryHeap<Reverse<RankedVector>>,
     /// The last passage met, and what it scores at least.
     last: Option<(u32, f32)>,
     candidates: Vec<Candidate>,
@@ -78,7 +78,7 @@ impl<'o> CandidateSet<'o> {
             return;
         };
         if at_least > self.reached() {
-            self.best.push(Reverse(Ranked::new(at_least, 0)));
+            self.best.push(Reverse(RankedVector::new(at_least, 0)));
             if self.best.len() > self.k {
                 self.best.pop();
             }
@@ -134,7 +134,7 @@ pub(crate) fn best_passages(
     vectors: &VectorStore,
     query: &[f32],
     coded: &QueryCode,
-    found: Vec<Ranked>,
+    found: Vec<RankedVector>,
     k: usize,
 ) -> Result<Vec<ScoredVector>, IndexError> {
     // What codes lack points as good as anywhere, so of its norm a query sees a share of about

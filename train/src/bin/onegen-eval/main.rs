@@ -15,7 +15,7 @@ use onegen_train::exam::figures;
 use onegen_train::exam::linking::{EntityLine, Linker, LinkingFigures, LinkingSet};
 use onegen_train::exam::local::LocalModel;
 use onegen_train::exam::remote::RemoteServer;
-use onegen_train::exam::sitting::{Conditions, Paper};
+use onegen_train::exam::sitting::{Conditions, PreparedSet};
 use onegen_train::exam::small_talk;
 use onegen_train::exam::vectors::Vectors;
 
@@ -83,7 +83,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 /// Asks everything but links.
 async fn ask(
     examinee: &mut Examinee,
-    papers: &[Paper],
+    papers: &[PreparedSet],
     lines: &[small_talk::Line],
     conditions: &Conditions,
     report: &mut Report,
@@ -93,13 +93,13 @@ async fn ask(
         let set = &paper.set;
         let what = format!("{name}: {}", set.name);
         let mut passages = Progress::new(&what, "passages", set.passages.len());
-        let too_long = examinee.learn(set, |done| passages.tell(done)).await?;
+        let too_long = examinee.learn(set, |done| passages.print(done)).await?;
         if too_long > 0 {
             let all = set.passages.len();
             eprintln!("{what}: {too_long} of {all} passages are too long to be found");
         }
         let mut questions = Progress::new(&what, "questions", set.questions.len());
-        let told = |done| questions.tell(done);
+        let told = |done| questions.print(done);
         let records = paper.sit(&name, examinee, conditions, told).await?;
         report.add(figures::of_records(&records, report.seed()), &records);
     }
@@ -122,7 +122,7 @@ async fn link(
     let entities = entities.context("--linking needs --entities, the collection to link to")?;
     let entities = EntityLine::read(entities)?;
     let mut progress = Progress::new(name, "entities", entities.len());
-    let told = |done| progress.tell(done);
+    let told = |done| progress.print(done);
     let linker = Linker::load(&model.directory, options, entities, told)?;
     for set in texts {
         let records = linker.sit(name, set, arguments.min_score, arguments.concurrent);
@@ -134,7 +134,7 @@ async fn link(
 }
 
 /// The sets with what other retrievers find in them.
-fn papers(arguments: &Arguments) -> Result<Vec<Paper>> {
+fn papers(arguments: &Arguments) -> Result<Vec<PreparedSet>> {
     let excluded = arguments.exclude.as_deref().map(data::ids);
     let excluded = excluded.transpose()?.unwrap_or_default();
     let paper = |spec: &String| {
@@ -146,7 +146,7 @@ fn papers(arguments: &Arguments) -> Result<Vec<Paper>> {
         let vectors = arguments.retriever_vectors.as_ref();
         let vectors = vectors.map(|folder| folder.join(format!("{}.safetensors", set.name)));
         let vectors = vectors.map(|path| Vectors::read(&path)).transpose()?;
-        Paper::new(set, vectors.as_ref())
+        PreparedSet::new(set, vectors.as_ref())
     };
     arguments.set.iter().map(paper).collect()
 }

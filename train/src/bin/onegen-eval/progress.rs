@@ -26,7 +26,7 @@ impl Progress {
     }
 
     /// Tells that so many are done, unless it told a moment ago.
-    pub(crate) fn tell(&mut self, done: usize) {
+    pub(crate) fn print(&mut self, done: usize) {
         if done == 0 || self.told.elapsed() < INTERVAL && done < self.all {
             return;
         }

@@ -90,7 +90,7 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// A tensor to be written.
-pub(super) struct Planned<'a> {
+pub(super) struct PlannedTensor<'a> {
     pub(super) name: String,
     /// Rows first
     pub(super) shape: Vec<usize>,
@@ -114,7 +114,7 @@ pub(super) enum Numbers<'a> {
 pub(super) fn write_file(
     path: &Path,
     entries: &Entries,
-    tensors: &[Planned<'_>],
+    tensors: &[PlannedTensor<'_>],
     source: &Source,
 ) -> Result<()> {
     let mut header = b"GGUF".to_vec();
@@ -155,7 +155,7 @@ pub(super) fn write_file(
     Ok(())
 }
 
-impl Planned<'_> {
+impl PlannedTensor<'_> {
     fn bytes(&self) -> usize {
         self.element.bytes(self.shape.iter().product())
     }
@@ -177,7 +177,7 @@ impl Planned<'_> {
             [_, columns] => self.element.bytes(columns),
             _ => self.element.bytes(1),
         };
-        let mut order = Paired::new(head, row_bytes);
+        let mut order = HeadOrder::new(head, row_bytes);
         if let Numbers::Stored(_) = self.source {
             let mut rows = source.tensors.rows(name)?;
             while let Some(row) = rows.next_stored()? {
@@ -197,7 +197,7 @@ impl Planned<'_> {
 }
 
 /// Puts rows in llama.cpp's order, a head at a time.
-struct Paired {
+struct HeadOrder {
     /// Rows of a head; `None` where rows stay in order
     head: Option<usize>,
     row_bytes: usize,
@@ -205,7 +205,7 @@ struct Paired {
     written: usize,
 }
 
-impl Paired {
+impl HeadOrder {
     fn new(head: Option<usize>, row_bytes: usize) -> Self {
         Self {
             head,

@@ -23,7 +23,7 @@ pub(super) fn architecture(config: &ModelConfig) -> &'static str {
 ///
 /// # Errors
 /// llama.cpp does not know what the model does.
-pub(super) fn of(config: &ModelConfig, out: &Path) -> Result<Entries> {
+pub(super) fn entries(config: &ModelConfig, out: &Path) -> Result<Entries> {
     let architecture = architecture(config);
     ensure!(
         architecture == "llama" || config.sliding_window.is_none(),

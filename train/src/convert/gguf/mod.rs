@@ -16,7 +16,7 @@ use candle_core::quantized::GgmlDType;
 use onegen_engine::{ModelConfig, RopeScaling};
 
 use super::{Source, new_name, write_json};
-use file::{Entries, Planned, write_file};
+use file::{Entries, PlannedTensor, write_file};
 
 pub use element::Element;
 
@@ -31,7 +31,7 @@ pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()
     let factors = rope_factors(source.config());
     let mut tensors = Vec::new();
     if let Some(factors) = &factors {
-        tensors.push(Planned {
+        tensors.push(PlannedTensor {
             name: "rope_freqs.weight".into(),
             shape: vec![factors.len()],
             element: Element::F32,
@@ -41,9 +41,9 @@ pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()
     for (name, shape) in source.tensors.list()? {
         let theirs = source.config().gguf_name(&name);
         let theirs = theirs.with_context(|| format!("llama.cpp has no name for {name}"))?;
-        let stored = source.tensors.stored_as(&name).and_then(Element::of);
+        let stored = source.tensors.stored_as(&name).and_then(Element::from_ggml);
         let element = chosen(&name, &shape, element, stored, source);
-        tensors.push(Planned {
+        tensors.push(PlannedTensor {
             name: theirs,
             element,
             source: if stored == Some(element) {
@@ -116,7 +116,7 @@ fn entries(source: &Source, out: &Path, element: Option<Element>) -> Result<Entr
     let has_tokenizer_file = source.files.find("tokenizer.json").is_some();
     let mut entries = match source.files.gguf_metadata()? {
         Some(base) => Entries::copied(base),
-        None => metadata::of(config, out)?,
+        None => metadata::entries(config, out)?,
     };
     let architecture = metadata::architecture(config);
     if matches!(config.rope_scaling, RopeScaling::Factors(_)) {
@@ -164,7 +164,9 @@ fn entries(source: &Source, out: &Path, element: Option<Element>) -> Result<Entr
 impl Source {
     /// How the base stores a tensor, whatever becomes of it.
     fn base_stored_as(&self, name: &str) -> Option<Element> {
-        self.tensors.base_stored_as(name).and_then(Element::of)
+        self.tensors
+            .base_stored_as(name)
+            .and_then(Element::from_ggml)
     }
 
     /// Whether any tensor is another one than the base's.
@@ -175,7 +177,7 @@ impl Source {
 }
 
 impl Element {
-    fn of(stored: GgmlDType) -> Option<Self> {
+    fn from_ggml(stored: GgmlDType) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.ggml() == stored)
     }
 }

@@ -19,7 +19,7 @@ const PROBE: &str = "It's 1 12 123 1234 12345, I'LL say; we'Ve   three  spaces\n
 struct File {
     model: Model,
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: Vec<AddedToken>,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +41,7 @@ enum Merge {
 }
 
 #[derive(Deserialize)]
-struct Added {
+struct AddedToken {
     content: String,
     special: bool,
 }

@@ -55,12 +55,12 @@ pub struct Layout<'a> {
     tokens: &'a Tokens,
     end: u32,
     pack: Pack,
-    passages: Vec<Laid>,
+    passages: Vec<LaidPassage>,
     passes: Passes,
 }
 
 /// A passage of a pack.
-struct Laid {
+struct LaidPassage {
     /// What stands between `[RQ]` and the answer, the closing token left out
     ids: Vec<u32>,
     close: u32,
@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
                 at: TokenPosition { segment, offset },
                 key: passage.key,
             });
-            laid.push(Laid {
+            laid.push(LaidPassage {
                 ids,
                 close,
                 segment: shared.then_some(segment),

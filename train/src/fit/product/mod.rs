@@ -120,13 +120,13 @@ impl<E: Element> Rows<E> {
 
 /// A matrix packed for products: `outputs` times `inner` numbers.
 #[derive(Clone, Debug)]
-pub struct Packed<E> {
+pub struct PackedMatrix<E> {
     panels: Vec<E>,
     outputs: usize,
     inner: usize,
 }
 
-impl<E: Element> Packed<E> {
+impl<E: Element> PackedMatrix<E> {
     /// Packs a matrix whose rows are the outputs: `inner` numbers each.
     pub fn from_rows(matrix: &[f32], outputs: usize, inner: usize) -> Self {
         Self::pack(outputs, inner, |output, at| matrix[output * inner + at])
@@ -245,11 +245,11 @@ mod tests {
                 .map(|i| w[i % outputs * inner + i / outputs])
                 .collect();
             let rows = Rows::<E>::new(&x, inner);
-            let packed = Packed::<E>::from_rows(&w, outputs, inner);
+            let packed = PackedMatrix::<E>::from_rows(&w, outputs, inner);
             let mut out = vec![1.0; count * outputs];
             packed.product(&rows, &mut out, true);
             let mut again = vec![5.0; count * outputs];
-            Packed::<E>::from_columns(&transposed, outputs, inner)
+            PackedMatrix::<E>::from_columns(&transposed, outputs, inner)
                 .product(&rows, &mut again, false);
             for (i, (out, again)) in out.iter().zip(&again).enumerate() {
                 let (row, output) = (i / outputs, i % outputs);
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_row_or_a_column_is_replaced_alone() {
         let matrix = vec![1.0; 40 * 6];
-        let mut packed = Packed::<bf16>::from_rows(&matrix, 40, 6);
+        let mut packed = PackedMatrix::<bf16>::from_rows(&matrix, 40, 6);
         packed.set_row(33, &[2.0; 6]);
         packed.set_column(5, &[3.0; 40]);
         let mut row = vec![0.0; 6];

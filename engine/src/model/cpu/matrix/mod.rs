@@ -7,14 +7,14 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::aligned::Aligned;
-use super::disjoint::Disjoint;
+use super::aligned::AlignedVec;
+use super::disjoint::DisjointParts;
 use super::kernels::{
     BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q4KBlock, Q8Panel, Q40Block, Q41Block, Weight,
     float_products, q4_products, q8_products,
 };
-use super::q4::{Q4Panels, Stored};
-use super::quantised::Quantised;
+use super::q4::{Q4Panels, StoredBlock};
+use super::quantised::QuantisedActivations;
 
 /// Multiplications below which a second thread costs more than it brings, as long as the weights are
 /// fewer than [`FROM_MEMORY`].
@@ -31,38 +31,38 @@ const PIECES: usize = 4;
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
-    weights: Packed,
+    weights: PackedWeights,
     bias: Option<Vec<f32>>,
 }
 
 /// The weights, by type.
 #[derive(Debug)]
-pub(super) enum Packed {
-    F32(Aligned<f32>),
-    F16(Aligned<f16>),
-    Bf16(Aligned<bf16>),
+pub(super) enum PackedWeights {
+    F32(AlignedVec<f32>),
+    F16(AlignedVec<f16>),
+    Bf16(AlignedVec<bf16>),
     Q8 {
-        weights: Aligned<i8>,
-        scales: Aligned<f16>,
+        weights: AlignedVec<i8>,
+        scales: AlignedVec<f16>,
     },
     Q40(Q4Panels<Q40Block>),
     Q41(Q4Panels<Q41Block>),
     Q4K(Q4Panels<Q4KBlock>),
 }
 
-impl From<Q4Panels<Q40Block>> for Packed {
+impl From<Q4Panels<Q40Block>> for PackedWeights {
     fn from(panels: Q4Panels<Q40Block>) -> Self {
         Self::Q40(panels)
     }
 }
 
-impl From<Q4Panels<Q41Block>> for Packed {
+impl From<Q4Panels<Q41Block>> for PackedWeights {
     fn from(panels: Q4Panels<Q41Block>) -> Self {
         Self::Q41(panels)
     }
 }
 
-impl From<Q4Panels<Q4KBlock>> for Packed {
+impl From<Q4Panels<Q4KBlock>> for PackedWeights {
     fn from(panels: Q4Panels<Q4KBlock>) -> Self {
         Self::Q4K(panels)
     }
@@ -86,37 +86,37 @@ impl Matrix {
         let (panel, lane) = (at / LANES, at % LANES);
         let start = panel * self.columns * LANES;
         match &self.weights {
-            Packed::F32(weights) => strided(&weights[start..], lane, row),
-            Packed::F16(weights) => strided(&weights[start..], lane, row),
-            Packed::Bf16(weights) => strided(&weights[start..], lane, row),
-            Packed::Q8 { weights, scales } => {
+            PackedWeights::F32(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::F16(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::Bf16(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::Q8 { weights, scales } => {
                 for (k, value) in row.iter_mut().enumerate() {
                     let weight = weights[start + q8_place(k, lane)];
                     let scale = scales[(start / BLOCK) + k / BLOCK * LANES + lane];
                     *value = f32::from(weight) * scale.to_f32();
                 }
             }
-            Packed::Q40(panels) => panels.row(at, row),
-            Packed::Q41(panels) => panels.row(at, row),
-            Packed::Q4K(panels) => panels.row(at, row),
+            PackedWeights::Q40(panels) => panels.row(at, row),
+            PackedWeights::Q41(panels) => panels.row(at, row),
+            PackedWeights::Q4K(panels) => panels.row(at, row),
         }
     }
 
     /// `xs` is `(batch, columns)`, `out` is `(batch, rows)`: `out = xs * self^T + bias`.
     ///
     /// **Invariant:** a row of `out` is the same bits whatever the other rows of `xs` are.
-    pub(crate) fn product(&self, xs: &[f32], out: &mut [f32], scratch: &mut Quantised) {
+    pub(crate) fn product(&self, xs: &[f32], out: &mut [f32], scratch: &mut QuantisedActivations) {
         let batch = xs.len() / self.columns;
         debug_assert_eq!(xs.len(), batch * self.columns);
         debug_assert_eq!(out.len(), batch * self.rows);
         match self.weights {
-            Packed::Q8 { .. } => scratch.fill(xs, self.columns),
-            Packed::Q40(_) | Packed::Q41(_) | Packed::Q4K(_) => {
+            PackedWeights::Q8 { .. } => scratch.fill(xs, self.columns),
+            PackedWeights::Q40(_) | PackedWeights::Q41(_) | PackedWeights::Q4K(_) => {
                 scratch.fill_signed(xs, self.columns);
             }
-            Packed::F32(_) | Packed::F16(_) | Packed::Bf16(_) => {}
+            PackedWeights::F32(_) | PackedWeights::F16(_) | PackedWeights::Bf16(_) => {}
         }
-        let (scratch, out) = (&*scratch, Disjoint::new(out));
+        let (scratch, out) = (&*scratch, DisjointParts::new(out));
         let panels = self.rows.div_ceil(LANES);
         let threads = rayon::current_num_threads();
         let weights = self.rows * self.columns;
@@ -135,14 +135,14 @@ impl Matrix {
         &self,
         panels: Range<usize>,
         xs: &[f32],
-        quantised: &Quantised,
-        out: &Disjoint<'_>,
+        quantised: &QuantisedActivations,
+        out: &DisjointParts<'_>,
     ) {
         match &self.weights {
-            Packed::F32(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::F16(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::Bf16(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::Q8 { weights, scales } => {
+            PackedWeights::F32(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::F16(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::Bf16(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::Q8 { weights, scales } => {
                 let (isa, blocks) = (Isa::detected(), self.columns / BLOCK);
                 let rows: Vec<_> = quantised.q8_rows(self.columns).collect();
                 for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
@@ -158,18 +158,18 @@ impl Matrix {
                     }
                 }
             }
-            Packed::Q40(weights) => self.q4_panels(weights, panels, quantised, out),
-            Packed::Q41(weights) => self.q4_panels(weights, panels, quantised, out),
-            Packed::Q4K(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q40(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q41(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q4K(weights) => self.q4_panels(weights, panels, quantised, out),
         }
     }
 
-    fn q4_panels<B: Stored>(
+    fn q4_panels<B: StoredBlock>(
         &self,
         weights: &Q4Panels<B>,
         panels: Range<usize>,
-        quantised: &Quantised,
-        out: &Disjoint<'_>,
+        quantised: &QuantisedActivations,
+        out: &DisjointParts<'_>,
     ) {
         let rows: Vec<_> = quantised.q4_rows(self.columns).collect();
         for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
@@ -186,7 +186,7 @@ impl Matrix {
         weights: &[W],
         panels: Range<usize>,
         xs: &[f32],
-        out: &Disjoint<'_>,
+        out: &DisjointParts<'_>,
     ) {
         let isa = Isa::detected();
         let size = self.columns * LANES;
@@ -206,7 +206,7 @@ impl Matrix {
     }
 
     #[inline]
-    fn write(&self, panel: usize, row: usize, sums: &Lanes, out: &Disjoint<'_>) {
+    fn write(&self, panel: usize, row: usize, sums: &Lanes, out: &DisjointParts<'_>) {
         let start = panel * LANES;
         let len = LANES.min(self.rows - start);
         // SAFETY: each panel is one thread's, so nobody else writes here.
@@ -265,7 +265,7 @@ mod tests {
                 let matrix = Matrix::pack((rows, columns), weight_type, read).unwrap();
                 let matrix = matrix.with_bias(bias.clone());
                 let mut out = vec![0.0; batch * rows];
-                matrix.product(&xs, &mut out, &mut Quantised::default());
+                matrix.product(&xs, &mut out, &mut QuantisedActivations::default());
                 for (b, x) in xs.chunks(columns).enumerate() {
                     for r in 0..rows {
                         let row = &weights[r * columns..][..columns];
@@ -299,9 +299,13 @@ mod tests {
         }
     }
 
-    fn of_4_bits<B: Stored>(rows: usize, columns: usize, mut draw: impl FnMut(&mut [f32])) -> Matrix
+    fn of_4_bits<B: StoredBlock>(
+        rows: usize,
+        columns: usize,
+        mut draw: impl FnMut(&mut [f32]),
+    ) -> Matrix
     where
-        Packed: From<Q4Panels<B>>,
+        PackedWeights: From<Q4Panels<B>>,
     {
         let mut row = vec![0.0; columns];
         let quantised = Matrix::pack_q4_blocks((rows, columns), |blocks| {
@@ -320,7 +324,7 @@ mod tests {
         for weight_type in [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q4_K] {
             let matrix = random(rows, columns, weight_type, &mut rng).with_bias(bias.clone());
             let mut out = vec![0.0; batch * rows];
-            matrix.product(&xs, &mut out, &mut Quantised::default());
+            matrix.product(&xs, &mut out, &mut QuantisedActivations::default());
             let mut row = vec![0.0; columns];
             for r in 0..rows {
                 matrix.row(r, &mut row);
@@ -341,7 +345,7 @@ mod tests {
         let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
         for weight_type in WeightType::ALL {
             let matrix = random(rows, columns, weight_type, &mut rng);
-            let mut scratch = Quantised::default();
+            let mut scratch = QuantisedActivations::default();
             let mut all = vec![0.0; batch * rows];
             matrix.product(&xs, &mut all, &mut scratch);
             for (x, wanted) in xs.chunks(columns).zip(all.chunks(rows)) {

@@ -3,11 +3,11 @@
 use bytemuck::Pod;
 use half::f16;
 
-use super::{Matrix, Packed, q8_place};
+use super::{Matrix, PackedWeights, q8_place};
 use crate::model::WeightType;
-use crate::model::cpu::aligned::Aligned;
+use crate::model::cpu::aligned::AlignedVec;
 use crate::model::cpu::kernels::{BLOCK, LANES, Weight};
-use crate::model::cpu::q4::{self, Q4Panels, Stored};
+use crate::model::cpu::q4::{self, Q4Panels, StoredBlock};
 
 /// Bytes of a stored block of `Q8_0`: a scale in 16 bits and the levels.
 const STORED_BLOCK: usize = 2 + BLOCK;
@@ -26,14 +26,14 @@ impl Matrix {
     ) -> Result<Self, E> {
         let shape = (rows, columns);
         let weights = match weight_type {
-            WeightType::F32 => Packed::F32(pack_floats(shape, read)?),
-            WeightType::F16 => Packed::F16(pack_floats(shape, read)?),
-            WeightType::Bf16 => Packed::Bf16(pack_floats(shape, read)?),
+            WeightType::F32 => PackedWeights::F32(pack_floats(shape, read)?),
+            WeightType::F16 => PackedWeights::F16(pack_floats(shape, read)?),
+            WeightType::Bf16 => PackedWeights::Bf16(pack_floats(shape, read)?),
             WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K => {
                 if columns.is_multiple_of(BLOCK) {
                     pack_q8(shape, read)?
                 } else {
-                    Packed::Bf16(pack_floats(shape, read)?)
+                    PackedWeights::Bf16(pack_floats(shape, read)?)
                 }
             }
         };
@@ -50,12 +50,12 @@ impl Matrix {
     ///
     /// # Errors
     /// The errors of `read`.
-    pub(in crate::model::cpu) fn pack_q4_blocks<B: Stored, E>(
+    pub(in crate::model::cpu) fn pack_q4_blocks<B: StoredBlock, E>(
         (rows, columns): (usize, usize),
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E>
     where
-        Packed: From<Q4Panels<B>>,
+        PackedWeights: From<Q4Panels<B>>,
     {
         assert!(q4::fits::<B>(columns));
         let mut packed = Q4Panels::<B>::zeros(rows, columns);
@@ -81,8 +81,8 @@ impl Matrix {
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
         let (panels, blocks) = (rows.div_ceil(LANES), columns / BLOCK);
-        let mut weights = Aligned::zeros(panels * columns * LANES);
-        let mut scales = Aligned::zeros(panels * blocks * LANES);
+        let mut weights = AlignedVec::zeros(panels * columns * LANES);
+        let mut scales = AlignedVec::zeros(panels * blocks * LANES);
         let mut row = vec![0; blocks * STORED_BLOCK];
         for at in 0..rows {
             read(&mut row)?;
@@ -98,7 +98,7 @@ impl Matrix {
         Ok(Self {
             rows,
             columns,
-            weights: Packed::Q8 { weights, scales },
+            weights: PackedWeights::Q8 { weights, scales },
             bias: None,
         })
     }
@@ -107,8 +107,8 @@ impl Matrix {
 fn pack_floats<W: Weight + Pod, E>(
     (rows, columns): (usize, usize),
     mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
-) -> Result<Aligned<W>, E> {
-    let mut weights = Aligned::zeros(rows.div_ceil(LANES) * columns * LANES);
+) -> Result<AlignedVec<W>, E> {
+    let mut weights = AlignedVec::zeros(rows.div_ceil(LANES) * columns * LANES);
     let mut row = vec![0f32; columns];
     for at in 0..rows {
         read(at, &mut row)?;
@@ -124,9 +124,9 @@ fn pack_floats<W: Weight + Pod, E>(
 fn pack_q8<E>(
     (rows, columns): (usize, usize),
     mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
-) -> Result<Packed, E> {
+) -> Result<PackedWeights, E> {
     let len = rows.div_ceil(LANES) * columns * LANES;
-    let (mut weights, mut scales) = (Aligned::zeros(len), Aligned::zeros(len / BLOCK));
+    let (mut weights, mut scales) = (AlignedVec::zeros(len), AlignedVec::zeros(len / BLOCK));
     let mut row = vec![0f32; columns];
     for at in 0..rows {
         read(at, &mut row)?;
@@ -144,5 +144,5 @@ fn pack_q8<E>(
             }
         }
     }
-    Ok(Packed::Q8 { weights, scales })
+    Ok(PackedWeights::Q8 { weights, scales })
 }

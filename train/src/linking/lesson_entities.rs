@@ -9,7 +9,7 @@ use crate::world::{Entity, World, names};
 
 /// Something that can be mentioned.
 #[derive(Clone, Debug)]
-pub struct Thing {
+pub struct LessonEntity {
     /// Its kind
     pub kind: &'static Kind,
     /// Its full name
@@ -27,14 +27,14 @@ pub struct Thing {
 }
 
 /// The things of one lesson.
-pub struct Things<'a, 'r, R> {
+pub struct LessonEntities<'a, 'r, R> {
     /// Where chance, names and plain values come from
     pub world: &'a mut World<'r, R>,
     /// Every thing so far
-    pub all: Vec<Thing>,
+    pub all: Vec<LessonEntity>,
 }
 
-impl<R: Rng> Things<'_, '_, R> {
+impl<R: Rng> LessonEntities<'_, '_, R> {
     /// Adds a thing of a fresh name.
     pub fn add(&mut self, kind: &'static Kind) -> usize {
         let name = self.fresh_name(kind);
@@ -63,7 +63,7 @@ impl<R: Rng> Things<'_, '_, R> {
         });
         let facts = facts.collect();
         let short = short(kind, &name);
-        self.all.push(Thing {
+        self.all.push(LessonEntity {
             kind,
             name,
             short,
@@ -160,7 +160,7 @@ impl<R: Rng> Things<'_, '_, R> {
     /// Adds things that share a name with `thing` or have one easily taken for it, where the text still
     /// tells which is meant.
     pub fn add_rivals(&mut self, thing: usize) {
-        let Thing {
+        let LessonEntity {
             kind,
             name,
             told,
@@ -269,7 +269,7 @@ impl<R: Rng> Things<'_, '_, R> {
 
     /// Its description: what opens every description of its kind, what the text tells, and more.
     pub fn describe(&mut self, thing: usize) -> Entity {
-        let Thing {
+        let LessonEntity {
             kind,
             name,
             facts,
