@@ -1,4 +1,5 @@
-//! Keys while the server runs: one in another's place, one that is withdrawn, and shares.
+//! Keys are replaced and withdrawn while the server runs, and conversations are shared out among
+//! owners.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,7 +12,7 @@ use onegen_server::{NewKey, Scope};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-/// A server whose file of keys holds these, each with a client that has it. The first is an administrator.
+/// A server with a file of keys, and a client for each key. The first key is an administrator's.
 struct KeyedServer {
     files: Files,
     /// Stops when it is dropped.
@@ -26,9 +27,10 @@ impl KeyedServer {
         let mut entries = Vec::new();
         let mut keys = Vec::new();
         for name in names {
-            let scopes = match entries.is_empty() {
-                true => vec![Scope::Admin],
-                false => vec![Scope::Chat],
+            let scopes = if entries.is_empty() {
+                vec![Scope::Admin]
+            } else {
+                vec![Scope::Chat]
             };
             let made = NewKey::new((*name).to_owned(), scopes, None);
             keys.push(made.key().to_owned());
@@ -74,7 +76,7 @@ impl KeyedServer {
         let body = with(with(self.long(), json!({"stream": true})), more);
         let mut response = self.clients[client].send(&body).await;
         assert_eq!(response.status(), StatusCode::OK);
-        // The role, and then what the model says.
+        // First the role, and then the model's text.
         for _ in 0..3 {
             response.chunk().await.unwrap().unwrap();
         }
@@ -123,7 +125,7 @@ async fn a_key_takes_anothers_place_while_both_are_good() {
         unreachable!();
     };
     let first = old.complete(&with(question("Hello!"), keyed.short())).await;
-    // The owner is the same: so are conversations, and shares.
+    // The owner is the same, so its conversations and its share of them are the same.
     let next = with(
         question("And?"),
         json!({"conversation": conversation(&first)}),
@@ -150,7 +152,7 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
     let mut goes_on_alone = keyed.stream(1, json!({"resumable": true})).await;
     let same_owner = keyed.stream(2, json!({"max_tokens": 1500})).await;
     let other = keyed.stream(3, json!({"max_tokens": 1500})).await;
-    // Many at once, so that all of this takes longer than to take a key out.
+    // Many requests at once, so that they take longer than withdrawing a key.
     let whole = json!({
         "model": "onegen", "prompt": vec!["Peru"; 16], "max_tokens": 3900,
         "logit_bias": keyed.files.bias(false),
@@ -164,7 +166,7 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
         Instant::now()
     };
     let ((status, refused), taken_out) = tokio::join!(whole, taken_out);
-    // One that was to come in one piece is refused like any request with such a key.
+    // A request without streaming is refused like any other request with a withdrawn key.
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
     assert_eq!(envelope(refused)["code"], "withdrawn_api_key");
     for stream in [&mut gone, &mut goes_on_alone] {
@@ -179,10 +181,10 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
         );
     }
     assert!(taken_out.elapsed() < Duration::from_secs(5));
-    // Turns of other keys come to their ends, those of the same owner too.
+    // Turns of other keys are finished, also those of the same owner.
     assert_eq!(end(same_owner).await, None);
     assert_eq!(end(other).await, None);
-    // And those that were ended have left no trace.
+    // The stopped turns have left no trace.
     keyed.settles_with(2.0).await;
 }
 
@@ -221,9 +223,10 @@ async fn one_key_cannot_push_out_anothers_conversations() {
     }
     for (at, answer) in others.iter().enumerate() {
         let response = alice.send(&goes_on(answer)).await;
-        let expected = match at < 6 {
-            true => StatusCode::NOT_FOUND,
-            false => StatusCode::OK,
+        let expected = if at < 6 {
+            StatusCode::NOT_FOUND
+        } else {
+            StatusCode::OK
         };
         assert_eq!(response.status(), expected, "{at}");
     }
