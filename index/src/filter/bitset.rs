@@ -30,7 +30,7 @@ impl Bitset {
         self.len
     }
 
-    /// Puts a number in; one that is not below `len` is left out.
+    /// Puts a number in. A number that is not below `len` is ignored.
     pub(crate) fn set(&mut self, number: u32) {
         let number = number as usize;
         if number < self.len {
@@ -45,7 +45,7 @@ impl Bitset {
             .is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Keeps what is in `other` too, which must be of the same length.
+    /// Keeps only numbers that are also in `other`, which must have the same length.
     pub(crate) fn and(&mut self, other: &Self) {
         debug_assert_eq!(self.len, other.len);
         for (word, other) in self.words.iter_mut().zip(&other.words) {
@@ -69,7 +69,7 @@ impl Bitset {
         }
     }
 
-    /// Turns the set into what was not in it.
+    /// Replaces the set by its complement.
     pub(crate) fn not(&mut self) {
         for word in &mut self.words {
             *word = !*word;

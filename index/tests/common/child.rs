@@ -28,13 +28,13 @@ pub(crate) fn task<T: FromStr>() -> Option<(PathBuf, Vec<T>)> {
     Some((dir.into(), numbers.collect()))
 }
 
-/// Tells the parent something, in one write, if there is one.
+/// Sends a message to the parent in one write, if there is a parent.
 pub(crate) fn send(what: &str, numbers: &[u64]) {
     if std::env::var_os(TASK).is_none() {
         return;
     }
     let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-    // The harness leaves a line unfinished before the first.
+    // The test harness leaves an unfinished line before the first message.
     let line = format!("\n{what} {}\n", numbers.join(" "));
     stdout().write_all(line.as_bytes()).unwrap();
     stdout().flush().unwrap();
@@ -47,7 +47,7 @@ pub(crate) fn command(test: &str, dir: &Path, task: &[u64]) -> Command {
     command
 }
 
-/// Makes any command that goes on with a test's executable one that runs it on a task.
+/// Adds to a command that ends with a test's executable the arguments that run one test on a task.
 pub(crate) fn set(command: &mut Command, test: &str, dir: &Path, task: &[u64]) {
     let task: Vec<_> = task.iter().map(u64::to_string).collect();
     command
@@ -56,10 +56,10 @@ pub(crate) fn set(command: &mut Command, test: &str, dir: &Path, task: &[u64]) {
         .env(TASK, task.join(" "));
 }
 
-/// What a child told: a word and numbers.
+/// A message of a child: a word and numbers.
 pub(crate) type Message = (String, Vec<u64>);
 
-/// A running child. Killed when dropped.
+/// A running child, which is killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
     told: Receiver<Message>,
@@ -80,20 +80,20 @@ impl Running {
         Self { child, told }
     }
 
-    /// What it tells until `deadline`, or until it ends.
+    /// The next message before `deadline`, unless the child ends first.
     pub(crate) fn next_until(&self, deadline: Instant) -> Result<Message, RecvTimeoutError> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.told.recv_timeout(left).inspect(fail_if_panicked)
     }
 
-    /// Kills it and returns what it told that was not heard yet, and whether it ended by itself,
-    /// well.
+    /// Kills the child and returns the messages that were not read yet, and whether it had already
+    /// ended by itself, successfully.
     pub(crate) fn kill(mut self) -> (Vec<Message>, bool) {
         let _ = self.child.kill();
         self.ended()
     }
 
-    /// [`Running::kill`], once it ends by itself.
+    /// The same as [`Running::kill`], but waits until the child ends by itself.
     pub(crate) fn wait(mut self) -> (Vec<Message>, bool) {
         self.ended()
     }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
-/// What a gzip file begins with.
+/// The first bytes of a gzip file.
 pub(super) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The content of a gzip file, of all its members one after another, and how many compressed bytes
-/// were read for it.
+/// The content of all members of a gzip file, one after another, and a counter of the compressed
+/// bytes read so far.
 pub(super) fn decompress<R: Read + Send>(file: R) -> (impl BufRead + Send, Arc<AtomicU64>) {
     let bytes = Arc::new(AtomicU64::new(0));
     let counted = CountingReader {

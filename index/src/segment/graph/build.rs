@@ -1,13 +1,13 @@
 //! Building the HNSW graph (Malkov and Yashunin, 2016) over int8 codes.
 //!
-//! Vectors are inserted in batches. All of a batch search the graph as it stands before the batch, at
-//! once on all cores; what the batch's own vectors are to each other is compared outright. So each
-//! vector sees all before it, as if they were inserted one by one, and the graph is the same for any
+//! Vectors are inserted in batches. All vectors of a batch search the graph as it was before the
+//! batch, in parallel on all cores; within the batch every pair is compared directly. So each vector
+//! sees all vectors before it, as if they were inserted one by one, and the graph is the same for any
 //! number of threads.
 //!
-//! hnsw_rs, which built it before, was measured over the same codes: on 100,000 clustered vectors of
-//! 896 dimensions it built faster than faiss-cpu, but recall@10 at ef 128 was .93 where faiss's graph
-//! gave .99; and a distance in it cannot fail.
+//! An earlier version used hnsw_rs here, and it was measured over the same codes: on 100,000
+//! clustered vectors of 896 dimensions it built faster than faiss-cpu, but its recall@10 at ef 128
+//! was .93 where faiss's graph gave .99. Also, a distance function in hnsw_rs cannot return an error.
 
 use std::cmp::Reverse;
 
@@ -21,8 +21,8 @@ use crate::segment::graph::layer::{Layer, level, scatter};
 use crate::segment::graph::links::{LayerLinks, LinkArray, Links, flatten};
 use crate::segment::search::walk::{Adjacency, Beam, RankedVector, Scratch, Walk};
 
-// Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
-// a core's cache.
+// A batch is large enough that threads rarely wait for each other, and small enough that its codes
+// stay in a core's cache.
 const BATCH: usize = 1024;
 
 impl GraphParameters {
@@ -69,8 +69,8 @@ impl Adjacency for Builder<'_> {
     }
 }
 
-/// Links all vectors, of which there is at least one. `on_linked` hears how many are done
-/// and says whether to go on.
+/// Links all vectors, of which there must be at least one. `on_linked` is called with the number of
+/// linked vectors and returns whether to continue.
 pub(crate) fn build(
     codes: &Codes,
     parameters: &GraphParameters,
@@ -82,8 +82,9 @@ pub(crate) fn build(
     let mut firsts: Vec<u32> = (0..count)
         .filter(|&vector| builder.copies.is_first(vector))
         .collect();
-    // Highest first, as faiss does, and otherwise scattered: so that the first links go far, and tight
-    // clusters do not become islands, in whatever order the vectors come.
+    // Vectors of the highest layers come first, as in faiss, and otherwise the order is scattered. The
+    // first links are then long, and tight clusters do not become islands, whatever the order of the
+    // vectors.
     firsts.sort_by_cached_key(|&v| (Reverse(level(v, parameters.m)), scatter(v)));
     for (number, batch) in firsts.chunks(BATCH).enumerate() {
         builder.insert(batch)?;
@@ -169,7 +170,7 @@ impl<'c> Builder<'c> {
         Ok(())
     }
 
-    /// Hangs copies behind the first of them, and flattens the layers.
+    /// Appends copies to the chain of their first vector, and flattens the layers.
     fn finish(self) -> Result<Links, IndexError> {
         let lowest: Vec<Vec<u32>> = (0..self.codes.count() as u32)
             .map(|vector| {
@@ -234,8 +235,8 @@ impl<'c> Builder<'c> {
             .collect()
     }
 
-    /// Of more than `count` candidates those, best first, that are nearer to the vector than to any
-    /// chosen before: algorithm 4.
+    /// Selects from more than `count` candidates, best first, those that are nearer to the vector
+    /// than to any candidate chosen before: algorithm 4.
     fn diverse(
         &self,
         mut candidates: Vec<RankedVector>,

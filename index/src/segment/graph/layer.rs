@@ -4,7 +4,7 @@ use crate::segment::search::walk::RankedVector;
 
 // With `m` of 2 and 2^31 vectors no level is likely to be above this.
 const MAX_LAYERS: usize = 40;
-/// As good as a random number for each vector: splitmix64.
+/// A pseudorandom number for each vector: splitmix64.
 pub(crate) fn scatter(vector: u32) -> u64 {
     let mut bits = (u64::from(vector) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ pub(crate) fn level(vector: u32, m: usize) -> usize {
     level
 }
 
-/// One layer being built: for each point a row of `capacity` links, and how good each is.
+/// One layer being built: for each point a row of `capacity` links with their scores.
 pub(crate) struct Layer {
     /// Ascending; empty in the lowest layer, which holds every vector.
     pub(crate) points: Vec<u32>,

@@ -22,7 +22,7 @@ pub(crate) type LayerLinks<'l> = Vec<(u32, &'l [u32])>;
 /// The graph of a segment.
 pub(crate) const GRAPH: &str = "graph.links";
 
-/// Where the flat array lives.
+/// The flat array, in memory or mapped.
 pub(crate) enum LinkArray {
     Built(Vec<u32>),
     Mapped(CheckedFile),
@@ -37,7 +37,7 @@ impl LinkArray {
     }
 }
 
-/// Places of a layer's parts in the flat array.
+/// Where the parts of a layer are in the flat array.
 struct Layer {
     points: Range<usize>,
     begins: Range<usize>,
@@ -126,7 +126,7 @@ impl Links {
         self.words.as_slice()
     }
 
-    /// Whether a vector is in the lowest layer only.
+    /// Whether a vector is only in the lowest layer.
     pub(crate) fn is_low(&self, vector: u32) -> bool {
         let points = self
             .layers
@@ -219,7 +219,7 @@ mod tests {
             ..Beam::new(40)
         };
         let part = links.search(codes, query, &limited).unwrap();
-        // The links of one vector are compared to the end.
+        // The limit is checked only between vectors, so all links of the last vector are compared.
         assert!(part.compared <= whole.compared / 2 + 2 * parameters.m);
     }
 

@@ -1,4 +1,4 @@
-//! From scores within bounds to the best passages by their true scores.
+//! Selects the best passages by their true scores from estimates with error bounds.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +11,7 @@ use crate::segment::search::score::{PART, ScoredVector, dot};
 use crate::segment::search::walk::RankedVector;
 use crate::segment::vectors::VectorStore;
 
-/// A vector that may be among the best, and its score within bounds.
+/// A vector that may be among the best, and its estimated score with its bounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) vector: u32,
@@ -28,13 +28,14 @@ impl Candidate {
     }
 }
 
-/// Collects those candidates that may be the best of one of the best `k` passages.
+/// Collects the candidates that may be the best vector of one of the best `k` passages.
 pub(crate) struct CandidateSet<'o> {
     owners: &'o [u32],
     k: usize,
-    /// What the best passages before the last score at least, `k` of them, the worst on top.
+    /// Lower bounds of the scores of the best `k` passages before the last one met. The worst is on
+    /// top.
     best: BinaryHeap<Reverse<RankedVector>>,
-    /// The last passage met, and what it scores at least.
+    /// The last passage met, and a lower bound of its score.
     last: Option<(u32, f32)>,
     candidates: Vec<Candidate>,
 }
@@ -50,7 +51,7 @@ impl<'o> CandidateSet<'o> {
         }
     }
 
-    /// What `k` passages are known to score: a vector with less is not needed.
+    /// The score that `k` passages are known to reach. A vector that scores less is not needed.
     pub(crate) fn reached(&self) -> f32 {
         match self.best.peek() {
             Some(Reverse(worst)) if self.best.len() == self.k => worst.score(),
@@ -94,7 +95,7 @@ impl<'o> CandidateSet<'o> {
 }
 
 /// The best `k` passages among the candidates, ascending by vector, each by its best vector in f32.
-/// Right if the bounds of the estimates are.
+/// The result is exact if the bounds of the estimates are correct.
 pub(crate) fn rescore(
     vectors: &VectorStore,
     query: &[f32],
@@ -137,8 +138,9 @@ pub(crate) fn best_passages(
     found: Vec<RankedVector>,
     k: usize,
 ) -> Result<Vec<ScoredVector>, IndexError> {
-    // What codes lack points as good as anywhere, so of its norm a query sees a share of about
-    // 1/√dimension. Six times that spares reading most rows; the recall is measured with it.
+    // The error of a code has practically a random direction, so its product with a query is about
+    // 1/√dimension of its norm. A bound of six times that avoids reading most rows. The recall is
+    // measured with this bound.
     let share = (6.0 / (vectors.dimension() as f32).sqrt()).min(1.0);
     let mut candidates = found
         .into_iter()
