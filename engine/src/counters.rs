@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tokens::token_log::SpanKind;
 
-/// Positions forwarded, by the kind of token that stood there.
+/// Positions forwarded, by the kind of their token.
 ///
 /// A generated token is counted when it is forwarded, so the last sampled token of a turn is not
 /// counted unless the conversation goes on.

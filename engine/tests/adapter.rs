@@ -113,7 +113,8 @@ fn states_and_logits_are_those_of_transformers_with_peft() {
 
 #[test]
 fn an_adapter_is_merged_before_its_base_is_rounded() {
-    // Whatever the base is stored in, 8 bits are made of the merged numbers; 4 bits would be too few.
+    // Whatever the base's type, the merged numbers are quantised to 8 bits; 4 bits would lose too
+    // much.
     for element in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::Q4_1] {
         let pair = Pair::new("llama");
         let gguf = as_gguf(pair.base.path(), element);
@@ -198,7 +199,7 @@ fn files_of_the_adapter_go_before_those_of_the_base() {
         let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
         fs::write(adapter.join("chat_template.jinja"), template).unwrap();
         assert!(question(&over(adapter, base), "Lima").len() < asked.len());
-        // A template of the base's in a newer place is still the base's.
+        // A template in the newer file of the base still counts as the base's.
         fs::remove_file(adapter.join("chat_template.jinja")).unwrap();
         write_json(
             adapter,
@@ -296,7 +297,7 @@ fn an_adapter_without_its_base_says_what_it_needs() {
     assert!(missing.contains("missing.gguf"), "{missing}");
     let itself = Model::load(pair.adapter.path(), &with_base(pair.adapter.path())).unwrap_err();
     assert!(matches!(itself, LoadError::Unsupported { .. }), "{itself}");
-    // A whole model needs none.
+    // A model that is not an adapter needs no base.
     Model::load(pair.base.path(), &with_base(Path::new("missing.gguf"))).unwrap();
 }
 

@@ -1,4 +1,5 @@
-//! Block attention: what is computed of a passage is the same bits in every conversation, wherever it lands.
+//! Block attention: what is computed for a passage has the same bits in every conversation, wherever it
+//! lands.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -80,7 +81,7 @@ fn the_state_at_rd_in_a_conversation_is_the_passage_embedding() {
                 }
             }
         }
-        // In a model without blocks it depends on what stands before.
+        // In a model without blocks the result depends on the text before the passage.
         let full = family.model();
         let text = &texts()[0];
         let states = ["", "What is it?"].map(|before| {
@@ -111,7 +112,7 @@ fn a_passage_that_was_kept_is_spliced_as_if_it_were_computed() {
                     .position(|part| part == passage)
                     .unwrap();
                 let end = start + passage.len();
-                // It was computed beside another one.
+                // The passage was computed together with another one.
                 let kept = model
                     .passage_kv(&[block(&model, "A city."), passage])
                     .unwrap();
@@ -131,7 +132,7 @@ fn a_passage_that_was_kept_is_spliced_as_if_it_were_computed() {
                 );
                 assert!(!is_exact || computed[end..] == spliced, "{family:?}");
 
-                // So is the one that a forward hands out.
+                // A passage block that a forward returns is the same, too.
                 let mut other = model.new_cache();
                 let kinds = vec![SpanKind::Prompt; ids.len()];
                 let input = SequenceInput {
@@ -306,7 +307,7 @@ fn logs_from_before_block_attention_are_left_out() {
     set_block_attention(dir.path());
     let engine = start(dir.path());
     assert!(block_on(engine.conversation(&"with".into())).is_none());
-    // One without a passage goes on; its KV counts as another model's.
+    // A conversation without a passage can continue, but its KV cache counts as another model's.
     let next = ask_on(&engine, "without", "And its coast?");
     assert_eq!(next.summary.usage.cached_tokens, 0);
 }

@@ -1,4 +1,4 @@
-//! Conversations between their turns: forked, rewound, and started from what others hold.
+//! Conversations between their turns: forking, rewinding, and sharing the cache of others.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -64,7 +64,7 @@ fn what_cannot_be_forked_or_rewound_is_said() {
         log_len,
     };
     assert_eq!(fork(&a, &b, Some(log_len + 1)), beyond);
-    // Right behind [RQ], whose passage would be missing.
+    // Cutting right after [RQ] is refused, because its passage would be missing.
     let asked = question(&model, "What is the capital of Peru?").len();
     let len = asked + done.summary.retrievals[0].at_token + 1;
     let torn = ConversationError::Cut { len, log_len };
@@ -101,7 +101,7 @@ fn a_prompt_that_starts_like_another_is_not_forwarded_again() {
             (256, 256),
             "{name}"
         );
-        // Whoever goes on writes to blocks of its own.
+        // A conversation that continues writes to blocks of its own.
         let before = log_ids(&shared, "a");
         run(&shared, instructed(&model, "c", "Lima?"));
         assert_eq!(log_ids(&shared, "a"), before, "{name}");

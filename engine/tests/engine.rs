@@ -51,7 +51,7 @@ fn refused(engine: &Engine, request: Request) -> SubmitError {
     block_on(engine.submit(request)).unwrap_err()
 }
 
-/// Waits until the step thread has heard of everything sent so far.
+/// Waits until the step thread has received everything that was sent so far.
 fn settle(engine: &Engine) {
     block_on(engine.conversation(&"nobody".into()));
 }
@@ -172,7 +172,7 @@ fn a_cancelled_turn_leaves_the_conversation_as_it_was() {
     let after = block_on(engine.conversation(&"c".into())).unwrap();
     assert_eq!(after.log, before.log);
 
-    // And it goes on as if nothing had been.
+    // The conversation continues as if the cancelled turn had not existed.
     let again = run(&engine, request(&model, "c", "the coast", 6));
     let fresh = common::engine(&model, None);
     run(
@@ -191,7 +191,7 @@ fn a_first_turn_that_is_cancelled_leaves_no_conversation() {
     drop(submit(&engine, request(&model, "c", "Lima", 400)));
     settle(&engine);
     assert!(block_on(engine.conversation(&"c".into())).is_none());
-    // What the step thread publishes follows its next step.
+    // The step thread publishes its counts after its next step.
     run(&engine, request(&model, "d", "Lima", 1));
     settle(&engine);
     let stats = engine.counters().stats();
@@ -253,7 +253,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
     let next = run(&engine, asked("a", shelf(&gold))).summary;
     assert_eq!(next.retrievals[0].passages[0].title, "Gold");
 
-    // An engine without one of its own never searches, unless a request brings one.
+    // An engine without a retriever never searches, unless a request has its own.
     let bare = common::engine(&model, None);
     assert!(run(&bare, asked("a", None)).summary.retrievals.is_empty());
     let brought = run(&bare, asked("b", shelf(&gold))).summary;
@@ -382,7 +382,8 @@ fn a_waiting_turn_gives_up_its_kv_cache_to_one_that_runs() {
     for conversation in ["a", "b"] {
         run(&engine, request(&model, conversation, "Lima", 4));
     }
-    // Each has a block; the first to go on needs both, while the second waits with its own.
+    // Each conversation has one block. The first to continue needs both blocks, while the second
+    // waits with its own.
     let long = submit(&engine, request(&model, "a", "Lima", 150));
     let waits = submit(&engine, request(&model, "b", "Lima", 4));
     assert_eq!(
@@ -405,7 +406,7 @@ fn two_turns_of_one_conversation_do_not_run_at_once() {
     let model = Family::Mistral.model();
     let (gate, asked, _answer) = Gate::new();
     let engine = engine(&model, Some(gate));
-    // Under way until it is let through, which it never is.
+    // This turn never ends, because the gate is never opened.
     let turn = submit(&engine, retrieving(&model, "c", 8, 1));
     asked.recv().unwrap();
     assert!(matches!(
@@ -687,7 +688,7 @@ fn whose_idle_caches_hold_most_gives_up_the_first() {
         let info = block_on(engine.conversation(&id.into())).unwrap();
         info.cached_tokens > 0
     };
-    // The oldest, and nobody else's.
+    // The oldest cache of this owner is dropped, and none of another's.
     assert!(cached("b0"));
     let kept: Vec<_> = (0..9).filter(|n| cached(&format!("a{n}"))).collect();
     assert_eq!(kept, [6, 7, 8]);

@@ -1,4 +1,4 @@
-//! Models in one GGUF file against the directories that they were made of.
+//! Compares models in GGUF files with the directories that they were made from.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -144,7 +144,8 @@ fn blocks_of_4_bits_are_kept_as_they_are() {
         let (_, wanted) = clean_forward(&with(same.path(), f32, Kernels::Own), &IDS);
         let (_, got) = clean_forward(&with(gguf.path(), f32, Kernels::Own), &IDS);
         assert!(got == wanted, "{element:?}");
-        // Only what activations lose at 8 bits is between them; made anew, the weights lose much more.
+        // They differ only by the activations' 8 bits. If the weights had been quantised again, they
+        // would differ much more.
         let kept = clean_forward(&with(gguf.path(), None, Kernels::Own), &IDS);
         for (kept, wanted) in kept.1.iter().zip(&wanted) {
             let cosine = cosine(kept, wanted);
@@ -200,7 +201,7 @@ fn its_directory_stands_for_the_only_file_in_it() {
     let (by_directory, by_name) = (load(alone.path()), load(&file));
     assert_eq!(by_directory.name(), "tiny");
     assert_eq!(by_directory.fingerprints(), by_name.fingerprints());
-    // Beside safetensors it is taken only where it is named.
+    // Beside safetensors a GGUF file is used only if it is named.
     fs::copy(&file, dir.path().join("tiny.gguf")).unwrap();
     assert_ne!(load(dir.path()).name(), "tiny");
     assert_eq!(load(&dir.path().join("tiny.gguf")).name(), "tiny");
@@ -424,7 +425,7 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
     let kept = load(dir.path());
     let (_, rounded) = clean_forward(&kept, &question(&kept, asked));
     for (rounded, exact) in rounded.iter().zip(&logits) {
-        // Its activations lose more at 8 bits than those of random models.
+        // The activations of this model lose more at 8 bits than those of random models.
         let cosine = cosine(rounded, exact);
         assert!(cosine > 0.95, "{cosine}");
     }

@@ -93,7 +93,7 @@ fn generating_after_a_splice_gives_what_one_clean_forward_gives() {
             if kind != SpanKind::Generated {
                 continue;
             }
-            // Of the ids that sampling may yield, none is likelier in the clean forward.
+            // In the clean forward no id that may be sampled is likelier.
             let clean = &logits[at - 1];
             let chosen = clean[log.ids()[at] as usize];
             let scale = clean.iter().fold(0f32, |m, x| m.max(x.abs()));

@@ -1,4 +1,4 @@
-//! When what happened to a turn.
+//! The timeline of a turn: when each phase began and ended.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

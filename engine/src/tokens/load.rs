@@ -1,4 +1,4 @@
-//! Reading the files that say how a model's texts become tokens.
+//! Reads the files that describe how a model's texts become tokens.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +25,7 @@ struct GenerationConfig {
 
 impl Tokens {
     /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json`, `chat_template.jinja`,
-    /// `generation_config.json` and `onegen.json` where they are there.
+    /// `generation_config.json` and `onegen.json` if they exist.
     ///
     /// # Errors
     /// A file is damaged, or the tokenizer lacks a control token that the others name.
@@ -35,7 +35,8 @@ impl Tokens {
         Self::from_source(source, &[dir], model)
     }
 
-    /// A tokenizer with what the other files say, each of which is read in the first of `dirs` that has it.
+    /// A tokenizer with the settings of the other files. Each file is read from the first of `dirs` that
+    /// has it.
     pub(crate) fn from_source(
         source: TokenizerSource,
         dirs: &[&Path],
@@ -98,7 +99,7 @@ impl Tokens {
                 (Some((open, close)), None)
             }
             Some(marks) => {
-                // The published checkpoints spell the marks as text.
+                // In the published checkpoints the marks are plain text.
                 let mark = |spelling: &str, role| match find(spelling, role) {
                     Ok(id) => Ok(Mark::Token(id)),
                     Err(missing) if spelling.is_empty() => Err(missing),

@@ -136,7 +136,7 @@ impl Family {
     fn tensors(self, size: Size, seed: u64) -> HashMap<String, Tensor> {
         let config = self.config(size);
         let (hidden, inner, head_dim) = (size.hidden, size.inner, self.head_dim(size));
-        // As large states at every width.
+        // This spread gives states of the same size at every width.
         let spread = 0.4 * (SMALL.hidden as f32 / hidden as f32).sqrt();
         let kv_heads = config["num_key_value_heads"].as_u64().unwrap() as usize;
         let (q, kv) = (HEADS * head_dim, kv_heads * head_dim);
@@ -224,7 +224,7 @@ impl Family {
     }
 }
 
-/// Has the passages of a written model see themselves alone.
+/// Gives a written model block attention: its passages see only themselves.
 pub fn set_block_attention(dir: &Path) {
     edit_json(dir, "onegen.json", |onegen| {
         onegen["passage_attention"] = "block".into();
@@ -262,9 +262,9 @@ pub fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac")
 }
 
-/// SmolLM2's GGUF file, which `ONEGEN_BASE` names where it was fetched, in a directory of its own.
+/// SmolLM2's GGUF file in a directory of its own, if `ONEGEN_BASE` names the file.
 pub fn smollm2() -> Option<TempDir> {
-    // It may name a wheel or a directory, too.
+    // The variable may also name a wheel or a directory.
     let is_gguf = |file: &OsString| {
         let file = Path::new(file);
         file.is_file() && file.extension().is_some_and(|e| e == "gguf")
@@ -457,7 +457,7 @@ pub fn run(engine: &Engine, request: Request) -> Completion {
     })
 }
 
-/// Asks on in a conversation whose last message answered.
+/// Asks another question in a conversation whose last message is an answer.
 pub fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
     let model = engine.model();
     let held = block_on(engine.conversation(&conversation.into())).unwrap();

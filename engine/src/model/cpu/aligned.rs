@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Numbers, the first at the start of a cache line.
+/// Numbers, the first of which is at the start of a cache line.
 #[derive(Debug)]
 pub(super) struct AlignedVec<T> {
     lines: Vec<Line>,

@@ -1,15 +1,15 @@
-//! Several threads writing to different parts of one slice.
+//! Lets several threads write to different parts of one slice.
 
 use std::marker::PhantomData;
 
-/// A slice whose parts are handed out without a check that no two overlap.
+/// A slice that hands out parts without checking that they do not overlap.
 pub(super) struct DisjointParts<'a> {
     start: *mut f32,
     len: usize,
     of: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: whoever takes a part promises that it is nobody else's.
+// SAFETY: callers of `slice` promise that no two parts overlap.
 unsafe impl Sync for DisjointParts<'_> {}
 
 impl<'a> DisjointParts<'a> {
@@ -28,7 +28,8 @@ impl<'a> DisjointParts<'a> {
     #[expect(clippy::mut_from_ref)]
     pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
         assert!(start + len <= self.len);
-        // SAFETY: within the slice, and nobody else's by the caller's promise.
+        // SAFETY: the part is within the slice, and the caller promises that no other part overlaps
+        // it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

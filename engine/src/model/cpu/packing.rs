@@ -1,4 +1,4 @@
-//! Matrices of a checkpoint, packed.
+//! Packs the matrices of a checkpoint.
 
 use candle_core::quantized::GgmlDType;
 
@@ -39,8 +39,8 @@ pub(super) fn pack(
     }
 }
 
-/// The type that keeps what is stored. Files of mixed types keep some matrices of a stack finer than others:
-/// none shall lose, and of 4 bits only the same levels are kept.
+/// The type that keeps the stored numbers. Files of mixed types store some matrices of a stack more finely
+/// than others. No matrix may lose precision, so a 4-bit type is chosen only if all matrices have that type.
 fn stored_type(weights: &Checkpoint, stacked: &[(&str, usize)]) -> WeightType {
     let types = || stacked.iter().map(|(name, _)| weights.weight_type(name));
     let finest = types().min().unwrap_or(WeightType::F32);
@@ -56,7 +56,7 @@ fn all_stored_as(element: GgmlDType, weights: &Checkpoint, stacked: &[(&str, usi
     names.all(|(name, _)| weights.element(name) == Some(element))
 }
 
-/// Packs blocks of 4 bits: as they are stored, or made of numbers.
+/// Packs blocks of 4 bits, either as they are stored or quantised from numbers.
 fn pack_q4<B: StoredBlock>(
     weights: &Checkpoint,
     stacked: &[(&str, usize)],

@@ -16,17 +16,20 @@ use super::kernels::{
 use super::q4::{Q4Panels, StoredBlock};
 use super::quantised::QuantisedActivations;
 
-/// Multiplications below which a second thread costs more than it brings, as long as the weights are
-/// fewer than [`FROM_MEMORY`].
+/// With fewer multiplications than this a second thread costs more than it gains, if there are fewer
+/// weights than [`FROM_MEMORY`].
 const WORTH_A_THREAD: usize = 1 << 20;
-/// Weights that hardly stay in a core's cache from one step to the next: two threads read them faster.
+/// With more weights than this, they rarely stay in a core's cache from one step to the next, and two
+/// threads read them faster.
 const FROM_MEMORY: usize = 1 << 19;
-/// Bytes of panels that stay in the second-level cache while all rows of a batch pass by.
+/// Bytes of panels that fit into the second-level cache while all rows of a batch are multiplied
+/// with them.
 const CACHED_BYTES: usize = 128 << 10;
-/// Pieces of work a thread, so that one that is held up delays nobody.
+/// Pieces of work for each thread. With several small pieces, a thread that is delayed does not
+/// delay the others.
 const PIECES: usize = 4;
 
-/// `(rows, columns)`, in panels of 16 rows; the last one is filled up with zeros.
+/// A matrix `(rows, columns)` in panels of 16 rows. The last panel is padded with zeros.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     rows: usize,
@@ -81,7 +84,7 @@ impl Matrix {
         self.rows
     }
 
-    /// Writes row `at` to `row`, as numbers: an embedding is looked up in its head.
+    /// Writes row `at` to `row`, as numbers. A tied embedding is looked up in the head in this way.
     pub(crate) fn row(&self, at: usize, row: &mut [f32]) {
         let (panel, lane) = (at / LANES, at % LANES);
         let start = panel * self.columns * LANES;
@@ -104,7 +107,7 @@ impl Matrix {
 
     /// `xs` is `(batch, columns)`, `out` is `(batch, rows)`: `out = xs * self^T + bias`.
     ///
-    /// **Invariant:** a row of `out` is the same bits whatever the other rows of `xs` are.
+    /// **Invariant:** a row of `out` has the same bits whatever the other rows of `xs` are.
     pub(crate) fn product(&self, xs: &[f32], out: &mut [f32], scratch: &mut QuantisedActivations) {
         let batch = xs.len() / self.columns;
         debug_assert_eq!(xs.len(), batch * self.columns);
@@ -209,7 +212,7 @@ impl Matrix {
     fn write(&self, panel: usize, row: usize, sums: &Lanes, out: &DisjointParts<'_>) {
         let start = panel * LANES;
         let len = LANES.min(self.rows - start);
-        // SAFETY: each panel is one thread's, so nobody else writes here.
+        // SAFETY: each panel belongs to one thread, so no other thread writes here.
         let out = unsafe { out.slice(row * self.rows + start, len) };
         match &self.bias {
             None => out.copy_from_slice(&sums[..len]),
@@ -229,7 +232,7 @@ fn strided<W: Weight>(panel: &[W], lane: usize, row: &mut [f32]) {
     }
 }
 
-/// Where in a quantised panel the weight of column `k` stands.
+/// Where in a quantised panel the weight of column `k` is.
 fn q8_place(k: usize, lane: usize) -> usize {
     k / 4 * (4 * LANES) + lane * 4 + k % 4
 }
@@ -330,7 +333,7 @@ mod tests {
                 matrix.row(r, &mut row);
                 for (x, out) in xs.chunks(columns).zip(out.chunks(rows)) {
                     let exact: f32 = row.iter().zip(x).map(|(w, x)| w * x).sum();
-                    // What the activations lose at 8 bits.
+                    // The difference comes from the activations' 8 bits.
                     let apart = (out[r] - exact - bias[r]).abs();
                     assert!(apart < 6e-2, "{weight_type:?} {r}: {apart}");
                 }

@@ -1,4 +1,4 @@
-//! Making matrices: of numbers, or of blocks as ggml stores them.
+//! Packs matrices from numbers, or from blocks in ggml's formats.
 
 use bytemuck::Pod;
 use half::f16;
@@ -13,9 +13,10 @@ use crate::model::cpu::q4::{self, Q4Panels, StoredBlock};
 const STORED_BLOCK: usize = 2 + BLOCK;
 
 impl Matrix {
-    /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised
-    /// types need columns in whole blocks of 32; other matrices are kept in bf16 then. 4 bits are made of
-    /// blocks ([`Matrix::pack_q4_blocks`]); here they are 8, for what shall not or cannot be 4.
+    /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised types
+    /// need whole blocks of 32 columns; a matrix without them is kept in bf16. 4-bit matrices are packed
+    /// from blocks ([`Matrix::pack_q4_blocks`]). If a 4-bit type is asked for here, the matrix gets 8
+    /// bits, because it must not or cannot have 4.
     ///
     /// # Errors
     /// The errors of `read`.
@@ -45,8 +46,8 @@ impl Matrix {
         })
     }
 
-    /// Packs a matrix whose rows `read` writes one after another as ggml's blocks of 4 bits, which the
-    /// columns must be whole ones of. Nothing is lost.
+    /// Packs a matrix whose rows `read` writes one after another as ggml's 4-bit blocks. The columns
+    /// must be whole blocks. The numbers stay exactly the same.
     ///
     /// # Errors
     /// The errors of `read`.
@@ -133,7 +134,8 @@ fn pack_q8<E>(
         let (start, lane) = (at / LANES * columns * LANES, at % LANES);
         for (block, values) in row.chunks_exact(BLOCK).enumerate() {
             let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-            // The scale as it is kept, so that what is rounded off is made up for.
+            // The values are quantised with the scale as it is stored, so that they compensate its
+            // rounding.
             let scale = f16::from_f32(largest / 127.0);
             scales[start / BLOCK + block * LANES + lane] = scale;
             let scale = scale.to_f32();
