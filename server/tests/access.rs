@@ -1,4 +1,4 @@
-//! Who may ask for what, and whose conversations are whose.
+//! Access rights of keys, and the owners of conversations.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const PERU: &str = "What is the capital of Peru?";
 
-/// A server that asks for keys, and clients that have some.
+/// A server that requires keys, and clients with keys.
 struct KeyedServer {
     files: Files,
     server: Server,
@@ -98,7 +98,7 @@ async fn without_a_key_only_probes_and_documentation_are_open() {
             "{open}"
         );
     }
-    // Nobody unknown is told which collections there are.
+    // A client without a key does not learn which collections there are.
     let ready = keyed.server.get_json("/readyz").await;
     assert_eq!(ready["collections"], json!([]));
     for closed in ["/v1/models", "/metrics", "/v1/no/such/route"] {
@@ -204,7 +204,7 @@ async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
         let next = with(question("And its currency?"), json!({"conversation": id}));
         with(next, keyed.short())
     };
-    // To another key it is as unknown as one that never was.
+    // Another key gets the same error as for a conversation that never existed.
     let (status, stolen) = keyed.bob.refused(&by_id(conversation(&first))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (_, mut never) = keyed.bob.refused(&by_id("conv_never")).await;
@@ -229,7 +229,7 @@ async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
     assert_eq!(conversation(&next), conversation(&first));
 }
 
-/// What a key finds cached of a prompt that it has never sent.
+/// The number of cached tokens that a key gets for a prompt that it has never sent.
 async fn cached(client: &Client, body: &Value) -> usize {
     common::cached(&client.complete(body).await)
 }
@@ -303,7 +303,7 @@ async fn a_key_that_names_collections_knows_of_no_others() {
         searched(keyed.alice.complete(&forced(Value::Null)).await),
         "default"
     );
-    // The only one that it knows is its default one.
+    // The only collection that this key may see is its default one.
     assert_eq!(
         searched(keyed.narrow.complete(&forced(Value::Null)).await),
         "second"
@@ -317,7 +317,7 @@ async fn a_key_that_names_collections_knows_of_no_others() {
     assert!(message.contains("\"second\""), "{message}");
 }
 
-/// Everything that can be asked of a conversation but to go on with it.
+/// All requests about a conversation, except continuing it.
 const OF_A_CONVERSATION: [(&str, &str); 5] = [
     ("GET", ""),
     ("GET", "/items"),
@@ -383,7 +383,7 @@ async fn who_may_chat_reads_and_searches_documents_but_changes_none() {
     let gone = keyed.alice.refused_at("GET", document, Value::Null).await;
     assert_eq!((gone.0, &*gone.1), (404, "document_not_found"));
 
-    // Where a key's own collections end, there are no others.
+    // A key gets no error that reveals other collections.
     let only_second = "/v1/documents/element-gold?collection=second";
     keyed.narrow.done("GET", only_second, Value::Null).await;
     let elsewhere = only_second.replace("second", "default");
@@ -427,7 +427,7 @@ async fn a_completion_shares_the_cache_of_its_own_key_only() {
         let url = format!("{}/v1/completions", client.url);
         client.http.post(url).json(&body).send().await.unwrap()
     };
-    // A cache to share: a text that is being gone on with.
+    // A running completion, whose cache could be shared.
     let long = json!({"stream": true, "max_tokens": 3000});
     let mut running = ask(&keyed.alice, long).await;
     assert!(running.chunk().await.unwrap().is_some());

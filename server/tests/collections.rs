@@ -1,4 +1,5 @@
-//! The shipped model over two collections that disagree: what a request says of its retrievals holds.
+//! The shipped model over two contradicting collections: the retrieval options of a request are
+//! applied.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -45,7 +46,7 @@ impl Corpora {
     }
 }
 
-/// Passages of the almanac on these countries, which their metadata name.
+/// Passages of the almanac on these countries, with the country's name as metadata.
 fn countries(names: &[&str]) -> String {
     names.iter().copied().map(country).collect()
 }
@@ -125,7 +126,7 @@ async fn each_request_is_answered_from_its_own_collection() {
         assert_eq!(receipts(answer)[0]["collection"], name);
         assert!(content(answer).contains(capital), "{answer}");
     }
-    // The first that was named is the default one, in both deliveries.
+    // The first named collection is the default one, for streamed and for whole answers.
     let chunks = server.stream(&question(PERU)).await;
     let mut streamed = chunks.iter().filter_map(|c| c["onegen"].get("retrieval"));
     assert_eq!(streamed.next().unwrap()["collection"], "world");
@@ -157,7 +158,7 @@ async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that
     let details = &second["usage"]["prompt_tokens_details"];
     let first_total = count(&first["usage"]["total_tokens"]);
     assert_eq!(count(&details["cached_tokens"]), first_total - 1);
-    // And the collection was that turn's only.
+    // The collection was only that turn's.
     let third = with(
         question(PERU),
         json!({"conversation": conversation(&first)}),

@@ -80,7 +80,7 @@ async fn what_was_said_before_is_part_of_the_first_turn() {
         anew["usage"]["prompt_tokens"],
         answer["usage"]["prompt_tokens"]
     );
-    // One who created a conversation is not found in it by another's messages.
+    // Messages alone never continue a conversation that a client has created by its id.
     assert_ne!(conversation(&anew), id);
 }
 
@@ -186,7 +186,7 @@ async fn a_fork_goes_on_from_the_same_tokens_and_neither_hears_of_the_other() {
         .await;
     let lengths = [items(&server, copy, "").await, items(&server, id, "").await];
     assert_eq!(lengths.map(|list| ids(&list).len()), [9, 6]);
-    // What the first one had read, the copy has read too.
+    // The copy has read the same passages as the first conversation.
     server
         .done("DELETE", "/v1/documents/country-peru", Value::Null)
         .await;

@@ -1,10 +1,9 @@
-//! How a conversation goes on, and what keeps it as it is.
+//! How a conversation is continued, and how it is kept.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use common::{Files, Server, cached, content, conversation, count, question, total, with};
 use onegen_engine::{LoadOptions, Model};
@@ -16,7 +15,8 @@ fn short(files: &Files) -> Value {
     files.without_retrieval(6)
 }
 
-/// What a client without conversation ids sends: all it has seen, and a new question.
+/// The request of a client without conversation ids: all messages that it has seen, and a new
+/// question.
 fn transcript(turns: &[(&str, &Value)], new: &str) -> Value {
     let mut messages = Vec::new();
     for (question, answer) in turns {
@@ -110,7 +110,7 @@ async fn one_who_names_a_conversation_never_finds_anothers_turns_in_it() {
         json!({"conversation": conversation(&first)}),
     );
     let second = server.complete(&with(by_id, short(&files))).await;
-    // Somebody else has seen the same and sends it back.
+    // Another client has seen the same messages and sends them back.
     let body = transcript(&[(PERU, &first), (CURRENCY, &second)], "Thanks.");
     let other = server.complete(&with(body, short(&files))).await;
     assert_ne!(conversation(&other), conversation(&first));

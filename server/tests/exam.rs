@@ -1,4 +1,4 @@
-//! The evaluator measures the same of a server as of the model in its own process.
+//! The evaluator gets the same results for a server as for the model in its own process.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -23,7 +23,7 @@ const CONDITIONS: Conditions = Conditions {
     bm25_reads: true,
 };
 
-/// Two questions and two follow-ups over invented countries, which no server knows before.
+/// Two questions and two follow-ups about invented countries, which no collection contains.
 fn set() -> Set {
     let passage = |name: &str, capital: &str, currency: &str| Passage {
         id: format!("land:{name}"),
@@ -68,7 +68,7 @@ fn set() -> Set {
     }
 }
 
-/// The records of the set, without the name of who was asked.
+/// The records of the set, without the model's name.
 async fn records(paper: &PreparedSet, mut examinee: Examinee) -> Vec<Value> {
     examinee.learn(&paper.set, |_| {}).await.unwrap();
     let records = paper.sit("", &examinee, &CONDITIONS, |_| {}).await.unwrap();

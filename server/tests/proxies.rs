@@ -1,4 +1,4 @@
-//! Whom a request is counted as that comes through proxies.
+//! The client as which a request through proxies is counted.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -52,7 +52,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_share_and_cannot_take_an
     assert_eq!(asked("1.1.1.1").await, StatusCode::OK);
     assert_eq!(asked("2.2.2.2").await, StatusCode::OK);
     assert_eq!(asked("1.1.1.1").await, StatusCode::TOO_MANY_REQUESTS);
-    // What the client says of itself stands before what the proxy says.
+    // In the header, the client's own entry comes before the proxy's.
     assert_eq!(
         asked("3.3.3.3, 1.1.1.1").await,
         StatusCode::TOO_MANY_REQUESTS
@@ -61,7 +61,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_share_and_cannot_take_an
         asked("127.0.0.9, 2.2.2.2").await,
         StatusCode::TOO_MANY_REQUESTS
     );
-    // The other header is not the one that this proxy writes: it is the proxy that is counted.
+    // This proxy does not write the other header, so the request counts as the proxy's.
     let other = status(&files, &server, "forwarded", "for=4.4.4.4").await;
     assert_eq!(other, StatusCode::OK);
     let other = status(&files, &server, "forwarded", "for=5.5.5.5").await;

@@ -142,7 +142,7 @@ async fn a_response_goes_on_after_another_by_its_id_by_conversation_and_by_its_i
         .await;
     assert_eq!(third["conversation"], first["conversation"]);
 
-    // As clients do that keep what they were sent.
+    // Like clients that keep all responses and send them back.
     let first = server
         .done("POST", RESPONSES, request(json!(PERU), json!({})))
         .await;

@@ -9,7 +9,7 @@ use common::{Files, content, conversation, question, with};
 use process::{End, Process, command};
 use serde_json::{Value, json};
 
-/// What is the same whatever the process went through: the text, and the tokens that it took.
+/// The parts of an answer that a restart must not change: the text and the numbers of tokens.
 fn essence(answer: &Value) -> Value {
     json!([
         content(answer),

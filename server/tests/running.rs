@@ -50,7 +50,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
     assert_eq!(status(&first).await, 200);
     assert_eq!(status(&second).await, 401);
 
-    // A file that makes no sense changes nothing.
+    // An invalid file changes nothing.
     fs::write(&keys, "no keys").unwrap();
     process.signal("-HUP");
     eventually(|| {
@@ -107,7 +107,7 @@ async fn no_text_of_anybody_stands_in_the_log() {
                 .complete(&with(question("marzipan"), next))
                 .await,
         );
-        // What is refused quotes what was wrong, to the client only.
+        // An error quotes the client's input only to the client, not in the log.
         let bad = with(
             question("x"),
             json!({"response_format": {"type": "marzipan"}}),
@@ -150,7 +150,7 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
         .get(url)
         .header("x-request-id", "mine-7");
     let response = request.send().await.unwrap();
-    // Echoed; without one, made.
+    // The client's request id is returned; without one the server makes one.
     assert_eq!(response.headers()["x-request-id"], "mine-7");
     let made = process.client.get("/v1/models").await;
     assert_eq!(made.headers()["x-request-id"].len(), 36);
@@ -230,7 +230,7 @@ async fn with_a_certificate_the_server_speaks_tls_and_nothing_else() {
         "2",
     ];
     let mut server = Server::start(&files.config(&arguments)).await;
-    // One who says nothing keeps nobody waiting.
+    // A client that connects and sends nothing does not delay others.
     let silent = tokio::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap());
     let silent = silent.await.unwrap();
     let client = trusting(&server.url);

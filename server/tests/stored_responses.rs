@@ -1,4 +1,4 @@
-//! Responses that are asked for again, gone on after, or not kept, with the shipped model.
+//! Responses that are fetched again, continued, or not stored, with the shipped model.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -157,7 +157,7 @@ async fn a_deleted_response_is_not_there_and_not_gone_on_after_but_its_conversat
     let fields = json!({"conversation": conversation(&first)});
     let third = respond(&server, LANGUAGE, fields).await;
     assert_eq!(cached_input(&third), total(&second) - 1);
-    // What goes, goes with all its responses.
+    // A deleted conversation is deleted together with all its responses.
     let gone = format!("/v1/conversations/{}", conversation(&first));
     server.done("DELETE", &gone, Value::Null).await;
     assert_eq!(server.get(&path(&first)).await.status(), 404);
@@ -171,7 +171,8 @@ async fn going_on_after_an_earlier_response_forks_the_conversation_there() {
     assert_eq!(conversation(&second), conversation(&first));
     let third = after(&server, &second, LANGUAGE).await;
 
-    // The same question at the same place: the same answer, of the same passages, without forwarding them again.
+    // The same question at the same place gets the same answer from the same passages, without forwarding them
+    // again.
     let other = after(&server, &first, CURRENCY).await;
     assert_ne!(conversation(&other), conversation(&first));
     assert_eq!(text(&other), text(&second));
@@ -179,7 +180,7 @@ async fn going_on_after_an_earlier_response_forks_the_conversation_there() {
     let path = format!("/v1/conversations/{}", conversation(&other));
     let now = server.done("GET", &path, Value::Null).await;
     assert_eq!(now["onegen"]["messages"], 4);
-    // Each goes on by itself.
+    // Each fork continues independently.
     let fourth = after(&server, &other, LANGUAGE).await;
     assert_eq!(conversation(&fourth), conversation(&other));
     assert_eq!(text(&fourth), text(&third));
@@ -215,7 +216,7 @@ async fn a_response_that_is_not_stored_leaves_nothing_behind() {
         |response: &Value| count(&response["usage"]["input_tokens_details"]["passage_tokens"]);
     assert_eq!(cached_input(&again), 0);
 
-    // After what is stored it reads what that has read, and does not move it on.
+    // A response after a stored one reads the same passages, and does not change the stored one.
     let stored = respond(&server, PERU, json!({})).await;
     let previous = json!({"previous_response_id": stored["id"]});
     let aside = respond(&server, CURRENCY, with(unkept.clone(), previous)).await;
@@ -227,7 +228,7 @@ async fn a_response_that_is_not_stored_leaves_nothing_behind() {
     assert_eq!(conversation(&next), conversation(&stored));
     assert_eq!(text(&next), text(&aside));
 
-    // A conversation that is named goes on, but the response cannot be asked for.
+    // A named conversation continues, but the response cannot be fetched.
     let named = json!({"conversation": conversation(&stored)});
     let within = respond(&server, LANGUAGE, with(unkept, named)).await;
     assert_eq!(conversation(&within), conversation(&stored));

@@ -1,15 +1,15 @@
-//! Fields that clients know from OpenAI or vLLM and that ask for something not done here.
+//! Fields of OpenAI's or vLLM's APIs that ask for something that this server does not do.
 //!
-//! Ignoring one would answer another question than the one asked, so it is refused by name, unless
-//! its value asks for nothing. Fields that only accompany a request (`user`, `metadata`,
-//! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
-//! nobody knows.
+//! Ignoring such a field would answer a different request, so the request is refused with the
+//! field's name, unless the field has a value without effect. Fields that do not change the answer
+//! (`user`, `metadata`, `service_tier`, `prompt_cache_key`, …) are accepted, and so are unknown
+//! fields.
 
 use serde_json::{Map, Value, json};
 
 use crate::wire::errors::ApiError;
 
-/// Which values of a field ask for nothing. Null always does.
+/// The values of a field that have no effect. Null never has one.
 enum NeutralValues {
     Nothing,
     Number(f64),
@@ -64,7 +64,7 @@ const OF_REQUESTS: &[(&str, NeutralValues)] = &[
     ("return_hidden_states", Flag(false)),
 ];
 
-/// Beside those of chat completions.
+/// Fields of completions, in addition to those of chat completions.
 const OF_COMPLETIONS: &[(&str, NeutralValues)] = &[
     ("conversation", Nothing),
     ("logprobs", Nothing),
@@ -103,7 +103,7 @@ const OF_MESSAGES: &[(&str, NeutralValues)] = &[
     ("tool_calls", Empty),
 ];
 
-/// Refuses a request that asks for something that is not done here.
+/// Refuses a chat completion that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -116,7 +116,7 @@ pub(crate) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a completion of plain text that asks for something that is not done here.
+/// Refuses a completion of plain text that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -125,7 +125,7 @@ pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiEr
     refuse(body, OF_REQUESTS, "")
 }
 
-/// Refuses a response that asks for something that is not done here.
+/// Refuses a response that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -174,7 +174,7 @@ fn refuse(object: &Value, fields: &[(&str, NeutralValues)], path: &str) -> Resul
 }
 
 impl NeutralValues {
-    /// The values that ask for nothing.
+    /// The values without effect, as a schema.
     fn schema(&self) -> Value {
         let nothing = json!({"type": "null"});
         match self {

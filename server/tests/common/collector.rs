@@ -14,7 +14,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-/// A span as it arrived.
+/// A received span.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub trace: String,
@@ -40,7 +40,7 @@ struct ReceivedTraces {
     answers: Vec<StatusCode>,
 }
 
-/// Takes what is sent to it. Dropped, it is gone with the test.
+/// Receives spans until the end of the test.
 #[derive(Clone)]
 pub struct Collector {
     pub url: String,
@@ -48,7 +48,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Answers 200, but for the first requests, which get these.
+    /// Answers the first requests with `answers`, and all others with 200.
     pub async fn start(answers: &[StatusCode]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The program itself, as a user starts it.
+//! Starts the program itself, like a user.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
 use std::io::{BufRead, BufReader};
@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{Client, Files};
 
-/// A server that runs. Dropped, it is killed.
+/// A running server, which is killed when it is dropped.
 pub struct Process {
     child: Child,
     pub client: Client,
-    /// The lines that it printed until it served.
+    /// The lines that it printed before it served.
     pub said: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Ended already, where the test got so far.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
