@@ -23,7 +23,7 @@ pub enum NumberType {
 }
 
 impl NumberType {
-    /// What transformers calls it.
+    /// transformers' name of the type.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::F16 => "float16",
@@ -66,7 +66,7 @@ type PlannedTensor = (String, Vec<usize>);
 /// Writes tensors of `source` into `directory`, as one file or as several of at most `most_bytes` with their index.
 ///
 /// # Errors
-/// The disk refused it, or a tensor cannot be read.
+/// Writing failed, or a tensor cannot be read.
 pub(super) fn write(
     directory: &Path,
     tensors: Vec<PlannedTensor>,
@@ -126,7 +126,7 @@ fn write_shard(
         header.insert(name.clone(), entry);
     }
     let mut header = serde_json::to_string(&header)?;
-    // Numbers begin where eight bytes do.
+    // The numbers begin at a multiple of eight bytes.
     header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -1,4 +1,4 @@
-//! The table of figures, and its place in a model card.
+//! Writes the table of figures into a model card.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::figures::Figure;
 use super::interval::Estimate;
 
-/// What stands around the table in a card.
+/// The marks before and after the table in a card.
 const MARKS: (&str, &str) = ("<!-- figures -->", "<!-- /figures -->");
 
 /// Figures as Markdown: a row for each measure of each set, a column for each model. A cell is the mean and
@@ -16,7 +16,7 @@ const MARKS: (&str, &str) = ("<!-- figures -->", "<!-- /figures -->");
 pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     let mut rows = Vec::<(&str, &str)>::new();
     for (_, figures) in models {
-        // A row that one model lacks stands where another has it.
+        // A row that only a later model has is inserted at its place there.
         let mut at = 0;
         for Figure { set, measure, .. } in figures {
             let row = (set.as_str(), measure.as_str());
@@ -68,10 +68,10 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     table
 }
 
-/// Puts a table between the marks of a card, in place of what stands there.
+/// Replaces the text between the marks of a card by a table.
 ///
 /// # Errors
-/// The card cannot be read or written, or has not both marks.
+/// The card cannot be read or written, or lacks one of the marks.
 pub fn write(path: &Path, table: &str) -> Result<()> {
     let place = || path.display().to_string();
     let card = std::fs::read_to_string(path).with_context(place)?;

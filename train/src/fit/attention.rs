@@ -46,11 +46,11 @@ pub(super) struct Attention<'a> {
     pub(super) packs: &'a [Pack],
 }
 
-/// What one key head of one segment works on. All matrices are row-major.
+/// The matrices of one key head of one segment, all row-major.
 struct Piece {
-    /// (tokens · group, dim), turned to their positions and scaled
+    /// (tokens · group, dim), rotated to their positions and scaled
     queries: Vec<f32>,
-    /// (seen tokens and own, dim), turned to theirs
+    /// (seen tokens and own, dim), rotated to their positions
     keys: Vec<f32>,
     /// (seen tokens and own, dim)
     values: Vec<f32>,
@@ -146,7 +146,7 @@ impl Attention<'_> {
                 false,
             );
             let mut dkeys = vec![0.0; seen * dim];
-            // The queries are scaled already.
+            // The queries are already scaled.
             product(
                 &dweights,
                 &piece.queries,
@@ -239,7 +239,8 @@ impl Attention<'_> {
         }
     }
 
-    /// The softmax of queries times keys, (tokens · group, seen); zero for a token's own successors.
+    /// The softmax of queries times keys, (tokens · group, seen). The weights of later tokens are
+    /// zero.
     fn weights(&self, piece: &Piece, weights: &mut Vec<f32>) {
         let Heads { dim, .. } = self.heads;
         let (rows, seen) = (piece.queries.len() / dim, piece.sources.len());
@@ -293,7 +294,7 @@ impl Attention<'_> {
         }
     }
 
-    /// The width of a token's queries, and where in it those of a key head stand.
+    /// The width of a token's queries, and the range within it that belongs to a key head.
     fn part(&self, head: usize) -> (usize, Range<usize>) {
         let Heads { queries, dim, .. } = self.heads;
         let width = self.heads.group() * dim;

@@ -1,5 +1,5 @@
-//! A look at questions that are never learnt: is the passage found among all, is the answer right token for
-//! token when the passage is there.
+//! Measures a run on questions that are never trained: whether the passage is found among all, and whether
+//! the answer is right token for token if the passage is given.
 
 use anyhow::Result;
 use onegen_engine::Tokens;
@@ -18,7 +18,7 @@ use super::step::on_threads;
 
 /// An exam.
 pub(super) struct Exam {
-    /// Steps between two sittings
+    /// Steps between two measurements
     pub(super) every: usize,
     packs: Vec<Pack>,
 }
@@ -73,7 +73,7 @@ impl Exam {
         })
     }
 
-    /// Forwards all questions and says how they went.
+    /// Forwards all questions and returns a line with the results.
     pub(super) fn sit<E: Element>(&self, decoder: &Decoder<E>, threads: usize) -> Result<String> {
         let share = self.packs.len().div_ceil(threads.max(1)).max(1);
         let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<AnsweredQuestion> {
@@ -118,7 +118,7 @@ struct AnsweredQuestion {
     passage: Vec<f32>,
     /// Whether `[RQ]` was the likeliest token
     decided: bool,
-    /// Whether every token of the answer was
+    /// Whether every token of the answer was the likeliest
     right: bool,
 }
 

@@ -1,10 +1,11 @@
-//! A linear layer: frozen, learnt whole, or with a low-rank adapter beside it.
+//! A linear layer: frozen, trained whole, or with a low-rank adapter.
 
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::product::{Element, PackedMatrix, Rows};
 use crate::ops::{TransposedFactor, product};
 
-/// A matrix packed both ways: for states going up, for gradients coming down.
+/// A matrix that is packed for both directions: for states in the forward pass, and for gradients
+/// in the backward pass.
 pub(super) struct TwoWayMatrix<E> {
     /// Outputs are the matrix's rows
     pub(super) forward: PackedMatrix<E>,
@@ -22,7 +23,7 @@ impl<E: Element> TwoWayMatrix<E> {
     }
 }
 
-/// What of a layer is learnt.
+/// The trained part of a layer.
 enum LearntWeights<E> {
     Nothing,
     /// The matrix and its bias
@@ -41,11 +42,11 @@ struct LowRank<E> {
     b: ParameterId,
     scale: f32,
     rank: usize,
-    /// Packed again after each step; `B` with the scale in it
+    /// The two matrices, packed again after each step. `B` includes the scale
     packed: Option<(TwoWayMatrix<E>, TwoWayMatrix<E>)>,
 }
 
-/// `y = x Wᵀ + bias`, and what of it is learnt.
+/// `y = x Wᵀ + bias`, and its trained part.
 pub(super) struct Linear<E> {
     weight: TwoWayMatrix<E>,
     bias: Option<Vec<f32>>,
@@ -54,11 +55,12 @@ pub(super) struct Linear<E> {
     learnt: LearntWeights<E>,
 }
 
-/// What a low-rank layer keeps between forward and backward: `x Aᵀ`, (tokens, rank).
+/// The activations that a low-rank layer keeps between forward and backward: `x Aᵀ`, (tokens,
+/// rank).
 pub(super) type LowRankActivations<E> = Option<Rows<E>>;
 
 impl<E: Element> Linear<E> {
-    /// A layer that is not learnt.
+    /// A layer that is not trained.
     pub(super) fn frozen(
         matrix: &[f32],
         bias: Option<Vec<f32>>,
@@ -73,12 +75,12 @@ impl<E: Element> Linear<E> {
         }
     }
 
-    /// Learns the matrix and its bias.
+    /// Makes the matrix and its bias trainable.
     pub(super) fn learn_whole(&mut self, weight: ParameterId, bias: Option<ParameterId>) {
         self.learnt = LearntWeights::Whole { weight, bias };
     }
 
-    /// Learns an adapter: `a` (rank, inner) and `b` (outputs, rank).
+    /// Adds a trainable adapter: `a` (rank, inner) and `b` (outputs, rank).
     pub(super) fn learn_low_rank(
         &mut self,
         a: ParameterId,
@@ -95,7 +97,7 @@ impl<E: Element> Linear<E> {
         });
     }
 
-    /// Takes the parameters as they are now.
+    /// Copies the current values of the parameters.
     pub(super) fn refresh(&mut self, parameters: &Parameters) {
         match &mut self.learnt {
             LearntWeights::Nothing => {}
@@ -115,12 +117,13 @@ impl<E: Element> Linear<E> {
         }
     }
 
-    /// Numbers that the layer gives for each token.
+    /// Numbers of the layer's output for each token.
     pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Adds the layer's outputs for rows of `inner` numbers to `out`, or puts them there.
+    /// Computes the layer's outputs for rows of `inner` numbers, and adds them to `out` or replaces
+    /// it.
     pub(super) fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) -> LowRankActivations<E> {
         self.weight.forward.product(x, out, add);
         if let Some(bias) = &self.bias {
@@ -145,9 +148,9 @@ impl<E: Element> Linear<E> {
         Some(narrow)
     }
 
-    /// Adds the gradient of the layer's input to `dx` or puts it there, and those of its parameters to
-    /// `gradients`. `x` gives the layer's input in f32 where it is needed, and `narrow` is what
-    /// [`Self::forward`] kept.
+    /// Adds the gradient of the layer's input to `dx` or replaces it, and adds those of its parameters
+    /// to `gradients`. `x` returns the layer's input in f32 if it is needed, and `narrow` is what
+    /// [`Self::forward`] returned.
     pub(super) fn backward(
         &self,
         dout: &[f32],

@@ -1,12 +1,12 @@
-//! What is linked: the kinds of the invented world that are called by a name, and those that its
-//! attributes name. A mention is a name of one of these; a weekday, a month, a first name alone, a
-//! people's adjective or an animal is none.
+//! The kinds of things that are linked: the kinds of the invented world that have names, and those
+//! that its attributes name. A mention is a name of one of these. A weekday, a month, a first name
+//! alone, a people's adjective or an animal is not a mention.
 
 use std::sync::LazyLock;
 
 use crate::world::kinds::{self, Attribute, Kind, Naming, Value};
 
-/// An attribute that is told and never asked.
+/// An attribute that is stated and never asked for.
 const fn stated(key: &'static str, value: Value, statements: &'static [&'static str]) -> Attribute {
     Attribute {
         key,
@@ -19,7 +19,7 @@ const fn stated(key: &'static str, value: Value, statements: &'static [&'static 
     }
 }
 
-/// Kinds that only linking has; its cities stand in for the world's, which are no capitals.
+/// Kinds that only linking has. Its cities replace the world's, which are never capitals.
 const OWN: &[Kind] = &[
     Kind {
         name: "city",
@@ -159,7 +159,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
     all().iter().find(|kind| kind.name == name).copied()
 }
 
-/// The kind whose things the attribute names; `None` where it is told in plain text.
+/// The kind whose things the attribute names; `None` if the attribute is plain text.
 pub fn named_by(kind: &Kind, attribute: &Attribute) -> Option<&'static Kind> {
     let name = match (attribute.value, attribute.key) {
         (Value::Entity(name), _) => name,
@@ -184,7 +184,8 @@ pub fn named_by(kind: &Kind, attribute: &Attribute) -> Option<&'static Kind> {
     self::kind(name)
 }
 
-/// Kinds of one class are told apart by facts only; a sentence tells the others apart by itself.
+/// The class of a kind. Kinds of one class can be distinguished only by facts; other kinds can be
+/// distinguished by the sentence alone.
 pub fn class(kind: &Kind) -> &'static str {
     match kind.name {
         "city" | "country" | "state" | "continent" => "land",

@@ -1,4 +1,5 @@
-//! `onegen-eval`: what a model reads, finds, withholds and links, over question sets and linked texts.
+//! `onegen-eval`: measures how well a model reads, retrieves, abstains and links, over question sets
+//! and linked texts.
 
 mod arguments;
 mod progress;
@@ -40,7 +41,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         asks || !arguments.linking.is_empty(),
         "nothing to measure: give --set, --small-talk or --linking"
     );
-    // Everything is read before the first model is loaded, so that a wrong path costs no time.
+    // All files are read before the first model is loaded, so that a wrong path is reported at
+    // once.
     let papers = papers(arguments)?;
     let lines = arguments.small_talk.as_deref().map(small_talk_lines);
     let lines = lines.transpose()?.unwrap_or_default();
@@ -80,7 +82,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     report.finish(arguments)
 }
 
-/// Asks everything but links.
+/// Measures everything except linking.
 async fn ask(
     examinee: &mut Examinee,
     papers: &[PreparedSet],
@@ -133,7 +135,7 @@ async fn link(
     Ok(())
 }
 
-/// The sets with what other retrievers find in them.
+/// The sets, with the results of other retrievers in them.
 fn papers(arguments: &Arguments) -> Result<Vec<PreparedSet>> {
     let excluded = arguments.exclude.as_deref().map(data::ids);
     let excluded = excluded.transpose()?.unwrap_or_default();
