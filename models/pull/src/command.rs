@@ -22,7 +22,8 @@ pub struct PullArguments {
 }
 
 impl PullArguments {
-    /// Does it, for a program whose data directory is `data_dir` unless the arguments say otherwise.
+    /// Fetches the base, for a program whose data directory is `data_dir` unless the arguments name
+    /// another.
     ///
     /// # Errors
     /// There is no such base, or it cannot be fetched or kept.
