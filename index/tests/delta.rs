@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::vectors::clustered;
 use common::{options, passage};
@@ -46,11 +47,17 @@ fn upsert(number: usize, vector: &[f32]) -> Change {
     }
 }
 
+/// Puts vectors in and waits until the graph holds all of them.
 fn put(index: &Index, vectors: &[Vec<f32>]) {
     for (batch, vectors) in vectors.chunks(500).enumerate() {
         let changes = (batch * 500..).zip(vectors);
         let changes = changes.map(|(n, vector)| upsert(n, vector)).collect();
         index.apply(changes).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while index.stats().in_log_graph < vectors.len() as u64 {
+        assert!(Instant::now() < deadline, "{:?}", index.stats());
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -218,4 +225,22 @@ fn searches_beside_insertions_and_merges_see_whole_batches_and_find_what_a_scan_
     index.settle().unwrap();
     assert_eq!(index.passages(), VECTORS as u64);
     assert!(recall(&index, &queries, None) >= 0.95);
+}
+
+#[test]
+fn an_index_that_is_opened_again_gets_its_graph_again() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let vectors = clustered(6, 1_000, DIMENSION, 10);
+    put(&open(&dir, usize::MAX), &vectors);
+    let delta = DeltaOptions {
+        merge_from: usize::MAX,
+        graph_from: 500,
+    };
+    let index = Index::open_for_changes_with_delta(&dir, delta).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while index.stats().in_log_graph < 1_000 {
+        assert!(Instant::now() < deadline, "{:?}", index.stats());
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::IndexError;
+use crate::segment::codes::OwnedCodes;
 use crate::segment::passages::{IdDigest, Passage, digest};
 use crate::segment::vectors::normalised;
 
@@ -52,6 +53,24 @@ pub(crate) struct DeltaPassage {
     pub(crate) passage: Passage,
     /// Unit vectors: (vectors, dimension).
     pub(crate) vectors: Vec<f32>,
+    /// The same, for a search to look at first.
+    pub(crate) codes: OwnedCodes,
+}
+
+impl DeltaPassage {
+    fn new(passage: Passage, vectors: Vec<f32>, dimension: usize) -> Self {
+        Self {
+            digest: digest(&passage.id),
+            codes: OwnedCodes::new(&vectors, dimension),
+            passage,
+            vectors,
+        }
+    }
+
+    /// Numbers in a vector.
+    pub(crate) fn dimension(&self) -> usize {
+        self.vectors.len() / self.codes.count().max(1)
+    }
 }
 
 /// A change that was checked.
@@ -73,11 +92,8 @@ impl Change {
                 for vector in &vectors {
                     units.extend(normalised(vector, dimension)?);
                 }
-                Ok(CheckedChange::Upsert(Arc::new(DeltaPassage {
-                    digest: digest(&passage.id),
-                    passage,
-                    vectors: units,
-                })))
+                let passage = DeltaPassage::new(passage, units, dimension);
+                Ok(CheckedChange::Upsert(Arc::new(passage)))
             }
             Self::Delete { id } => Ok(CheckedChange::Delete(id)),
             Self::DeleteDocument { id } => Ok(CheckedChange::DeleteDocument(id)),
@@ -139,11 +155,8 @@ pub(crate) fn decode(mut bytes: &[u8], dimension: usize) -> Result<Vec<CheckedCh
                 }
                 let (numbers, _) = numbers.as_chunks::<4>();
                 let vectors = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                CheckedChange::Upsert(Arc::new(DeltaPassage {
-                    digest: digest(&passage.id),
-                    passage,
-                    vectors,
-                }))
+                let passage = DeltaPassage::new(passage, vectors, dimension);
+                CheckedChange::Upsert(Arc::new(passage))
             }
             DELETE => CheckedChange::Delete(id()?),
             DELETE_DOCUMENT => CheckedChange::DeleteDocument(id()?),

@@ -1,20 +1,19 @@
-//! Passages that are in no segment yet: in memory, scanned while they are few, and from
-//! [`DeltaOptions::graph_from`] vectors on searched through a graph that all snapshots share.
+//! Passages that are in no segment yet. They are in memory; how they are searched is in
+//! [`crate::live::delta_search`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-use crate::filter::Filter;
 use crate::live::change::DeltaPassage;
 use crate::live::delta_graph::{DeltaGraph, NewVector};
+use crate::segment::codes::Code;
 use crate::segment::passages::IdDigest;
-use crate::segment::search::score::{ScoredVector, dot};
 
-/// Vectors in the delta from which on it becomes a segment. A scan of so many in f32 takes about a
-/// millisecond at 896 dimensions.
+/// Vectors in the delta from which on it becomes a segment.
 pub const DELTA_VECTORS: usize = 4096;
 
-/// Vectors from which on a part of the delta gets a graph. The number is chosen, not measured.
+/// Vectors from which on a part of the delta gets a graph.
 pub const DELTA_GRAPH_VECTORS: usize = 2048;
 
 /// When the delta gets a graph, and when it becomes a segment.
@@ -22,8 +21,7 @@ pub const DELTA_GRAPH_VECTORS: usize = 2048;
 pub struct DeltaOptions {
     /// Vectors from which on a merge makes a segment of the delta.
     pub merge_from: usize,
-    /// Vectors from which on the delta is searched through a graph; with `usize::MAX` it is always
-    /// scanned.
+    /// Vectors from which on the delta gets a graph; with `usize::MAX` it is always scanned.
     pub graph_from: usize,
 }
 
@@ -37,13 +35,8 @@ impl Default for DeltaOptions {
     }
 }
 
-// Nodes that a search through a graph keeps in view, at least.
-const EF: usize = 224;
-// A walk is only taken where at least one of so many nodes is allowed: a filtered walk goes on until it
-// has found enough of them. The number is chosen, not measured.
-const RAREST: usize = 8;
-// Rows that a batch of changes inserts besides its own while the graph lags behind.
-const CATCH_UP: usize = 256;
+// Rows that one step inserts into a graph: a search scans those that no finished step has inserted.
+const STEP: usize = 64;
 
 /// Passages in the order in which they came. Cloned for each batch of changes, so that searches keep
 /// the one they began with; the graphs are shared.
@@ -56,24 +49,27 @@ pub(crate) struct Delta {
     // Never empty; the first begins at row 0, and each ends where the next begins.
     parts: Vec<Part>,
     graph_from: usize,
-    // Rows that there were when a graph was last filled.
-    filled_at: usize,
 }
 
 /// Rows that share a graph. A merge begins a new part, so that what comes while it runs has a graph of
 /// its own already when the merge drops the others.
 #[derive(Clone, Default)]
-struct Part {
-    first_row: usize,
-    /// How many rows from the first on are in the graph; this snapshot sees no later ones of it.
-    graph_rows: usize,
-    /// How many passages of these rows are not deleted.
-    graph_passages: usize,
-    graph: Option<Arc<DeltaGraph>>,
+pub(crate) struct Part {
+    pub(crate) first_row: usize,
+    /// How many of its rows were deleted or replaced.
+    pub(crate) removed: usize,
+    // Numbers in the vectors of the other rows.
+    numbers: usize,
+    // Set once the part is large enough.
+    graph: Arc<OnceLock<DeltaGraph>>,
 }
 
-/// A passage that was found: the score of its best vector, the passage, and which of its vectors that is.
-pub(crate) type DeltaHit<'d> = (f32, &'d DeltaPassage, u32);
+impl Part {
+    /// The graph over the first rows of this part, once there is one.
+    pub(crate) fn graph(&self) -> Option<&DeltaGraph> {
+        self.graph.get()
+    }
+}
 
 impl Delta {
     pub(crate) fn new(graph_from: usize) -> Self {
@@ -83,7 +79,6 @@ impl Delta {
             numbers: 0,
             parts: vec![Part::default()],
             graph_from,
-            filled_at: 0,
         }
     }
 
@@ -103,7 +98,11 @@ impl Delta {
     }
 
     pub(crate) fn push(&mut self, passage: Arc<DeltaPassage>) {
-        self.numbers += passage.vectors.len();
+        let numbers = passage.vectors.len();
+        self.numbers += numbers;
+        if let Some(part) = self.parts.last_mut() {
+            part.numbers += numbers;
+        }
         self.rows.insert(passage.digest, self.passages.len() as u32);
         self.passages.push(Some(passage));
     }
@@ -114,14 +113,12 @@ impl Delta {
             return false;
         };
         let row = row as usize;
-        if let Some(passage) = self.passages[row].take() {
-            self.numbers -= passage.vectors.len();
-        }
-        let part = self.parts.partition_point(|part| part.first_row <= row);
-        if let Some(part) = self.parts[..part].last_mut()
-            && row - part.first_row < part.graph_rows
-        {
-            part.graph_passages -= 1;
+        let numbers = self.passages[row].take().map_or(0, |p| p.vectors.len());
+        self.numbers -= numbers;
+        let parts = self.parts.partition_point(|part| part.first_row <= row);
+        if let Some(part) = self.parts[..parts].last_mut() {
+            part.numbers -= numbers;
+            part.removed += 1;
         }
         true
     }
@@ -150,57 +147,69 @@ impl Delta {
         if parts.first().is_none_or(|part| part.first_row > 0) {
             parts.insert(0, Part::default());
         }
-        *self = Self {
-            parts,
-            filled_at: self.filled_at.saturating_sub(row),
-            ..Self::new(self.graph_from)
-        };
-        for passage in rest {
-            match passage {
-                Some(passage) => self.push(passage),
-                None => self.passages.push(None),
-            }
+        let mut rows = HashMap::with_capacity(rest.len());
+        for (row, passage) in (0..).zip(&rest) {
+            rows.extend(passage.iter().map(|passage| (passage.digest, row)));
         }
+        self.numbers = rest.iter().flatten().map(|p| p.vectors.len()).sum();
+        self.passages = rest;
+        self.rows = rows;
+        self.parts = parts;
     }
 
-    /// Whether there are rows that [`Delta::fill_graph`] has not looked at or not inserted yet.
-    pub(crate) fn lags(&self) -> bool {
-        let behind =
-            |part: &Part| part.graph.is_some() && part.first_row + part.graph_rows < self.rows();
-        self.filled_at < self.rows() || self.parts.last().is_some_and(behind)
+    /// The parts and their rows, in order.
+    pub(crate) fn parts(&self) -> impl DoubleEndedIterator<Item = (&Part, Range<usize>)> {
+        let all = &self.parts;
+        (0..all.len()).map(move |n| {
+            let end = all.get(n + 1).map_or(self.rows(), |next| next.first_row);
+            (&all[n], all[n].first_row..end)
+        })
     }
 
-    /// Inserts the rows that are new into the graph of the last part, if that is large enough to have
-    /// one. A part that has just become so catches up over several batches, so that none of them takes
-    /// much longer than the others; until then the rest is scanned.
-    pub(crate) fn fill_graph(&mut self, dimension: usize) {
-        let end = self.rows();
-        let new_rows = end - self.filled_at.min(end);
-        self.filled_at = end;
-        let Some(part) = self.parts.last_mut() else {
-            return;
-        };
-        let from = part.first_row + part.graph_rows;
-        if part.graph.is_none() {
-            let passages = self.passages[part.first_row..].iter().flatten();
-            let numbers: usize = passages.map(|passage| passage.vectors.len()).sum();
-            if numbers / dimension.max(1) < self.graph_from {
-                return;
+    /// Inserts some rows into a graph that lacks them; false if no graph lacks any. The newest part
+    /// comes first, since a merge drops the others sooner. Only one thread may call it at a time.
+    pub(crate) fn grow_graph(&self) -> bool {
+        for (part, rows) in self.parts().rev() {
+            if part.graph().is_none() && !self.deserves_graph(part, rows.clone()) {
+                continue;
             }
+            let graph = part.graph.get_or_init(DeltaGraph::new);
+            let done = graph.rows();
+            let to = rows.len().min(done + STEP);
+            if done >= to {
+                continue;
+            }
+            let new = (done as u32..).zip(&self.passages[rows.start..][done..to]);
+            let vectors = new.flat_map(|(row, passage)| {
+                let codes = passage.iter().flat_map(|passage| passage.codes.iter());
+                codes.map(move |(numbers, [scale, _])| NewVector {
+                    row,
+                    code: Code { numbers, scale },
+                })
+            });
+            graph.insert(vectors, to);
+            return true;
         }
-        let to = end.min(from + new_rows + new_rows.max(CATCH_UP));
-        let mut vectors = Vec::new();
-        for (row, passage) in (part.graph_rows as u32..).zip(&self.passages[from..to]) {
-            let Some(passage) = passage else { continue };
-            part.graph_passages += 1;
-            let units = passage.vectors.chunks_exact(dimension);
-            vectors.extend(units.map(|unit| NewVector { row, unit }));
-        }
-        let graph = part
-            .graph
-            .get_or_insert_with(|| Arc::new(DeltaGraph::new()));
-        graph.insert(&vectors);
-        part.graph_rows = to - part.first_row;
+        false
+    }
+
+    fn deserves_graph(&self, part: &Part, rows: Range<usize>) -> bool {
+        let mut passages = self.passages[rows].iter().flatten();
+        let dimension = passages.next().map_or(1, |passage| passage.dimension());
+        part.numbers / dimension >= self.graph_from
+    }
+
+    /// How many rows the graphs hold.
+    pub(crate) fn rows_in_graphs(&self) -> usize {
+        let in_graph = |(part, rows): (&Part, Range<usize>)| {
+            part.graph().map_or(0, |graph| graph.rows().min(rows.len()))
+        };
+        self.parts().map(in_graph).sum()
+    }
+
+    /// The passages of some rows; `None` for one that was deleted or replaced.
+    pub(crate) fn range(&self, rows: Range<usize>) -> &[Option<Arc<DeltaPassage>>] {
+        &self.passages[rows]
     }
 
     pub(crate) fn get(&self, row: u32) -> Option<&Arc<DeltaPassage>> {
@@ -216,98 +225,6 @@ impl Delta {
         let passages = self.passages.iter().enumerate();
         passages.filter_map(|(row, passage)| Some((row as u32, passage.as_ref()?)))
     }
-
-    /// The best `k` passages that fit the filter, best first; of equal scores the one that was put in
-    /// earlier first. With `exact` every vector is compared.
-    pub(crate) fn search(
-        &self,
-        query: &[f32],
-        k: usize,
-        filter: Option<&Filter>,
-        exact: bool,
-    ) -> Vec<DeltaHit<'_>> {
-        if k == 0 {
-            return Vec::new();
-        }
-        let ends = self.parts.iter().skip(1).map(|part| part.first_row);
-        let mut best: Vec<DeltaHit<'_>> = Vec::new();
-        for (part, end) in self.parts.iter().zip(ends.chain([self.rows()])) {
-            let mut scanned_from = part.first_row;
-            if !exact && let Some(rows) = self.near(part, query, k, filter) {
-                scanned_from += part.graph_rows;
-                let near = rows.iter().filter_map(|&row| self.get(row));
-                best.extend(near.filter_map(|passage| score(passage, query)));
-            }
-            let scanned = self.passages[scanned_from..end].iter().flatten();
-            let allowed = scanned.filter(|passage| matches(filter, passage));
-            best.extend(allowed.filter_map(|passage| score(passage, query)));
-        }
-        // Rows come in order, and a stable sort keeps it among equal scores.
-        best.sort_by(|a, b| b.0.total_cmp(&a.0));
-        best.truncate(k);
-        best
-    }
-
-    /// Rows near a query of those that a part's graph holds, ascending. `None` where they are better
-    /// scanned.
-    fn near(
-        &self,
-        part: &Part,
-        query: &[f32],
-        k: usize,
-        filter: Option<&Filter>,
-    ) -> Option<Vec<u32>> {
-        let graph = part.graph.as_ref()?;
-        let rows = &self.passages[part.first_row..part.first_row + part.graph_rows];
-        let vectors = self.numbers / query.len().max(1);
-        let per_passage = vectors.div_ceil(self.passages().max(1));
-        let ef = EF.max(k.saturating_mul(2).saturating_mul(per_passage));
-        let is_worth_it = |passages: usize| {
-            let allowed = passages.saturating_mul(per_passage);
-            allowed >= ef.saturating_mul(RAREST) && allowed >= graph.nodes() / RAREST
-        };
-        // A filter is compared with every row once; without one only rows that the walk meets are looked at.
-        let allowed: Option<Vec<bool>> = filter.map(|_| {
-            let allows = |passage: &Option<Arc<DeltaPassage>>| {
-                passage.as_ref().is_some_and(|p| matches(filter, p))
-            };
-            rows.iter().map(allows).collect()
-        });
-        let passages = allowed.as_ref().map_or(part.graph_passages, |allowed| {
-            allowed.iter().filter(|allowed| **allowed).count()
-        });
-        if !is_worth_it(passages) {
-            return None;
-        }
-        let near = graph.nearest(query, k, ef, |row| {
-            let row = row as usize;
-            match &allowed {
-                Some(allowed) => allowed.get(row) == Some(&true),
-                None => rows.get(row).is_some_and(Option::is_some),
-            }
-        });
-        // The graph may lead to too few: a scan then finds them all.
-        if near.len() < k.min(passages) {
-            return None;
-        }
-        let first_row = part.first_row as u32;
-        Some(near.into_iter().map(|row| first_row + row).collect())
-    }
-}
-
-fn matches(filter: Option<&Filter>, passage: &DeltaPassage) -> bool {
-    filter.is_none_or(|filter| filter.matches(passage.passage.metadata.as_ref()))
-}
-
-/// The best vector of a passage.
-fn score<'d>(passage: &'d Arc<DeltaPassage>, query: &[f32]) -> Option<DeltaHit<'d>> {
-    let vectors = passage.vectors.chunks_exact(query.len()).zip(0..);
-    let scored = vectors.map(|(vector, part)| ScoredVector {
-        score: dot(query, vector),
-        vector: part,
-    });
-    let best = scored.min_by(ScoredVector::best_first)?;
-    Some((best.score, passage.as_ref(), best.vector))
 }
 
 #[cfg(test)]
@@ -315,11 +232,13 @@ mod tests {
     use super::*;
     use crate::live::change::{Change, CheckedChange};
     use crate::segment::passages::{Passage, digest};
+    use crate::segment::search::score::dot;
+    use crate::segment::vectors::normalised;
     use crate::testing::clustered;
 
     const DIMENSION: usize = 24;
 
-    fn push(delta: &mut Delta, numbers: std::ops::Range<usize>, vectors: &[Vec<f32>]) {
+    fn push(delta: &mut Delta, numbers: Range<usize>, vectors: &[Vec<f32>]) {
         for number in numbers {
             let passage = Passage {
                 id: number.to_string(),
@@ -338,71 +257,121 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        delta.fill_graph(DIMENSION);
+    }
+
+    fn grow_all(delta: &Delta) {
+        while delta.grow_graph() {}
     }
 
     fn numbers(delta: &Delta, query: &[f32], k: usize, exact: bool) -> Vec<usize> {
-        let query = crate::segment::vectors::normalised(query, DIMENSION).unwrap();
+        let query = normalised(query, DIMENSION).unwrap();
         let hits = delta.search(&query, k, None, exact).into_iter();
         hits.map(|hit| hit.1.passage.id.parse().unwrap()).collect()
     }
 
-    #[test]
-    fn a_snapshot_sees_only_the_beginning_of_the_graph_that_it_shares() {
-        let vectors = clustered(11, 6_000, DIMENSION, 10);
-        let mut delta = Delta::new(500);
-        for from in (0..3_000).step_by(500) {
-            push(&mut delta, from..from + 500, &vectors);
-        }
-        let before = delta.clone();
-        for from in (3_000..6_000).step_by(500) {
-            push(&mut delta, from..from + 500, &vectors);
-        }
-        delta.remove(&digest("7"));
-        let (old, new) = (&before.parts[0], &delta.parts[0]);
-        let shared = old.graph.as_ref().zip(new.graph.as_ref());
-        assert!(shared.is_some_and(|(old, new)| Arc::ptr_eq(old, new)));
-        assert_eq!((old.graph_rows, new.graph_rows), (3_000, 6_000));
+    /// Of 500, how many of the ten best of a scan are found for 50 queries.
+    fn found(delta: &Delta, vectors: &[Vec<f32>]) -> usize {
         let mut hits = 0;
-        for query in vectors.iter().skip(3_000).step_by(60) {
-            let query = crate::segment::vectors::normalised(query, DIMENSION).unwrap();
-            // It walks: the graph is not passed over.
-            assert!(before.near(old, &query, 10, None).is_some());
-            let found = numbers(&before, &query, 10, false);
-            assert!(found.iter().all(|&number| number < 3_000), "{found:?}");
-            let exact = numbers(&before, &query, 10, true);
+        for query in vectors.iter().step_by(vectors.len() / 50).take(50) {
+            let found = numbers(delta, query, 10, false);
+            let exact = numbers(delta, query, 10, true);
             hits += exact.iter().filter(|n| found.contains(n)).count();
         }
-        assert!(hits >= 475, "{hits} of 500");
-        assert_eq!(numbers(&before, &vectors[7], 1, false), [7]);
-        assert_ne!(numbers(&delta, &vectors[7], 1, false), [7]);
-        assert_eq!(numbers(&delta, &vectors[5_999], 1, false), [5_999]);
+        hits
+    }
+
+    #[test]
+    fn an_exact_search_finds_what_scoring_every_vector_finds() {
+        let vectors = clustered(10, 5_000, DIMENSION, 10);
+        let mut delta = Delta::new(500);
+        push(&mut delta, 0..5_000, &vectors);
+        grow_all(&delta);
+        delta.remove(&digest("4"));
+        for query in vectors.iter().step_by(250) {
+            let query = normalised(query, DIMENSION).unwrap();
+            let score = |passage: &DeltaPassage| dot(&query, &passage.vectors);
+            let mut plain: Vec<_> = delta.iter().map(|(row, p)| (score(p), row)).collect();
+            plain.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let hits = delta.search(&query, 10, None, true);
+            let hits: Vec<_> = hits
+                .iter()
+                .map(|hit| (hit.0, delta.find(&hit.1.digest).unwrap()))
+                .collect();
+            assert_eq!(hits, plain[..10]);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_finds_its_own_passages_through_a_graph_that_has_grown_since() {
+        let vectors = clustered(11, 6_000, DIMENSION, 10);
+        let mut delta = Delta::new(500);
+        push(&mut delta, 0..3_000, &vectors);
+        let before = delta.clone();
+        push(&mut delta, 3_000..6_000, &vectors);
+        delta.remove(&digest("7"));
+        assert_eq!(before.rows_in_graphs(), 0);
+        grow_all(&delta);
+        assert_eq!(
+            (before.rows_in_graphs(), delta.rows_in_graphs()),
+            (3_000, 6_000)
+        );
+        for query in vectors.iter().skip(3_000).step_by(60) {
+            let found = numbers(&before, query, 10, false);
+            assert!(found.iter().all(|&number| number < 3_000), "{found:?}");
+        }
+        let found = [found(&before, &vectors), found(&delta, &vectors)];
+        assert!(found.iter().all(|&found| found >= 475), "{found:?} of 500");
+        assert!(numbers(&before, &vectors[7], 10, true).contains(&7));
+        assert!(!numbers(&delta, &vectors[7], 10, true).contains(&7));
+        assert!(!numbers(&delta, &vectors[7], 10, false).contains(&7));
+        let own = (3_000..6_000).step_by(30);
+        let own = own.filter(|&n| numbers(&delta, &vectors[n], 1, false) == [n]);
+        assert!(own.clone().count() >= 95, "{} of 100", own.count());
+    }
+
+    #[test]
+    fn what_the_graph_does_not_hold_yet_is_found_and_nothing_comes_twice() {
+        let vectors = clustered(13, 4_000, DIMENSION, 10);
+        let mut delta = Delta::new(500);
+        push(&mut delta, 0..4_000, &vectors);
+        for _ in 0..40 {
+            assert!(delta.grow_graph());
+        }
+        assert_eq!(delta.rows_in_graphs(), 40 * STEP);
+        for query in vectors.iter().step_by(90) {
+            let mut found = numbers(&delta, query, 10, false);
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found.len(), 10);
+        }
+        let found = found(&delta, &vectors);
+        assert!(found >= 475, "{found} of 500");
     }
 
     #[test]
     fn what_comes_while_a_merge_runs_keeps_its_graph_when_the_rest_is_dropped() {
         let vectors = clustered(12, 4_000, DIMENSION, 10);
         let mut delta = Delta::new(500);
-        for from in (0..2_000).step_by(500) {
-            push(&mut delta, from..from + 500, &vectors);
-        }
+        push(&mut delta, 0..2_000, &vectors);
         let frozen = delta.rows();
         delta.begin_part();
         delta.begin_part();
-        for from in (2_000..4_000).step_by(500) {
-            push(&mut delta, from..from + 500, &vectors);
-        }
+        push(&mut delta, 2_000..4_000, &vectors);
         delta.remove(&digest("2001"));
         assert_eq!(delta.parts.len(), 2);
-        let graph = delta.parts[1].graph.clone();
+        // The newest part is grown first, as it stays longest.
+        assert!(delta.grow_graph());
+        assert!(delta.parts[0].graph().is_none());
+        grow_all(&delta);
+        assert_eq!(delta.rows_in_graphs(), 4_000);
         delta.drop_before(frozen);
         assert_eq!(delta.parts.len(), 1);
-        assert_eq!(delta.parts[0].graph_passages, 1_999);
-        let kept = delta.parts[0].graph.as_ref().zip(graph.as_ref());
-        assert!(kept.is_some_and(|(kept, graph)| Arc::ptr_eq(kept, graph)));
-        for number in (2_000..4_000).step_by(50) {
-            assert_eq!(numbers(&delta, &vectors[number], 1, false), [number]);
-        }
+        assert_eq!((delta.rows(), delta.passages()), (2_000, 1_999));
+        assert_eq!(delta.numbers(), 1_999 * DIMENSION);
+        assert_eq!(delta.rows_in_graphs(), 2_000);
+        let own = (2_000..4_000).step_by(20);
+        let own = own.filter(|&n| numbers(&delta, &vectors[n], 1, false) == [n]);
+        assert!(own.clone().count() >= 95, "{} of 100", own.count());
         assert_ne!(numbers(&delta, &vectors[2_001], 1, false), [2_001]);
         assert_eq!(delta.find(&digest("1")), None);
     }

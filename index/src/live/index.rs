@@ -15,6 +15,7 @@ use crate::format::manifest::{MANIFEST_FILE, Manifest};
 use crate::live::change::{Applied, Change};
 use crate::live::current::Current;
 use crate::live::delta::DeltaOptions;
+use crate::live::grower::Grower;
 use crate::live::hit::{Hit, SearchOptions};
 use crate::live::merge::{self, Merger};
 use crate::live::open::{load, remove_leftovers};
@@ -28,6 +29,8 @@ use crate::segment::passages::Passage;
 pub struct Index {
     shared: Arc<Shared>,
     merging: Mutex<Option<JoinHandle<()>>>,
+    // Only in an index that was opened for changes.
+    grower: Option<Grower>,
 }
 
 struct Shared {
@@ -127,6 +130,7 @@ impl Index {
         let log = Log::go_on(dir, &manifest.index_id, number, &replay)?;
         let writer = Writer::new(dir, lock, manifest.clone(), log);
         let index = Self::new(dir, manifest, snapshot, Some((writer, delta)));
+        index.grow_graph();
         index.merge_if_due();
         Ok(index)
     }
@@ -138,18 +142,26 @@ impl Index {
         writer: Option<(Writer, DeltaOptions)>,
     ) -> Self {
         let (writer, delta) = writer.unzip();
+        let shared = Arc::new(Shared {
+            dir: dir.into(),
+            manifest,
+            current: Current::new(snapshot),
+            writer,
+            delta: delta.unwrap_or_default(),
+            stop: AtomicBool::new(false),
+            merge: Mutex::default(),
+            merge_failed: AtomicBool::new(false),
+        });
+        let grower = shared.writer.as_ref().and_then(|_| {
+            let shared = shared.clone();
+            Grower::start(move || {
+                !shared.stop.load(Ordering::Relaxed) && shared.current.get().delta.grow_graph()
+            })
+        });
         Self {
-            shared: Arc::new(Shared {
-                dir: dir.into(),
-                manifest,
-                current: Current::new(snapshot),
-                writer,
-                delta: delta.unwrap_or_default(),
-                stop: AtomicBool::new(false),
-                merge: Mutex::default(),
-                merge_failed: AtomicBool::new(false),
-            }),
+            shared,
             merging: Mutex::default(),
+            grower,
         }
     }
 
@@ -271,6 +283,7 @@ impl Index {
             .map(|change| change.prepare(dimension))
             .collect::<Result<_, _>>()?;
         let applied = writer.apply(&self.shared.current, prepared)?;
+        self.grow_graph();
         self.merge_if_due();
         Ok(applied)
     }
@@ -301,6 +314,13 @@ impl Index {
             .writer
             .as_ref()
             .ok_or_else(|| IndexError::ReadOnly { dir: dir() })
+    }
+
+    /// Has the thread beside everything else insert into the delta's graph what that lacks.
+    fn grow_graph(&self) {
+        if let Some(grower) = &self.grower {
+            grower.wake();
+        }
     }
 
     /// Starts a merge beside everything else, unless one runs.
@@ -335,6 +355,7 @@ impl Index {
 impl Drop for Index {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.grower = None;
         let merging = self.merging.get_mut();
         if let Some(merge) = merging.unwrap_or_else(PoisonError::into_inner).take() {
             // It logs its own failure.

@@ -4,6 +4,8 @@ pub(crate) mod change;
 pub(crate) mod current;
 pub(crate) mod delta;
 mod delta_graph;
+mod delta_search;
+mod grower;
 pub(crate) mod hit;
 pub(crate) mod index;
 pub(crate) mod live_segment;

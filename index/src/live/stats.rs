@@ -19,6 +19,9 @@ pub struct Stats {
     pub deleted: u64,
     /// Passages that are in the log only.
     pub in_log: u64,
+    /// Passages of the log, deleted ones included, that a graph in memory holds already. The others are
+    /// scanned.
+    pub in_log_graph: u64,
     /// Bytes of all files.
     pub bytes: u64,
     /// The segments, oldest first.
@@ -71,6 +74,7 @@ impl Stats {
             vectors: in_segments + in_delta as u64,
             deleted: segments.iter().map(|s| u64::from(s.deleted)).sum(),
             in_log: snapshot.delta.passages() as u64,
+            in_log_graph: snapshot.delta.rows_in_graphs() as u64,
             bytes: bytes_below(dir),
             segments,
         }

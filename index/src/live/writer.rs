@@ -113,12 +113,6 @@ impl Committer {
             if let Some(all) = &mut self.touched {
                 all.extend(touched);
             }
-            // After the log, since a graph cannot take back what it holds; before the snapshot that
-            // is searched through it.
-            if next.delta.lags() {
-                let dimension = next.dimension;
-                Arc::make_mut(&mut next.delta).fill_graph(dimension);
-            }
             current.replace(next);
         }
         for (answer, applied) in accepted {

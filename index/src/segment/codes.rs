@@ -72,6 +72,38 @@ pub(crate) fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
     [scale, error(unit, codes, scale.into())]
 }
 
+/// Codes of a few vectors, in memory.
+#[derive(Debug, PartialEq)]
+pub(crate) struct OwnedCodes {
+    // (vectors, stride)
+    numbers: Vec<i8>,
+    scales: Vec<[f32; 2]>,
+}
+
+impl OwnedCodes {
+    /// Codes unit vectors that stand one after the other.
+    pub(crate) fn new(units: &[f32], dimension: usize) -> Self {
+        let stride = stride(dimension);
+        let mut numbers = vec![0; units.len() / dimension * stride];
+        let rows = numbers.chunks_exact_mut(stride);
+        let scales = units.chunks_exact(dimension).zip(rows);
+        let scales = scales.map(|(unit, row)| encode(unit, row)).collect();
+        Self { numbers, scales }
+    }
+
+    /// Number of vectors.
+    pub(crate) fn count(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// The numbers of each vector, padded to whole lines, with its scale and error.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[i8], [f32; 2])> {
+        let stride = self.numbers.len() / self.scales.len().max(1);
+        let rows = self.numbers.chunks_exact(stride.max(1));
+        rows.zip(self.scales.iter().copied())
+    }
+}
+
 /// Streams codes to disk.
 pub(crate) struct CodeWriter {
     numbers: TrackedFile,

@@ -29,8 +29,7 @@ impl Candidate {
 }
 
 /// Collects the candidates that may be the best vector of one of the best `k` passages.
-pub(crate) struct CandidateSet<'o> {
-    owners: &'o [u32],
+pub(crate) struct CandidateSet {
     k: usize,
     /// Lower bounds of the scores of the best `k` passages before the last one met. The worst is on
     /// top.
@@ -40,10 +39,9 @@ pub(crate) struct CandidateSet<'o> {
     candidates: Vec<Candidate>,
 }
 
-impl<'o> CandidateSet<'o> {
-    pub(crate) fn new(owners: &'o [u32], k: usize) -> Self {
+impl CandidateSet {
+    pub(crate) fn new(k: usize) -> Self {
         Self {
-            owners,
             k,
             best: BinaryHeap::new(),
             last: None,
@@ -60,9 +58,9 @@ impl<'o> CandidateSet<'o> {
         }
     }
 
-    /// Takes candidates in ascending order of their vectors.
-    pub(crate) fn offer(&mut self, candidate: Candidate) {
-        let owner = self.owners[candidate.vector as usize];
+    /// Takes a candidate and the passage that owns its vector. The vectors of a passage come one after
+    /// the other.
+    pub(crate) fn offer(&mut self, owner: u32, candidate: Candidate) {
         let at_least = candidate.at_least();
         match &mut self.last {
             Some((last, best)) if *last == owner => *best = best.max(at_least),
@@ -103,10 +101,10 @@ pub(crate) fn rescore(
     k: usize,
 ) -> Result<Vec<ScoredVector>, IndexError> {
     let owners = vectors.owners();
-    let mut possible = CandidateSet::new(owners, k);
-    candidates
-        .into_iter()
-        .for_each(|candidate| possible.offer(candidate));
+    let mut possible = CandidateSet::new(k);
+    for candidate in candidates {
+        possible.offer(owners[candidate.vector as usize], candidate);
+    }
     let candidates = possible.finish();
     let score = |candidate: &Candidate| -> Result<ScoredVector, IndexError> {
         let vector = candidate.vector;

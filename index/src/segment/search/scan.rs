@@ -27,11 +27,12 @@ pub(crate) fn exact(
         let rows = codes.rows(range.clone())?.chunks_exact(codes.stride());
         let scales = codes.scales(range.clone())?;
         // A vector that is not among the best of its part is not among the best of all.
-        let mut possible = CandidateSet::new(vectors.owners(), k);
+        let mut possible = CandidateSet::new(k);
         for (vector, (row, &scale)) in range.zip(rows.zip(scales)) {
             if allowed(vector) && coded.at_most(row, scale) >= possible.reached() {
                 let estimate = coded.estimate(row, scale);
-                possible.offer(Candidate { vector, estimate });
+                let owner = vectors.owners()[vector as usize];
+                possible.offer(owner, Candidate { vector, estimate });
             }
         }
         Ok(possible.finish())
@@ -97,10 +98,10 @@ mod tests {
             let coded = QueryCode::new(vectors.row(number).unwrap());
             let rows = vectors.codes().rows(0..1000).unwrap().chunks_exact(768);
             let scales = vectors.codes().scales(0..1000).unwrap();
-            let mut possible = CandidateSet::new(vectors.owners(), 10);
+            let mut possible = CandidateSet::new(10);
             for (vector, (row, scale)) in (0..).zip(rows.zip(scales)) {
                 let estimate = coded.estimate(row, *scale);
-                possible.offer(Candidate { vector, estimate });
+                possible.offer(vector, Candidate { vector, estimate });
             }
             read += possible.finish().len();
         }

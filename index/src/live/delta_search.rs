@@ -1,0 +1,186 @@
+//! How the delta is searched: its graphs are walked as far as they go, and the codes of what they do not
+//! hold are scanned. Either way gives candidates, which are scored in f32.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::filter::Filter;
+use crate::live::change::DeltaPassage;
+use crate::live::delta::{Delta, Part};
+use crate::live::delta_graph::DeltaGraph;
+use crate::segment::codes::QueryCode;
+use crate::segment::search::candidates::{Candidate, CandidateSet};
+use crate::segment::search::score::{PART, ScoredVector, dot};
+
+// Nodes that a search through a graph keeps in view, at least.
+const EF: usize = 224;
+// A walk is only taken where at least one of so many nodes is allowed: a filtered walk goes on until it
+// has found enough of them. The number is chosen, not measured.
+const RAREST: usize = 8;
+
+/// A passage that was found: the score of its best vector, the passage, and which of its vectors that is.
+pub(crate) type DeltaHit<'d> = (f32, &'d DeltaPassage, u32);
+
+/// What is looked for.
+struct DeltaQuery<'q> {
+    unit: &'q [f32],
+    coded: QueryCode,
+    k: usize,
+    filter: Option<&'q Filter>,
+}
+
+impl Delta {
+    /// The best `k` passages that fit the filter, best first; of equal scores the one that was put in
+    /// earlier first. With `exact` no graph is walked, and what is found is right to the bit.
+    ///
+    /// `unit` is a unit vector: (dimension).
+    pub(crate) fn search(
+        &self,
+        unit: &[f32],
+        k: usize,
+        filter: Option<&Filter>,
+        exact: bool,
+    ) -> Vec<DeltaHit<'_>> {
+        if k == 0 || self.passages() == 0 {
+            return Vec::new();
+        }
+        let query = DeltaQuery {
+            unit,
+            coded: QueryCode::new(unit),
+            k,
+            filter,
+        };
+        let mut candidates: Vec<u32> = Vec::new();
+        for (part, rows) in self.parts() {
+            let mut scanned = rows.clone();
+            if !exact && let Some(graph) = part.graph() {
+                // The graph may grow while it is walked; what is scanned begins where this says.
+                let walked = rows.start..rows.end.min(rows.start + graph.rows());
+                if let Some(near) = self.walk(graph, part, walked.clone(), &query) {
+                    candidates.extend(near);
+                    scanned.start = walked.end;
+                }
+            }
+            candidates.extend(self.scan(scanned, &query));
+        }
+        let passages = candidates.iter().filter_map(|&row| self.get(row));
+        let mut best: Vec<_> = passages.filter_map(|p| score(p, unit)).collect();
+        // Rows come in order, and a stable sort keeps it among equal scores.
+        best.sort_by(|a, b| b.0.total_cmp(&a.0));
+        best.truncate(k);
+        best
+    }
+
+    /// Those rows, ascending, that may be among the best `k` of them: codes say how good a passage is at
+    /// least and at most, so no other row can be.
+    fn scan(&self, rows: Range<usize>, query: &DeltaQuery<'_>) -> Vec<u32> {
+        let part = |(number, passages): (usize, &[Option<Arc<_>>])| {
+            let first = (rows.start + number * PART) as u32;
+            scan_part(first, passages, query)
+        };
+        let passages = self.range(rows.clone());
+        if passages.len() <= PART {
+            part((0, passages))
+        } else {
+            let parts = passages.par_chunks(PART).enumerate();
+            parts.flat_map_iter(part).collect()
+        }
+    }
+
+    /// Rows near a query of those that a graph holds, ascending. `None` where they are better scanned.
+    fn walk(
+        &self,
+        graph: &DeltaGraph,
+        part: &Part,
+        rows: Range<usize>,
+        query: &DeltaQuery<'_>,
+    ) -> Option<Vec<u32>> {
+        let passages = self.range(rows.clone());
+        let vectors = self.numbers() / query.unit.len().max(1);
+        let per_passage = vectors.div_ceil(self.passages().max(1));
+        let ef = EF.max(query.k.saturating_mul(2).saturating_mul(per_passage));
+        let is_worth_it = |passages: usize| {
+            let allowed = passages.saturating_mul(per_passage);
+            allowed >= ef.saturating_mul(RAREST) && allowed >= graph.nodes() / RAREST
+        };
+        // A filter is compared with every row once; without one only rows that the walk meets are looked at.
+        let allowed: Option<Vec<bool>> = query.filter.map(|_| {
+            let allows =
+                |passage: &Option<Arc<_>>| passage.as_ref().is_some_and(|p| query.allows(p));
+            passages.iter().map(allows).collect()
+        });
+        let allowed_passages = allowed.as_ref().map_or(
+            // Some of the removed ones may be further on.
+            passages.len().saturating_sub(part.removed),
+            |allowed| allowed.iter().filter(|allowed| **allowed).count(),
+        );
+        if !is_worth_it(allowed_passages) {
+            return None;
+        }
+        let near = graph.nearest(query.coded.coarse(), query.k, ef, |row| {
+            let row = row as usize;
+            match &allowed {
+                Some(allowed) => allowed.get(row) == Some(&true),
+                None => passages.get(row).is_some_and(Option::is_some),
+            }
+        });
+        // The graph may lead to too few: a scan then finds them all.
+        if near.len() < query.k.min(allowed_passages) {
+            return None;
+        }
+        Some(
+            near.into_iter()
+                .map(|row| rows.start as u32 + row)
+                .collect(),
+        )
+    }
+}
+
+impl DeltaQuery<'_> {
+    fn allows(&self, passage: &DeltaPassage) -> bool {
+        self.filter
+            .is_none_or(|filter| filter.matches(passage.passage.metadata.as_ref()))
+    }
+}
+
+fn scan_part(
+    first_row: u32,
+    passages: &[Option<Arc<DeltaPassage>>],
+    query: &DeltaQuery<'_>,
+) -> Vec<u32> {
+    let mut possible = CandidateSet::new(query.k);
+    for (row, passage) in (first_row..).zip(passages) {
+        let Some(passage) = passage else { continue };
+        let mut is_allowed = None;
+        for (numbers, scale) in passage.codes.iter() {
+            if query.coded.at_most(numbers, scale) >= possible.reached()
+                && *is_allowed.get_or_insert_with(|| query.allows(passage))
+            {
+                let estimate = query.coded.estimate(numbers, scale);
+                possible.offer(
+                    row,
+                    Candidate {
+                        vector: row,
+                        estimate,
+                    },
+                );
+            }
+        }
+    }
+    let mut rows: Vec<u32> = possible.finish().iter().map(|c| c.vector).collect();
+    rows.dedup();
+    rows
+}
+
+/// The best vector of a passage.
+fn score<'d>(passage: &'d DeltaPassage, query: &[f32]) -> Option<DeltaHit<'d>> {
+    let vectors = passage.vectors.chunks_exact(query.len()).zip(0..);
+    let scored = vectors.map(|(vector, part)| ScoredVector {
+        score: dot(query, vector),
+        vector: part,
+    });
+    let best = scored.min_by(ScoredVector::best_first)?;
+    Some((best.score, passage, best.vector))
+}
