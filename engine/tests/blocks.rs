@@ -12,7 +12,7 @@ use onegen_engine::{
     EngineOptions, ForwardError, Kernels, KvCache, LoadError, LoadOptions, Model, Request,
     SequenceInput, SpanKind, StoreOptions, SubmitError,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Passages of a few tokens, of most of a block of a KV-cache and of more than one.
 fn texts() -> Vec<String> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::*;
 use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn error(dir: &Path) -> LoadError {
     Model::load(dir, &LoadOptions::default()).unwrap_err()

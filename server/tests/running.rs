@@ -6,7 +6,6 @@ mod common;
 mod process;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 

@@ -379,7 +379,7 @@ async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
         println!("skipped: no `script` to make a terminal with");
         return;
     }
-    // The random model almost never ends its answer.
+    // The random model hardly ever comes to an end.
     let files = Files::new();
     let server = files.serve().await;
     // `exec`: a shell in between would take Control-C too, and some then end as if they were killed.
