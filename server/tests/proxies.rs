@@ -10,7 +10,6 @@ use std::fs;
 use common::{Files, Server, question, with};
 use process::{End, Process, command};
 use reqwest::StatusCode;
-use serde_json::json;
 
 /// What it answers to a request that says where it comes from.
 async fn status(files: &Files, server: &Server, header: &str, value: &str) -> StatusCode {
