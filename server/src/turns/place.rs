@@ -227,7 +227,6 @@ impl TurnRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar,
-            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let turn = LiveTurn::submit(
@@ -273,7 +272,6 @@ impl TextRequest {
             retrieval: self.retrieval.params.clone(),
             retriever: Some(self.retrieval.retriever.clone()),
             grammar: None,
-            linking: None,
             cache_salt: self.caller.owner.name().cloned(),
         };
         let turn = LiveTurn::submit(

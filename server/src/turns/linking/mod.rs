@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
-use onegen_engine::{Event, FinishReason, Mention, Request, Role, Turn, TurnSummary};
+use onegen_engine::{Event, FinishReason, Mention, Role, Turn, TurnSummary};
 use onegen_index::{Hit, SearchOptions};
 use onegen_proto::{EntityCandidate, EntityMention, OffsetUnit};
 use uuid::Uuid;
@@ -168,12 +168,11 @@ impl LinkContext {
         let tokens = app.engine.model().tokens().clone();
         let (text, bytes) = (part.text.clone(), part.bytes.clone());
         let name = format!("link_{}", Uuid::new_v4().simple());
-        let request = blocking(move || Request::linking(name, &text[bytes], &tokens)).await?;
-        let request = request.map_err(|error| FIELDS.tokens_error(error))?;
-        let turn = app.engine.submit(Request {
-            cache_salt: link_request.caller.owner.name().cloned(),
-            ..request
-        });
+        let request =
+            blocking(move || onegen_engine::LinkRequest::new(name, &text[bytes], &tokens)).await?;
+        let mut request = request.map_err(|error| FIELDS.tokens_error(error))?;
+        request.cache_salt = link_request.caller.owner.name().cloned();
+        let turn = app.engine.submit(request);
         let turn = turn.await.map_err(|error| FIELDS.submit_error(error))?;
         let trace = self.trace.clone().map(|trace| {
             let trace = TurnTrace::within(trace, turn.timeline(), link_request.collection.name());
