@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::collections::Collection;
 use crate::metrics::Observation;
 use crate::traces::{RequestTrace, TurnTrace};
-use crate::turns::watch::until;
+use crate::turns::cutoff::Cutoff;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::{ApiError, FieldNames};
 
@@ -118,18 +118,11 @@ impl Linking {
     /// The next event, or `None` after the last. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<LinkEvent, ApiError>> {
         let shared = self.shared.clone();
-        let LinkContext {
-            app, link_request, ..
-        } = &*shared;
-        let (received, mut validity) = (link_request.received, link_request.caller.validity());
-        let deadline = app.bounds.deadline(received);
-        let event = tokio::select! {
-            biased;
-            () = app.shutdown.is_cut_off() => Err(ApiError::ShuttingDown),
-            () = validity.ended() => Err(ApiError::KeyWithdrawn),
-            () = until(deadline) => Err(ApiError::TimedOut { after: received.elapsed() }),
-            event = self.next_of_parts() => event,
-        };
+        let LinkRequest {
+            caller, received, ..
+        } = &shared.link_request;
+        let mut cutoff = Cutoff::new(&shared.app, caller, *received);
+        let event = cutoff.within(self.next_of_parts()).await.flatten();
         if let Err(error) = &event {
             for mut part in self.running.drain(..) {
                 part.failed(error);
