@@ -87,6 +87,8 @@ impl LineEditor {
             .auto_add_history(true)
             .build();
         let mut editor = Editor::with_config(config).map_err(io_error)?;
+        // It helps with nothing, but without a helper the prompt has no style.
+        editor.set_helper(Some(()));
         let mut kept = None;
         if let Some(path) = history {
             match load_history(&mut editor, &path) {
