@@ -417,7 +417,7 @@ impl Terminal {
             assert_eq!(read, 1, "{so_far:?} without {wanted:?}");
             shown.push(byte[0]);
         }
-        String::from_utf8(shown).unwrap()
+        String::from_utf8_lossy(&shown).into_owned()
     }
 
     fn ends_well(mut self) {
