@@ -1,5 +1,6 @@
-//! How fast tokens are forwarded: the model alone, the engine with several conversations, a random model of
-//! a larger one's width with its weights in 8 and in 4 bits, and SmolLM2 as it is stored and in 8 bits.
+//! Measures how fast tokens are forwarded: by the model alone, by the engine with several conversations, by
+//! a random model with the width of a larger one and weights in 8 and in 4 bits, and by SmolLM2 as it is
+//! stored and in 8 bits.
 //!
 //! `ONEGEN_BENCH_MODEL` names a model directory (the shipped model otherwise) and
 //! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept. `ONEGEN_BASE` names SmolLM2's GGUF file; without it that
@@ -30,7 +31,7 @@ use tempfile::TempDir;
 const PAST: usize = 32;
 /// Tokens that a conversation generates.
 const TURN: usize = 64;
-/// In 4 bits still larger than the caches: 100 million parameters.
+/// 100 million parameters, which are larger than the processor's caches even in 4 bits.
 const LARGE: Size = Size {
     hidden: 1024,
     inner: 4096,
@@ -80,7 +81,7 @@ fn forward(model: &Model, caches: &mut [KvCache], ids: &[u32]) {
     black_box(model.forward(&mut batch).unwrap());
 }
 
-fn of_the_model(c: &mut Criterion) {
+fn bench_model(c: &mut Criterion) {
     let model = model();
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
@@ -112,9 +113,10 @@ fn of_the_model(c: &mut Criterion) {
     group.finish();
 }
 
-/// From `[RQ]` forwarded to the logits of the answer's first token, with a passage of 128 tokens: where
-/// passages see everything, where they see themselves, and where such a one was kept.
-fn of_a_splice(c: &mut Criterion) {
+/// Measures the time from forwarding `[RQ]` to the logits of the answer's first token, with a passage
+/// of 128 tokens: for passages that see everything, for passages that see only themselves, and for a
+/// kept one of the latter.
+fn bench_splice(c: &mut Criterion) {
     let plain = model_dir();
     let mut group = c.benchmark_group("splice of 128");
     group.sample_size(20).sampling_mode(SamplingMode::Flat);
@@ -149,7 +151,7 @@ fn of_a_splice(c: &mut Criterion) {
     group.finish();
 }
 
-/// A model's files, with what `onegen.json` says of passages changed.
+/// A copy of a model with another `passage_attention` in `onegen.json`.
 fn with_passage_attention(model: &Path, attention: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(model).unwrap() {
@@ -165,7 +167,7 @@ fn with_passage_attention(model: &Path, attention: &str) -> TempDir {
     dir
 }
 
-fn of_the_engine(c: &mut Criterion) {
+fn bench_engine(c: &mut Criterion) {
     let model = model();
     let engine = Engine::start(model.clone(), None, EngineOptions::default()).unwrap();
     let vocabulary = model.config().vocab_size as u32;
@@ -204,8 +206,9 @@ fn of_the_engine(c: &mut Criterion) {
     group.finish();
 }
 
-fn of_the_weights(c: &mut Criterion) {
-    // Made when the first of them is measured, not where a filter leaves them out.
+fn bench_weight_types(c: &mut Criterion) {
+    // The model is written only when the first of these benchmarks runs, and not if a filter leaves
+    // them all out.
     let dir = LazyCell::new(|| Family::Llama.write_sized(LARGE, 1));
     for weights in [
         WeightType::Q8_0,
@@ -214,21 +217,21 @@ fn of_the_weights(c: &mut Criterion) {
         WeightType::Q4_0,
     ] {
         let model = LazyCell::new(|| load_in(dir.path(), weights));
-        of_weights(c, weights.as_str(), &model);
+        bench_weights(c, weights.as_str(), &model);
     }
 }
 
-fn of_smollm2(c: &mut Criterion) {
+fn bench_smollm2(c: &mut Criterion) {
     let Some(dir) = smollm2() else {
         return;
     };
     let q8_0 = LazyCell::new(|| load_in(dir.path(), WeightType::Q8_0));
     let kept = LazyCell::new(|| load(dir.path()));
-    of_weights(c, "smollm2 in q8_0", &q8_0);
-    of_weights(c, "smollm2 as stored", &kept);
+    bench_weights(c, "smollm2 in q8_0", &q8_0);
+    bench_weights(c, "smollm2 as stored", &kept);
 }
 
-fn of_weights(
+fn bench_weights(
     c: &mut Criterion,
     name: &str,
     model: &LazyCell<Arc<Model>, impl FnOnce() -> Arc<Model>>,
@@ -256,10 +259,10 @@ fn of_weights(
 
 criterion_group!(
     speed,
-    of_the_model,
-    of_a_splice,
-    of_the_engine,
-    of_the_weights,
-    of_smollm2
+    bench_model,
+    bench_splice,
+    bench_engine,
+    bench_weight_types,
+    bench_smollm2
 );
 criterion_main!(speed);

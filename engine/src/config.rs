@@ -1,4 +1,4 @@
-//! `config.json`: the shape of a decoder.
+//! `config.json`: the architecture of a decoder and its sizes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub enum Architecture {
 pub enum RopeScaling {
     /// No stretching.
     Default,
-    /// All frequencies divided by `factor`.
+    /// All frequencies are divided by `factor`.
     Linear {
         /// The divisor.
         factor: f32,
     },
-    /// Llama 3.1: low frequencies divided, high ones kept, a ramp between.
+    /// Llama 3.1: low frequencies are divided, high ones kept, and those between are interpolated.
     Llama3 {
         /// The divisor of low frequencies.
         factor: f32,
@@ -43,7 +43,8 @@ pub enum RopeScaling {
         /// Positions of pre-training.
         original_max_position_embeddings: usize,
     },
-    /// Each frequency divided by its own factor: what a GGUF file keeps of Llama 3.1's scaling.
+    /// Each frequency is divided by its own factor. GGUF files store Llama 3.1's scaling in this
+    /// form.
     #[serde(skip)]
     Factors(Arc<[f32]>),
 }
@@ -63,7 +64,7 @@ pub struct SlidingWindow {
 pub enum Activation {
     /// `x * sigmoid(x)`, which all families use.
     Silu,
-    /// Another one, as `config.json` names it: only mistral.rs's layers may know it.
+    /// Another one, as `config.json` names it. Only mistral.rs's layers may support it.
     #[serde(untagged)]
     Other(serde_json::Value),
 }
@@ -85,7 +86,7 @@ pub struct ModelConfig {
     pub num_key_value_heads: usize,
     /// Width of a head, even.
     pub head_dim: usize,
-    /// Rows of the embedding, ids of the tokenizer and padding.
+    /// Rows of the embedding: the tokenizer's ids and padding.
     pub vocab_size: usize,
     /// Positions that the model can hold.
     pub max_position_embeddings: usize,
@@ -97,7 +98,7 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// The MLP's activation.
     pub hidden_act: Activation,
-    /// Whether the embedding is the head, too.
+    /// Whether the embedding matrix is also the head.
     pub tie_word_embeddings: bool,
     /// Whether the query, key and value projections have biases.
     pub qkv_bias: bool,
@@ -340,7 +341,8 @@ fn sliding_window(architecture: Architecture, raw: &Raw) -> Option<SlidingWindow
             positions,
             from_layer: 0,
         }),
-        // Qwen writes a window that it does not use unless this flag says so, and then only above.
+        // Qwen's files contain a window that is unused unless this flag is set, and then it applies
+        // only from some layer on.
         Architecture::Qwen2 | Architecture::Qwen3 => {
             raw.use_sliding_window
                 .unwrap_or(false)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tokens::token_log::SpanKind;
 
-/// Positions forwarded, by the kind of token that stood there.
+/// Positions forwarded, by the kind of their token.
 ///
 /// A generated token is counted when it is forwarded, so the last sampled token of a turn is not
 /// counted unless the conversation goes on.
@@ -26,7 +26,7 @@ impl ForwardedTokens {
     }
 
     /// Counts of the given kinds, one position each.
-    pub fn of(kinds: &[SpanKind]) -> Self {
+    pub fn from_kinds(kinds: &[SpanKind]) -> Self {
         let mut counted = Self::default();
         for &kind in kinds {
             counted[kind] += 1;
@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn counters_add_up_by_kind() {
         let counters = Counters::default();
-        let step = ForwardedTokens::of(&[SpanKind::Prompt, SpanKind::Passage, SpanKind::Passage]);
+        let step =
+            ForwardedTokens::from_kinds(&[SpanKind::Prompt, SpanKind::Passage, SpanKind::Passage]);
         counters.add_forwarded(step);
         counters.add_forwarded(step);
         let sum = counters.forwarded();

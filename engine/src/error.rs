@@ -1,4 +1,4 @@
-//! Every way in which the engine says no: what was found, and what would help.
+//! All errors of the engine. Each says what was found, and what would help.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub enum LoadError {
         path: PathBuf,
         /// The setting and its value.
         what: String,
-        /// What would be.
+        /// What is supported instead.
         remedy: String,
     },
     /// The numbers in a configuration contradict one another.
@@ -131,7 +131,7 @@ pub enum LoadError {
         /// Which tensor, and why.
         reason: String,
     },
-    /// The tensor library could not take the weights in.
+    /// The tensor library could not load the weights.
     #[error("cannot load the weights in {}: {source}", dir.display())]
     Weights {
         /// The model directory.
@@ -172,7 +172,7 @@ pub enum TokensError {
         }
     )]
     NoLinking {
-        /// Those of the usual tokens that its tokenizer does not have.
+        /// The usual linking tokens that its tokenizer lacks.
         lacking: Vec<&'static str>,
     },
     /// The tokenizer failed on a text.
@@ -192,7 +192,7 @@ pub enum ForwardError {
         /// The model's `max_position_embeddings`.
         available: usize,
     },
-    /// An input that no forward can answer: no tokens, an offset outside them, an unknown id.
+    /// An input cannot be forwarded: it has no tokens, an offset outside them, or an unknown id.
     #[error("bad input to the forward: {0}")]
     Input(String),
     /// The tensor library failed (out of memory, a device error).
@@ -213,7 +213,7 @@ pub enum SubmitError {
     /// `expected_log_len` says that the conversation exists, but the engine does not hold it.
     #[error("there is no conversation {0}")]
     UnknownConversation(ConversationId),
-    /// The conversation has gone on since the caller looked.
+    /// The conversation has continued since the caller read its length.
     #[error("conversation {conversation} holds {got} tokens where {expected} were expected")]
     LogLength {
         /// Which conversation.
@@ -244,10 +244,10 @@ pub enum SubmitError {
         /// The model's positions, or fewer when the KV budget holds fewer.
         available: usize,
     },
-    /// The model links entities and does nothing else.
+    /// The model can only link entities.
     #[error("this model links entities and writes no answers; hand in texts to be linked")]
     OnlyLinks,
-    /// The prompt ends with `[RQ]`, whose logits are not for sampling.
+    /// The prompt ends with `[RQ]`, whose logits must not be sampled.
     #[error("the prompt ends with the query token; only the model itself retrieves")]
     QueryAtEnd,
     /// The prompt holds a part of a passage block, of a model with block attention.
@@ -265,7 +265,7 @@ pub enum SubmitError {
         /// What it may be.
         range: &'static str,
     },
-    /// As many requests wait as the options allow.
+    /// As many requests are waiting as the options allow.
     #[error("{waiting} requests are waiting already; try again later")]
     Overloaded {
         /// The queue's length.
@@ -283,10 +283,10 @@ pub enum ConstraintError {
     /// It is not well-formed, asks for something that the compiler does not know, or is too large.
     #[error("the constraint does not compile: {0}")]
     Compile(String),
-    /// It allows not even a first token.
+    /// It does not allow any first token.
     #[error("no text meets the constraint: {0}")]
     Unsatisfiable(String),
-    /// A choice between no texts.
+    /// A choice without any text.
     #[error("there is no text to choose; name at least one")]
     NoChoice,
     /// The model's tokens cannot be matched by a grammar.
@@ -310,7 +310,8 @@ pub enum EngineError {
         /// The position whose logits these are.
         position: usize,
     },
-    /// The text cannot go on as its constraint wants: it leads to no end, or is too much work.
+    /// The text cannot be continued under its constraint: the constraint cannot be completed, or it
+    /// takes too much work.
     #[error("the text cannot go on as the constraint wants: {0}")]
     Constraint(String),
     /// Text could not be made from the generated ids, or ids from a passage.
@@ -321,7 +322,7 @@ pub enum EngineError {
     Stopped,
 }
 
-/// Why a retriever could not answer. Finding nothing is no error: that is an empty list.
+/// Why a retriever could not answer. Finding nothing is not an error; it is an empty list.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct RetrieveError {

@@ -1,4 +1,4 @@
-//! Names of what the engine keeps apart: conversations and sequences.
+//! Identifiers of conversations and sequences.
 
 use std::fmt;
 use std::sync::Arc;

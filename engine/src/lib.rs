@@ -11,7 +11,7 @@
 //!   [`LinkRequest`] to link a text, and gives back a [`Turn`], a stream of [`Event`]s;
 //! * [`Tokens`] turns messages and passages into token ids, control tokens by id only.
 
-// From the ground up: each of these imports from those above it only.
+// The modules are in order of their layers: each imports only from those above it.
 mod config;
 mod conversations;
 mod counters;

@@ -31,7 +31,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         let (base, adapter) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for (part, to) in [("base", &base), ("adapter", &adapter)] {
             for entry in fs::read_dir(golden_dir(name).join(part)).unwrap() {
@@ -52,10 +52,7 @@ impl Pair {
     }
 
     fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) {
-        let path = self.adapter.path().join(name);
-        let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        change(&mut value);
-        fs::write(path, value.to_string()).unwrap();
+        edit_json(self.adapter.path(), name, change);
     }
 
     fn edit_weights(&self, change: impl FnOnce(&mut HashMap<String, Tensor>)) {
@@ -89,7 +86,7 @@ fn loaded_in(adapter: &Path, base: &Path, weights: Option<WeightType>, kernels: 
 #[test]
 fn states_and_logits_are_those_of_transformers_with_peft() {
     for name in NAMES {
-        let pair = Pair::of(name);
+        let pair = Pair::new(name);
         let tensors = golden_dir(name).join("golden.safetensors");
         let tensors = candle_core::safetensors::load(tensors, &Device::Cpu).unwrap();
         let integers = |name: &str| tensors[name].to_vec1::<i64>().unwrap();
@@ -116,9 +113,10 @@ fn states_and_logits_are_those_of_transformers_with_peft() {
 
 #[test]
 fn an_adapter_is_merged_before_its_base_is_rounded() {
-    // Whatever the base is stored in, 8 bits are made of the merged numbers; 4 bits would be too few.
+    // Whatever the base's type, the merged numbers are quantised to 8 bits; 4 bits would lose too
+    // much.
     for element in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::Q4_1] {
-        let pair = Pair::of("llama");
+        let pair = Pair::new("llama");
         let gguf = as_gguf(pair.base.path(), element);
         let same = rounded(pair.base.path(), element);
         let load =
@@ -134,7 +132,7 @@ fn an_adapter_is_merged_before_its_base_is_rounded() {
 
 #[test]
 fn an_adapter_in_16_bits_or_without_effect_is_no_other_one() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     let wanted = clean_forward(&pair.load(), &IDS);
     for dtype in [DType::BF16, DType::F16] {
         // Numbers of few bits, so that nothing is lost.
@@ -160,7 +158,7 @@ fn an_adapter_in_16_bits_or_without_effect_is_no_other_one() {
 
 #[test]
 fn files_of_the_adapter_go_before_those_of_the_base() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     let gguf = as_gguf(pair.base.path(), GgmlDType::F32);
     for base in [pair.base.path(), gguf.path()] {
         let adapter = tempfile::tempdir().unwrap();
@@ -201,7 +199,7 @@ fn files_of_the_adapter_go_before_those_of_the_base() {
         let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
         fs::write(adapter.join("chat_template.jinja"), template).unwrap();
         assert!(question(&over(adapter, base), "Lima").len() < asked.len());
-        // A template of the base's in a newer place is still the base's.
+        // A template in the newer file of the base still counts as the base's.
         fs::remove_file(adapter.join("chat_template.jinja")).unwrap();
         write_json(
             adapter,
@@ -228,7 +226,7 @@ fn files_of_the_adapter_go_before_those_of_the_base() {
 
 #[test]
 fn an_adapter_has_its_own_name_and_a_fingerprint_of_everything() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     assert!(is_adapter(pair.adapter.path()) && !is_adapter(pair.base.path()));
     let first = pair.load();
     let directory = pair.adapter.path().file_name().unwrap();
@@ -256,7 +254,7 @@ fn an_adapter_has_its_own_name_and_a_fingerprint_of_everything() {
 
 #[test]
 fn a_vocabulary_may_grow_by_rows_of_the_adapter() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     fs::copy(
         pair.base.path().join("config.json"),
         pair.adapter.path().join("config.json"),
@@ -287,7 +285,7 @@ fn a_vocabulary_may_grow_by_rows_of_the_adapter() {
 
 #[test]
 fn an_adapter_without_its_base_says_what_it_needs() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     pair.edit("adapter_config.json", |config| {
         config["base_model_name_or_path"] = "some/Base-1B".into();
     });
@@ -299,13 +297,13 @@ fn an_adapter_without_its_base_says_what_it_needs() {
     assert!(missing.contains("missing.gguf"), "{missing}");
     let itself = Model::load(pair.adapter.path(), &with_base(pair.adapter.path())).unwrap_err();
     assert!(matches!(itself, LoadError::Unsupported { .. }), "{itself}");
-    // A whole model needs none.
+    // A model that is not an adapter needs no base.
     Model::load(pair.base.path(), &with_base(Path::new("missing.gguf"))).unwrap();
 }
 
 #[test]
 fn another_base_is_refused_with_both_values() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     let found = load(pair.base.path()).fingerprints().model.clone();
     let mut onegen = serde_json::to_value(load(pair.base.path()).tokens().onegen()).unwrap();
     onegen["base"] = json!({ "name": "Base-1B", "blake3": found.to_uppercase() });
@@ -333,7 +331,7 @@ fn a_base_of_another_shape_or_architecture_is_refused() {
             assert!(error.to_string().contains(what), "{error}");
         }
     };
-    let (llama, qwen2) = (Pair::of("llama"), Pair::of("qwen2"));
+    let (llama, qwen2) = (Pair::new("llama"), Pair::new("qwen2"));
     let classes = ["LlamaForCausalLM", "Qwen2ForCausalLM"];
     refused(llama.adapter.path(), qwen2.base.path(), &classes);
     llama.edit("adapter_config.json", |config| {
@@ -360,7 +358,7 @@ fn a_base_of_another_shape_or_architecture_is_refused() {
         &["layers.7.", "2 layers"],
     );
     let ids = json!({ "embed_tokens": [9, 8, 400] });
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     pair.edit("adapter_config.json", |config| {
         config["trainable_token_indices"] = ids
     });
@@ -388,7 +386,7 @@ fn what_is_no_plain_lora_is_refused_by_name() {
         ("trainable_token_indices", json!({ "wte": [3] })),
         ("trainable_token_indices", json!({ "lm_head": [3] })),
     ] {
-        let pair = Pair::of("llama");
+        let pair = Pair::new("llama");
         pair.edit("adapter_config.json", |config| config[key] = value.clone());
         let error = pair.error();
         assert!(
@@ -401,7 +399,7 @@ fn what_is_no_plain_lora_is_refused_by_name() {
         let named = named.filter(|_| key == "target_modules");
         assert!(message.contains(named.unwrap_or(key)), "{message}");
     }
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     for harmless in [json!(false), json!("gaussian"), json!("eva")] {
         pair.edit("adapter_config.json", |config| {
             config["init_lora_weights"] = harmless
@@ -413,7 +411,7 @@ fn what_is_no_plain_lora_is_refused_by_name() {
 #[test]
 fn missing_and_odd_tensors_are_named() {
     let named = |change: &dyn Fn(&Pair), parts: &[&str]| {
-        let pair = Pair::of("llama");
+        let pair = Pair::new("llama");
         change(&pair);
         let message = pair.error().to_string();
         for part in parts {
@@ -479,7 +477,7 @@ fn missing_and_odd_tensors_are_named() {
 
 #[test]
 fn a_pattern_changes_the_modules_that_have_tensors() {
-    let pair = Pair::of("qwen2");
+    let pair = Pair::new("qwen2");
     let wanted = clean_forward(&pair.load(), &IDS);
     pair.edit("adapter_config.json", |config| {
         config["target_modules"] = "model\\.layers\\.1\\..*".into();
@@ -490,10 +488,10 @@ fn a_pattern_changes_the_modules_that_have_tensors() {
 
 #[test]
 fn a_conversation_runs_and_retrieves_over_a_quantised_base() {
-    let pair = Pair::of("llama");
+    let pair = Pair::new("llama");
     let gguf = as_gguf(pair.base.path(), GgmlDType::Q4_1);
     let model = over(pair.adapter.path(), gguf.path());
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let completion = run(&engine, retrieving(&model, "a", 20, 1));
     assert_eq!(completion.summary.retrievals.len(), 1);
 }

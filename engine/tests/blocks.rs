@@ -1,4 +1,5 @@
-//! Block attention: what is computed of a passage is the same bits in every conversation, wherever it lands.
+//! Block attention: what is computed for a passage has the same bits in every conversation, wherever it
+//! lands.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -11,7 +12,7 @@ use onegen_engine::{
     EngineOptions, ForwardError, Kernels, KvCache, LoadError, LoadOptions, Model, Request,
     SequenceInput, SpanKind, StoreOptions, SubmitError,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Passages of a few tokens, of most of a block of a KV-cache and of more than one.
 fn texts() -> Vec<String> {
@@ -80,7 +81,7 @@ fn the_state_at_rd_in_a_conversation_is_the_passage_embedding() {
                 }
             }
         }
-        // In a model without blocks it depends on what stands before.
+        // In a model without blocks the result depends on the text before the passage.
         let full = family.model();
         let text = &texts()[0];
         let states = ["", "What is it?"].map(|before| {
@@ -111,7 +112,7 @@ fn a_passage_that_was_kept_is_spliced_as_if_it_were_computed() {
                     .position(|part| part == passage)
                     .unwrap();
                 let end = start + passage.len();
-                // It was computed beside another one.
+                // The passage was computed together with another one.
                 let kept = model
                     .passage_kv(&[block(&model, "A city."), passage])
                     .unwrap();
@@ -131,7 +132,7 @@ fn a_passage_that_was_kept_is_spliced_as_if_it_were_computed() {
                 );
                 assert!(!is_exact || computed[end..] == spliced, "{family:?}");
 
-                // So is the one that a forward hands out.
+                // A passage block that a forward returns is the same, too.
                 let mut other = model.new_cache();
                 let kinds = vec![SpanKind::Prompt; ids.len()];
                 let input = SequenceInput {
@@ -259,7 +260,7 @@ fn a_passage_longer_than_a_step_holds_nobody_up_and_stays_under_the_budget() {
     let model = Family::Mistral.block_model();
     let long = passage("Peru", &texts()[2]);
     let wanted = {
-        let engine = engine(&model, Some(Shelf::of(vec![long.clone()])));
+        let engine = engine(&model, Some(Shelf::new(vec![long.clone()])));
         run(&engine, retrieving(&model, "a", 12, 1))
     };
     let options = EngineOptions {
@@ -269,7 +270,7 @@ fn a_passage_longer_than_a_step_holds_nobody_up_and_stays_under_the_budget() {
             + model.new_cache().bytes_for(1),
         ..EngineOptions::default()
     };
-    let shelf = Shelf::of(vec![long]);
+    let shelf = Shelf::new(vec![long]);
     let engine = onegen_engine::Engine::start(model.clone(), Some(shelf), options).unwrap();
     let turn = block_on(engine.submit(retrieving(&model, "a", 12, 1))).unwrap();
     let mut beside = block_on(engine.submit(request(&model, "b", "Lima?", 40))).unwrap();
@@ -295,7 +296,7 @@ fn logs_from_before_block_attention_are_left_out() {
         ..EngineOptions::default()
     };
     let start = |dir: &Path| {
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         onegen_engine::Engine::start(load(dir), Some(shelf), options.clone()).unwrap()
     };
     let engine = start(dir.path());
@@ -306,7 +307,7 @@ fn logs_from_before_block_attention_are_left_out() {
     set_block_attention(dir.path());
     let engine = start(dir.path());
     assert!(block_on(engine.conversation(&"with".into())).is_none());
-    // One without a passage goes on; its KV counts as another model's.
+    // A conversation without a passage can continue, but its KV cache counts as another model's.
     let next = ask_on(&engine, "without", "And its coast?");
     assert_eq!(next.summary.usage.cached_tokens, 0);
 }
@@ -321,7 +322,9 @@ fn what_keeps_a_model_from_block_attention_is_said() {
     ] {
         let dir = Family::Llama.write(7);
         set_block_attention(dir.path());
-        edit(dir.path(), |onegen| onegen[field] = value.into());
+        edit_json(dir.path(), "onegen.json", |onegen| {
+            onegen[field] = value.into()
+        });
         let error = Model::load(dir.path(), &LoadOptions::default()).unwrap_err();
         let error = error.to_string();
         assert!(
@@ -331,20 +334,15 @@ fn what_keeps_a_model_from_block_attention_is_said() {
     }
     let dir = Family::Llama.write(7);
     set_block_attention(dir.path());
-    edit(dir.path(), |onegen| {
+    edit_json(dir.path(), "onegen.json", |onegen| {
         for template in ["embed_template", "splice_template"] {
             onegen[template] = "{title}[RD]{text}".into();
         }
     });
     let error = Model::load(dir.path(), &LoadOptions::default()).unwrap_err();
     assert!(matches!(error, LoadError::Inconsistent { .. }), "{error}");
-    edit(dir.path(), |onegen| onegen["linking"] = json!({}));
+    edit_json(dir.path(), "onegen.json", |onegen| {
+        onegen["linking"] = json!({})
+    });
     assert!(Model::load(dir.path(), &LoadOptions::default()).is_err());
-}
-
-fn edit(dir: &Path, change: impl FnOnce(&mut Value)) {
-    let file = dir.join("onegen.json");
-    let mut onegen = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    change(&mut onegen);
-    std::fs::write(file, onegen.to_string()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Answers whose text is what the caller wants it to be.
+//! Answers whose text must follow a constraint.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -11,7 +11,7 @@ use onegen_engine::{
 };
 use serde_json::{Value, json};
 
-/// A schema that bounds its texts, so that random weights come to an end.
+/// A schema that limits the length of its texts, so that random weights reach an end.
 fn person() -> Constraint {
     Constraint::JsonSchema(json!({
         "type": "object",
@@ -45,7 +45,7 @@ fn compile(model: &Model, constraint: Constraint) -> Result<Grammar, ConstraintE
     Grammar::compile(&constraint, model.tokens())
 }
 
-/// A request at temperature 1 that the model would go on with for ever.
+/// A request at temperature 1 that the model would never end by itself.
 fn constrained(model: &Model, conversation: &str, seed: u64, constraint: Constraint) -> Request {
     let mut request = request(model, conversation, "What is the capital of Peru?", 400);
     request.sampling.temperature = 1.0;
@@ -163,14 +163,14 @@ fn a_grammar_may_nest() {
 #[test]
 fn one_retrieval_comes_before_the_text_and_does_not_advance_it() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let mut request = retrieving(&model, "c", 400, 3);
         let query = model.tokens().query_id();
         request.grammar = Some(compile(&model, person()).unwrap());
         request.sampling.temperature = 1.0;
         request.sampling.seed = Some(3);
         let done = run(&engine, request);
-        // Biased towards [RQ] as it is, with searches left over, it writes the text then.
+        // Although the model is biased towards [RQ] and may still search, it now writes the text.
         let receipts = &done.summary.retrievals;
         let offsets: Vec<_> = receipts.iter().map(|receipt| receipt.char_offset).collect();
         assert_eq!(offsets, [0], "{name}");
@@ -184,7 +184,7 @@ fn one_retrieval_comes_before_the_text_and_does_not_advance_it() {
 #[test]
 fn a_search_that_finds_nothing_leaves_the_text_to_the_grammar() {
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(Vec::new())));
+    let engine = engine(&model, Some(Shelf::new(Vec::new())));
     let mut request = retrieving(&model, "c", 400, 3);
     request.grammar = Some(compile(&model, Constraint::Choice(vec!["Lima".into()])).unwrap());
     assert_eq!(run(&engine, request).text, "Lima");

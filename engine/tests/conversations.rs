@@ -1,4 +1,4 @@
-//! Conversations between their turns: forked, rewound, and started from what others hold.
+//! Conversations between their turns: forking, rewinding, and sharing the cache of others.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -9,7 +9,7 @@ use onegen_engine::{ConversationError, Model, Request};
 #[test]
 fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let first = run(&engine, retrieving(&model, "a", 12, 1));
         let (from, to) = ("a".into(), "b".into());
         block_on(engine.fork(&from, &to, None)).unwrap();
@@ -33,7 +33,7 @@ fn a_fork_goes_on_as_its_source_does_and_neither_knows_of_the_other() {
 #[test]
 fn a_rewound_conversation_gives_the_same_answer_again() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let first = run(&engine, retrieving(&model, "a", 12, 1));
         let second = ask_on(&engine, "a", "And its currency?");
         let log = log_ids(&engine, "a");
@@ -52,7 +52,7 @@ fn a_rewound_conversation_gives_the_same_answer_again() {
 #[test]
 fn what_cannot_be_forked_or_rewound_is_said() {
     let model = Family::Llama.model();
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let done = run(&engine, retrieving(&model, "a", 12, 1));
     let (a, b) = ("a".into(), "b".into());
     let fork = |from, to, len| block_on(engine.fork(from, to, len)).unwrap_err();
@@ -64,7 +64,7 @@ fn what_cannot_be_forked_or_rewound_is_said() {
         log_len,
     };
     assert_eq!(fork(&a, &b, Some(log_len + 1)), beyond);
-    // Right behind [RQ], whose passage would be missing.
+    // Cutting right after [RQ] is refused, because its passage would be missing.
     let asked = question(&model, "What is the capital of Peru?").len();
     let len = asked + done.summary.retrievals[0].at_token + 1;
     let torn = ConversationError::Cut { len, log_len };
@@ -101,7 +101,7 @@ fn a_prompt_that_starts_like_another_is_not_forwarded_again() {
             (256, 256),
             "{name}"
         );
-        // Whoever goes on writes to blocks of its own.
+        // A conversation that continues writes to blocks of its own.
         let before = log_ids(&shared, "a");
         run(&shared, instructed(&model, "c", "Lima?"));
         assert_eq!(log_ids(&shared, "a"), before, "{name}");

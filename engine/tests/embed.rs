@@ -33,7 +33,7 @@ fn a_passage_embedding_is_the_normalised_state_at_rd_whatever_it_is_batched_with
 #[test]
 fn a_question_embeds_to_the_query_embedding_that_its_conversation_would_have() {
     for (name, model) in models() {
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         let engine = engine(&model, Some(shelf.clone()));
         run(&engine, retrieving(&model, "c", 2, 1));
         let alone = model.embed_query("What is the capital of Peru?").unwrap();

@@ -51,7 +51,7 @@ fn refused(engine: &Engine, request: Request) -> SubmitError {
     block_on(engine.submit(request)).unwrap_err()
 }
 
-/// Waits until the step thread has heard of everything sent so far.
+/// Waits until the step thread has received everything that was sent so far.
 fn settle(engine: &Engine) {
     block_on(engine.conversation(&"nobody".into()));
 }
@@ -66,7 +66,7 @@ fn batched_sequences_get_the_tokens_that_each_gets_alone() {
         "Peru is",
     ];
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let requests = |prefix: &str| -> Vec<Request> {
             let each = texts.iter().enumerate();
             each.map(|(i, text)| {
@@ -172,7 +172,7 @@ fn a_cancelled_turn_leaves_the_conversation_as_it_was() {
     let after = block_on(engine.conversation(&"c".into())).unwrap();
     assert_eq!(after.log, before.log);
 
-    // And it goes on as if nothing had been.
+    // The conversation continues as if the cancelled turn had not existed.
     let again = run(&engine, request(&model, "c", "the coast", 6));
     let fresh = common::engine(&model, None);
     run(
@@ -191,7 +191,7 @@ fn a_first_turn_that_is_cancelled_leaves_no_conversation() {
     drop(submit(&engine, request(&model, "c", "Lima", 400)));
     settle(&engine);
     assert!(block_on(engine.conversation(&"c".into())).is_none());
-    // What the step thread publishes follows its next step.
+    // The step thread publishes its counts after its next step.
     run(&engine, request(&model, "d", "Lima", 1));
     settle(&engine);
     let stats = engine.counters().stats();
@@ -233,7 +233,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
     let chile = passage("Chile", "Its capital is Santiago.");
     let gold = passage("Gold", "Gold is an element.");
     let shelf =
-        |found: &Passage| -> Option<Arc<dyn Retriever>> { Some(Shelf::of(vec![found.clone()])) };
+        |found: &Passage| -> Option<Arc<dyn Retriever>> { Some(Shelf::new(vec![found.clone()])) };
     let engine = engine(&model, shelf(&peru()));
     let asked = |conversation: &str, retriever: Option<Arc<dyn Retriever>>| {
         let mut request = retrieving(&model, conversation, 8, 1);
@@ -253,7 +253,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
     let next = run(&engine, asked("a", shelf(&gold))).summary;
     assert_eq!(next.retrievals[0].passages[0].title, "Gold");
 
-    // An engine without one of its own never searches, unless a request brings one.
+    // An engine without a retriever never searches, unless a request has its own.
     let bare = common::engine(&model, None);
     assert!(run(&bare, asked("a", None)).summary.retrievals.is_empty());
     let brought = run(&bare, asked("b", shelf(&gold))).summary;
@@ -263,7 +263,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
 #[test]
 fn a_forced_turn_begins_with_one_retrieval_however_little_the_model_wants_it() {
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let unwilling = |conversation: &str| {
         let mut request = request(&model, conversation, "Hello!", 8);
         let query = model.tokens().query_id();
@@ -282,7 +282,7 @@ fn a_forced_turn_begins_with_one_retrieval_however_little_the_model_wants_it() {
 
     // Nothing found: the turn goes on as if it had not been forced.
     forced.conversation = "c".into();
-    forced.retriever = Some(Shelf::of(vec![]));
+    forced.retriever = Some(Shelf::new(vec![]));
     let nothing = run(&engine, forced.clone()).summary;
     assert!(nothing.retrievals.is_empty());
     assert_eq!(log_ids(&engine, "c"), log_ids(&engine, "a"));
@@ -316,14 +316,14 @@ fn a_panicking_retriever_fails_its_turn_only() {
 #[test]
 fn a_dropped_kv_cache_is_rebuilt_from_the_log_and_gives_the_same_tokens() {
     for (name, model) in models() {
-        let roomy = engine(&model, Some(Shelf::of(vec![peru()])));
+        let roomy = engine(&model, Some(Shelf::new(vec![peru()])));
         // Room for two small conversations, not for three.
         let block = model.new_cache().bytes_for(1);
         let options = EngineOptions {
             kv_bytes: 2 * block + block / 2,
             ..EngineOptions::default()
         };
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         let tight = Engine::start(model.clone(), Some(shelf), options).unwrap();
         for engine in [&roomy, &tight] {
             for conversation in ["a", "b", "c"] {
@@ -347,7 +347,7 @@ fn a_dropped_kv_cache_is_rebuilt_from_the_log_and_gives_the_same_tokens() {
 #[test]
 fn more_turns_than_the_kv_budget_holds_all_end_with_the_tokens_each_gets_alone() {
     let model = Family::Qwen3.model();
-    let shelf = Shelf::of(vec![peru()]);
+    let shelf = Shelf::new(vec![peru()]);
     let roomy = engine(&model, Some(shelf.clone()));
     let block = model.new_cache().bytes_for(1);
     let options = EngineOptions {
@@ -382,7 +382,8 @@ fn a_waiting_turn_gives_up_its_kv_cache_to_one_that_runs() {
     for conversation in ["a", "b"] {
         run(&engine, request(&model, conversation, "Lima", 4));
     }
-    // Each has a block; the first to go on needs both, while the second waits with its own.
+    // Each conversation has one block. The first to continue needs both blocks, while the second
+    // waits with its own.
     let long = submit(&engine, request(&model, "a", "Lima", 150));
     let waits = submit(&engine, request(&model, "b", "Lima", 4));
     assert_eq!(
@@ -405,7 +406,7 @@ fn two_turns_of_one_conversation_do_not_run_at_once() {
     let model = Family::Mistral.model();
     let (gate, asked, _answer) = Gate::new();
     let engine = engine(&model, Some(gate));
-    // Under way until it is let through, which it never is.
+    // This turn never ends, because the gate is never opened.
     let turn = submit(&engine, retrieving(&model, "c", 8, 1));
     asked.recv().unwrap();
     assert!(matches!(
@@ -468,7 +469,7 @@ fn a_prompt_that_does_not_fit_is_refused_before_any_forward() {
 fn a_splice_that_does_not_fit_ends_the_turn_without_its_rq() {
     let model = Family::Llama.model();
     let long = passage("Peru", &"Peru is a country. ".repeat(200));
-    let engine = engine(&model, Some(Shelf::of(vec![long])));
+    let engine = engine(&model, Some(Shelf::new(vec![long])));
     let done = run(&engine, retrieving(&model, "c", 8, 1)).summary;
     assert_eq!(done.finish_reason, FinishReason::Length);
     assert!(done.retrievals.is_empty());
@@ -559,7 +560,7 @@ fn a_receipt_says_where_in_the_text_the_passage_came() {
     let model = Family::Llama31.model();
     let engine = engine(
         &model,
-        Some(Shelf::of(vec![peru(), passage("Lima", "A city.")])),
+        Some(Shelf::new(vec![peru(), passage("Lima", "A city.")])),
     );
     let mut request = retrieving(&model, "c", 12, 2);
     request.retrieval.k = 2;
@@ -687,7 +688,7 @@ fn whose_idle_caches_hold_most_gives_up_the_first() {
         let info = block_on(engine.conversation(&id.into())).unwrap();
         info.cached_tokens > 0
     };
-    // The oldest, and nobody else's.
+    // The oldest cache of this owner is dropped, and none of another's.
     assert!(cached("b0"));
     let kept: Vec<_> = (0..9).filter(|n| cached(&format!("a{n}"))).collect();
     assert_eq!(kept, [6, 7, 8]);

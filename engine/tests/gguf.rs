@@ -1,10 +1,10 @@
-//! Models in one GGUF file against the directories that they were made of.
+//! Compares models in GGUF files with the directories that they were made from.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
@@ -34,7 +34,7 @@ fn error(path: &Path) -> LoadError {
 /// The error of a tiny model's file after `change`.
 fn error_after(change: impl FnOnce(&mut GgufFile)) -> LoadError {
     let dir = Family::Llama.write(1);
-    let mut file = GgufFile::of(dir.path(), GgmlDType::F32);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::F32);
     change(&mut file);
     let path = dir.path().join("changed.gguf");
     file.write(&path);
@@ -144,7 +144,8 @@ fn blocks_of_4_bits_are_kept_as_they_are() {
         let (_, wanted) = clean_forward(&with(same.path(), f32, Kernels::Own), &IDS);
         let (_, got) = clean_forward(&with(gguf.path(), f32, Kernels::Own), &IDS);
         assert!(got == wanted, "{element:?}");
-        // Only what activations lose at 8 bits is between them; made anew, the weights lose much more.
+        // They differ only by the activations' 8 bits. If the weights had been quantised again, they
+        // would differ much more.
         let kept = clean_forward(&with(gguf.path(), None, Kernels::Own), &IDS);
         for (kept, wanted) in kept.1.iter().zip(&wanted) {
             let cosine = cosine(kept, wanted);
@@ -170,7 +171,7 @@ fn a_stack_of_several_types_of_4_bits_is_kept_in_8() {
             file.put(&name, &keys, GgmlDType::Q4_1);
         }
     };
-    let mut file = GgufFile::of(dir.path(), GgmlDType::Q4_0);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::Q4_0);
     change(&mut file);
     let whole = as_gguf(dir.path(), GgmlDType::Q4_0);
     file.write(&whole.path().join("tiny.gguf"));
@@ -187,7 +188,7 @@ fn a_stack_of_several_types_of_4_bits_is_kept_in_8() {
 fn a_conversation_runs_and_retrieves_from_a_gguf_file() {
     let gguf = as_gguf(Family::Qwen3.write(5).path(), GgmlDType::Q8_0);
     let model = load(gguf.path());
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let completion = run(&engine, retrieving(&model, "a", 20, 1));
     assert_eq!(completion.summary.retrievals.len(), 1);
 }
@@ -200,7 +201,7 @@ fn its_directory_stands_for_the_only_file_in_it() {
     let (by_directory, by_name) = (load(alone.path()), load(&file));
     assert_eq!(by_directory.name(), "tiny");
     assert_eq!(by_directory.fingerprints(), by_name.fingerprints());
-    // Beside safetensors it is taken only where it is named.
+    // Beside safetensors a GGUF file is used only if it is named.
     fs::copy(&file, dir.path().join("tiny.gguf")).unwrap();
     assert_ne!(load(dir.path()).name(), "tiny");
     assert_eq!(load(&dir.path().join("tiny.gguf")).name(), "tiny");
@@ -252,7 +253,7 @@ fn fingerprints_change_with_what_they_stand_for() {
     assert_ne!(other_weights.model, first.model);
     assert_eq!(other_weights.tokenizer, first.tokenizer);
     let other = as_gguf(Family::Llama.write(1).path(), GgmlDType::F32);
-    let mut file = GgufFile::of(Family::Llama.write(1).path(), GgmlDType::F32);
+    let mut file = GgufFile::new(Family::Llama.write(1).path(), GgmlDType::F32);
     file.set("tokenizer.ggml.pre", text("llama-bpe"));
     file.write(&other.path().join("tiny.gguf"));
     let other_cuts = load(other.path()).fingerprints().clone();
@@ -363,7 +364,7 @@ fn a_control_token_that_the_file_lacks_is_named() {
 /// A file that neither candle nor this test has written.
 #[test]
 fn a_file_of_llama_cpp_loads_and_generates() {
-    let Some(file) = shared("llama-2-tiny-random.gguf") else {
+    let Some(file) = shared_data("llama-2-tiny-random.gguf") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -383,7 +384,7 @@ fn a_file_of_llama_cpp_loads_and_generates() {
         let model = with(dir.path(), weights, Kernels::Own);
         assert_eq!(model.name(), "llama-2-tiny-random");
         assert_eq!(model.tokens().vocabulary(), 32_000);
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let completion = run(&engine, retrieving(&model, "a", 30, 1));
         assert_eq!(completion.summary.retrievals.len(), 1);
     }
@@ -424,11 +425,11 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
     let kept = load(dir.path());
     let (_, rounded) = clean_forward(&kept, &question(&kept, asked));
     for (rounded, exact) in rounded.iter().zip(&logits) {
-        // Its activations lose more at 8 bits than those of random models.
+        // The activations of this model lose more at 8 bits than those of random models.
         let cosine = cosine(rounded, exact);
         assert!(cosine > 0.95, "{cosine}");
     }
-    let engine = engine(&kept, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&kept, Some(Shelf::new(vec![peru()])));
     let completion = run(&engine, retrieving(&kept, "a", 20, 1));
     assert_eq!(completion.summary.retrievals.len(), 1);
     let (peru, lima) = (peru(), ("Lima", "Lima lies on the coast."));
@@ -437,15 +438,4 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
     let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
     assert_eq!(embeddings[0].len(), 576);
     assert_ne!(embeddings[0], embeddings[1]);
-}
-
-/// A file of the shared test data, which lies beside the project where it is there at all.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = path.join("../../shared/data").join(name);
-    if !path.is_file() {
-        eprintln!("SKIPPED: there is no {}", path.display());
-        return None;
-    }
-    Some(path)
 }

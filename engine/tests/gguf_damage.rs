@@ -14,29 +14,29 @@ use common::*;
 use onegen_engine::{LoadError, LoadOptions, Model};
 use tempfile::TempDir;
 
-/// Remembers the largest request.
-struct Watched;
+/// An allocator that records the largest request.
+struct WatchedAllocator;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 /// The file has 100 kB; a load of the undamaged one asks for nothing near this.
 const TOO_MUCH: usize = 64 << 20;
 
-// SAFETY: everything is the system's allocator's.
-unsafe impl GlobalAlloc for Watched {
+// SAFETY: all calls are passed on to the system's allocator.
+unsafe impl GlobalAlloc for WatchedAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise is the one that the system's allocator needs.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise is the one that the system's allocator needs.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: WatchedAllocator = WatchedAllocator;
 
 struct Damaged {
     dir: TempDir,
@@ -46,7 +46,7 @@ struct Damaged {
 impl Damaged {
     fn new() -> Self {
         let dir = Family::Llama31.write(1);
-        let whole = GgufFile::of(dir.path(), GgmlDType::Q8_0).bytes();
+        let whole = GgufFile::new(dir.path(), GgmlDType::Q8_0).bytes();
         for name in [
             "tokenizer.json",
             "tokenizer_config.json",
@@ -69,7 +69,7 @@ impl Damaged {
         loaded
     }
 
-    /// Where the tensors start, about: after the last of their names.
+    /// The approximate start of the tensors: after the last of their names.
     fn header_len(&self) -> usize {
         let name = b"token_embd.weight";
         let at = self
@@ -89,7 +89,7 @@ fn a_file_cut_short_anywhere_is_an_error() {
     let cuts = (0..64)
         .chain((64..header).step_by(97))
         .chain((header..len).step_by(4001));
-    // Less than what fills the last tensor up to whole 32 bytes may be missing.
+    // Up to 31 bytes of padding after the last tensor may be missing.
     for cut in cuts.chain([len - 33]) {
         let error = damaged.load(&damaged.whole[..cut]).unwrap_err();
         assert!(error.to_string().contains("damaged.gguf"), "{cut}: {error}");
@@ -100,7 +100,7 @@ fn a_file_cut_short_anywhere_is_an_error() {
 fn flipped_bits_are_errors_or_another_model() {
     let damaged = Damaged::new();
     let header = damaged.header_len();
-    // Everything of the start, and samples of the long lists.
+    // All places at the start, and samples of the long lists.
     let places = (0..1500).chain((1500..header).step_by(199));
     for place in places {
         for flip in [0x01, 0xF0] {

@@ -32,7 +32,7 @@ fn texts(list: &Json) -> Value {
 /// A small model with the golden file's vocabulary.
 fn model(golden: &Json, pre: Option<&str>) -> Arc<Model> {
     let dir = Family::Llama.write(1);
-    let mut file = GgufFile::of(dir.path(), GgmlDType::F32);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::F32);
     let tokens = strings(&golden["tokens"]);
     let rows = Tensor::zeros((tokens.len(), 32), DType::F32, &Device::Cpu).unwrap();
     for name in ["token_embd.weight", "output.weight"] {
@@ -115,13 +115,11 @@ fn bytes_are_cut_and_merged_as_llama_cpp_does() {
 #[test]
 fn llama_2s_vocabulary_gives_the_ids_that_llama_cpp_gives() {
     let name = "llama-2-tiny-random.gguf";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    if !path.join(name).is_file() {
-        eprintln!("SKIPPED: there is no {name} in {}", path.display());
+    let Some(file) = shared_data(name) else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
-    fs::copy(path.join(name), dir.path().join(name)).unwrap();
+    fs::copy(file, dir.path().join(name)).unwrap();
     name_tokens(dir.path(), ["<0x01>", "<0x02>", "<0x03>", "<0x04>"]);
     let golden = golden("llama2.json");
     check("llama 2", &load(dir.path()), &golden, &golden["ids"]);

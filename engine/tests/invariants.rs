@@ -18,7 +18,7 @@ fn log_of(engine: &onegen_engine::Engine, conversation: &str) -> TokenLog {
 #[test]
 fn positions_forwarded_in_a_round_are_counted_exactly() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let splice = model.tokens().splice(&peru()).unwrap().len();
 
         let first = retrieving(&model, "c", 8, 1);
@@ -55,7 +55,7 @@ fn positions_forwarded_in_a_round_are_counted_exactly() {
 #[test]
 fn the_query_embedding_is_the_state_at_rq_in_the_forward_that_caches_it() {
     for (name, model) in models() {
-        let shelf = Shelf::of(vec![peru()]);
+        let shelf = Shelf::new(vec![peru()]);
         let engine = engine(&model, Some(shelf.clone()));
         run(&engine, retrieving(&model, "c", 6, 2));
         let log = log_of(&engine, "c");
@@ -84,7 +84,7 @@ fn the_query_embedding_is_the_state_at_rq_in_the_forward_that_caches_it() {
 #[test]
 fn generating_after_a_splice_gives_what_one_clean_forward_gives() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         run(&engine, retrieving(&model, "c", 24, 1));
         let log = log_of(&engine, "c");
         let (_, logits) = clean_forward(&model, log.ids());
@@ -93,7 +93,7 @@ fn generating_after_a_splice_gives_what_one_clean_forward_gives() {
             if kind != SpanKind::Generated {
                 continue;
             }
-            // Of the ids that sampling may yield, none is likelier in the clean forward.
+            // In the clean forward no id that may be sampled is likelier.
             let clean = &logits[at - 1];
             let chosen = clean[log.ids()[at] as usize];
             let scale = clean.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -156,7 +156,7 @@ fn a_spliced_cache_gives_the_logits_of_one_clean_forward() {
 #[test]
 fn the_logits_at_rq_are_never_sampled() {
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let done = run(&engine, retrieving(&model, "c", 12, 3)).summary;
         assert_eq!(done.retrievals.len(), 3, "{name}");
         let splice = model.tokens().splice(&peru()).unwrap().ids();
@@ -178,7 +178,7 @@ fn the_logits_at_rq_are_never_sampled() {
 #[test]
 fn retrieval_that_is_disabled_or_used_up_or_impossible_masks_rq() {
     for (name, model) in models() {
-        let with = engine(&model, Some(Shelf::of(vec![peru()])));
+        let with = engine(&model, Some(Shelf::new(vec![peru()])));
         let mut disabled = retrieving(&model, "disabled", 8, 5);
         disabled.retrieval.enabled = false;
         let used_up = retrieving(&model, "used up", 8, 0);
@@ -204,7 +204,7 @@ fn retrieval_that_is_disabled_or_used_up_or_impossible_masks_rq() {
 #[test]
 fn a_search_that_finds_nothing_leaves_no_rq_behind() {
     for (name, model) in models() {
-        let nothing = engine(&model, Some(Shelf::of(Vec::new())));
+        let nothing = engine(&model, Some(Shelf::new(Vec::new())));
         let mut never = retrieving(&model, "c", 8, 5);
         never.retrieval.enabled = false;
         let plain = run(&engine(&model, None), never);

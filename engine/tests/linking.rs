@@ -63,7 +63,7 @@ fn expected(model: &Model, text: &str) -> Vec<Mention> {
         .collect()
 }
 
-/// Bits and all: nothing depends on how positions were put together.
+/// The results are equal bit for bit: nothing depends on how positions are grouped into forwards.
 #[test]
 fn mentions_and_their_states_are_those_of_a_token_by_token_decoder_over_the_whole_vocabulary() {
     let mut found = 0;
@@ -155,7 +155,7 @@ fn positions_are_counted_by_kind_and_a_mention_costs_no_forward_of_its_own() {
     assert!(forwarded[SpanKind::Generated] + 1 >= written as u64);
 }
 
-/// A model that opens no mention writes the text in a fraction of the steps that its tokens are.
+/// A model that opens no mention needs far fewer steps than the text has tokens.
 #[test]
 fn text_that_is_likely_is_forwarded_several_tokens_at_a_time() {
     let dir = write_linking(Family::Llama, Spelling::ByteLevel, 7);
@@ -284,7 +284,7 @@ fn a_published_checkpoint_links_without_a_file_that_says_so() {
     assert_eq!(markers.count(), 2);
 }
 
-/// Its sums depend on the batch in their last bits.
+/// The last bits of this decoder's sums depend on the batch.
 #[test]
 fn the_reference_kernels_link_alike() {
     let dir = write_linking(Family::Qwen2, Spelling::ByteLevel, 7);
@@ -328,7 +328,7 @@ fn models_of_each_spelling() -> Vec<(Spelling, Arc<Model>, Engine)> {
     each.collect()
 }
 
-/// Whatever the text, and whatever it spells.
+/// This holds for every text, also for one that contains spellings of marks.
 #[test]
 fn every_text_is_copied_and_every_mention_is_a_piece_of_it_between_characters() {
     let models = models_of_each_spelling();

@@ -8,17 +8,10 @@ use std::path::Path;
 
 use common::*;
 use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn error(dir: &Path) -> LoadError {
     Model::load(dir, &LoadOptions::default()).unwrap_err()
-}
-
-fn edit(dir: &Path, name: &str, change: impl FnOnce(&mut Value)) {
-    let path = dir.join(name);
-    let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    change(&mut value);
-    fs::write(path, value.to_string()).unwrap();
 }
 
 #[test]
@@ -60,7 +53,7 @@ fn truncated_weights_are_an_error() {
 #[test]
 fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
     let dir = Family::Llama.write(1);
-    edit(dir.path(), "config.json", |c| {
+    edit_json(dir.path(), "config.json", |c| {
         c["num_hidden_layers"] = 4.into()
     });
     match error(dir.path()) {
@@ -68,7 +61,7 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
         other => panic!("{other}"),
     }
     let dir = Family::Llama.write(1);
-    edit(dir.path(), "config.json", |c| {
+    edit_json(dir.path(), "config.json", |c| {
         c["intermediate_size"] = 47.into()
     });
     let shape = error(dir.path());
@@ -87,7 +80,7 @@ fn what_is_not_supported_is_said() {
         ("mlp_bias", json!(true)),
     ] {
         let dir = Family::Llama.write(1);
-        edit(dir.path(), "config.json", |c| c[key] = value);
+        edit_json(dir.path(), "config.json", |c| c[key] = value);
         let error = error(dir.path());
         assert!(
             matches!(error, LoadError::Unsupported { .. }),
@@ -137,7 +130,7 @@ fn numbers_that_contradict_one_another_are_an_error() {
         ("vocab_size", 10),
     ] {
         let dir = Family::Llama.write(1);
-        edit(dir.path(), "config.json", |c| c[key] = value.into());
+        edit_json(dir.path(), "config.json", |c| c[key] = value.into());
         assert!(
             Model::load(dir.path(), &LoadOptions::default()).is_err(),
             "{key}"
@@ -154,7 +147,7 @@ fn a_control_token_that_the_tokenizer_lacks_is_named() {
         other => panic!("{other}"),
     }
     let dir = Family::Llama.write(1);
-    edit(dir.path(), "onegen.json", |c| {
+    edit_json(dir.path(), "onegen.json", |c| {
         c["query_tokn"] = "[RQ]".into()
     });
     assert!(error(dir.path()).to_string().contains("query_tokn"));
@@ -204,7 +197,7 @@ fn fingerprints_change_with_what_they_stand_for() {
     let other_weights = load(Family::Llama.write(2).path()).fingerprints().clone();
     assert_ne!(other_weights.model, first.model);
     assert_eq!(other_weights.tokenizer, first.tokenizer);
-    edit(dir.path(), "onegen.json", |c| {
+    edit_json(dir.path(), "onegen.json", |c| {
         c["embed_template"] = "{text}".into()
     });
     let other_template = load(dir.path()).fingerprints().clone();

@@ -105,7 +105,7 @@ fn a_stop_string_takes_its_tokens_along_and_cuts_the_one_it_begins_in() {
 #[test]
 fn the_query_token_has_no_logprob_but_may_be_among_the_likeliest() {
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
     let mut request = retrieving(&model, "c", 12, 2);
     request.sampling.logprobs = Some(20);
     let done = run(&engine, request);

@@ -23,7 +23,7 @@ fn golden_dir(family: &str) -> PathBuf {
     here.join("tests/parity").join(family)
 }
 
-/// The checkpoint with a tokenizer beside it, which transformers' weights need none of.
+/// The checkpoint together with a tokenizer, which the golden files do not contain.
 fn checkpoint(family: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {
@@ -242,14 +242,14 @@ fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
                 let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
                 cosines.fold(1f32, f32::min)
             };
-            // What is left are activations, embedding and head in 8 bits.
+            // The remaining difference comes from the 8 bits of activations, embedding and head.
             assert!(least(&rounded) > 0.998, "{what}: {}", least(&rounded));
             assert!(least(&exact) > 0.85, "{what}: {}", least(&exact));
         }
     }
 }
 
-/// Replaces the projections by what a type of blocks makes of them.
+/// Rounds the projections as a block type rounds them.
 fn round_projections(file: &Path, element: GgmlDType) {
     let mut tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
     for (name, tensor) in &mut tensors {

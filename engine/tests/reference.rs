@@ -93,9 +93,10 @@ impl Reference {
             if which == "v" {
                 return head.to_vec();
             }
-            let head = match self.config.qk_norm {
-                true => self.norm(&format!("{layer}.self_attn.{which}_norm"), head),
-                false => head.to_vec(),
+            let head = if self.config.qk_norm {
+                self.norm(&format!("{layer}.self_attn.{which}_norm"), head)
+            } else {
+                head.to_vec()
             };
             let mut turned = head.clone();
             for i in 0..half {

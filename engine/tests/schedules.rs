@@ -33,14 +33,14 @@ const WORDS: &[&str] = &[
 ];
 
 /// Finds a passage by the query embedding's bits, so that the same state finds the same passage.
-struct ByBits(Vec<Passage>);
+struct BitwiseRetriever(Vec<Passage>);
 
-impl Retriever for ByBits {
+impl Retriever for BitwiseRetriever {
     fn retrieve(&self, query: &[f32], _: usize) -> Result<Vec<Passage>, RetrieveError> {
         let bits = query
             .iter()
             .fold(0u32, |bits, x| bits.rotate_left(5) ^ x.to_bits());
-        // Now and then nothing is found.
+        // Sometimes nothing is found.
         Ok(self
             .0
             .get(bits as usize % (self.0.len() + 1))
@@ -50,15 +50,15 @@ impl Retriever for ByBits {
     }
 }
 
-fn shelf(model: &Model) -> Arc<ByBits> {
+fn shelf(model: &Model) -> Arc<BitwiseRetriever> {
     // Passage blocks are also longer than a block of the KV-cache.
     let longest = if has_blocks(model) { 18 } else { 4 };
     let passages =
         [1, 2, 3, longest].map(|n| passage(&format!("P{n}"), &"Lima is on the coast. ".repeat(n)));
-    Arc::new(ByBits(passages.into()))
+    Arc::new(BitwiseRetriever(passages.into()))
 }
 
-/// What one conversation asks, turn by turn.
+/// The questions of one conversation, turn by turn.
 struct Script {
     name: String,
     turns: Vec<Request>,
@@ -98,7 +98,7 @@ fn plain(model: &Arc<Model>, scripts: &[Script]) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Reads so many events, then goes away. Whether the turn was over by then.
+/// Reads `events` events and then drops the turn. Returns whether the turn was over by then.
 fn leave_early(engine: &Engine, request: &Request, events: usize) -> bool {
     let len = || {
         let info = block_on(engine.conversation(&request.conversation));
@@ -198,7 +198,7 @@ fn has_blocks(model: &Model) -> bool {
     model.tokens().onegen().passage_attention == PassageAttention::Block
 }
 
-/// What the engine publishes once it is so; it does after each step.
+/// Waits until the published statistics meet a condition; they are published after each step.
 fn when(engine: &Engine, so: impl Fn(&EngineStats) -> bool, seed: u64) -> EngineStats {
     for _ in 0..2000 {
         let stats = engine.counters().stats();
@@ -229,7 +229,7 @@ fn every_schedule_gives_the_tokens_of_one_plain_run() {
                 .duration_since(UNIX_EPOCH)
                 .unwrap()
                 .as_nanos() as u64;
-            // Those that once went over the KV budget, some that are always the same, some fresh ones.
+            // Seeds that once exceeded the KV budget, some fixed ones, and some new ones.
             let found = [1795284670643612296, 1795284696610135776];
             found
                 .into_iter()

@@ -22,10 +22,10 @@ use rand::{Rng, SeedableRng};
 const CLIENTS: u64 = 8;
 const CONVERSATIONS: usize = 24;
 
-/// Fails, takes its time or finds nothing, as the query happens to be.
-struct Moody;
+/// A retriever that fails, is slow or finds nothing, depending on the query.
+struct UnreliableRetriever;
 
-impl Retriever for Moody {
+impl Retriever for UnreliableRetriever {
     fn retrieve(&self, query: &[f32], _: usize) -> Result<Vec<Passage>, RetrieveError> {
         match query[0].to_bits() % 8 {
             0 => Err(RetrieveError::new("out of order")),
@@ -39,7 +39,7 @@ impl Retriever for Moody {
     }
 }
 
-/// What came of the turns.
+/// The outcomes of the turns.
 #[derive(Default)]
 struct Tally {
     finished: AtomicUsize,
@@ -73,7 +73,7 @@ fn client(engine: &Engine, model: &Model, tally: &Tally, turns: usize, mut rng: 
     }
 }
 
-/// What may be asked of a conversation that others use too may be refused.
+/// Operations on a conversation that other clients also use may be refused.
 fn expected(done: Result<(), ConversationError>) {
     assert!(!matches!(done, Err(ConversationError::Stopped)), "{done:?}");
 }
@@ -156,7 +156,8 @@ fn whatever_clients_do_all_memory_comes_back() {
         }),
         ..EngineOptions::default()
     };
-    let engine = Engine::start(model.clone(), Some(Arc::new(Moody)), options).unwrap();
+    let engine =
+        Engine::start(model.clone(), Some(Arc::new(UnreliableRetriever)), options).unwrap();
     let tally = Tally::default();
     let mut resident = Vec::new();
     for half in 0..2 {
@@ -176,7 +177,7 @@ fn whatever_clients_do_all_memory_comes_back() {
     let counts = [&tally.finished, &tally.failed, &tally.left, &tally.refused].map(count);
     let stats = engine.counters().stats();
     println!("finished, failed, left, refused: {counts:?}; {stats:?}; {resident:?} MiB");
-    // All of it has happened, or the test has tested nothing.
+    // Every kind of event must have happened, otherwise the test has tested nothing.
     assert!(
         counts.iter().all(|count| *count > 0),
         "seed {seed}: {counts:?}"
@@ -205,7 +206,8 @@ fn whatever_clients_do_all_memory_comes_back() {
     assert_eq!(left, ["lock"], "seed {seed}");
 }
 
-/// Waits until nothing is under way, then holds what conversations hold against what the engine counts.
+/// Waits until nothing is under way, and then compares the conversations' memory with the engine's
+/// counts.
 fn check_idle(engine: &Engine, seed: u64) {
     let started = Instant::now();
     loop {

@@ -23,13 +23,13 @@ fn options(dir: &Path) -> EngineOptions {
 }
 
 fn start(model: &Arc<Model>, options: &EngineOptions) -> Engine {
-    let retriever = Shelf::of(vec![peru()]);
+    let retriever = Shelf::new(vec![peru()]);
     Engine::start(model.clone(), Some(retriever), options.clone()).unwrap()
 }
 
-/// A turn with a retrieval, then one more; both in an engine that nothing befalls.
+/// A turn with a retrieval and another turn, in an engine that is never restarted.
 fn undisturbed(model: &Arc<Model>) -> (Completion, Completion) {
-    let engine = engine(model, Some(Shelf::of(vec![peru()])));
+    let engine = engine(model, Some(Shelf::new(vec![peru()])));
     let first = run(&engine, retrieving(model, "a", 12, 1));
     (first, ask_on(&engine, "a", "And its currency?"))
 }
@@ -76,7 +76,7 @@ fn kv_that_memory_has_no_room_for_comes_back_from_the_disk() {
     for (name, model) in models() {
         let dir = tempfile::tempdir().unwrap();
         let (first, wanted) = undisturbed(&model);
-        // A passage block that is not complete begins on memory of its own.
+        // An incomplete passage block needs memory of its own.
         let begun = usize::from(name.ends_with("with blocks"));
         let cache = model.new_cache();
         let one = cache.bytes_for(wanted.summary.log_len) + begun * cache.bytes_for(1);
@@ -152,7 +152,7 @@ fn a_damaged_kv_file_costs_a_forward_and_nothing_else() {
         assert_eq!(next.text, wanted.text, "{what}");
         assert_eq!(next.summary.usage.cached_tokens, 0, "{what}");
         drop(engine);
-        // It was mended.
+        // The file was repaired.
         let engine = start(&model, &options(dir.path()));
         let third = ask_on(&engine, "a", "Lima?");
         assert!(third.summary.usage.cached_tokens > 0, "{what}");

@@ -1,4 +1,4 @@
-//! When what happened to a turn.
+//! The timeline of a turn: when each phase began and ended.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -37,7 +37,7 @@ fn assert_tiled(phases: &[PhaseTime]) {
 fn a_turns_phases_follow_one_another_without_a_gap_and_agree_with_its_receipts() {
     use TurnPhase::*;
     for (name, model) in models() {
-        let engine = engine(&model, Some(Shelf::of(vec![peru()])));
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
         let submitted = Instant::now();
         let (phases, end) = phases(&engine, retrieving(&model, "c", 12, 2));
         let heard = Instant::now();
@@ -63,7 +63,7 @@ fn a_turns_phases_follow_one_another_without_a_gap_and_agree_with_its_receipts()
 fn a_search_that_finds_nothing_is_a_retrieval_without_a_splice() {
     use TurnPhase::*;
     let model = Family::Qwen3.model();
-    let engine = engine(&model, Some(Shelf::of(Vec::new())));
+    let engine = engine(&model, Some(Shelf::new(Vec::new())));
     let (phases, _) = phases(&engine, retrieving(&model, "c", 6, 1));
     assert_tiled(&phases);
     let expected = [Queue, Prefill, Decode, Retrieval, Decode];

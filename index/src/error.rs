@@ -15,7 +15,7 @@ pub enum IndexError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -77,9 +77,9 @@ pub enum IndexError {
         "the index was built by {index}, but the model is {model}: {differs} differ; build the index again with this model, or serve the model that built it"
     )]
     FingerprintMismatch {
-        /// What built the index.
+        /// The model that built the index.
         index: Box<Fingerprints>,
-        /// What wants to use it.
+        /// The model that is to be used with it.
         model: Box<Fingerprints>,
         /// Which of the three fingerprints differ.
         differs: String,
@@ -117,7 +117,7 @@ pub enum IndexError {
         id: String,
     },
 
-    /// Another process, or another part of this one, changes the index.
+    /// Another process, or another part of this process, has the index open for changes.
     #[error("{} is open for changes already; only one may change an index, so close it there, or send the change to the server that has it", .dir.display())]
     Locked {
         /// The directory.
@@ -139,7 +139,7 @@ pub enum IndexError {
     #[error("the index is being closed")]
     Closed,
 
-    /// More than the format can count.
+    /// A number is larger than the format can store.
     #[error("more {what} than an index can hold ({limit}); split the corpus")]
     TooLarge {
         /// What there is too much of.

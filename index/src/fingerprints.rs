@@ -1,10 +1,11 @@
-//! What made the vectors of an index: queries must come from the same model, tokenizer and template.
+//! The fingerprints of the model, tokenizer and template that made an index's vectors. Queries must
+//! come from the same three.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What embedded the passages. Queries must come from the same.
+/// Names what embedded the passages. Queries must be embedded by the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprints {
@@ -34,7 +35,7 @@ impl Fingerprints {
 
 impl fmt::Display for Fingerprints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Enough digits to tell two apart; the whole stands in the manifest.
+        // Twelve digits are enough to tell two fingerprints apart; the manifest has all of them.
         let short = |s: &str| s.chars().take(12).collect::<String>();
         write!(
             f,

@@ -1,9 +1,9 @@
 //! Passages, their embeddings and an HNSW graph over them, in one directory that is verified before
 //! it is used.
 //!
-//! The library takes vectors and knows no model: whoever embeds the passages names the model by its
+//! The library takes vectors and knows no model. The program that embeds the passages names its model by
 //! [`Fingerprints`], and an index is only searched with queries of the same model
-//! ([`Index::check_fingerprints`]).
+//! ([`Index::check_fingerprints`]). The feature `engine` implements [`Embedder`] for the engine's model.
 //!
 //! - [`Corpus`] reads documents (JSON lines, Parquet, folders of text) and reports bad ones as values;
 //!   a [`Splitter`] makes passages of those that are long.
@@ -17,6 +17,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod build;
+#[cfg(feature = "engine")]
+mod engine;
 mod error;
 mod filter;
 mod fingerprints;

@@ -1,4 +1,4 @@
-//! What the tests of several files share.
+//! Helpers that the tests of several files share.
 
 #[path = "../tests/common/vectors.rs"]
 mod vectors;

@@ -1,4 +1,4 @@
-//! What goes into an index comes out of it, best first.
+//! Passages that are put into an index are found, the best first.
 
 #![allow(clippy::unwrap_used)]
 
@@ -136,7 +136,7 @@ fn vectors_without_direction_or_of_another_width_are_refused() {
         builder.add(&passage(0), &none),
         Err(IndexError::NoVector { .. })
     ));
-    // Lengths at both ends of f32 have a direction.
+    // Very long and very short vectors still have a direction.
     builder.add(&passage(0), &[[f32::MAX, 0.0]]).unwrap();
     builder
         .add(&passage(1), &[[0.0, f32::MIN_POSITIVE]])

@@ -1,4 +1,4 @@
-//! Changes while an index is open: whatever is done to it, it behaves as one that was just built of
+//! Changes of an open index: after any changes it behaves like an index that was just built from
 //! the passages that it should hold.
 
 #![allow(clippy::unwrap_used)]
@@ -258,7 +258,7 @@ proptest! {
                 }
                 Step::Settle => index.settle().unwrap(),
                 Step::Reopen => {
-                    // Who only reads sees the same.
+                    // An index that is opened only for reading gives the same answers.
                     same(&Index::open(&dir).unwrap(), &model, home.path())?;
                     drop(index);
                     index = Index::open_for_changes_with(&dir, DELTA_VECTORS).unwrap();

@@ -38,7 +38,7 @@ impl Home {
             .args(arguments)
             .current_dir(self.0.path())
             .env_clear()
-            // With none at all the system's own directories would be searched for programs.
+            // Without any PATH, programs would be searched for in the system's default directories.
             .env("PATH", self.0.path());
         command
     }
@@ -143,7 +143,7 @@ fn what_is_built_is_found_by_the_models_own_embeddings() {
 
 #[test]
 fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
-    // A title is not split.
+    // A title is never split.
     let long = json!({"id": "long", "title": "word ".repeat(CONTEXT), "text": "x"});
     let home = Home::new(&format!(
         "{}\n{{\"id\":7}}\n{long}\nnonsense\n{{\"id\":8,\"text\":\"fine\"}}\n",
@@ -422,7 +422,7 @@ fn documents_are_added_replaced_deleted_shown_and_exported() {
             ]
         )
     );
-    // What is exported can be built again.
+    // An exported corpus can be built again.
     fs::write(home.path("corpus.jsonl"), exported).unwrap();
     assert_eq!(home.build()["passages"], 4);
     let with_vectors = [

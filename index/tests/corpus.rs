@@ -1,4 +1,4 @@
-//! One corpus in every form that is read: the same documents, and damage is an error.
+//! The same corpus in every format gives the same documents, and damage is an error.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,14 +25,14 @@ fn documents(path: &Path) -> Vec<Document> {
     Corpus::open(path).unwrap().map(Result::unwrap).collect()
 }
 
-/// What became of each record, and whether anything came after a failure.
+/// The result of each record; checks that nothing follows a failure.
 fn outcomes(corpus: Corpus) -> Vec<Result<String, RecordError>> {
     corpus
         .map(|record| record.map(|document| document.id))
         .collect()
 }
 
-/// Passages of 2WikiMultihopQA, or invented ones where that is not there: (title, text).
+/// Passages of 2WikiMultihopQA, or invented ones if that file is missing: (title, text).
 fn passages() -> Vec<(String, String)> {
     let Some(corpus) = shared_data("2wikimultihopqa_corpus.json") else {
         return (0..500)
@@ -76,7 +76,7 @@ type RowGroup<'a> = SerializedRowGroupWriter<'a, File>;
 fn column<T: DataType>(rows: &mut RowGroup<'_>, values: &[T::T], levels: Option<&[i16]>) {
     let mut column = rows.next_column().unwrap().unwrap();
     let writer = column.typed::<T>();
-    // Of repeated columns every row has one value.
+    // In repeated columns every row has one value.
     let flat = vec![0; levels.map_or(0, <[i16]>::len)];
     writer
         .write_batch(values, levels, levels.is_some().then_some(&flat))
@@ -308,7 +308,7 @@ fn metadata_of_a_table_are_json_or_a_struct_and_other_columns_join_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.parquet");
     let metadata = |schema: &str, columns: [[Option<&str>; 3]; 2]| -> Vec<Result<Value, String>> {
-        // Texts of old writers are just bytes.
+        // Old writers store texts as plain bytes.
         let schema = format!("required binary id; required binary text; {schema}");
         let mut writer = table_writer(&path, &schema, TableCompression::UNCOMPRESSED);
         let mut row_group = writer.next_row_group().unwrap();
@@ -431,7 +431,7 @@ fn a_damaged_table_is_an_error_and_never_a_panic() {
             );
         }
     }
-    // Pages carry no checksum: what hits a text goes unseen.
+    // Pages have no checksum, so damage within a text is not detected.
     println!("{intact} were read as if whole");
 }
 

@@ -1,6 +1,6 @@
-//! Killed at any moment, an index holds every change that was acknowledged and no half of another.
+//! After a kill at any moment an index holds every acknowledged change, and no other change partly.
 //!
-//! `ONEGEN_CRASH_ROUNDS` says how often, where CI's numbers are too small.
+//! `ONEGEN_CRASH_ROUNDS` sets the number of rounds, for more than CI does.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use child::{Running, command, task, tell, within};
+use child::{Running, command, send, task, within};
 use common::{Content, all, assert_no_leftovers, assert_whole, ingested, names, options, rounds};
 use onegen_index::{BuildOptions, Change, Index, IndexBuilder, Part, Passage};
 use rand::rngs::StdRng;
@@ -56,7 +56,7 @@ fn vector(rng: &mut StdRng) -> Vec<f32> {
         .collect()
 }
 
-/// The batch with a number, from 1, of a writer: always the same one.
+/// The batch of a writer with a number, from 1. It is always the same.
 fn batch(seed: u64, writer: u64, number: u64) -> Vec<Change> {
     let mut rng = StdRng::seed_from_u64(seed ^ (writer << 48) ^ number);
     let mut changes = Vec::new();
@@ -78,7 +78,7 @@ fn batch(seed: u64, writer: u64, number: u64) -> Vec<Change> {
             _ => Change::DeleteDocument { id: document },
         });
     }
-    // Tells how far the writer came.
+    // This passage records how far the writer came.
     changes.push(Change::Upsert {
         passage: passage(format!("{writer}-head"), number.to_string(), None),
         vectors: vec![vector(&mut rng)],
@@ -86,8 +86,7 @@ fn batch(seed: u64, writer: u64, number: u64) -> Vec<Change> {
     changes
 }
 
-/// What a writer's passages should be after its first batches, in the order in which they were put
-/// in.
+/// The passages of a writer after its first batches, in the order in which they were added.
 struct Model {
     writer: u64,
     batches: u64,
@@ -130,8 +129,8 @@ impl Model {
     }
 }
 
-/// Fails unless an index holds what the models hold after the batches that were acknowledged, or one
-/// more of a writer; brings the models there.
+/// Fails unless an index holds the passages of the models after the acknowledged batches, or after
+/// one more batch of a writer. Advances the models to that state.
 fn hold_against(index: &Index, seed: u64, models: &mut [Model], acknowledged: &[u64]) {
     let all = all(index).unwrap();
     for (model, &acknowledged) in models.iter_mut().zip(acknowledged) {
@@ -158,14 +157,14 @@ fn hold_against(index: &Index, seed: u64, models: &mut [Model], acknowledged: &[
 
 fn change_until_killed(dir: &Path, seed: u64, done: &[u64]) {
     let index = Index::open_for_changes_with(dir, DELTA_VECTORS).unwrap();
-    tell("open", &[]);
+    send("open", &[]);
     thread::scope(|scope| {
         for (&done, writer) in done.iter().zip(0..) {
             let index = &index;
             scope.spawn(move || {
                 for number in done + 1.. {
                     index.apply(batch(seed, writer, number)).unwrap();
-                    tell("applied", &[writer, number]);
+                    send("applied", &[writer, number]);
                 }
             });
         }
@@ -200,7 +199,7 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
         let segments = segments(&dir);
         let arguments: Vec<u64> = [&[seed][..], &acknowledged].concat();
         let child = Running::start(command(TEST, &dir, &arguments));
-        let mut hear = |(what, numbers): child::Told| {
+        let mut hear = |(what, numbers): child::Message| {
             if let ("applied", &[writer, number]) = (&what[..], &numbers[..]) {
                 acknowledged[writer as usize] = number;
             }
@@ -250,8 +249,8 @@ fn a_killed_writer_loses_no_acknowledged_change_and_leaves_no_half_of_another() 
     assert!(changes > rounds as u64 && merged > rounds / 10 && left > 0);
 }
 
-/// Changes and compacts an index while the disk begins to fail; nothing is lost that was acknowledged
-/// before, and nothing that was refused is there.
+/// Changes and compacts an index while the disk begins to fail. No acknowledged change is lost, and
+/// no refused change is visible.
 #[cfg(target_os = "linux")]
 fn change_until_the_disk_fails(
     dir: &Path,
@@ -270,11 +269,11 @@ fn change_until_the_disk_fails(
             scope.spawn(move || {
                 for number in done + 1.. {
                     match index.apply(batch(seed, writer, number)) {
-                        Ok(_) => tell("applied", &[writer, number]),
+                        Ok(_) => send("applied", &[writer, number]),
                         Err(error) => {
                             let text = error.to_string();
                             assert!(text.starts_with("nothing was changed: cannot"), "{text}");
-                            tell("refused", &[]);
+                            send("refused", &[]);
                             assert!(index.apply(batch(seed, writer, number)).is_err());
                             break;
                         }
@@ -291,7 +290,7 @@ fn change_until_the_disk_fails(
     });
     // Searches go on.
     assert_eq!(all(&index).unwrap().len() as u64, index.passages());
-    tell("failing", &[u64::from(index.compact().is_err())]);
+    send("failing", &[u64::from(index.compact().is_err())]);
 }
 
 #[cfg(target_os = "linux")]
@@ -334,7 +333,7 @@ fn a_disk_that_begins_to_fail_at_any_moment_loses_no_acknowledged_change() {
             Index::open_for_changes_with(&dir, usize::MAX).unwrap(),
         ] {
             hold_against(&index, seed, &mut models, &acknowledged);
-            // The process lived, so what it refused it also took back.
+            // The process was not killed, so it has also removed what it refused.
             let reached: Vec<u64> = models.iter().map(|model| model.batches).collect();
             assert_eq!(reached, acknowledged);
         }
@@ -368,7 +367,7 @@ fn corpus(generation: u64) -> Content {
         .collect()
 }
 
-/// Builds an index of a generation; what an interrupted build of it has done is not done again.
+/// Builds an index of a generation. Work of an interrupted build is not done again.
 fn build(dir: &Path, generation: u64, resumes: bool) {
     let (mut builder, from) = if resumes {
         IndexBuilder::resume(dir, small_options(), &generation.to_string()).unwrap()
@@ -377,18 +376,18 @@ fn build(dir: &Path, generation: u64, resumes: bool) {
         (builder, ingested(0))
     };
     let from = from.records;
-    tell("from", &[from]);
+    send("from", &[from]);
     for (number, (passage, vectors)) in corpus(generation).iter().enumerate().skip(from as usize) {
         builder.add(passage, vectors).unwrap();
         let added = number as u64 + 1;
         if added.is_multiple_of(9) {
             builder.save_progress(&ingested(added)).unwrap();
-            tell("saved", &[added]);
+            send("saved", &[added]);
         }
     }
-    tell("finishing", &[]);
+    send("finishing", &[]);
     builder.finish().unwrap();
-    tell("finished", &[]);
+    send("finished", &[]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! A damaged index is refused with the name of the file or answers as it did, and what is not an
-//! index is left alone.
+//! A damaged index is either refused with the name of the file, or gives the same answers as
+//! before. A directory that is not an index is not changed.
 //!
-//! `ONEGEN_DAMAGE_MUTATIONS` says how many, where CI's number is too small.
+//! `ONEGEN_DAMAGE_MUTATIONS` sets the number of mutations, for more than CI does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -171,7 +171,8 @@ fn mutate(rng: &mut StdRng, content: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// What a mutation leaves of the files that it changes: `None` is a file that is gone.
+/// The files that a mutation changes, with their new content; `None` means that the file is
+/// deleted.
 type Mutation = BTreeMap<String, Option<Vec<u8>>>;
 
 fn mutation(
@@ -256,7 +257,7 @@ fn a_damaged_index_gives_the_same_answers_or_an_error_that_names_the_file() {
                 .iter()
                 .any(|file| name.ends_with(file))
         };
-        // What follows the last change in a log is what a crash leaves: no part of the index.
+        // Bytes after the last change in a log are what a crash leaves, and not part of the index.
         let torn = |(name, content): (&String, &Option<Vec<u8>>)| {
             let content = content.as_ref();
             name.ends_with(".log") && content.is_some_and(|c| c.starts_with(&own[name]))
@@ -369,7 +370,7 @@ fn a_damaged_or_missing_graph_is_built_again_from_the_vectors() {
     }
 }
 
-/// Changes the manifest as someone would who also knows how to seal it.
+/// Changes the manifest and computes its checksum again.
 fn reseal(dir: &Path, change: impl Fn(&mut Value)) {
     let path = dir.join(MANIFEST_FILE);
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -668,7 +669,7 @@ fn what_is_not_an_index_is_never_replaced() {
     refused(Path::new("/"));
     assert_eq!(names(&dir), ["holiday.jpg"]);
 
-    // Nor is what appears there during the build.
+    // A directory that appears there during the build is not replaced either.
     let late = home.path().join("late");
     let builder = IndexBuilder::create(&late, options(8)).unwrap();
     fs::create_dir(&late).unwrap();

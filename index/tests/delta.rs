@@ -1,4 +1,4 @@
-//! The delta behaves as a scan of it does, however it is searched: through its graph, beside a merge,
+//! However the delta is searched, the results are those of a scan: through its graph, during a merge,
 //! with deletions, copies and filters.
 
 #![allow(clippy::unwrap_used)]
@@ -61,7 +61,7 @@ fn put(index: &Index, vectors: &[Vec<f32>]) {
     }
 }
 
-/// Share of the ten best that a search finds; of equal scores any is as good.
+/// The share of the ten best that a search finds. Among equal scores any counts as found.
 fn recall(index: &Index, queries: &[Vec<f32>], filter: Option<&Filter>) -> f64 {
     let through = SearchOptions {
         filter: filter.cloned(),
@@ -151,7 +151,7 @@ fn what_was_deleted_or_replaced_is_never_found_again() {
         let recall = recall(&index, &queries, None);
         assert!(recall >= 0.95, "one of {share} deleted: {recall}");
     }
-    // Replaced by what points elsewhere.
+    // These passages are replaced by vectors in another direction.
     let away: Vec<f32> = vectors[1].iter().map(|x| -x).collect();
     index.apply(vec![upsert(1, &away)]).unwrap();
     let best = &index.search(&vectors[1], &SearchOptions::new(5)).unwrap();

@@ -1,7 +1,8 @@
-//! A full disk and a disk that fails: what is refused is said so, and nothing else is lost.
+//! A full disk and a failing disk: refused changes are reported as errors, and nothing else is
+//! lost.
 //!
-//! A full disk is a small tmpfs, which needs a user namespace or root. A failing one is a seccomp
-//! filter of the thread that does the work.
+//! The full disk is a small tmpfs, which needs a user namespace or root. The failing disk is a
+//! seccomp filter of the thread that does the work.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -38,7 +39,7 @@ fn upsert(number: usize, text: &str) -> Change {
     }
 }
 
-/// Does something in a thread of which these system calls fail.
+/// Runs `work` in a thread in which these system calls fail.
 fn where_fail<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -124,7 +125,7 @@ fn a_log_of_which_a_sync_failed_takes_no_more_whoever_synced_it() {
     build(&dir, options(DIMENSION), &clustered(1, 9, DIMENSION, 3));
     let index = Index::open_for_changes(&dir).unwrap();
     index.apply(vec![upsert(20, "acknowledged")]).unwrap();
-    // Of all that a merge syncs this way, the old log is the first.
+    // The old log is the first file that a merge syncs in this way.
     let error = where_fail(&[libc::SYS_fdatasync], || index.compact()).unwrap_err();
     assert_says(&error, &["cannot sync", "changes-000002.log"]);
     let error = index.apply(vec![upsert(21, "refused")]).unwrap_err();
@@ -181,7 +182,7 @@ fn a_build_that_the_disk_refuses_leaves_the_old_index() {
     assert_whole(&dir);
 }
 
-/// Runs a test again where a tmpfs of so many bytes is mounted on a directory, if one can be.
+/// Runs a test again with a tmpfs of `bytes` bytes mounted on a directory, if that is possible.
 fn on_a_small_disk(test: &str, bytes: u64) {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");

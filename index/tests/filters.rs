@@ -1,5 +1,5 @@
-//! A filter leaves the best of what it allows, and `k` of them wherever there are `k`, whatever share of
-//! the passages that is.
+//! A search with a filter finds the best passages that the filter allows, and `k` of them if there are
+//! `k`, whatever share of all passages the filter allows.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ const DIMENSION: usize = 48;
 const PASSAGES: usize = 12_000;
 const K: usize = 10;
 
-/// Passages whose metadata let filters allow any share of them.
+/// A passage with metadata by which filters can allow any share of all passages.
 fn described(number: usize) -> Passage {
     let mut of = vec![10, 100, 1000];
     of.retain(|&n| number.is_multiple_of(n));

@@ -16,8 +16,8 @@ use onegen_index::{
 };
 use serde_json::json;
 
-/// Embeds a text as its length and first byte; "long" cannot be, at "broken" it breaks down, and so
-/// it does after so many texts.
+/// An embedder that embeds a text as its length and first byte. It refuses "long", and it fails at
+/// "broken" and after a number of texts.
 struct Lengths {
     lasts: Cell<usize>,
 }

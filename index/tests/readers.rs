@@ -1,4 +1,4 @@
-//! Who opens an index while others change, merge or replace it sees a whole one.
+//! A reader that opens an index while others change, merge or replace it sees a complete index.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn for_a_while() -> impl Fn() -> bool {
     move || began.elapsed() < Duration::from_secs(3)
 }
 
-/// Four passages of which every batch writes the text anew, long enough for several pages.
+/// Four passages, whose texts every batch replaces and which are long enough for several pages.
 fn batch(number: u64) -> Vec<Change> {
     let upsert = |part| Change::Upsert {
         passage: Passage {
@@ -84,7 +84,7 @@ fn who_opens_an_index_while_it_changes_sees_all_that_was_acknowledged_before() {
         let goes_on = for_a_while();
         let mut number = 0;
         while goes_on() {
-            // Opened anew now and then, which cuts and cleans.
+            // The index is sometimes reopened, which cuts torn logs and removes unused files.
             let index = Index::open_for_changes_with(&dir, 4).unwrap();
             for _ in 0..50 {
                 number += 1;
@@ -121,7 +121,7 @@ fn who_opens_an_index_while_it_is_replaced_sees_the_old_one_or_the_new() {
                 }
             });
         }
-        // Who changes it excludes others who change it, also those who come while it is replaced.
+        // Only one writer can have the index open for changes, also while it is replaced.
         for writer in 0..2 {
             let (dir, done, changed, locked) = (&dir, &done, &changed, &locked);
             scope.spawn(move || {

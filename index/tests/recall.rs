@@ -1,4 +1,5 @@
-//! A search finds what an exact scan finds. What the graph alone finds is tested where it is built.
+//! A search finds the same as an exact scan. The recall of the graph alone is tested where the
+//! graph is built.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +25,7 @@ fn recall(index: &Index, queries: &[Vec<f32>], k: usize) -> f64 {
         let hits = index.search(query, &through).unwrap();
         assert_eq!(hits.len(), k);
         for hit in &hits {
-            // A score does not depend on the way that it was found.
+            // The score of a hit does not depend on how it was found.
             found += usize::from(exact.contains(hit));
         }
         assert_eq!(hits, index.search(query, &through).unwrap());
@@ -32,7 +33,7 @@ fn recall(index: &Index, queries: &[Vec<f32>], k: usize) -> f64 {
     found as f64 / (queries.len() * k) as f64
 }
 
-/// Of vectors that are not stored, with all options at their defaults.
+/// Recall for vectors that are not stored, with default options.
 fn recall_on_clustered(count: usize) -> f64 {
     let seed: u64 = random();
     println!("seed {seed}");

@@ -60,7 +60,7 @@ fn sentence_vectors_of_onegens_own_data_follow_its_cuts() {
     }
 }
 
-/// The judge are the sentences that HotpotQA's authors cut.
+/// The reference are the sentences of HotpotQA's authors.
 #[test]
 fn sentences_end_where_a_data_set_says() {
     let Some(corpus) = shared_data("hotpotqa_train_corpus.json") else {

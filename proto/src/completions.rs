@@ -99,7 +99,7 @@ impl Default for Prompt {
 }
 
 impl Prompt {
-    /// All of them, however they came.
+    /// All texts, in either form.
     pub fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],

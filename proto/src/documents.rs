@@ -1,4 +1,4 @@
-//! `/v1/documents`: what can be retrieved, changed while it is served.
+//! `/v1/documents`: reads and changes the documents of a collection.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! How events stand in a stream.
+//! Server-sent events.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

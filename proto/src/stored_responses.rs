@@ -1,4 +1,4 @@
-//! `/v1/responses/{id}`: responses that are asked for again.
+//! `/v1/responses/{id}`: stored responses.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

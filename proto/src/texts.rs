@@ -1,13 +1,13 @@
-//! Schemas that cannot be said by an attribute: fields that take a text or several, and fields that
-//! take few values. Their descriptions stand here too, since no others are taken.
+//! Schemas that an attribute cannot express: fields that accept one text or several, and fields
+//! with few values. Their descriptions are here, too, because utoipa ignores those of the fields.
 
 use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-/// Of `query` in a search.
+/// The schema of `query` in a search.
 pub(crate) fn queries() -> RefOr<Schema> {
-    // Not white space alone.
+    // The text must not be only white space.
     one_or_up_to(
         32,
         Some(r"\S"),
@@ -15,7 +15,7 @@ pub(crate) fn queries() -> RefOr<Schema> {
     )
 }
 
-/// Of `prompt` in a completion.
+/// The schema of `prompt` in a completion.
 pub(crate) fn prompts() -> RefOr<Schema> {
     one_or_up_to(
         16,
@@ -25,7 +25,7 @@ pub(crate) fn prompts() -> RefOr<Schema> {
     )
 }
 
-/// Of `input` for embeddings.
+/// The schema of `input` for embeddings.
 pub(crate) fn inputs() -> RefOr<Schema> {
     one_or_up_to(
         2048,
@@ -34,7 +34,7 @@ pub(crate) fn inputs() -> RefOr<Schema> {
     )
 }
 
-/// Of `input` for linking.
+/// The schema of `input` for linking.
 pub(crate) fn linked() -> RefOr<Schema> {
     one_or_up_to(
         128,
@@ -58,7 +58,7 @@ fn one_or_up_to(most: usize, pattern: Option<&str>, description: &str) -> RefOr<
     one_or_several.description(Some(description)).into()
 }
 
-/// Of a flag that may be sent, but not be set.
+/// The schema of a flag that may be sent, but not set.
 pub(crate) fn never() -> RefOr<Schema> {
     few(
         Type::Boolean,
@@ -67,7 +67,7 @@ pub(crate) fn never() -> RefOr<Schema> {
     )
 }
 
-/// Of `ranker` in a search.
+/// The schema of `ranker` in a search.
 pub(crate) fn rankers() -> RefOr<Schema> {
     few(
         Type::String,
@@ -76,7 +76,7 @@ pub(crate) fn rankers() -> RefOr<Schema> {
     )
 }
 
-/// Of `text.verbosity` in a response.
+/// The schema of `text.verbosity` in a response.
 pub(crate) fn verbosities() -> RefOr<Schema> {
     few(
         Type::String,
@@ -85,7 +85,7 @@ pub(crate) fn verbosities() -> RefOr<Schema> {
     )
 }
 
-/// Of `dimensions` of embeddings, which take but one number, and that is the model's.
+/// The schema of `dimensions` of embeddings, whose only accepted number is the model's.
 pub(crate) fn nothing() -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::Null))
@@ -95,12 +95,12 @@ pub(crate) fn nothing() -> RefOr<Schema> {
         .into()
 }
 
-/// Of the type of a message's part.
+/// The schema of the type of a message's part.
 pub(crate) fn parts() -> RefOr<Schema> {
     words(["text", "input_text", "output_text"])
 }
 
-/// Of the type of a message.
+/// The schema of the type of a message.
 pub(crate) fn message() -> RefOr<Schema> {
     few(
         Type::String,
@@ -109,17 +109,17 @@ pub(crate) fn message() -> RefOr<Schema> {
     )
 }
 
-/// Of the type of a tool.
+/// The schema of the type of a tool.
 pub(crate) fn file_search() -> RefOr<Schema> {
     words(["file_search"])
 }
 
-/// Of the type of an item that is sent back.
+/// The schema of the type of an item that is sent back.
 pub(crate) fn file_search_call() -> RefOr<Schema> {
     words(["file_search_call"])
 }
 
-/// Of `tool_choice` in a response.
+/// The schema of `tool_choice` in a response.
 pub(crate) fn tool_choices() -> RefOr<Schema> {
     let named = ObjectBuilder::new()
         .property("type", file_search())
@@ -136,7 +136,7 @@ pub(crate) fn tool_choices() -> RefOr<Schema> {
         .into()
 }
 
-/// Of `stop`.
+/// The schema of `stop`.
 pub(crate) fn stops() -> RefOr<Schema> {
     let text = || {
         ObjectBuilder::new()
@@ -153,7 +153,7 @@ pub(crate) fn stops() -> RefOr<Schema> {
         .into()
 }
 
-/// Of `logit_bias`: token ids and what is added.
+/// The schema of `logit_bias`: token ids and the numbers to add.
 pub(crate) fn biases() -> RefOr<Schema> {
     let id = ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::String))
@@ -179,7 +179,7 @@ fn words<const N: usize>(words: [&str; N]) -> RefOr<Schema> {
         .into()
 }
 
-/// Some values of a type, or null.
+/// The schema of a field that accepts some values of a type, or null.
 fn few<const N: usize>(kind: Type, values: [Option<Value>; N], description: &str) -> RefOr<Schema> {
     let kinds = SchemaType::Array(vec![kind, Type::Null]);
     let values = values.map(|value| value.unwrap_or(Value::Null));

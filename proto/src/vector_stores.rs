@@ -44,7 +44,7 @@ pub enum SearchQuery {
 }
 
 impl SearchQuery {
-    /// All of them, however they came.
+    /// All queries, in either form.
     pub fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],

@@ -1,4 +1,4 @@
-//! All parts of the server, assembled once; and what is read again while it runs.
+//! Assembles all parts of the server, and reloads those that can change while it runs.
 
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ impl App {
     /// A file is missing or damaged, another model built an index, or two collections have one name; the
     /// error says which.
     pub fn load(config: &Config) -> Result<Arc<Self>> {
-        // Before the model: a mistake in it should not show only after minutes.
+        // Keys are read before the model, so that a mistake in their file does not show only after
+        // minutes.
         let access = Access::open(&config.access)?;
         let certificate = Certificate::open(&config.listen)?;
         let traces = Traces::open(&config.traces, &config.model.served_model_name)?;
@@ -66,12 +67,13 @@ impl App {
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
         let collections = Arc::new(Collections::open(&model, &config.model)?);
         let directory_name = model.name().to_owned();
-        // Conversations in another model's tokens stay beside, untouched.
+        // Conversations of a model with another tokenizer have a directory of their own and stay
+        // untouched.
         let tokenizer = &model.fingerprints().tokenizer[..16];
         let conversations_dir = config.model.data_dir.join("conversations").join(tokenizer);
         let engine = Engine::start(
             Arc::new(model),
-            // Each request brings the retriever of its collection.
+            // Each request has its own retriever, that of its collection.
             None,
             config.capacity.engine_options(conversations_dir.clone()),
         )
@@ -82,8 +84,8 @@ impl App {
         let transcripts = conversations_dir.join("transcripts");
         let forgets = engine.clone();
         let forget = move |id| {
-            // The engine is told, and nobody waits for it. A turn that is under way puts its conversation
-            // back at its end.
+            // The engine is told to forget the conversation, and nothing waits for it. If a turn is under
+            // way, it puts the conversation back when it ends.
             let _ = forgets.delete(&id).now_or_never();
         };
         let capacity = config.capacity.max_conversations;
@@ -124,7 +126,7 @@ impl App {
         &self.model.name
     }
 
-    /// Whether the model links entities, and answers nothing.
+    /// Whether the model only links entities.
     pub fn links_entities(&self) -> bool {
         self.engine.model().tokens().links_entities()
     }
@@ -134,19 +136,20 @@ impl App {
         self.engine.model().max_positions()
     }
 
-    /// What can be retrieved from.
+    /// The collections that can be searched.
     pub fn collections(&self) -> &Collections {
         &self.collections
     }
 
-    /// Where traces go and how, for the start; secrets are left out. `None` where there are none.
+    /// Where and how traces are sent, to be printed at the start, without secrets. `None` if traces
+    /// are off.
     pub fn traces(&self) -> Option<String> {
         self.traces.as_ref().map(ToString::to_string)
     }
 
-    /// Reads again what may change while the server runs: the API keys, the certificate, the indexes. What
-    /// cannot be read stays as it was, with a line in the log. Takes as long as opening indexes and
-    /// building those of changed corpora; requests go on.
+    /// Reloads what may change while the server runs: the API keys, the certificate and the indexes. A
+    /// part that cannot be read stays as it was, and the log says so. This takes as long as opening
+    /// indexes and building those of changed corpora; requests are answered meanwhile.
     pub fn reload(&self) -> Reloaded {
         let mut reloaded = Reloaded::default();
         if let Err(error) = self.access.reload() {

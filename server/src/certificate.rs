@@ -11,10 +11,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::ListenConfig;
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read or holds no such thing.
+    /// A file cannot be read, or does not contain a certificate or key.
     #[error("cannot read a {what} from {path}: {reason}", path = .path.display())]
     File {
         /// `certificate` or `private key`.
@@ -29,7 +29,7 @@ pub enum TlsError {
         "a certificate and its private key belong together: name both --tls-cert and --tls-key"
     )]
     Half,
-    /// rustls does not take them.
+    /// rustls refuses the certificate or the key.
     #[error("the certificate {certificate} and the private key {key} cannot be used: {source}", certificate = .certificate.display(), key = .key.display())]
     Unusable {
         /// The file of the certificate.
@@ -41,7 +41,7 @@ pub enum TlsError {
     },
 }
 
-/// The files of a certificate and its key, and what rustls has made of them last.
+/// The files of a certificate and its key, and the TLS configuration that was last made from them.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     certificate: PathBuf,
@@ -50,7 +50,7 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// None where the configuration names no certificate.
+    /// Returns `None` if the configuration names no certificate.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -67,7 +67,7 @@ impl Certificate {
         })))
     }
 
-    /// Reads the files again, for the connections to come. Where that fails, they stay as they were.
+    /// Reads the files again, for new connections. If that fails, the old certificate stays in use.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -77,7 +77,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// What the next connection is served with.
+    /// The TLS configuration for the next connection.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }

@@ -5,13 +5,13 @@
 //! this list to the earlier ones:
 //!
 //! * `wire`: how bodies, parameters and errors are read and written;
-//! * `config`: what the operator may set;
+//! * `config`: the settings of the operator;
 //! * `traces`, `metrics`: what is observed of requests;
-//! * `shutdown`: whether the server still takes requests, and how many are under way;
-//! * `admission`: who asks, whether they may, and whether it is too much;
-//! * `collections`: what is searched;
-//! * `conversations`: what is remembered of the past turns;
-//! * `documents`: how what is searched is changed, and what follows for conversations;
+//! * `shutdown`: whether the server still accepts requests, and how many are in progress;
+//! * `admission`: who may send which requests, and how many;
+//! * `collections`: which indexes are searched;
+//! * `conversations`: what is stored of past turns;
+//! * `documents`: how documents are changed, and what follows for conversations;
 //! * `recordings`: how a lost stream is resumed;
 //! * `app`: all of these, assembled once;
 //! * `turns`: how a request becomes a turn of the engine;

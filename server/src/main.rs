@@ -53,7 +53,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Wrong usage ends here, with status 2.
+    // The program ends here with status 2 if the usage is wrong.
     let (cli, chosen) = match read_configuration() {
         Ok(read) => read,
         Err(ConfigError::Usage(error)) => error.exit(),
@@ -81,7 +81,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The command line, with what variables and the file add to it, and that as text.
+/// The command line together with the variables and the configuration file, and a text that lists
+/// the chosen settings.
 fn read_configuration() -> Result<(Cli, String), ConfigError> {
     let Configuration { matches, chosen } =
         Configuration::read(Cli::command(), std::env::args_os())?;
@@ -101,7 +102,7 @@ fn pull(arguments: &PullArguments, data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An error with its causes, but for those that it quotes itself.
+/// An error with its causes, except those that its own text already quotes.
 fn with_causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |message, cause| {
         let cause = cause.to_string();
@@ -119,7 +120,8 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        // A request's span is the only one around an event.
+        // An event has at most one span around it, its request's, so a list of spans would add
+        // nothing.
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(log).init();
@@ -130,7 +132,8 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
         ));
     }
 
-    // A port that is taken should not come as a surprise after the model is loaded.
+    // The port is bound first, so that a port that is in use is reported before the model is
+    // loaded.
     let address = SocketAddr::new(config.listen.host, config.listen.port);
     let listener = TcpListener::bind(address)
         .await
@@ -175,12 +178,12 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line for who watches; a server goes on when nobody does any more.
+/// Prints a line. The server keeps running even if its output is closed.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// A path as a person would write it.
+/// A path in the form in which a person would write it.
 fn display_path(path: &Path) -> String {
     let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let here = std::env::current_dir().unwrap_or_default();
@@ -209,7 +212,7 @@ fn example(url: &str, app: &App) -> String {
     )
 }
 
-/// Reads again at each SIGHUP what may change while the server runs.
+/// Reloads at each SIGHUP what may change while the server runs.
 fn reload_on_hangup(app: Arc<App>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -223,7 +226,7 @@ fn reload_on_hangup(app: Arc<App>) -> Result<()> {
     Ok(())
 }
 
-/// Over at the first SIGTERM or ctrl-c.
+/// A future that ends at the first SIGTERM or ctrl-c.
 fn stop_signal() -> Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! The model as requests name it.
+//! The names by which requests can name the model.
 
 use crate::traces::RequestTrace;
 use crate::wire::errors::ApiError;
@@ -14,7 +14,7 @@ pub(crate) struct ServedModel {
 }
 
 impl ServedModel {
-    /// Fails for a name that is not this model's; notes the other in the request's trace.
+    /// Fails for a name that is not this model's, and records that name in the request's trace.
     pub(crate) fn check(&self, name: &str) -> Result<(), ApiError> {
         if name == self.name || name == self.directory_name {
             if let Some(trace) = RequestTrace::current() {

@@ -1,11 +1,11 @@
-//! How the server stops: it refuses what is new, waits for the answers under way, and at last cuts off
-//! those that take too long.
+//! How the server stops: it refuses new requests, waits for the answers in progress, and finally cuts
+//! off those that take too long.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far the server has come in stopping, and how many requests it is answering.
+/// The state of the shutdown, and the number of requests that are being answered.
 pub(crate) struct Shutdown {
     draining: watch::Sender<bool>,
     cutting_off: watch::Sender<bool>,
@@ -13,7 +13,7 @@ pub(crate) struct Shutdown {
 }
 
 /// A request that is being answered. Dropped when its answer has ended.
-pub(crate) struct UnderWay(Arc<Shutdown>);
+pub(crate) struct InFlightRequest(Arc<Shutdown>);
 
 impl Shutdown {
     pub(crate) fn new() -> Self {
@@ -34,31 +34,31 @@ impl Shutdown {
         *self.draining.borrow()
     }
 
-    /// Ends all turns that are under way.
+    /// Tells all turns in progress to end.
     pub(crate) fn cut_off(&self) {
         self.cutting_off.send_replace(true);
     }
 
-    /// Waits until the turns that are under way are to end.
+    /// Waits until turns in progress are told to end.
     pub(crate) async fn is_cut_off(&self) {
-        // Waiting fails only without a sender, and `self` holds it.
+        // Waiting fails only if the sender was dropped, and `self` holds it.
         let _ = self.cutting_off.subscribe().wait_for(|cut| *cut).await;
     }
 
     /// Counts a request until the returned guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlightRequest {
         self.under_way.send_modify(|n| *n += 1);
-        UnderWay(self.clone())
+        InFlightRequest(self.clone())
     }
 
     /// Waits until no request is being answered.
     pub(crate) async fn idle(&self) {
-        // Waiting fails only without a sender, and `self` holds it.
+        // Waiting fails only if the sender was dropped, and `self` holds it.
         let _ = self.under_way.subscribe().wait_for(|n| *n == 0).await;
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|n| *n = n.saturating_sub(1));
     }

@@ -1,4 +1,4 @@
-//! Who may ask for what, and whose conversations are whose.
+//! Access rights of keys, and the owners of conversations.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 const PERU: &str = "What is the capital of Peru?";
 
-/// A server that asks for keys, and clients that have some.
-struct Keyed {
+/// A server that requires keys, and clients with keys.
+struct KeyedServer {
     files: Files,
     server: Server,
     alice: Client,
@@ -29,7 +29,7 @@ fn keys_file(files: &Files) -> std::path::PathBuf {
     files.dir.path().join("keys.toml")
 }
 
-impl Keyed {
+impl KeyedServer {
     async fn new(more: &[&str]) -> Self {
         let files = Files::new();
         let mut text = String::new();
@@ -77,11 +77,11 @@ impl Keyed {
 
     /// Short answers without retrievals.
     fn short(&self) -> Value {
-        json!({"logit_bias": self.files.bias(false), "max_tokens": 6})
+        self.files.without_retrieval(6)
     }
 }
 
-async fn told(response: Response) -> (StatusCode, Option<String>, Value) {
+async fn refusal(response: Response) -> (StatusCode, Option<String>, Value) {
     let challenge = response.headers().get("www-authenticate");
     let challenge = challenge.map(|value| value.to_str().unwrap().to_owned());
     let status = response.status();
@@ -90,7 +90,7 @@ async fn told(response: Response) -> (StatusCode, Option<String>, Value) {
 
 #[tokio::test]
 async fn without_a_key_only_probes_and_documentation_are_open() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     for open in ["/healthz", "/readyz", "/openapi.json"] {
         assert_eq!(
             keyed.server.get(open).await.status(),
@@ -98,27 +98,27 @@ async fn without_a_key_only_probes_and_documentation_are_open() {
             "{open}"
         );
     }
-    // Nobody unknown is told which collections there are.
+    // A client without a key does not learn which collections there are.
     let ready = keyed.server.get_json("/readyz").await;
     assert_eq!(ready["collections"], json!([]));
     for closed in ["/v1/models", "/metrics", "/v1/no/such/route"] {
-        let (status, challenge, error) = told(keyed.server.get(closed).await).await;
+        let (status, challenge, error) = refusal(keyed.server.get(closed).await).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{closed}");
         assert_eq!(challenge.unwrap(), "Bearer realm=\"onegen\"");
         assert_eq!(error["code"], "missing_api_key");
     }
-    let (status, _, error) = told(keyed.server.send(&question(PERU)).await).await;
+    let (status, _, error) = refusal(keyed.server.send(&question(PERU)).await).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert!(error["message"].as_str().unwrap().contains("Bearer"));
 }
 
 #[tokio::test]
 async fn a_wrong_key_is_refused_and_not_repeated() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let right = &keyed.secrets[0];
     for wrong in ["sk-wrong", &right[..right.len() - 1], &right.to_uppercase()] {
         let client = keyed.server.with_key(wrong);
-        let (status, challenge, error) = told(client.send(&question(PERU)).await).await;
+        let (status, challenge, error) = refusal(client.send(&question(PERU)).await).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert!(challenge.unwrap().contains("invalid_token"));
         assert_eq!(error["code"], "invalid_api_key");
@@ -129,12 +129,12 @@ async fn a_wrong_key_is_refused_and_not_repeated() {
         .http
         .get(format!("{}/v1/models", keyed.server.url));
     let basic = basic.basic_auth("alice", Some(right)).send().await.unwrap();
-    assert_eq!(told(basic).await.2["code"], "missing_api_key");
+    assert_eq!(refusal(basic).await.2["code"], "missing_api_key");
 }
 
 #[tokio::test]
 async fn a_key_may_do_what_its_scopes_say_and_is_told_which_one_it_lacks() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let answer = keyed
         .alice
         .complete(&with(question(PERU), keyed.short()))
@@ -152,7 +152,7 @@ async fn a_key_may_do_what_its_scopes_say_and_is_told_which_one_it_lacks() {
         (keyed.alice.get("/metrics").await, "admin"),
         (keyed.alice.get("/v1/admin/reload").await, "admin"),
     ] {
-        let (status, challenge, error) = told(response).await;
+        let (status, challenge, error) = refusal(response).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
         assert!(challenge.unwrap().contains(&format!("scope=\"{scope}\"")));
         assert_eq!(error["code"], "insufficient_scope");
@@ -162,15 +162,15 @@ async fn a_key_may_do_what_its_scopes_say_and_is_told_which_one_it_lacks() {
 
 #[tokio::test]
 async fn metrics_are_open_to_those_without_a_key_where_a_flag_says_so() {
-    let keyed = Keyed::new(&["--open-metrics"]).await;
+    let keyed = KeyedServer::new(&["--open-metrics"]).await;
     assert_eq!(keyed.server.get("/metrics").await.status(), StatusCode::OK);
-    let (status, ..) = told(keyed.server.get("/v1/models").await).await;
+    let (status, ..) = refusal(keyed.server.get("/v1/models").await).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn a_browser_learns_that_a_key_is_wanted() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let url = format!("{}/v1/chat/completions", keyed.server.url);
     let origin = ("origin", "https://example.org");
     let request = |method| {
@@ -195,7 +195,7 @@ async fn a_browser_learns_that_a_key_is_wanted() {
 
 #[tokio::test]
 async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let first = keyed
         .alice
         .complete(&with(question(PERU), keyed.short()))
@@ -204,7 +204,7 @@ async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
         let next = with(question("And its currency?"), json!({"conversation": id}));
         with(next, keyed.short())
     };
-    // To another key it is as unknown as one that never was.
+    // Another key gets the same error as for a conversation that never existed.
     let (status, stolen) = keyed.bob.refused(&by_id(conversation(&first))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (_, mut never) = keyed.bob.refused(&by_id("conv_never")).await;
@@ -229,15 +229,14 @@ async fn no_other_key_can_read_continue_or_recognise_a_conversation() {
     assert_eq!(conversation(&next), conversation(&first));
 }
 
-/// What a key finds cached of a prompt that it has never sent.
+/// The number of cached tokens that a key gets for a prompt that it has never sent.
 async fn cached(client: &Client, body: &Value) -> usize {
-    let answer = client.complete(body).await;
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+    common::cached(&client.complete(body).await)
 }
 
 #[tokio::test]
 async fn a_key_cannot_tell_from_the_cache_what_another_has_asked() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let long = "The same long system prompt. ".repeat(60);
     let body = with(question(&long), keyed.short());
     assert_eq!(cached(&keyed.alice, &body).await, 0);
@@ -249,21 +248,21 @@ async fn a_key_cannot_tell_from_the_cache_what_another_has_asked() {
 
 #[tokio::test]
 async fn conversations_stay_their_keys_after_a_restart() {
-    let Keyed {
+    let KeyedServer {
         files,
         mut server,
         alice,
         secrets,
         ..
-    } = Keyed::new(&[]).await;
-    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    } = KeyedServer::new(&[]).await;
+    let short = files.without_retrieval(6);
     let first = alice.complete(&with(question(PERU), short.clone())).await;
     server.stop();
     server.stopped().await;
     let next = json!({"conversation": conversation(&first)});
     let next = with(with(question("And its currency?"), next), short);
 
-    let server = Keyed::serve(&files, &[]).await;
+    let server = KeyedServer::serve(&files, &[]).await;
     let (status, _) = server.with_key(&secrets[1]).refused(&next).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let second = server.with_key(&secrets[0]).complete(&next).await;
@@ -275,14 +274,14 @@ async fn conversations_stay_their_keys_after_a_restart() {
 async fn a_conversation_of_a_server_without_keys_is_no_keys() {
     let files = Files::new();
     let mut server = files.serve().await;
-    let short = json!({"logit_bias": files.bias(false), "max_tokens": 6});
+    let short = files.without_retrieval(6);
     let first = server.complete(&with(question(PERU), short.clone())).await;
     server.stop();
     server.stopped().await;
     let key = NewKey::new("alice".to_owned(), vec![Scope::Chat], None);
     let secret = key.key().to_owned();
     fs::write(keys_file(&files), key.entry().unwrap()).unwrap();
-    let server = Keyed::serve(&files, &[]).await;
+    let server = KeyedServer::serve(&files, &[]).await;
     let next = json!({"conversation": conversation(&first)});
     let next = with(with(question("And its currency?"), next), short);
     let (status, _) = server.with_key(&secret).refused(&next).await;
@@ -291,7 +290,7 @@ async fn a_conversation_of_a_server_without_keys_is_no_keys() {
 
 #[tokio::test]
 async fn a_key_that_names_collections_knows_of_no_others() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let forced = |collection: Value| {
         let retrieval = json!({"forced": true, "collection": collection});
         with(
@@ -304,7 +303,7 @@ async fn a_key_that_names_collections_knows_of_no_others() {
         searched(keyed.alice.complete(&forced(Value::Null)).await),
         "default"
     );
-    // The only one that it knows is its default one.
+    // The only collection that this key may see is its default one.
     assert_eq!(
         searched(keyed.narrow.complete(&forced(Value::Null)).await),
         "second"
@@ -318,7 +317,7 @@ async fn a_key_that_names_collections_knows_of_no_others() {
     assert!(message.contains("\"second\""), "{message}");
 }
 
-/// Everything that can be asked of a conversation but to go on with it.
+/// All requests about a conversation, except continuing it.
 const OF_A_CONVERSATION: [(&str, &str); 5] = [
     ("GET", ""),
     ("GET", "/items"),
@@ -329,7 +328,7 @@ const OF_A_CONVERSATION: [(&str, &str); 5] = [
 
 #[tokio::test]
 async fn a_conversation_is_there_for_its_key_only_whatever_is_asked_of_it() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let said = json!({"items": [{"role": "user", "content": PERU}, {"role": "assistant", "content": "Lima."}]});
     let created = keyed.alice.done("POST", "/v1/conversations", said).await;
     let answered = with(question(PERU), keyed.short());
@@ -362,7 +361,7 @@ async fn a_conversation_is_there_for_its_key_only_whatever_is_asked_of_it() {
 
 #[tokio::test]
 async fn who_may_chat_reads_and_searches_documents_but_changes_none() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let document = "/v1/documents/country-peru";
     let search = ("POST", "/v1/vector_stores/default/search");
     for client in [&keyed.alice, &keyed.librarian] {
@@ -384,7 +383,7 @@ async fn who_may_chat_reads_and_searches_documents_but_changes_none() {
     let gone = keyed.alice.refused_at("GET", document, Value::Null).await;
     assert_eq!((gone.0, &*gone.1), (404, "document_not_found"));
 
-    // Where a key's own collections end, there are no others.
+    // A key gets no error that reveals other collections.
     let only_second = "/v1/documents/element-gold?collection=second";
     keyed.narrow.done("GET", only_second, Value::Null).await;
     let elsewhere = only_second.replace("second", "default");
@@ -399,7 +398,7 @@ async fn who_may_chat_reads_and_searches_documents_but_changes_none() {
 
 #[tokio::test]
 async fn a_deleted_document_is_gone_from_the_conversations_of_every_key() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let forced = json!({"retrieval": {"forced": true}, "max_tokens": 4});
     let forced = with(question(PERU), forced);
     let answers = [
@@ -421,14 +420,14 @@ async fn a_deleted_document_is_gone_from_the_conversations_of_every_key() {
 
 #[tokio::test]
 async fn a_completion_shares_the_cache_of_its_own_key_only() {
-    let keyed = Keyed::new(&[]).await;
+    let keyed = KeyedServer::new(&[]).await;
     let ask = async |client: &Client, fields: Value| {
         let body = json!({"model": "onegen", "prompt": "The same long text. ".repeat(60)});
         let body = with(with(body, keyed.short()), fields);
         let url = format!("{}/v1/completions", client.url);
         client.http.post(url).json(&body).send().await.unwrap()
     };
-    // A cache to share: a text that is being gone on with.
+    // A running completion, whose cache could be shared.
     let long = json!({"stream": true, "max_tokens": 3000});
     let mut running = ask(&keyed.alice, long).await;
     assert!(running.chunk().await.unwrap().is_some());

@@ -4,9 +4,10 @@
 mod common;
 
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+use common::almanac::models;
 use common::facts::{self, says};
 use common::{Server, content, conversation, count, question, with};
 use onegen_server::{App, Config};
@@ -50,10 +51,6 @@ fn config(more: &[&str]) -> Config {
     let model = models().join("almanac");
     let given = ["onegen-server", "--model", model.to_str().unwrap()];
     Config::try_parse_from(given.iter().chain(more)).unwrap()
-}
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
 }
 
 /// Asks about every row of a table, and gives the share that is answered rightly from the right passage.
@@ -120,7 +117,7 @@ async fn a_follow_up_finds_the_currency_by_id_and_by_transcript_without_reading_
         let details = &usage["prompt_tokens_details"];
         let first_total = count(&first["usage"]["total_tokens"]);
         assert_eq!(count(&details["cached_tokens"]), first_total - 1);
-        // What was new, and what was written: nothing of the first turn but its last token.
+        // Only new and written tokens were forwarded; of the first turn only its last token.
         let after: f64 = server.forwarded().await.iter().sum();
         let expected = count(&usage["total_tokens"]) - 1 - count(&details["cached_tokens"]);
         assert_eq!(after - before, expected as f64);

@@ -1,4 +1,4 @@
-//! Everything that a client can get wrong has its status, its code and the name of the field.
+//! Every mistake of a client gets its status, its code and the name of the field.
 #![allow(clippy::unwrap_used)]
 
 mod common;

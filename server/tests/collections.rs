@@ -1,13 +1,13 @@
-//! The shipped model over two collections that disagree: what a request says of its retrievals holds.
+//! The shipped model over two contradicting collections: the retrieval options of a request are
+//! applied.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use common::{Server, content, conversation, count, question, with};
+use common::{Server, almanac, content, conversation, count, question, with};
 use onegen_server::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ impl Corpora {
         let config = Config::try_parse_from([
             "onegen-server",
             "--model",
-            models().join("almanac").to_str().unwrap(),
+            almanac::models().join("almanac").to_str().unwrap(),
             "--data-dir",
             &path("data"),
             "--corpus",
@@ -46,27 +46,18 @@ impl Corpora {
     }
 }
 
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
-}
-
-/// Passages of the almanac on these countries, which their metadata name.
+/// Passages of the almanac on these countries, with the country's name as metadata.
 fn countries(names: &[&str]) -> String {
     names.iter().copied().map(country).collect()
 }
 
 fn country(name: &str) -> String {
-    let almanac = fs::read_to_string(models().join("almanac/almanac.jsonl")).unwrap();
-    let passages = almanac.lines().map(serde_json::from_str);
-    let mut found = passages
-        .map(Result::<Value, _>::unwrap)
-        .find(|passage| passage["title"] == name && passage["metadata"]["kind"] == "country")
-        .unwrap();
-    found["metadata"]["name"] = name.into();
-    format!("{found}\n")
+    let mut passage = almanac::country(name);
+    passage["metadata"]["name"] = name.into();
+    format!("{passage}\n")
 }
 
-fn asked(text: &str, retrieval: Value) -> Value {
+fn request(text: &str, retrieval: Value) -> Value {
     with(question(text), json!({"retrieval": retrieval}))
 }
 
@@ -85,12 +76,12 @@ fn found(answer: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_filter_leaves_what_its_metadata_says_and_nothing_else_is_found() {
     let server = Corpora::write().serve().await;
-    let all = server.complete(&asked(PERU, json!({"k": 5}))).await;
+    let all = server.complete(&request(PERU, json!({"k": 5}))).await;
     assert_eq!(found(&all).len(), 5);
     assert_eq!(found(&all)[0], "Peru");
     let chile = json!({"type": "eq", "key": "name", "value": "Chile"});
     let one = server
-        .complete(&asked(PERU, json!({"k": 5, "filter": chile})))
+        .complete(&request(PERU, json!({"k": 5, "filter": chile})))
         .await;
     assert_eq!(found(&one), ["Chile"]);
     assert!(content(&one).contains("Santiago"), "{one}");
@@ -103,7 +94,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
     let server = Corpora::write().serve().await;
     let nobody = json!({"type": "eq", "key": "name", "value": "Atlantis"});
     for retrieval in [json!({"min_score": 0.99}), json!({"filter": nobody})] {
-        let answer = server.complete(&asked(PERU, retrieval)).await;
+        let answer = server.complete(&request(PERU, retrieval)).await;
         assert_eq!(receipts(&answer).len(), 0);
         assert_eq!(answer["choices"][0]["message"]["annotations"], json!([]));
         assert!(!content(&answer).is_empty());
@@ -116,7 +107,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
     let answer = server.complete(&question(PERU)).await;
     let score = &receipts(&answer)[0]["passages"][0]["score"];
     let again = server
-        .complete(&asked(PERU, json!({"min_score": score})))
+        .complete(&request(PERU, json!({"min_score": score})))
         .await;
     assert_eq!(found(&again), ["Peru"]);
 }
@@ -124,7 +115,7 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
 #[tokio::test]
 async fn each_request_is_answered_from_its_own_collection() {
     let server = Corpora::write().serve().await;
-    let from = |collection: &str| asked(PERU, json!({"collection": collection}));
+    let from = |collection: &str| request(PERU, json!({"collection": collection}));
     let (world, elsewhere) = (from("world"), from("elsewhere"));
     // At once, so that they share batches.
     let requests = (0..8).map(|i| [&world, &elsewhere][i % 2]);
@@ -135,7 +126,7 @@ async fn each_request_is_answered_from_its_own_collection() {
         assert_eq!(receipts(answer)[0]["collection"], name);
         assert!(content(answer).contains(capital), "{answer}");
     }
-    // The first that was named is the default one, in both deliveries.
+    // The first named collection is the default one, for streamed and for whole answers.
     let chunks = server.stream(&question(PERU)).await;
     let mut streamed = chunks.iter().filter_map(|c| c["onegen"].get("retrieval"));
     assert_eq!(streamed.next().unwrap()["collection"], "world");
@@ -157,7 +148,7 @@ async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that
     let first = server.complete(&question(PERU)).await;
     assert_eq!(receipts(&first)[0]["collection"], "world");
     let next = with(
-        asked(PERU, json!({"collection": "elsewhere"})),
+        request(PERU, json!({"collection": "elsewhere"})),
         json!({"conversation": conversation(&first)}),
     );
     let second = server.complete(&next).await;
@@ -167,7 +158,7 @@ async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that
     let details = &second["usage"]["prompt_tokens_details"];
     let first_total = count(&first["usage"]["total_tokens"]);
     assert_eq!(count(&details["cached_tokens"]), first_total - 1);
-    // And the collection was that turn's only.
+    // The collection was only that turn's.
     let third = with(
         question(PERU),
         json!({"conversation": conversation(&first)}),
@@ -182,7 +173,7 @@ async fn a_greeting_retrieves_exactly_once_when_it_is_forced() {
     let greeting = server.complete(&question("Hello!")).await;
     assert_eq!(receipts(&greeting).len(), 0);
     let forced = server
-        .complete(&asked("Hello!", json!({"forced": true})))
+        .complete(&request("Hello!", json!({"forced": true})))
         .await;
     assert_eq!(found(&forced).len(), 1);
     assert_eq!(receipts(&forced)[0]["at_token"], 0);

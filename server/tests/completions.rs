@@ -28,7 +28,7 @@ async fn stream(server: &common::Server, body: Value) -> Vec<Value> {
 async fn a_text_is_gone_on_with_as_it_stands() {
     let files = Files::new();
     let server = files.serve().await;
-    let plain = json!({"max_tokens": 5, "logit_bias": files.bias(false)});
+    let plain = files.without_retrieval(5);
     let completion = server
         .done("POST", COMPLETIONS, prompt(json!("Lima is"), plain))
         .await;
@@ -42,7 +42,7 @@ async fn a_text_is_gone_on_with_as_it_stands() {
     let ids = model.tokens().encode_text("Lima is").unwrap();
     assert_eq!(count(&completion["usage"]["prompt_tokens"]), ids.len());
     assert_eq!(completion["usage"]["completion_tokens"], 5);
-    // It is in no conversation, and none is left behind.
+    // A completion belongs to no conversation, and leaves none behind.
     assert_eq!(server.metric("onegen_conversations").await, 0.0);
 }
 

@@ -4,23 +4,11 @@
 mod common;
 
 use common::almanac::{Almanac, country, zembla};
-use common::{content, conversation, count, question, with};
+use common::{by_id, cached, content, conversation, question, total, with};
 use serde_json::{Value, json};
 
 const PERU: &str = "What is the capital of Peru?";
 const CURRENCY: &str = "And its currency?";
-
-fn by_id(id: &str, text: &str) -> Value {
-    with(question(text), json!({"conversation": id}))
-}
-
-fn cached(answer: &Value) -> usize {
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
-}
-
-fn total(answer: &Value) -> usize {
-    count(&answer["usage"]["total_tokens"])
-}
 
 async fn items(server: &Almanac, id: &str, query: &str) -> Value {
     let path = format!("/v1/conversations/{id}/items{query}");
@@ -92,7 +80,7 @@ async fn what_was_said_before_is_part_of_the_first_turn() {
         anew["usage"]["prompt_tokens"],
         answer["usage"]["prompt_tokens"]
     );
-    // One who created a conversation is not found in it by another's messages.
+    // Messages alone never continue a conversation that a client has created by its id.
     assert_ne!(conversation(&anew), id);
 }
 
@@ -198,7 +186,7 @@ async fn a_fork_goes_on_from_the_same_tokens_and_neither_hears_of_the_other() {
         .await;
     let lengths = [items(&server, copy, "").await, items(&server, id, "").await];
     assert_eq!(lengths.map(|list| ids(&list).len()), [9, 6]);
-    // What the first one had read, the copy has read too.
+    // The copy has read the same passages as the first conversation.
     server
         .done("DELETE", "/v1/documents/country-peru", Value::Null)
         .await;

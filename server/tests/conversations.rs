@@ -1,30 +1,22 @@
-//! How a conversation goes on, and what keeps it as it is.
+//! How a conversation is continued, and how it is kept.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
-use common::{Files, Server, content, conversation, count, question, with};
+use common::{Files, Server, cached, content, conversation, count, question, total, with};
 use onegen_engine::{LoadOptions, Model};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 /// Short answers without retrievals.
 fn short(files: &Files) -> Value {
-    json!({"logit_bias": files.bias(false), "max_tokens": 6})
+    files.without_retrieval(6)
 }
 
-fn cached(answer: &Value) -> usize {
-    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
-}
-
-fn total(answer: &Value) -> usize {
-    count(&answer["usage"]["total_tokens"])
-}
-
-/// What a client without conversation ids sends: all it has seen, and a new question.
+/// The request of a client without conversation ids: all messages that it has seen, and a new
+/// question.
 fn transcript(turns: &[(&str, &Value)], new: &str) -> Value {
     let mut messages = Vec::new();
     for (question, answer) in turns {
@@ -118,7 +110,7 @@ async fn one_who_names_a_conversation_never_finds_anothers_turns_in_it() {
         json!({"conversation": conversation(&first)}),
     );
     let second = server.complete(&with(by_id, short(&files))).await;
-    // Somebody else has seen the same and sends it back.
+    // Another client has seen the same messages and sends them back.
     let body = transcript(&[(PERU, &first), (CURRENCY, &second)], "Thanks.");
     let other = server.complete(&with(body, short(&files))).await;
     assert_ne!(conversation(&other), conversation(&first));
@@ -154,15 +146,6 @@ async fn a_busy_conversation_is_refused_by_id_and_begun_anew_by_its_messages() {
     drop(under_way);
 }
 
-/// Waits until the engine runs nothing.
-async fn idle(server: &Server) -> Duration {
-    let since = Instant::now();
-    while server.metric("onegen_num_requests_running").await > 0.0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "still running");
-    }
-    since.elapsed()
-}
-
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
     let files = Files::new();
@@ -174,7 +157,7 @@ async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
     );
     let under_way = begin_long(&server, &files, by_id.clone()).await;
     drop(under_way);
-    idle(&server).await;
+    server.idle().await;
     let forwarded: f64 = server.forwarded().await.iter().sum();
     assert!(forwarded < 3500.0, "the turn went on to its end");
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
@@ -194,7 +177,7 @@ async fn a_client_that_goes_away_cancels_its_turn_and_leaves_no_trace() {
 async fn a_client_that_does_not_wait_for_its_plain_answer_cancels_it_too() {
     let files = Files::new();
     let server = files.serve().await;
-    let long = json!({"logit_bias": files.bias(false), "max_tokens": 3500});
+    let long = files.without_retrieval(3500);
     let request = server
         .http
         .post(format!("{}/v1/chat/completions", server.url))
@@ -204,7 +187,7 @@ async fn a_client_that_does_not_wait_for_its_plain_answer_cancels_it_too() {
         assert!(!asking.is_finished(), "too fast to be left");
     }
     asking.abort();
-    idle(&server).await;
+    server.idle().await;
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
     assert_eq!(server.metric(aborted).await, 1.0);
     assert_eq!(server.metric("onegen_conversations").await, 0.0);

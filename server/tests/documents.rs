@@ -1,4 +1,4 @@
-//! Documents that come and go while they are served, asked about over HTTP.
+//! Documents that are added and deleted while the server runs.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -33,7 +33,7 @@ async fn a_document_is_answered_from_once_it_is_put_in_and_never_once_it_is_dele
     assert_eq!(citation(&answer)["title"], "Zembla");
     assert_eq!(citation(&answer)["url"], "https://example.org/zembla");
 
-    // Changed: the new text answers, the old one nowhere.
+    // After the change the new text is used for answers, and the old one is gone.
     server
         .done("POST", "/v1/documents", zembla("Odevalla"))
         .await;
@@ -126,7 +126,7 @@ async fn a_long_document_is_split_and_comes_and_goes_whole() {
         assert_eq!((refused.0, refused.2), (400, json!("id")));
     }
 
-    // In place of a long one a short one: nothing of the long one is left.
+    // A short document replaces a long one, and nothing of the long one is left.
     let short = json!({"id": "palace", "text": "The palace is gone."});
     server.done("PUT", "/v1/documents", short).await;
     let (status, _) = server
@@ -235,7 +235,7 @@ async fn a_collection_that_is_changed_elsewhere_refuses_changes_and_is_read_all_
     assert_eq!(peru["text"], country("Peru")["text"]);
 }
 
-/// Answers go on while documents are embedded.
+/// Answers continue while documents are embedded.
 #[tokio::test]
 async fn an_upload_holds_no_answer_back() {
     let server = Almanac::start().await;
@@ -277,7 +277,7 @@ async fn an_upload_becomes_passages_and_vectors_as_the_indexs_own_documents_did(
         .manifest()
         .clone();
     drop(app);
-    // Beginnings of passages that end where sentences do, and passages of few tokens.
+    // One vector for each sentence, and short passages.
     let rules = DocumentRules {
         vectors: VectorsPer::Sentence,
         split: Splitter::new(40, 8).unwrap(),

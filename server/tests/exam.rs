@@ -1,4 +1,4 @@
-//! The evaluator measures the same of a server as of the model in its own process.
+//! The evaluator gets the same results for a server as for the model in its own process.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,7 +11,7 @@ use onegen_train::exam::data::{Exchange, Question, Set};
 use onegen_train::exam::examinee::Examinee;
 use onegen_train::exam::local::LocalModel;
 use onegen_train::exam::remote::RemoteServer;
-use onegen_train::exam::sitting::{Conditions, Paper};
+use onegen_train::exam::sitting::{Conditions, PreparedSet};
 use serde_json::{Value, json};
 
 const CONDITIONS: Conditions = Conditions {
@@ -23,7 +23,7 @@ const CONDITIONS: Conditions = Conditions {
     bm25_reads: true,
 };
 
-/// Two questions and two follow-ups over invented countries, which no server knows before.
+/// Two questions and two follow-ups about invented countries, which no collection contains.
 fn set() -> Set {
     let passage = |name: &str, capital: &str, currency: &str| Passage {
         id: format!("land:{name}"),
@@ -68,8 +68,8 @@ fn set() -> Set {
     }
 }
 
-/// The records of the set, without the name of who was asked.
-async fn records(paper: &Paper, mut examinee: Examinee) -> Vec<Value> {
+/// The records of the set, without the model's name.
+async fn records(paper: &PreparedSet, mut examinee: Examinee) -> Vec<Value> {
     examinee.learn(&paper.set, |_| {}).await.unwrap();
     let records = paper.sit("", &examinee, &CONDITIONS, |_| {}).await.unwrap();
     let records = records
@@ -80,7 +80,7 @@ async fn records(paper: &Paper, mut examinee: Examinee) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_measured_as_the_model_in_process_is() {
-    let paper = Paper::new(set(), None).unwrap();
+    let paper = PreparedSet::new(set(), None).unwrap();
     let almanac = Countries::write().serve().await;
     let remote = RemoteServer::new(&almanac.url, None, None, true).unwrap();
     let served = records(&paper, Examinee::Remote(remote)).await;

@@ -1,5 +1,5 @@
-//! A document that is deleted or changed is in no conversation's answers any more, whatever was read
-//! of it before.
+//! No conversation answers from a document that was deleted or changed, even if it has read the
+//! document before.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::almanac::{Almanac, zembla};
-use common::{chunks, content, conversation, count, question, with};
+use common::{by_id, chunks, content, conversation, count, question, with};
 use onegen_index::{Change, Index};
 use serde_json::{Value, json};
 
@@ -17,12 +17,7 @@ const ZEMBLA: &str = "What is the capital of Zembla?";
 const CURRENCY: &str = "And its currency?";
 const DOCUMENT: &str = "/v1/documents/country%2Fzembla";
 
-/// The next message of a conversation that the client names.
-fn by_id(id: &str, text: &str) -> Value {
-    with(question(text), json!({"conversation": id}))
-}
-
-/// The same of one who sends back what he has seen.
+/// The next message of a client that sends back the messages that it has seen.
 fn by_messages(answer: &Value, text: &str) -> Value {
     json!({"model": "onegen", "messages": [
         {"role": "user", "content": ZEMBLA},
@@ -42,7 +37,8 @@ fn found(answer: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Zembla is put in and asked about: the answer, whose conversation has read it.
+/// Adds the document on Zembla and asks about it. Returns the answer, whose conversation has read
+/// the document.
 async fn read_zembla(server: &Almanac) -> Value {
     server.done("PUT", "/v1/documents", zembla("Onhava")).await;
     let answer = server.complete(&question(ZEMBLA)).await;
@@ -71,7 +67,7 @@ async fn a_conversation_that_has_read_a_deleted_document_is_told_and_can_be_rebu
     let server = Almanac::start().await;
     let answer = read_zembla(&server).await;
     let id = conversation(&answer);
-    // It could answer this without another search.
+    // The conversation could answer this without another search.
     let second = server.complete(&by_id(id, CURRENCY)).await;
     assert!(content(&second).contains("krone"), "{second}");
     let bystander = server
@@ -93,8 +89,9 @@ async fn a_conversation_that_has_read_a_deleted_document_is_told_and_can_be_rebu
         .complete(&with(by_id(id, "Thanks!"), never.clone()))
         .await;
     assert_eq!(conversation(&third), id);
-    // Nothing was kept but what the client has seen: without passages it is as long as if that had
-    // been sent anew, and nothing of the old log is shared beyond the first retrieval.
+    // Only the messages that the client has seen were kept. Without passages the conversation is as
+    // long as if these had been sent anew, and nothing of the old log is shared beyond the first
+    // retrieval.
     let seen = json!({"model": "onegen", "messages": [
         {"role": "user", "content": ZEMBLA},
         {"role": "assistant", "content": content(&answer)},
@@ -117,7 +114,7 @@ async fn a_conversation_that_has_read_a_deleted_document_is_told_and_can_be_rebu
     assert!(content(&fourth).contains("Santiago"), "{fourth}");
     let cached = count(&fourth["usage"]["prompt_tokens_details"]["cached_tokens"]);
     assert_eq!(cached, count(&third["usage"]["total_tokens"]) - 1);
-    // Others were never told.
+    // Other conversations are not affected.
     server
         .complete(&by_id(conversation(&bystander), CURRENCY))
         .await;
@@ -189,7 +186,7 @@ async fn what_was_deleted_is_told_after_a_restart_whoever_deleted_it() {
         assert!(!content(&fresh).contains("krone"), "{fresh}");
         let rebuild = format!("/v1/conversations/{id}/rebuild");
         server.done("POST", &rebuild, Value::Null).await;
-        // That it was rebuilt is not forgotten either.
+        // The rebuilt state survives a restart.
         let server = server.restart().await;
         let next = server.complete(&by_id(id, CURRENCY)).await;
         assert_eq!(conversation(&next), id);
@@ -209,7 +206,7 @@ async fn token_log_and_cache_of_what_is_deleted_leave_the_disk() {
     let answer = read_zembla(&server).await;
     assert!(files() > before);
     server.done("DELETE", DOCUMENT, Value::Null).await;
-    // A thread of the engine's own removes them.
+    // The engine removes the files on a thread of its own.
     for _ in 0..100 {
         if files() == before {
             break;
@@ -223,20 +220,24 @@ async fn token_log_and_cache_of_what_is_deleted_leave_the_disk() {
     assert_told(&server, conversation(&answer)).await;
 }
 
-/// Files of the engine's below a directory: transcripts are the server's.
+/// The number of the engine's files below a directory, without the server's transcripts.
 fn kept(dir: &Path) -> usize {
     let entries = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let counts = entries.map(|path| match path.is_dir() {
-        true if path.ends_with("transcripts") => 0,
-        true => kept(&path),
-        false => 1,
+    let counts = entries.map(|path| {
+        if !path.is_dir() {
+            1
+        } else if path.ends_with("transcripts") {
+            0
+        } else {
+            kept(&path)
+        }
     });
     counts.sum()
 }
 
-/// The text of the document is changed while a turn that has read it is still writing.
+/// The document is changed while a turn that has read it is still writing.
 #[tokio::test]
 async fn a_turn_under_way_ends_as_it_began_and_its_conversation_is_told_then() {
     let server = Almanac::start().await;

@@ -4,18 +4,12 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{Client, Files, Server, chunks, question, with};
+use common::{Client, Files, Server, chunks, data, question, with};
 use futures::future::join_all;
 use reqwest::{StatusCode, Version};
 use serde_json::{Value, json};
-
-fn data(name: &str) -> PathBuf {
-    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    tests.join(name)
-}
 
 /// A server that speaks TLS.
 async fn serve(files: &Files, more: &[&str]) -> Server {
@@ -26,7 +20,7 @@ async fn serve(files: &Files, more: &[&str]) -> Server {
     Server::start(&files.config(&arguments)).await
 }
 
-/// A client that trusts the certificate of the tests, and speaks HTTP/1.1 only if it is to.
+/// A client that trusts the certificate of the tests. An `old` one uses only HTTP/1.1.
 fn client(server: &Server, old: bool) -> Client {
     let certificate = fs::read(data("localhost.crt")).unwrap();
     let certificate = reqwest::Certificate::from_pem(&certificate).unwrap();
@@ -64,7 +58,7 @@ async fn streams_of_one_connection_do_not_wait_for_one_another() {
     let files = Files::new();
     let server = serve(&files, &[]).await;
     let client = client(&server, false);
-    // Two that nobody reads meanwhile.
+    // Two streams that are not read meanwhile.
     let unread = [3900, 3900].map(|most| stream(&files, most));
     let unread = join_all(unread.iter().map(|body| client.send(body))).await;
     let bodies: Vec<_> = (0..16).map(|_| stream(&files, 40)).collect();
@@ -93,7 +87,7 @@ async fn a_stream_that_is_reset_ends_its_turn_and_no_other_of_the_connection() {
     let mut given_up = client.send(&stream(&files, 3900)).await;
     let kept = client.send(&stream(&files, 600)).await;
     given_up.chunk().await.unwrap();
-    // The limit is the address's, whatever the connections.
+    // The limit is per address, over all of its connections.
     let refused = client.send(&stream(&files, 4)).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     drop(given_up);

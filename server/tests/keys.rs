@@ -1,4 +1,5 @@
-//! Keys while the server runs: one in another's place, one that is withdrawn, and shares.
+//! Keys are replaced and withdrawn while the server runs, and conversations are shared out among
+//! owners.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,8 +12,8 @@ use onegen_server::{NewKey, Scope};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-/// A server whose file of keys holds these, each with a client that has it. The first is an administrator.
-struct Keyed {
+/// A server with a file of keys, and a client for each key. The first key is an administrator's.
+struct KeyedServer {
     files: Files,
     /// Stops when it is dropped.
     _server: Server,
@@ -20,15 +21,16 @@ struct Keyed {
     clients: Vec<Client>,
 }
 
-impl Keyed {
+impl KeyedServer {
     async fn new(names: &[&str], more: &[&str]) -> Self {
         let files = Files::new();
         let mut entries = Vec::new();
         let mut keys = Vec::new();
         for name in names {
-            let scopes = match entries.is_empty() {
-                true => vec![Scope::Admin],
-                false => vec![Scope::Chat],
+            let scopes = if entries.is_empty() {
+                vec![Scope::Admin]
+            } else {
+                vec![Scope::Chat]
             };
             let made = NewKey::new((*name).to_owned(), scopes, None);
             keys.push(made.key().to_owned());
@@ -60,12 +62,12 @@ impl Keyed {
     }
 
     fn short(&self) -> Value {
-        json!({"logit_bias": self.files.bias(false), "max_tokens": 4})
+        self.files.without_retrieval(4)
     }
 
     /// As long as the context allows: minutes, if nothing ends it.
     fn long(&self) -> Value {
-        let fields = json!({"logit_bias": self.files.bias(false), "max_tokens": 3900});
+        let fields = self.files.without_retrieval(3900);
         with(question("Hello!"), fields)
     }
 
@@ -74,7 +76,7 @@ impl Keyed {
         let body = with(with(self.long(), json!({"stream": true})), more);
         let mut response = self.clients[client].send(&body).await;
         assert_eq!(response.status(), StatusCode::OK);
-        // The role, and then what the model says.
+        // First the role, and then the model's text.
         for _ in 0..3 {
             response.chunk().await.unwrap().unwrap();
         }
@@ -114,7 +116,7 @@ async fn end(response: Response) -> Option<Value> {
 
 #[tokio::test]
 async fn a_key_takes_anothers_place_while_both_are_good() {
-    let keyed = Keyed::new(
+    let keyed = KeyedServer::new(
         &["admin", "alice", "alice"],
         &["--requests-per-minute", "4"],
     )
@@ -123,7 +125,7 @@ async fn a_key_takes_anothers_place_while_both_are_good() {
         unreachable!();
     };
     let first = old.complete(&with(question("Hello!"), keyed.short())).await;
-    // The owner is the same: so are conversations, and shares.
+    // The owner is the same, so its conversations and its share of them are the same.
     let next = with(
         question("And?"),
         json!({"conversation": conversation(&first)}),
@@ -145,12 +147,12 @@ async fn a_key_takes_anothers_place_while_both_are_good() {
 
 #[tokio::test]
 async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
-    let keyed = Keyed::new(&["admin", "alice", "alice", "bob"], &[]).await;
+    let keyed = KeyedServer::new(&["admin", "alice", "alice", "bob"], &[]).await;
     let mut gone = keyed.stream(1, json!({})).await;
     let mut goes_on_alone = keyed.stream(1, json!({"resumable": true})).await;
     let same_owner = keyed.stream(2, json!({"max_tokens": 1500})).await;
     let other = keyed.stream(3, json!({"max_tokens": 1500})).await;
-    // Many at once, so that all of this takes longer than to take a key out.
+    // Many requests at once, so that they take longer than withdrawing a key.
     let whole = json!({
         "model": "onegen", "prompt": vec!["Peru"; 16], "max_tokens": 3900,
         "logit_bias": keyed.files.bias(false),
@@ -164,7 +166,7 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
         Instant::now()
     };
     let ((status, refused), taken_out) = tokio::join!(whole, taken_out);
-    // One that was to come in one piece is refused like any request with such a key.
+    // A request without streaming is refused like any other request with a withdrawn key.
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
     assert_eq!(envelope(refused)["code"], "withdrawn_api_key");
     for stream in [&mut gone, &mut goes_on_alone] {
@@ -179,16 +181,16 @@ async fn a_key_that_is_taken_out_ends_its_turns_and_no_others() {
         );
     }
     assert!(taken_out.elapsed() < Duration::from_secs(5));
-    // Turns of other keys come to their ends, those of the same owner too.
+    // Turns of other keys are finished, also those of the same owner.
     assert_eq!(end(same_owner).await, None);
     assert_eq!(end(other).await, None);
-    // And those that were ended have left no trace.
+    // The stopped turns have left no trace.
     keyed.settles_with(2.0).await;
 }
 
 #[tokio::test]
 async fn a_file_that_is_read_again_unchanged_ends_nothing() {
-    let keyed = Keyed::new(&["admin", "alice"], &[]).await;
+    let keyed = KeyedServer::new(&["admin", "alice"], &[]).await;
     let stream = keyed.stream(1, json!({"max_tokens": 1000})).await;
     keyed.keep(&[1, 0]).await;
     assert_eq!(end(stream).await, None);
@@ -196,7 +198,7 @@ async fn a_file_that_is_read_again_unchanged_ends_nothing() {
 
 #[tokio::test]
 async fn one_key_cannot_push_out_anothers_conversations() {
-    let keyed = Keyed::new(&["admin", "alice", "bob"], &["--max-conversations", "4"]).await;
+    let keyed = KeyedServer::new(&["admin", "alice", "bob"], &["--max-conversations", "4"]).await;
     let [_, alice, bob] = &keyed.clients[..] else {
         unreachable!();
     };
@@ -221,9 +223,10 @@ async fn one_key_cannot_push_out_anothers_conversations() {
     }
     for (at, answer) in others.iter().enumerate() {
         let response = alice.send(&goes_on(answer)).await;
-        let expected = match at < 6 {
-            true => StatusCode::NOT_FOUND,
-            false => StatusCode::OK,
+        let expected = if at < 6 {
+            StatusCode::NOT_FOUND
+        } else {
+            StatusCode::OK
         };
         assert_eq!(response.status(), expected, "{at}");
     }

@@ -1,4 +1,4 @@
-//! Linking over HTTP: a random model that links, against what a token-by-token decoder and a scan give.
+//! Linking over HTTP with a random model, compared with a token-by-token decoder and a scan.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -45,7 +45,7 @@ fn characters(text: &str, (start, end): (usize, usize)) -> String {
     text.chars().skip(start).take(end - start).collect()
 }
 
-/// The same without what a clock has measured.
+/// The same mention without measured times.
 fn untimed(mut mention: Value) -> Value {
     assert!(mention["search_ms"].as_f64().unwrap() >= 0.0);
     mention.as_object_mut().unwrap().remove("search_ms");
@@ -343,7 +343,7 @@ async fn each_kind_of_model_says_what_it_does_not_do() {
         );
         assert!(message.contains(LINK), "{message}");
     }
-    // Its vectors can be asked for like any other's.
+    // Its collection can be searched like any other.
     let search = json!({"query": "Peru", "max_num_results": 1});
     let page = server
         .done("POST", "/v1/vector_stores/default/search", search)

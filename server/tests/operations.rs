@@ -1,4 +1,4 @@
-//! Starting, stopping, and what the server says of itself.
+//! Starting, stopping, reloading, and what the server reports about itself.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -94,7 +94,8 @@ async fn an_index_is_built_once_and_again_for_a_changed_corpus() {
     assert_ne!(changed, first);
     assert_eq!(passages, 4);
 
-    // A damaged one may hold what the corpus does not: it is not replaced unasked.
+    // A damaged index may hold documents that are not in the corpus, so it is not replaced
+    // automatically.
     let manifest = changed.join("manifest.json");
     fs::write(
         &manifest,
@@ -184,7 +185,7 @@ async fn an_index_that_somebody_else_changes_is_searched_all_the_same() {
     assert!(matches!(refused, IndexError::ReadOnly { .. }), "{refused}");
     drop((app, changed_here));
 
-    // Nobody else: the server could change it.
+    // Nothing else holds the index, so the server could change it.
     let app = App::load(&config).unwrap();
     let served = app.collections().iter().next().unwrap().index();
     assert!(served.apply(change()).is_ok());
@@ -286,7 +287,7 @@ async fn an_index_whose_link_was_switched_is_served_after_a_reload_without_a_sto
     let held = Index::open_for_changes(&new);
     assert!(matches!(held, Err(IndexError::Locked { .. })));
 
-    // What is no index leaves the one that is served.
+    // If the path leads to something that is not an index, the served index stays.
     fs::remove_file(&link).unwrap();
     let failed = json!({"collections": [], "failed": ["collection default"]});
     assert_eq!(reload(&server).await, failed);

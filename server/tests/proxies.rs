@@ -1,4 +1,4 @@
-//! Whom a request is counted as that comes through proxies.
+//! The client as which a request through proxies is counted.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 /// What it answers to a request that says where it comes from.
 async fn status(files: &Files, server: &Server, header: &str, value: &str) -> StatusCode {
-    let body = json!({"logit_bias": files.bias(false), "max_tokens": 2});
+    let body = files.without_retrieval(2);
     let url = format!("{}/v1/chat/completions", server.url);
     let request = server.http.post(url).json(&with(question("Hello!"), body));
     request.header(header, value).send().await.unwrap().status()
@@ -52,7 +52,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_share_and_cannot_take_an
     assert_eq!(asked("1.1.1.1").await, StatusCode::OK);
     assert_eq!(asked("2.2.2.2").await, StatusCode::OK);
     assert_eq!(asked("1.1.1.1").await, StatusCode::TOO_MANY_REQUESTS);
-    // What the client says of itself stands before what the proxy says.
+    // In the header, the client's own entry comes before the proxy's.
     assert_eq!(
         asked("3.3.3.3, 1.1.1.1").await,
         StatusCode::TOO_MANY_REQUESTS
@@ -61,7 +61,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_share_and_cannot_take_an
         asked("127.0.0.9, 2.2.2.2").await,
         StatusCode::TOO_MANY_REQUESTS
     );
-    // The other header is not the one that this proxy writes: it is the proxy that is counted.
+    // This proxy does not write the other header, so the request counts as the proxy's.
     let other = status(&files, &server, "forwarded", "for=4.4.4.4").await;
     assert_eq!(other, StatusCode::OK);
     let other = status(&files, &server, "forwarded", "for=5.5.5.5").await;
@@ -81,7 +81,7 @@ async fn the_log_names_the_client_and_not_the_proxy() {
         "forwarded",
     ]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let url = format!("{}/v1/models", process.client.url);
     for header in [None, Some("for=\"[2001:db8::7]:4711\";proto=https")] {
         let request = process.client.http.get(&url);
@@ -91,7 +91,7 @@ async fn the_log_names_the_client_and_not_the_proxy() {
         };
         assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
     }
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     let clients: Vec<serde_json::Value> = log
         .lines()

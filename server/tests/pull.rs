@@ -1,4 +1,4 @@
-//! A model that is an adapter: its base is fetched, given, or asked for in words that help.
+//! The base of an adapter is fetched or given; if it is missing, the error says how to fetch it.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../models/pull/tests/common/wheel.rs"]
@@ -57,7 +57,7 @@ fn without_its_base_a_model_says_how_to_fetch_it() {
     );
     assert_told(&told, &[DOWNLOAD, ".data/models", "--base"]);
 
-    // Of another adapter it is not known what could be fetched.
+    // For any other adapter the program does not know a base to fetch.
     let config = r#"{"base_model_name_or_path": "somebody/something"}"#;
     fs::write(smol.join("adapter_config.json"), config).unwrap();
     let told = run(here.path(), &arguments, &[]);
@@ -128,7 +128,7 @@ fn what_pip_downloads_is_checked() {
     assert_eq!(kept(&data), 0);
 }
 
-/// A small adapter and its base, as the engine's tests have them.
+/// Writes a small adapter and its base, copies of those of the engine's tests.
 fn write_pair(dir: &TempDir) -> (PathBuf, PathBuf) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/adapter/llama");
     let copied = ["adapter", "base"].map(|part| {

@@ -1,4 +1,4 @@
-//! Responses as monitoring counts them.
+//! The metrics of responses.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -21,9 +21,9 @@ fn errors(code: &str) -> String {
 async fn every_response_is_counted_under_its_routes_template_method_and_status() {
     let files = Files::new();
     let server = Server::start(&files.config(&["--requests-per-minute", "4"])).await;
-    let short = json!({"logit_bias": files.bias(false), "max_tokens": 2});
+    let short = files.without_retrieval(2);
     assert_eq!(server.metric(&errors("rate_limit_exceeded")).await, 0.0);
-    // Of these four, two are refused for what they say.
+    // Of these four requests two are refused because of their content.
     server.stream(&with(question("Hello!"), short)).await;
     server
         .refused(&json!({"model": "other", "messages": []}))

@@ -4,14 +4,14 @@
 mod common;
 
 use common::almanac::{Almanac, country};
-use common::{count, with};
+use common::{cached_input, count, with};
 use serde_json::{Value, json};
 
 const RESPONSES: &str = "/v1/responses";
 const PERU: &str = "What is the capital of Peru?";
 const CURRENCY: &str = "And its currency?";
 
-fn asked(input: Value, fields: Value) -> Value {
+fn request(input: Value, fields: Value) -> Value {
     with(json!({"model": "onegen", "input": input}), fields)
 }
 
@@ -22,10 +22,6 @@ fn text(response: &Value) -> &str {
         .find(|item| item["type"] == "message")
         .unwrap();
     message["content"][0]["text"].as_str().unwrap()
-}
-
-fn cached(response: &Value) -> usize {
-    count(&response["usage"]["input_tokens_details"]["cached_tokens"])
 }
 
 /// The events of a streamed response, each of whose names is its type, in order.
@@ -49,7 +45,7 @@ async fn stream(server: &Almanac, body: Value) -> Vec<Value> {
 async fn a_response_shows_its_search_and_cites_the_passage() {
     let server = Almanac::start().await;
     let response = server
-        .done("POST", RESPONSES, asked(json!(PERU), json!({})))
+        .done("POST", RESPONSES, request(json!(PERU), json!({})))
         .await;
     assert_eq!(response["object"], "response");
     assert_eq!(response["status"], "completed");
@@ -72,7 +68,7 @@ async fn a_response_shows_its_search_and_cites_the_passage() {
 
     let include = json!({"include": ["file_search_call.results"]});
     let response = server
-        .done("POST", RESPONSES, asked(json!(PERU), include))
+        .done("POST", RESPONSES, request(json!(PERU), include))
         .await;
     let result = &response["output"][0]["results"][0];
     assert_eq!(result["file_id"], "country-peru");
@@ -83,9 +79,9 @@ async fn a_response_shows_its_search_and_cites_the_passage() {
 async fn a_stream_tells_of_each_item_and_ends_with_the_response_that_comes_whole() {
     let server = Almanac::start().await;
     let whole = server
-        .done("POST", RESPONSES, asked(json!(PERU), json!({})))
+        .done("POST", RESPONSES, request(json!(PERU), json!({})))
         .await;
-    let events = stream(&server, asked(json!(PERU), json!({}))).await;
+    let events = stream(&server, request(json!(PERU), json!({}))).await;
     let mut kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     kinds.dedup();
     let expected = [
@@ -129,35 +125,35 @@ async fn a_stream_tells_of_each_item_and_ends_with_the_response_that_comes_whole
 async fn a_response_goes_on_after_another_by_its_id_by_conversation_and_by_its_items() {
     let server = Almanac::start().await;
     let first = server
-        .done("POST", RESPONSES, asked(json!(PERU), json!({})))
+        .done("POST", RESPONSES, request(json!(PERU), json!({})))
         .await;
     let total = count(&first["usage"]["total_tokens"]);
     let previous = json!({"previous_response_id": first["id"]});
     let second = server
-        .done("POST", RESPONSES, asked(json!(CURRENCY), previous))
+        .done("POST", RESPONSES, request(json!(CURRENCY), previous))
         .await;
     assert!(text(&second).contains("sol"), "{second}");
-    assert_eq!(cached(&second), total - 1);
+    assert_eq!(cached_input(&second), total - 1);
     assert_eq!(second["conversation"], first["conversation"]);
 
     let conversation = json!({"conversation": first["conversation"]});
     let third = server
-        .done("POST", RESPONSES, asked(json!("Thanks!"), conversation))
+        .done("POST", RESPONSES, request(json!("Thanks!"), conversation))
         .await;
     assert_eq!(third["conversation"], first["conversation"]);
 
-    // As clients do that keep what they were sent.
+    // Like clients that keep all responses and send them back.
     let first = server
-        .done("POST", RESPONSES, asked(json!(PERU), json!({})))
+        .done("POST", RESPONSES, request(json!(PERU), json!({})))
         .await;
     let mut items = vec![json!({"role": "user", "content": PERU})];
     items.extend(first["output"].as_array().unwrap().clone());
     items.push(json!({"role": "user", "content": [{"type": "input_text", "text": CURRENCY}]}));
     let second = server
-        .done("POST", RESPONSES, asked(json!(items), json!({})))
+        .done("POST", RESPONSES, request(json!(items), json!({})))
         .await;
     assert_eq!(second["conversation"], first["conversation"]);
-    assert!(cached(&second) > 0);
+    assert!(cached_input(&second) > 0);
 }
 
 #[tokio::test]
@@ -169,18 +165,18 @@ async fn a_file_search_says_what_is_searched_and_tool_choice_whether() {
         "filters": chile, "ranking_options": {"score_threshold": -1.0, "ranker": "auto"},
     });
     let include = json!(["file_search_call.results"]);
-    let body = asked(json!(PERU), json!({"tools": [tool], "include": include}));
+    let body = request(json!(PERU), json!({"tools": [tool], "include": include}));
     let response = server.done("POST", RESPONSES, body).await;
     assert_eq!(
         response["output"][0]["results"].as_array().unwrap().len(),
         3
     );
     assert_eq!(response["tools"], json!([tool]));
-    let none = asked(json!(PERU), json!({"tool_choice": "none"}));
+    let none = request(json!(PERU), json!({"tool_choice": "none"}));
     let none = server.done("POST", RESPONSES, none).await;
     assert_eq!(none["output"].as_array().unwrap().len(), 1);
     for required in [json!("required"), json!({"type": "file_search"})] {
-        let body = asked(json!("Hello!"), json!({"tool_choice": required}));
+        let body = request(json!("Hello!"), json!({"tool_choice": required}));
         let response = server.done("POST", RESPONSES, body).await;
         assert_eq!(response["output"][0]["type"], "file_search_call");
     }
@@ -189,7 +185,7 @@ async fn a_file_search_says_what_is_searched_and_tool_choice_whether() {
 #[tokio::test]
 async fn an_answer_that_was_cut_off_is_incomplete() {
     let server = Almanac::start().await;
-    let body = asked(json!(PERU), json!({"max_output_tokens": 3}));
+    let body = request(json!(PERU), json!({"max_output_tokens": 3}));
     let response = server.done("POST", RESPONSES, body.clone()).await;
     assert_eq!(response["status"], "incomplete");
     assert_eq!(
@@ -264,7 +260,7 @@ async fn what_is_not_done_is_refused_by_its_name() {
         ),
     ] {
         let refused = server
-            .refused_at("POST", RESPONSES, asked(json!("Hello!"), fields))
+            .refused_at("POST", RESPONSES, request(json!("Hello!"), fields))
             .await;
         assert_eq!(
             (refused.0, &*refused.1, refused.2),
@@ -275,7 +271,7 @@ async fn what_is_not_done_is_refused_by_its_name() {
     }
     let nowhere = tool(json!({"vector_store_ids": ["atlantis"]}));
     let refused = server
-        .refused_at("POST", RESPONSES, asked(json!("x"), nowhere))
+        .refused_at("POST", RESPONSES, request(json!("x"), nowhere))
         .await;
     assert_eq!((refused.0, &*refused.1), (404, "collection_not_found"));
     let neutral = json!({
@@ -283,6 +279,6 @@ async fn what_is_not_done_is_refused_by_its_name() {
         "parallel_tool_calls": true, "tools": [], "reasoning": null, "user": "someone",
     });
     server
-        .done("POST", RESPONSES, asked(json!("Hello!"), neutral))
+        .done("POST", RESPONSES, request(json!("Hello!"), neutral))
         .await;
 }

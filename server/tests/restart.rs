@@ -9,7 +9,7 @@ use common::{Files, content, conversation, question, with};
 use process::{End, Process, command};
 use serde_json::{Value, json};
 
-/// What is the same whatever the process went through: the text, and the tokens that it took.
+/// The parts of an answer that a restart must not change: the text and the numbers of tokens.
 fn essence(answer: &Value) -> Value {
     json!([
         content(answer),
@@ -22,7 +22,7 @@ fn essence(answer: &Value) -> Value {
 async fn a_conversation_goes_on_after_kill_and_after_sigterm() {
     let files = Files::new();
     let fields = json!({"max_tokens": 12, "logit_bias": files.bias(true)});
-    let plain = json!({"max_tokens": 12, "logit_bias": files.bias(false)});
+    let plain = files.without_retrieval(12);
     let first = with(question("What is the capital of Peru?"), fields);
     // With the conversation's id, and with what the client has seen.
     let by_id = |answer: &Value| {
@@ -41,7 +41,7 @@ async fn a_conversation_goes_on_after_kill_and_after_sigterm() {
         )
     };
     let next_by: [&dyn Fn(&Value) -> Value; 2] = [&by_id, &by_messages];
-    for how in [End::Killed, End::Told] {
+    for how in [End::Killed, End::Terminated] {
         for next in next_by {
             let undisturbed = Process::start(&files, &files.dir.path().join("undisturbed"));
             let answer = undisturbed.client.complete(&first).await;
@@ -83,5 +83,5 @@ async fn two_servers_do_not_share_their_conversations() {
     let told = String::from_utf8(second.stderr).unwrap();
     assert!(told.contains("in use by another process"), "{told}");
     assert!(told.contains("--data-dir"), "{told}");
-    first.end(End::Told);
+    first.end(End::Terminated);
 }

@@ -6,21 +6,13 @@ mod common;
 mod process;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Client, Files, Server, content, question, with};
+use common::{Client, Files, Server, content, data, question, with};
 use process::{End, Process, command};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-
-/// A file of the tests.
-fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
-}
 
 #[tokio::test]
 async fn keys_are_read_again_on_sighup_and_never_logged() {
@@ -45,7 +37,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
         .arg(&keys)
         .args(["--log", "trace"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let status = async |key: &str| {
         process
             .client
@@ -57,7 +49,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
     assert_eq!(status(&first).await, 200);
     assert_eq!(status(&second).await, 401);
 
-    // A file that makes no sense changes nothing.
+    // An invalid file changes nothing.
     fs::write(&keys, "no keys").unwrap();
     process.signal("-HUP");
     eventually(|| {
@@ -74,7 +66,7 @@ async fn keys_are_read_again_on_sighup_and_never_logged() {
         assert!(since.elapsed() < Duration::from_secs(20), "not read again");
     }
     assert_eq!(status(&first).await, 401);
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     assert!(
         log.contains("key=\"second\"") || log.contains("key=second"),
@@ -101,7 +93,7 @@ async fn no_text_of_anybody_stands_in_the_log() {
         let mut command = command(&files, &files.data_dir());
         command.args(["--log", level, "--log-format", format]);
         command.stderr(fs::File::create(&log).unwrap());
-        let process = Process::of(command);
+        let process = Process::spawn(command);
         let body = with(question("marzipan"), json!({"max_tokens": 8}));
         let body = with(body, json!({"logit_bias": files.bias(true)}));
         let mut answers = vec![process.client.complete(&body).await];
@@ -114,14 +106,14 @@ async fn no_text_of_anybody_stands_in_the_log() {
                 .complete(&with(question("marzipan"), next))
                 .await,
         );
-        // What is refused quotes what was wrong, to the client only.
+        // An error quotes the client's input only to the client, not in the log.
         let bad = with(
             question("x"),
             json!({"response_format": {"type": "marzipan"}}),
         );
         process.client.refused(&bad).await;
         process.client.get("/v1/marzipan?text=marzipan").await;
-        process.end(End::Told);
+        process.end(End::Terminated);
         let log = fs::read_to_string(&log).unwrap();
         assert!(
             log.contains("/v1/chat/completions"),
@@ -149,7 +141,7 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
     let mut command = command(&files, &files.data_dir());
     command.args(["--log", "info", "--log-format", "json"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let url = format!("{}/v1/models", process.client.url);
     let request = process
         .client
@@ -157,11 +149,11 @@ async fn each_line_of_the_json_log_is_an_object_that_names_its_request() {
         .get(url)
         .header("x-request-id", "mine-7");
     let response = request.send().await.unwrap();
-    // Echoed; without one, made.
+    // The client's request id is returned; without one the server makes one.
     assert_eq!(response.headers()["x-request-id"], "mine-7");
     let made = process.client.get("/v1/models").await;
     assert_eq!(made.headers()["x-request-id"].len(), 36);
-    process.end(End::Told);
+    process.end(End::Terminated);
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<Value> = log
         .lines()
@@ -193,7 +185,7 @@ async fn a_server_is_configured_by_a_file_and_says_what_it_was_told() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
     command.arg("--config").arg(&file);
     command.env("ONEGEN_SERVED_MODEL_NAME", "from-a-variable");
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let models = process.client.get_json("/v1/models").await;
     assert_eq!(models["data"][0]["id"], "from-a-variable");
     let said = process.said.join("\n");
@@ -203,7 +195,7 @@ async fn a_server_is_configured_by_a_file_and_says_what_it_was_told() {
     ] {
         assert!(said.contains(line), "{said}");
     }
-    process.end(End::Told);
+    process.end(End::Terminated);
 
     fs::write(&file, "prot = 1").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_onegen-server"));
@@ -237,14 +229,11 @@ async fn with_a_certificate_the_server_speaks_tls_and_nothing_else() {
         "2",
     ];
     let mut server = Server::start(&files.config(&arguments)).await;
-    // One who says nothing keeps nobody waiting.
+    // A client that connects and sends nothing does not delay others.
     let silent = tokio::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap());
     let silent = silent.await.unwrap();
     let client = trusting(&server.url);
-    let body = with(
-        question("Hello!"),
-        json!({"logit_bias": files.bias(false), "max_tokens": 8}),
-    );
+    let body = with(question("Hello!"), files.without_retrieval(8));
     assert!(client.stream(&body).await.len() > 2);
     client.complete(&body).await;
     // The client's address is known here too.

@@ -1,5 +1,5 @@
-//! models/smol over the almanac, asked over HTTP. It needs its base, which `ONEGEN_BASE` names: without it these
-//! tests say so and pass.
+//! models/smol over the almanac, asked over HTTP. It needs its base, which `ONEGEN_BASE` names. Without it these
+//! tests print that they are skipped, and pass.
 #![allow(clippy::unwrap_used)]
 
 mod common;

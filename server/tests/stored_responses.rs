@@ -1,10 +1,10 @@
-//! Responses that are asked for again, gone on after, or not kept, with the shipped model.
+//! Responses that are fetched again, continued, or not stored, with the shipped model.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::almanac::Almanac;
-use common::{Files, Server, count, with};
+use common::{Files, Server, cached_input, count, total, with};
 use serde_json::{Value, json};
 
 const RESPONSES: &str = "/v1/responses";
@@ -40,14 +40,6 @@ fn text(response: &Value) -> &str {
 
 fn conversation(response: &Value) -> &str {
     response["conversation"]["id"].as_str().unwrap()
-}
-
-fn cached(response: &Value) -> usize {
-    count(&response["usage"]["input_tokens_details"]["cached_tokens"])
-}
-
-fn total(response: &Value) -> usize {
-    count(&response["usage"]["total_tokens"])
 }
 
 #[tokio::test]
@@ -164,8 +156,8 @@ async fn a_deleted_response_is_not_there_and_not_gone_on_after_but_its_conversat
     }
     let fields = json!({"conversation": conversation(&first)});
     let third = respond(&server, LANGUAGE, fields).await;
-    assert_eq!(cached(&third), total(&second) - 1);
-    // What goes, goes with all its responses.
+    assert_eq!(cached_input(&third), total(&second) - 1);
+    // A deleted conversation is deleted together with all its responses.
     let gone = format!("/v1/conversations/{}", conversation(&first));
     server.done("DELETE", &gone, Value::Null).await;
     assert_eq!(server.get(&path(&first)).await.status(), 404);
@@ -179,15 +171,16 @@ async fn going_on_after_an_earlier_response_forks_the_conversation_there() {
     assert_eq!(conversation(&second), conversation(&first));
     let third = after(&server, &second, LANGUAGE).await;
 
-    // The same question at the same place: the same answer, of the same passages, without forwarding them again.
+    // The same question at the same place gets the same answer from the same passages, without forwarding them
+    // again.
     let other = after(&server, &first, CURRENCY).await;
     assert_ne!(conversation(&other), conversation(&first));
     assert_eq!(text(&other), text(&second));
-    assert_eq!(cached(&other), total(&first));
+    assert_eq!(cached_input(&other), total(&first));
     let path = format!("/v1/conversations/{}", conversation(&other));
     let now = server.done("GET", &path, Value::Null).await;
     assert_eq!(now["onegen"]["messages"], 4);
-    // Each goes on by itself.
+    // Each fork continues independently.
     let fourth = after(&server, &other, LANGUAGE).await;
     assert_eq!(conversation(&fourth), conversation(&other));
     assert_eq!(text(&fourth), text(&third));
@@ -221,21 +214,21 @@ async fn a_response_that_is_not_stored_leaves_nothing_behind() {
     let again = respond(&server, "", with(unkept.clone(), json!({"input": sent}))).await;
     let passages =
         |response: &Value| count(&response["usage"]["input_tokens_details"]["passage_tokens"]);
-    assert_eq!(cached(&again), 0);
+    assert_eq!(cached_input(&again), 0);
 
-    // After what is stored it reads what that has read, and does not move it on.
+    // A response after a stored one reads the same passages, and does not change the stored one.
     let stored = respond(&server, PERU, json!({})).await;
     let previous = json!({"previous_response_id": stored["id"]});
     let aside = respond(&server, CURRENCY, with(unkept.clone(), previous)).await;
-    assert_eq!(cached(&aside), total(&stored) - 1);
+    assert_eq!(cached_input(&aside), total(&stored) - 1);
     let aside = respond(&server, "", with(unkept.clone(), json!({"input": sent}))).await;
-    assert_eq!(cached(&aside), total(&stored) - 1);
+    assert_eq!(cached_input(&aside), total(&stored) - 1);
     assert!(passages(&aside) > 0);
     let next = after(&server, &stored, CURRENCY).await;
     assert_eq!(conversation(&next), conversation(&stored));
     assert_eq!(text(&next), text(&aside));
 
-    // A conversation that is named goes on, but the response cannot be asked for.
+    // A named conversation continues, but the response cannot be fetched.
     let named = json!({"conversation": conversation(&stored)});
     let within = respond(&server, LANGUAGE, with(unkept, named)).await;
     assert_eq!(conversation(&within), conversation(&stored));

@@ -1,4 +1,4 @@
-//! Streams that wait, that are slow, that are lost and gone on with.
+//! Streams that wait, that are read slowly, or that are lost and resumed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,13 +19,6 @@ fn body(files: &Files, tokens: usize, fields: Value) -> Value {
 
 fn resumable(files: &Files, tokens: usize) -> Value {
     body(files, tokens, json!({"resumable": true}))
-}
-
-async fn idle(server: &Client) {
-    let since = Instant::now();
-    while server.metric("onegen_num_requests_running").await > 0.0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "still running");
-    }
 }
 
 fn conversation(response: &Response) -> String {
@@ -97,10 +90,11 @@ async fn a_client_that_reads_nothing_holds_up_nobody_and_loses_nothing() {
     while server.metric(running).await < 1.0 {}
 
     // Others are answered meanwhile, and the turn comes to its end.
-    let others = json!({"logit_bias": files.bias(false), "max_tokens": 8});
+    let others = files.without_retrieval(8);
     server.complete(&with(question("Hello!"), others)).await;
-    idle(&server).await;
-    // Its own end is not told yet: more is on its way than the system keeps of a connection.
+    server.idle().await;
+    // The client has not received the end yet, because the system buffers less than the rest of the
+    // stream.
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
     // Only now does it read.
@@ -128,10 +122,10 @@ async fn a_resumable_turn_goes_on_without_its_client_and_is_read_again_from_any_
     assert_eq!(all.last().unwrap().1, "[DONE]");
     let finish: Value = serde_json::from_str(&all[all.len() - 2].1).unwrap();
     assert_eq!(finish["onegen"]["conversation"], id);
-    idle(&server).await;
+    server.idle().await;
     let rest = resume(&server, &id, "&from=7").await.text().await.unwrap();
     assert_eq!(numbered(&rest), all[7..]);
-    // As browsers do it.
+    // This is what browsers do.
     let url = format!("{}/v1/stream?conv_id={id}", server.url);
     let again = server
         .http
@@ -166,10 +160,11 @@ async fn a_resumable_request_that_comes_twice_is_answered_once() {
     let all = first.text().await.unwrap();
     assert_eq!(second.text().await.unwrap(), all);
     assert_eq!(send("one", &body).await.text().await.unwrap(), all);
-    idle(&server).await;
+    server.idle().await;
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
-    // Another key is another request, and a turn that nobody records is answered each time.
+    // A request with another key is another request, and without recording each request begins a
+    // turn.
     assert_ne!(conversation(&send("two", &body).await), id);
     let plain = send("one", &self::body(&files, 4, json!({}))).await;
     assert!(!plain.headers().contains_key("onegen-conversation"));
@@ -192,7 +187,7 @@ async fn requests_with_one_key_that_come_at_once_begin_one_turn() {
         assert_eq!(conversation(&response), id);
         assert!(response.text().await.unwrap().contains("[DONE]"));
     }
-    idle(&server).await;
+    server.idle().await;
     let finished = "onegen_request_success_total{finished_reason=\"length\"}";
     assert_eq!(server.metric(finished).await, 1.0);
 }
@@ -204,7 +199,7 @@ async fn a_turn_that_goes_on_without_its_client_is_still_the_clients() {
     let response = server.send(&resumable(&files, 3900)).await;
     let id = conversation(&response);
     drop(response);
-    // Its connection is gone by then, or nothing would be counted any more.
+    // Its connection is closed by then.
     tokio::time::sleep(Duration::from_millis(30)).await;
     if server.metric("onegen_num_requests_running").await < 1.0 {
         println!("skipped: the turn was over before anybody could look");
@@ -237,7 +232,7 @@ async fn a_turn_that_is_not_resumable_ends_with_its_client() {
     assert!(!response.headers().contains_key("onegen-conversation"));
     response.chunk().await.unwrap().unwrap();
     drop(response);
-    idle(&server).await;
+    server.idle().await;
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
     assert_eq!(server.metric(aborted).await, 1.0);
 }
@@ -254,9 +249,9 @@ async fn a_resumable_turn_is_stopped_on_demand_and_leaves_no_trace() {
     );
     let stopped = server.http.delete(&url).send().await.unwrap();
     assert_eq!(stopped.status(), StatusCode::NO_CONTENT);
-    // Its readers come to an end too.
+    // Its readers end, too.
     assert!(!response.text().await.unwrap().contains("[DONE]"));
-    idle(&server).await;
+    server.idle().await;
     assert_eq!(server.metric("onegen_conversations").await, 0.0);
     let again = server.http.delete(&url).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::NOT_FOUND);
@@ -274,7 +269,7 @@ async fn a_recording_is_kept_for_a_while_and_its_owner_only() {
     response.text().await.unwrap();
     let ended = Instant::now();
     let status = resume(&alice, &id, "").await.status();
-    // A slow machine has forgotten it already, which is what is tested below.
+    // On a slow machine the recording is already deleted, which is tested below.
     assert!(status == StatusCode::OK || ended.elapsed() > Duration::from_millis(400));
     let foreign = resume(&bob, &id, "").await;
     assert_eq!(foreign.status(), StatusCode::NOT_FOUND);
@@ -313,7 +308,7 @@ async fn what_makes_no_sense_is_refused() {
 async fn while_it_stops_the_server_says_so_and_takes_nothing_new() {
     let files = Files::new();
     let mut server = files.serve().await;
-    // Nobody reads it: it counts all the same.
+    // The turn counts although nobody reads it.
     let mut response = server.send(&resumable(&files, 3900)).await;
     response.chunk().await.unwrap().unwrap();
     server.stop();

@@ -14,6 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
+use common::almanac::models;
 use common::{Files, Server};
 use onegen_server::Config;
 use serde_json::Value;
@@ -26,7 +27,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_onegen-server");
 
 /// The shipped model over the passages of its almanac that a test asks for.
 async fn almanac() -> (Server, TempDir) {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac");
+    let model = models().join("almanac");
     let dir = tempfile::tempdir().unwrap();
     let whole = fs::read_to_string(model.join("almanac.jsonl")).unwrap();
     let wanted = [
@@ -56,7 +57,7 @@ async fn almanac() -> (Server, TempDir) {
     (Server::start(&config).await, dir)
 }
 
-/// Runs the chat with this standard input, piped as everything else.
+/// Runs the chat with this standard input; standard output and error are pipes, too.
 async fn piped(url: &str, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(["chat", "--url", url]).args(arguments);
@@ -64,7 +65,7 @@ async fn piped(url: &str, arguments: &[&str], input: &str) -> Output {
     let run = move || {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
-        // One that has ended already reads nothing.
+        // A program that has already ended does not read its input.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     };
@@ -179,7 +180,8 @@ async fn where_no_server_answers_it_says_what_would_help() {
     );
 }
 
-/// A server that does what a real one does only in need: it answers with this.
+/// A server that gives a fixed answer, for answers that a real server gives only in exceptional
+/// cases.
 async fn answering(status: u16, content_type: &'static str, body: &'static str) -> String {
     let ready = r#"{"status":"ok","model":"onegen","passages":1,"collections":[]}"#;
     let status = reqwest::StatusCode::from_u16(status).unwrap();
@@ -209,7 +211,7 @@ async fn an_answer_that_breaks_off_is_an_error_behind_what_came() {
         let url = answering(200, "text/event-stream", body).await;
         let output = piped(&url, &["What?"], "").await;
         assert_eq!(output.status.code(), Some(1));
-        // What would have cleared a terminal is no command any more.
+        // The sequence that would have cleared the terminal is no longer a command.
         assert_eq!(text(&output.stdout), "Li\u{fffd}[2Jma\n");
         assert!(
             text(&output.stderr).contains(reason),
@@ -239,8 +241,8 @@ async fn a_server_that_wants_a_key_is_told_of_and_what_is_no_onegen_server_too()
     assert!(told.contains("not as a OneGen server does"), "{told}");
 }
 
-/// A link to a server that breaks each connection so many bytes after a stream has begun on it, and
-/// counts them.
+/// A link to a server that breaks each connection `bytes` bytes after a stream has begun on it, and
+/// counts the broken connections.
 async fn breaking(server: &str, bytes: usize) -> (String, Arc<AtomicUsize>) {
     let broken = Arc::new(AtomicUsize::new(0));
     let counted = broken.clone();
@@ -314,7 +316,7 @@ async fn a_question_is_asked_again_and_a_conversation_forgotten() {
     let told: Vec<_> = text(&output.stdout).lines().collect();
     let found = told.iter().filter(|line| line.contains("found "));
     assert_eq!(found.count(), 4, "{told:?}");
-    // What was answered first is no part of what the last question is asked about.
+    // The first answer is not part of the conversation of the last question.
     assert!(
         told.iter().any(|line| line.starts_with("Spanish")),
         "{told:?}"
@@ -334,9 +336,10 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => all.extend(walk(&path)),
-            false => all.push(path),
+        if path.is_dir() {
+            all.extend(walk(&path))
+        } else {
+            all.push(path)
         }
     }
     all

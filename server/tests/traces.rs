@@ -1,4 +1,4 @@
-//! What a collector of traces gets to see.
+//! The traces that a collector receives.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/collector.rs"]
@@ -32,7 +32,7 @@ async fn traced(files: &Files, more: &[&str]) -> (Server, Collector) {
     (server, collector)
 }
 
-/// Stops the server; what was left is with the collector then.
+/// Stops the server. After this the collector has all traces.
 async fn flushed(mut server: Server) {
     server.stop();
     server.stopped().await;
@@ -68,7 +68,7 @@ fn family(collector: &Collector) -> (Span, Vec<Span>) {
     (root.clone(), inner)
 }
 
-/// An attribute with parts.
+/// A structured attribute.
 fn parsed(attribute: &Value) -> Value {
     serde_json::from_str(attribute.as_str().unwrap()).unwrap()
 }
@@ -129,7 +129,7 @@ async fn a_request_is_a_span_under_the_clients_and_its_phases_are_spans_in_it() 
         "decode",
     ];
     assert_eq!(names(&inner), phases);
-    // As the engine has measured them, they are what the receipt says.
+    // The times are those that the engine measured, as in the receipt.
     let receipt = &answer["onegen"]["retrievals"][0];
     for (span, told) in [(&inner[3], "search_ms"), (&inner[4], "splice_ms")] {
         let milliseconds = (span.ended - span.began) as f64 / 1e6;
@@ -199,7 +199,7 @@ async fn turns_that_are_cancelled_or_fail_end_in_an_error() {
             "request_timeout" => while response.chunk().await.unwrap().is_some() {},
             _ => _ = response.chunk().await.unwrap(),
         }
-        // With it, the client goes away.
+        // If the response is dropped, the client disconnects.
         let kept = (error == "shutting_down").then_some(response);
         flushed(server).await;
         drop(kept);
@@ -258,7 +258,7 @@ async fn a_stream_that_goes_on_without_its_client_lasts_as_long_as_its_turn() {
     drop(response);
     flushed(server).await;
     let (root, _) = family(&collector);
-    assert_eq!(root.status, 0, "{:?}", collector::shown(&root));
+    assert_eq!(root.status, 0, "{:?}", collector::summary(&root));
     assert_eq!(root.attributes["gen_ai.usage.output_tokens"], 400);
 }
 
@@ -282,7 +282,7 @@ async fn requests_without_a_turn_say_why_and_what_asks_nothing_of_the_model_is_n
     assert_eq!(refused.name, "chat");
     assert_eq!(refused.attributes["error.type"], "model_not_found");
     assert_eq!(refused.attributes["http.response.status_code"], 404);
-    // The client's fault is none of the server's.
+    // A client's error is not an error of the server's span.
     assert_eq!(refused.status, 0);
     assert_eq!(
         (&*embeddings.name, embeddings.status),
@@ -334,18 +334,18 @@ async fn a_collector_that_is_away_or_silent_harms_no_turn_and_the_drain_for_seco
     let files = Files::new();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
-    // Nobody listens at the other.
+    // Nothing listens at the second address.
     for endpoint in [&silent, "http://127.0.0.1:1"] {
         let log = files.dir.path().join("log");
         let mut command = command(&files, &files.data_dir());
         command.args(["--otlp-endpoint", endpoint, "--log", "warn"]);
         command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
         command.stderr(fs::File::create(&log).unwrap());
-        let process = Process::of(command);
+        let process = Process::spawn(command);
         process.client.complete(&retrieving(&files)).await;
         let since = Instant::now();
         process.client.complete(&retrieving(&files)).await;
-        process.end(End::Told);
+        process.end(End::Terminated);
         assert!(since.elapsed() < Duration::from_secs(9), "{endpoint}");
         let log = fs::read_to_string(&log).unwrap();
         assert!(log.contains("BatchSpanProcessor"), "{log}");
@@ -370,12 +370,12 @@ async fn the_variables_of_opentelemetry_count_and_what_was_put_off_comes_again()
     command.env("OTEL_BSP_SCHEDULE_DELAY", "600000");
     command.args(["--log", "debug"]);
     command.stderr(fs::File::create(&log).unwrap());
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     let said = process.said.join("\n");
     let told = format!("traces go to {}/v1/traces as onegen-test", collector.url);
     assert!(said.contains(&told), "{said}");
     process.client.complete(&retrieving(&files)).await;
-    process.end(End::Told);
+    process.end(End::Terminated);
     let (root, _) = family(&collector);
     assert_eq!(root.resource["service.name"], "onegen-test");
     assert_eq!(root.resource["service.version"], env!("CARGO_PKG_VERSION"));
@@ -401,13 +401,13 @@ async fn a_sampler_that_wants_no_trace_gets_none() {
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
     command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
     command.env("OTEL_TRACES_SAMPLER_ARG", "0");
-    let process = Process::of(command);
+    let process = Process::spawn(command);
     process.client.complete(&retrieving(&files)).await;
     let url = format!("{}/v1/chat/completions", process.client.url);
     let request = process.client.http.post(url).json(&retrieving(&files));
     let request = request.header("traceparent", traceparent(true));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
-    process.end(End::Told);
+    process.end(End::Terminated);
     // The client's own trace goes on.
     let (root, _) = family(&collector);
     assert_eq!(root.trace, TRACE);

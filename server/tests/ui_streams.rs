@@ -39,7 +39,7 @@ async fn vercels_stream_has_its_parts_in_order_with_sources_where_they_were_read
     let server = Almanac::start().await;
     let by_field = parts(server.send(&streamed(PERU, "vercel_ui")).await).await;
     let url = format!("{}/v1/chat/completions", server.url);
-    // By the header that its own clients send, without any other field.
+    // The format is chosen by the header that its own clients send, without any other field.
     let by_header = server
         .http
         .post(url)

@@ -48,7 +48,7 @@ pub fn entities() -> Result<Vec<Entity>> {
             for (attribute, cell) in columns.iter().zip(&cells[1..]) {
                 values[*attribute] = (!cell.is_empty()).then(|| (*cell).to_owned());
             }
-            // Plain words in the order of the columns.
+            // The plainest sentences, in the order of the columns.
             let plainest = |attribute: &Attribute| attribute.statements.first().copied();
             let name = cells[0].to_owned();
             entities.push(Entity::telling(kind, name, values, &columns, plainest));
@@ -68,7 +68,7 @@ fn columns(kind: &Kind, header: &str) -> Result<Vec<usize>> {
     header.split('\t').skip(1).map(find).collect()
 }
 
-/// Lower-cased names and values of the almanac: none is given to an invented entity.
+/// Lower-cased names and values of the almanac. No invented entity gets one of them.
 pub fn reserved() -> HashSet<String> {
     TABLES
         .iter()
@@ -98,7 +98,7 @@ pub fn write(path: &Path) -> Result<usize> {
     write_corpus(path, named)
 }
 
-/// Writes things with their ids as a corpus, one a line; tells how many.
+/// Writes entities with their ids as a corpus, one a line, and returns how many.
 pub(crate) fn write_corpus<'a>(
     path: &Path,
     entities: impl Iterator<Item = (String, &'a Entity)>,

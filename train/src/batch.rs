@@ -19,7 +19,7 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// Which group of targets each one belongs to: a decision to retrieve or not, or one answer
     pub groups: Vec<u32>,
-    /// Positions of `[RQ]` whose passage is to be found, and its place among `passages`
+    /// Positions of `[RQ]`, each with the place among `passages` of the passage that it should find
     pub queries: Vec<(u32, usize)>,
     /// Positions of `[RD]`
     pub passages: Vec<u32>,

@@ -1,10 +1,10 @@
-//! BM25, the search by words that every retriever is held against.
+//! BM25, the word-based search with which retrievers are compared.
 
 use std::collections::{BTreeMap, HashMap};
 
 /// BM25 with k1 = 1.2, b = 0.75 over titles and texts (Robertson & Zaragoza 2009).
 pub struct Bm25 {
-    /// For each word: the passages that hold it, and how often
+    /// For each word the passages that contain it, and how often
     postings: HashMap<String, Vec<(usize, f64)>>,
     lengths: Vec<f64>,
     mean_length: f64,
@@ -40,8 +40,8 @@ impl Bm25 {
         }
     }
 
-    /// The `k` passages that fit a query best, the best first. Of two that fit equally well the earlier
-    /// one goes first; those that share no word with the query are left out.
+    /// The `k` passages with the highest scores, the best first. Among equal scores the earlier passage
+    /// comes first. Passages that share no word with the query are left out.
     pub fn rank(&self, query: &str, k: usize) -> Vec<usize> {
         let mut scores = BTreeMap::<usize, f64>::new();
         for postings in words(query).filter_map(|word| self.postings.get(&word)) {
@@ -58,7 +58,7 @@ impl Bm25 {
         ranking.into_iter().map(|(at, _)| at).collect()
     }
 
-    /// The passage that fits a query best, if one shares a word with it.
+    /// The passage with the highest score, if any passage shares a word with the query.
     pub fn best(&self, query: &str) -> Option<usize> {
         self.rank(query, 1).first().copied()
     }

@@ -35,11 +35,11 @@ pub enum Lesson {
 /// One retrieval of a turn and the text written after it.
 #[derive(Clone, Debug)]
 pub struct Hop {
-    /// The entity whose passage stands in the context
+    /// The entity whose passage is in the context
     pub shown: usize,
     /// Whether that is the passage to be found
     pub gold: bool,
-    /// What follows the passage
+    /// The text after the passage
     pub then: String,
 }
 
@@ -52,22 +52,23 @@ pub struct Turn {
     pub user: String,
     /// The retrievals; none in small talk
     pub hops: Vec<Hop>,
-    /// The reply where nothing is retrieved
+    /// The reply if nothing is retrieved
     pub reply: String,
 }
 
-/// What the model says when the passage does not tell.
+/// What the model says if the passage does not contain the answer.
 pub const UNKNOWN: &str = "I could not find that.";
 
 /// A dialogue.
 pub type Dialogue = Vec<Turn>;
 
-/// What a dialogue is about at some point.
+/// The topic of a dialogue at some point.
 #[derive(Clone, Copy)]
 struct Focus {
     entity: usize,
     attribute: usize,
-    /// Whether that attribute alone was asked: after several, "And Torva?" would not say which
+    /// Whether only that attribute was asked for. After a question for several, "And Torva?" would
+    /// be ambiguous
     alone: bool,
 }
 
@@ -81,7 +82,8 @@ impl Focus {
     }
 }
 
-/// How often each lesson comes; the weights of those that can follow are scaled to one.
+/// How often each lesson comes. The weights of the lessons that can follow are scaled to sum to
+/// one.
 #[derive(Clone, Copy, Debug)]
 pub struct Mix {
     /// Weights of the opening turn
@@ -92,7 +94,7 @@ pub struct Mix {
     pub turns: usize,
 }
 
-/// Mostly several attributes of one passage: dense in reading.
+/// Mostly questions for several attributes of one passage, which train much reading in few tokens.
 pub const READING: Mix = Mix {
     opening: &[
         (Lesson::Several, 70),
@@ -106,7 +108,7 @@ pub const READING: Mix = Mix {
     ],
     turns: 2,
 };
-/// What the model is for.
+/// The mix of dialogues that the model is meant for.
 pub const TARGET: Mix = Mix {
     opening: &[
         (Lesson::Single, 46),
@@ -117,7 +119,7 @@ pub const TARGET: Mix = Mix {
         (Lesson::Untold, 5),
         (Lesson::Stranger, 10),
     ],
-    // A follow-up about the answer comes only where the answer names an entity.
+    // A follow-up about the answer is possible only if the answer names an entity.
     later: &[
         (Lesson::FollowUp, 30),
         (Lesson::FollowAnswer, 60),
@@ -135,7 +137,7 @@ pub const TARGET: Mix = Mix {
 
 /// Draws a dialogue; the entities it needs are added to the world.
 pub fn dialogue<R: Rng>(world: &mut World<'_, R>, mix: &Mix, wording: Wording) -> Dialogue {
-    // A few are long: positions far from the start must be known too.
+    // A few dialogues are long, so that the model also learns positions far from the start.
     let most = if world.rng.random_bool(0.08) {
         2 * mix.turns
     } else {
@@ -161,16 +163,16 @@ pub fn dialogue<R: Rng>(world: &mut World<'_, R>, mix: &Mix, wording: Wording) -
     dialogue
 }
 
-/// A turn with what the dialogue is about after it.
-type Next = (Turn, Option<Focus>);
+/// A turn, and the dialogue's topic after it.
+type NextTurn = (Turn, Option<Focus>);
 
-/// One turn of `lesson`; `None` where the lesson cannot come now.
+/// One turn of `lesson`; `None` if the lesson is not possible now.
 fn turn<R: Rng>(
     world: &mut World<'_, R>,
     lesson: Lesson,
     focus: Option<Focus>,
     wording: Wording,
-) -> Option<Next> {
+) -> Option<NextTurn> {
     match lesson {
         Lesson::SmallTalk => Some(small_talk(world, wording)),
         Lesson::Single => single(world, wording),
@@ -185,7 +187,7 @@ fn turn<R: Rng>(
     }
 }
 
-fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
+fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> NextTurn {
     let (said, reply) = phrases::small_talk(world.rng, wording);
     let user = phrases::as_typed(world.rng, &said);
     let turn = Turn {
@@ -197,10 +199,10 @@ fn small_talk<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
     (turn, None)
 }
 
-fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
-    let attribute = told(world, entity)?;
+    let attribute = stated_fact(world, entity)?;
     let name = phrases::mention(world.rng, kind, &world.entities[entity].name);
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);
     Some(ask(
@@ -211,10 +213,10 @@ fn single<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     ))
 }
 
-fn several<R: Rng>(world: &mut World<'_, R>) -> Next {
+fn several<R: Rng>(world: &mut World<'_, R>) -> NextTurn {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
-    let mut attributes = told_of(&world.entities[entity]);
+    let mut attributes = stated_facts(&world.entities[entity]);
     attributes.shuffle(world.rng);
     attributes.truncate(world.rng.random_range(2..=4));
     let nouns: Vec<&str> = attributes
@@ -248,7 +250,7 @@ fn several<R: Rng>(world: &mut World<'_, R>) -> Next {
     )
 }
 
-fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
+fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> NextTurn {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
     let question = phrases::describe(world.rng, &world.entities[entity].name, wording);
@@ -272,8 +274,12 @@ fn describe<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Next {
     )
 }
 
-fn follow_up<R: Rng>(world: &mut World<'_, R>, entity: usize, wording: Wording) -> Option<Next> {
-    let attribute = told(world, entity)?;
+fn follow_up<R: Rng>(
+    world: &mut World<'_, R>,
+    entity: usize,
+    wording: Wording,
+) -> Option<NextTurn> {
+    let attribute = stated_fact(world, entity)?;
     Some(ask_on(
         world,
         Lesson::FollowUp,
@@ -282,14 +288,19 @@ fn follow_up<R: Rng>(world: &mut World<'_, R>, entity: usize, wording: Wording) 
     ))
 }
 
-fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+fn follow_answer<R: Rng>(
+    world: &mut World<'_, R>,
+    focus: Focus,
+    wording: Wording,
+) -> Option<NextTurn> {
     if !focus.alone {
         return None;
     }
     let entity = linked(world, focus)?;
-    let attribute = told(world, entity)?;
+    let attribute = stated_fact(world, entity)?;
     let key = world.entities[entity].kind.attributes[attribute].key;
-    // "And its capital?" is the state's where the state has one, not its country's.
+    // If the last topic is a state with a capital, "And its capital?" asks for the state's, not its
+    // country's.
     let asked = world.entities[focus.entity].kind;
     if asked
         .attributes
@@ -306,7 +317,11 @@ fn follow_answer<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wordin
     ))
 }
 
-fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) -> Option<Next> {
+fn same_again<R: Rng>(
+    world: &mut World<'_, R>,
+    focus: Focus,
+    wording: Wording,
+) -> Option<NextTurn> {
     if !focus.alone {
         return None;
     }
@@ -322,11 +337,11 @@ fn same_again<R: Rng>(world: &mut World<'_, R>, focus: Focus, wording: Wording) 
     ))
 }
 
-fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let (kind, link, to) = *links().choose(world.rng)?;
     let first = add(world, kind);
     let second = linked(world, Focus::on(first, link))?;
-    let attribute = told(world, second)?;
+    let attribute = stated_fact(world, second)?;
     let noun = kind.attributes[link].nouns.choose(world.rng).copied()?;
     let name = format!("the {noun} of {}", world.entities[first].name);
     let question = phrases::question(world.rng, &to.attributes[attribute], &name, wording);
@@ -348,7 +363,7 @@ fn two_hop<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     Some((turn, focus))
 }
 
-fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let entity = add(world, kind);
     let attribute = world.entities[entity]
@@ -365,12 +380,13 @@ fn untold<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
     ))
 }
 
-fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> {
+fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<NextTurn> {
     let kind = any_kind(world.rng);
     let asked = world.add(kind);
-    // Not one of a name much like it: taught so, the model answered from every passage given to it.
+    // The shown entity does not have a similar name. When it had, the model learnt to answer from
+    // every passage that it was given.
     let shown = add(world, kind);
-    let attribute = told(world, asked)?;
+    let attribute = stated_fact(world, asked)?;
     let name = world.entities[asked].name.clone();
     let question = phrases::question(world.rng, &kind.attributes[attribute], &name, wording);
     let hop = Hop {
@@ -379,12 +395,12 @@ fn stranger<R: Rng>(world: &mut World<'_, R>, wording: Wording) -> Option<Next> 
         then: UNKNOWN.to_owned(),
     };
     let turn = found(world, Lesson::Stranger, &question, hop);
-    // Nobody's passage: it must not be found when others ask.
+    // The entity has no passage, so that other questions cannot find it.
     world.entities[asked].text.clear();
     Some((turn, None))
 }
 
-/// The turn in which `question`, as people type it, is answered after one retrieval.
+/// A turn in which `question`, varied as people type, is answered after one retrieval.
 fn found<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, hop: Hop) -> Turn {
     let user = phrases::as_typed(world.rng, question);
     Turn {
@@ -395,8 +411,9 @@ fn found<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, hop: 
     }
 }
 
-/// The turn that asks `question` about the focus, whose passage answers it or does not tell.
-fn ask<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, focus: Focus) -> Next {
+/// A turn that asks `question` about the focus. The focus's passage may or may not contain the
+/// answer.
+fn ask<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, focus: Focus) -> NextTurn {
     let value = world.entities[focus.entity].values[focus.attribute].as_ref();
     let then = value.map_or(UNKNOWN.to_owned(), |value| format!("{value}."));
     let turn = found(
@@ -412,20 +429,20 @@ fn ask<R: Rng>(world: &mut World<'_, R>, lesson: Lesson, question: &str, focus: 
     (turn, Some(focus))
 }
 
-/// The turn that asks about the focus without naming it.
+/// A turn that asks about the focus without naming it.
 fn ask_on<R: Rng>(
     world: &mut World<'_, R>,
     lesson: Lesson,
     focus: Focus,
     wording: Wording,
-) -> Next {
+) -> NextTurn {
     let kind = world.entities[focus.entity].kind;
     let attribute = &kind.attributes[focus.attribute];
     let question = phrases::follow_up(world.rng, kind, attribute, wording);
     ask(world, lesson, &question, focus)
 }
 
-/// Adds an entity, often beside one whose name is easily taken for it.
+/// Adds an entity, and often another one with a similar name.
 fn add<R: Rng>(world: &mut World<'_, R>, kind: &'static Kind) -> usize {
     let entity = world.add(kind);
     if world.rng.random_bool(0.4) {
@@ -434,7 +451,7 @@ fn add<R: Rng>(world: &mut World<'_, R>, kind: &'static Kind) -> usize {
     entity
 }
 
-/// The entity that the focus's answer names: added to the world where it was only a name.
+/// The entity that the focus's answer names. It is added to the world if it was only a name so far.
 fn linked<R: Rng>(world: &mut World<'_, R>, focus: Focus) -> Option<usize> {
     let kind = world.entities[focus.entity].kind;
     let Value::Entity(to) = kind.attributes[focus.attribute].value else {
@@ -444,24 +461,25 @@ fn linked<R: Rng>(world: &mut World<'_, R>, focus: Focus) -> Option<usize> {
     world.find_or_add(kinds::kind(to)?, &name)
 }
 
-/// An attribute that the entity's passage tells.
-fn told<R: Rng>(world: &mut World<'_, R>, entity: usize) -> Option<usize> {
-    let told = told_of(&world.entities[entity]);
-    // Links are asked more often: follow-ups hang on them.
+/// An attribute that the entity's passage states.
+fn stated_fact<R: Rng>(world: &mut World<'_, R>, entity: usize) -> Option<usize> {
+    let stated = stated_facts(&world.entities[entity]);
+    // Attributes that name an entity are asked more often, because follow-ups need them.
     let kind = world.entities[entity].kind;
-    told.choose_weighted(world.rng, |at| {
-        if matches!(kind.attributes[*at].value, Value::Entity(_)) {
-            3
-        } else {
-            1
-        }
-    })
-    .ok()
-    .copied()
+    stated
+        .choose_weighted(world.rng, |at| {
+            if matches!(kind.attributes[*at].value, Value::Entity(_)) {
+                3
+            } else {
+                1
+            }
+        })
+        .ok()
+        .copied()
 }
 
-/// Every attribute that the entity's passage tells.
-fn told_of(entity: &Entity) -> Vec<usize> {
+/// Every attribute that the entity's passage states.
+fn stated_facts(entity: &Entity) -> Vec<usize> {
     (0..entity.values.len())
         .filter(|at| entity.values[*at].is_some())
         .collect()

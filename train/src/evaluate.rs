@@ -21,7 +21,7 @@ use crate::exam::score::normalised;
 use crate::phrases::Wording;
 use crate::world::{Entity, Split, World};
 
-/// What was right, of how many.
+/// The number of right answers, and of all.
 #[derive(Clone, Copy, Default)]
 struct Share {
     right: usize,
@@ -34,7 +34,7 @@ impl Share {
         self.all += 1;
     }
 
-    fn of(self) -> Option<f64> {
+    fn ratio(self) -> Option<f64> {
         (self.all > 0).then(|| self.right as f64 / self.all as f64)
     }
 }
@@ -50,7 +50,7 @@ struct Figures {
     bm25: Share,
 }
 
-/// One row of the report; shares of one, `None` where nothing was asked.
+/// One row of the report. Shares are between 0 and 1, `None` if nothing was asked.
 #[derive(Serialize)]
 pub struct Row {
     /// Which turns
@@ -59,19 +59,19 @@ pub struct Row {
     pub turns: usize,
     /// Of all retrievals, how many found the right passage first
     pub recall_at_1: Option<f64>,
-    /// Answers right with the right passages given
+    /// Share of right answers if the right passages are given
     pub exact_match_gold: Option<f64>,
-    /// Answers right among turns whose passages were all found
+    /// Share of right answers among turns whose passages were all found
     pub exact_match_retrieved: Option<f64>,
-    /// Answers right, the conversation's own history and retrievals
+    /// Share of right answers with the conversation's own history and retrievals
     pub end_to_end: Option<f64>,
-    /// Turns that retrieved when they should and did not when they should not
+    /// Share of turns that retrieved exactly when they should
     pub decided: Option<f64>,
     /// BM25 on the last message alone: the (last) right passage first
     pub bm25_recall_at_1: Option<f64>,
 }
 
-/// Answers from the passages it was told to give, or else from the whole pool by exact search.
+/// A retriever that returns scripted passages, or otherwise searches the whole pool exactly.
 struct Pool {
     passages: Vec<Passage>,
     embeddings: Vec<Vec<f32>>,
@@ -79,7 +79,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Sets which passages the next searches find, whatever is asked; none for a true search.
+    /// Sets the passages that the next searches return, whatever the query is. With an empty list
+    /// searches are real.
     fn script(&self, passages: Vec<usize>) {
         *self.scripted.lock().unwrap_or_else(PoisonError::into_inner) = passages;
     }
@@ -110,7 +111,7 @@ impl Retriever for Pool {
     }
 }
 
-/// The held-out exam: dialogues, and the pool that their passages and those easily taken for them are.
+/// The held-out exam: dialogues, and the pool of their passages and of passages with similar names.
 struct Exam {
     entities: Vec<Entity>,
     dialogues: Vec<Dialogue>,
@@ -139,8 +140,8 @@ impl Exam {
     }
 }
 
-/// Runs the exam with known and with held-out wordings over the model in `directory`; tells `on_wrong`
-/// of every wrong answer.
+/// Runs the exam with known and with held-out wordings over the model in `directory`; calls `on_wrong`
+/// for every wrong answer.
 pub fn evaluate(
     directory: &Path,
     reserved: &HashSet<String>,
@@ -184,7 +185,7 @@ fn sit(
             pool.script(turn.hops.iter().map(|hop| hop.shown).collect());
             let with_gold = given.say(&turn.user)?;
             pool.script(vec![]);
-            // A dialogue that outgrows the context ends there.
+            // A dialogue ends when it no longer fits the context.
             let (Some(with_gold), Some(served)) = (with_gold, own.say(&turn.user)?) else {
                 break;
             };
@@ -205,17 +206,17 @@ fn sit(
     let row = |(name, f): (String, Figures)| Row {
         name,
         turns: f.decided.all,
-        recall_at_1: f.recall.of(),
-        exact_match_gold: f.gold.of(),
-        exact_match_retrieved: f.retrieved.of(),
-        end_to_end: f.end_to_end.of(),
-        decided: f.decided.of(),
-        bm25_recall_at_1: f.bm25.of(),
+        recall_at_1: f.recall.ratio(),
+        exact_match_gold: f.gold.ratio(),
+        exact_match_retrieved: f.retrieved.ratio(),
+        end_to_end: f.end_to_end.ratio(),
+        decided: f.decided.ratio(),
+        bm25_recall_at_1: f.bm25.ratio(),
     };
     Ok(figures.into_iter().map(row).collect())
 }
 
-/// What a turn should say, normalised.
+/// The right answer of a turn, normalised.
 fn wanted(turn: &Turn) -> String {
     let texts: Vec<&str> = turn.hops.iter().map(|hop| hop.then.as_str()).collect();
     normalised(&texts.join(" "))
@@ -231,7 +232,7 @@ fn titles(completion: &Completion) -> Vec<&str> {
     first.map(|passage| passage.title.as_str()).collect()
 }
 
-/// The rows of the report that a turn counts in.
+/// The rows of the report in which a turn counts.
 fn groups(turn: &Turn) -> Vec<&'static str> {
     let lesson = match turn.lesson {
         Lesson::Single => "one question",
@@ -332,7 +333,7 @@ fn embed(model: &Model, entities: &[Entity]) -> Result<Pool> {
     })
 }
 
-/// In sampled tokens; the longest right ones are lists of neighbours.
+/// The most sampled tokens. The longest right answers are lists of neighbours.
 const LONGEST_ANSWER: usize = 160;
 
 /// One conversation with the engine.
@@ -351,7 +352,7 @@ impl<'a> Chat<'a> {
         }
     }
 
-    /// The next turn; `None` where the conversation outgrows the context.
+    /// The next turn; `None` if the conversation no longer fits the context.
     fn say(&mut self, text: &str) -> Result<Option<Completion>> {
         let tokens = self.engine.model().tokens();
         let answered = self.messages.len().checked_sub(1);

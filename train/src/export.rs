@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::model::Model;
 use crate::tokenizer::{CONTROL, Vocabulary};
 
-/// User and model turns; a system prompt is left out, the model never saw one.
+/// A template of user and model turns. It leaves out system prompts, because the model was trained
+/// without them.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{% if message.role == 'user' %}<|user|>{{ message.content }}{% elif message.role == 'assistant' %}<|assistant|>{{ message.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 /// Writes weights (f16), configuration and tokenizer.

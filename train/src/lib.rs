@@ -1,10 +1,10 @@
-//! The trainer of OneGen models, and of the one that is shipped.
+//! The trainer of OneGen models, including the shipped one.
 //!
 //! A model learns to write and to retrieve in one forward pass: cross-entropy where it writes,
 //! contrastive loss where it retrieves ([`loss`]). The almanac model learns from an invented world
 //! ([`world`], [`dialogue`], [`phrases`]) in a fixed order of [`lessons`]; [`trainer`] is the loop, and
-//! [`mod@evaluate`] measures what came of it by generating through the engine that serves it. The model
-//! that links names to entities begins with the almanac's weights ([`linking`]).
+//! [`mod@evaluate`] measures the result by generating with the engine that serves it. The model that
+//! links names to entities begins with the almanac's weights ([`linking`]).
 
 pub mod almanac;
 pub mod batch;

@@ -12,7 +12,7 @@ use crate::model::Model;
 pub struct Losses {
     /// Mean cross-entropy over the trained targets
     pub language: Tensor,
-    /// InfoNCE over the batch's passages (van den Oord et al. 2018); zero where nothing is retrieved
+    /// InfoNCE over the batch's passages (van den Oord et al. 2018); zero if nothing is retrieved
     pub retrieval: Tensor,
     /// For each group of targets, whether every one was the most likely token
     pub groups: Vec<bool>,
@@ -22,8 +22,8 @@ pub struct Losses {
     pub passages: Option<Tensor>,
 }
 
-/// Runs the batch; `temperature` divides the cosines, `others` are embeddings of passages that no
-/// query of the batch wants, (others, hidden_size).
+/// Runs the batch; `temperature` divides the cosines, `others` are embeddings of passages that are
+/// negatives for every query of the batch, (others, hidden_size).
 pub fn losses(
     model: &Model,
     batch: &Batch,

@@ -24,7 +24,8 @@ use onegen_train::world::Split;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-// Every step makes and drops hundreds of tensors: glibc gives their pages back each time.
+// Every step allocates and frees hundreds of tensors, and glibc would return their pages to the
+// system each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -126,7 +127,7 @@ enum Command {
     /// Merges an adapter into its base and writes a Hugging Face directory
     Merge {
         #[command(flatten)]
-        from: Merged,
+        from: MergeArguments,
         /// The directory to write, which is new
         #[arg(long)]
         out: PathBuf,
@@ -137,7 +138,7 @@ enum Command {
     /// Merges an adapter into its base and writes a GGUF file
     Export {
         #[command(flatten)]
-        from: Merged,
+        from: MergeArguments,
         /// The file to write
         #[arg(long)]
         out: PathBuf,
@@ -178,9 +179,9 @@ enum Command {
     },
 }
 
-/// What is merged and written.
+/// The base and the adapter to merge.
 #[derive(Args)]
-struct Merged {
+struct MergeArguments {
     /// The base: a directory or a GGUF file
     #[arg(long, env = "ONEGEN_BASE")]
     base: PathBuf,
@@ -189,19 +190,19 @@ struct Merged {
     adapter: Option<PathBuf>,
 }
 
-impl Merged {
+impl MergeArguments {
     fn open(&self) -> Result<Source> {
         Source::open(&self.base, self.adapter.as_deref())
     }
 }
 
 fn main() -> Result<()> {
-    // A step frees what the next one needs again: pages that go back to the system in between would be cleared
-    // anew each time, a tenth of all time.
-    // SAFETY: the option is one that this version of mimalloc has.
+    // A step frees memory that the next step needs again. If its pages were returned to the system in between,
+    // the system would clear them anew each time, which takes a tenth of all time. SAFETY: the option is one
+    // that this version of mimalloc has.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
-    // Every training thread runs its own matrix products.
-    // SAFETY: no other thread runs yet.
+    // Every training thread computes its own matrix products, so rayon needs no threads. SAFETY: no
+    // other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
     let reserved = almanac::reserved();
     match Arguments::parse().command {

@@ -1,5 +1,5 @@
 //! The decoder with gradients: the Qwen3 shape (query and key norms, tied embeddings, no biases) over a
-//! ragged batch, under the names that the engine and everybody else loads.
+//! ragged batch, with the tensor names that the engine and other programs expect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -111,7 +111,8 @@ impl Model {
         Self::load(shape, &directory.join("model.safetensors"))
     }
 
-    /// A copy with embeddings for `tokens` in all; a new one starts as the mean of the others.
+    /// A copy with embeddings for `tokens` tokens in total. A new embedding starts as the mean of
+    /// the others.
     pub fn widened(self, tokens: usize) -> Result<Self> {
         let Self {
             mut shape,
@@ -203,7 +204,8 @@ fn layout(shape: &Shape) -> Vec<(String, Vec<usize>, Start)> {
         ("model.norm.weight".to_owned(), vec![hidden], Start::Ones),
     ];
     for layer in 0..shape.num_hidden_layers {
-        // What writes into the residual stream starts at zero: every layer begins as the identity.
+        // Matrices that write into the residual stream start at zero, so every layer begins as the
+        // identity.
         let of_layer: [(&str, Vec<usize>, Start); PER_LAYER] = [
             ("input_layernorm", vec![hidden], Start::Ones),
             (

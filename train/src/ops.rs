@@ -1,5 +1,5 @@
-//! The operations whose gradients candle would spell out in dozens of small tensors: each is one pass
-//! forward and one backward over f32 on the CPU. Tests hold them against candle's own.
+//! Operations whose gradients candle would compute with dozens of small tensors. Here each is one
+//! forward and one backward pass over f32 on the CPU. Tests compare them with candle's own.
 
 use std::sync::Arc;
 
@@ -172,7 +172,8 @@ impl CustomOp2 for SwiGlu {
     }
 }
 
-/// e^x by range reduction and a polynomial of degree 6 (Cephes): within 2e-7, and it vectorises.
+/// e^x by range reduction and a polynomial of degree 6 (Cephes). Its relative error is below 2e-7,
+/// and compilers can vectorise it.
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
@@ -191,7 +192,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// What attention needs to know beside its inputs.
+/// The sizes that attention needs besides its inputs.
 #[derive(Debug)]
 pub struct AttentionShape {
     /// Where each sequence ends
@@ -232,7 +233,8 @@ impl AttentionShape {
 
 struct Attention(Arc<AttentionShape>);
 
-/// Rows of scores computed at once: columns right of the diagonal are then mostly skipped.
+/// Rows of scores that are computed at once. With small blocks most columns right of the diagonal
+/// are skipped.
 const ROWS: usize = 64;
 
 /// One head of one sequence: its queries, keys and values, rotated, (tokens, head_dim) each.
@@ -302,7 +304,7 @@ impl Attention {
             &head.k[..to * dim],
             out,
             (to - from, dim, to),
-            Form::Abt,
+            TransposedFactor::Abt,
             1.0 / (dim as f32).sqrt(),
             false,
         );
@@ -347,7 +349,7 @@ impl CustomOp3 for Attention {
                         &head.v[..to * dim],
                         &mut rows[from * dim..to * dim],
                         (to - from, to, dim),
-                        Form::Ab,
+                        TransposedFactor::Ab,
                         1.0,
                         false,
                     );
@@ -391,7 +393,7 @@ impl CustomOp3 for Attention {
                                         &head.v[..to * dim],
                                         &mut d_weights,
                                         (rows, dim, to),
-                                        Form::Abt,
+                                        TransposedFactor::Abt,
                                         1.0,
                                         false,
                                     );
@@ -410,7 +412,7 @@ impl CustomOp3 for Attention {
                                         &head.k[..to * dim],
                                         &mut head_dq[from * dim..to * dim],
                                         (rows, to, dim),
-                                        Form::Ab,
+                                        TransposedFactor::Ab,
                                         scale,
                                         false,
                                     );
@@ -419,7 +421,7 @@ impl CustomOp3 for Attention {
                                         &head.q[from * dim..to * dim],
                                         &mut head_dk[..to * dim],
                                         (to, rows, dim),
-                                        Form::Atb,
+                                        TransposedFactor::Atb,
                                         scale,
                                         true,
                                     );
@@ -428,7 +430,7 @@ impl CustomOp3 for Attention {
                                         d_out,
                                         &mut head_dv[..to * dim],
                                         (to, rows, dim),
-                                        Form::Atb,
+                                        TransposedFactor::Atb,
                                         1.0,
                                         true,
                                     );
@@ -453,7 +455,7 @@ impl CustomOp3 for Attention {
 
 /// Which factor of a matrix product is stored transposed.
 #[derive(Clone, Copy)]
-pub(crate) enum Form {
+pub(crate) enum TransposedFactor {
     Ab,
     Abt,
     Atb,
@@ -465,7 +467,7 @@ pub(crate) fn product(
     b: &[f32],
     out: &mut [f32],
     (m, k, n): (usize, usize, usize),
-    form: Form,
+    form: TransposedFactor,
     scale: f32,
     add: bool,
 ) {
@@ -473,12 +475,12 @@ pub(crate) fn product(
         a.len() >= m * k && b.len() >= k * n && out.len() >= m * n,
         "matrix product out of bounds"
     );
-    let (a_row, a_column) = if matches!(form, Form::Atb) {
+    let (a_row, a_column) = if matches!(form, TransposedFactor::Atb) {
         (1, m)
     } else {
         (k, 1)
     };
-    let (b_row, b_column) = if matches!(form, Form::Abt) {
+    let (b_row, b_column) = if matches!(form, TransposedFactor::Abt) {
         (1, k)
     } else {
         (n, 1)
@@ -523,7 +525,8 @@ mod tests {
         Var::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
     }
 
-    /// Values and gradients of `ours` and `plain` agree over random weights of the output.
+    /// Asserts that values and gradients of `ours` and `plain` agree for random weights of the
+    /// output.
     fn assert_same(
         inputs: &[Var],
         ours: impl Fn() -> Result<Tensor>,
@@ -593,7 +596,7 @@ mod tests {
         );
     }
 
-    /// Attention spelt out for each sequence and head.
+    /// Attention computed directly for each sequence and head.
     fn plain_attention(
         q: &Tensor,
         k: &Tensor,

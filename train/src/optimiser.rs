@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use crate::model::{Model, Weight};
 use crate::ops::with_elements;
 
-/// Learning rates at the top of the schedule.
+/// The highest learning rates of the schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// For matrices (Jordan et al. 2024)
@@ -22,13 +22,13 @@ const MOMENTUM: f32 = 0.95;
 const BETA: (f32, f32) = (0.9, 0.99);
 const EPSILON: f32 = 1e-8;
 
-/// What the optimiser remembers of one weight.
+/// The optimiser's state of one weight.
 enum Memory {
     Muon { momentum: Tensor },
     Adam { mean: Vec<f32>, square: Vec<f32> },
 }
 
-/// The optimiser; one memory for each weight of the model, in its order.
+/// The optimiser, with one state for each weight of the model, in the model's order.
 pub struct Optimiser {
     memories: Vec<Memory>,
     steps: i32,
@@ -42,7 +42,7 @@ fn is_matrix(weight: &Weight) -> bool {
 }
 
 impl Optimiser {
-    /// An optimiser that has seen nothing.
+    /// An optimiser in its initial state.
     pub fn new(model: &Model) -> Result<Self> {
         let memories = model.weights.iter().map(|weight| {
             let count = weight.var.elem_count();
@@ -63,8 +63,8 @@ impl Optimiser {
         })
     }
 
-    /// Moves every weight by its gradient, scaled down to a norm of one over all; the matrices are
-    /// shared out over `threads`. Returns the norm.
+    /// Updates every weight. The gradients are scaled down to a total norm of at most one, and the
+    /// matrices are distributed to `threads` threads. Returns the norm before scaling.
     pub fn step(
         &mut self,
         model: &Model,
@@ -89,7 +89,7 @@ impl Optimiser {
             .zip(gradients)
             .filter_map(|((weight, memory), gradient)| Some((weight, memory, gradient.as_ref()?)))
             .collect();
-        // Every thread gets its share of large and small ones.
+        // Every thread gets a share of large and small matrices.
         let mut shares: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         for (index, item) in work.drain(..).enumerate() {
             shares[index % threads].push(item);
@@ -116,7 +116,7 @@ impl Optimiser {
         Ok(norm)
     }
 
-    /// Writes the memory beside a checkpoint.
+    /// Writes the state beside a checkpoint.
     pub fn save(&self, model: &Model, path: &Path) -> Result<()> {
         let mut tensors = HashMap::new();
         for (weight, memory) in model.weights.iter().zip(&self.memories) {
@@ -142,7 +142,7 @@ impl Optimiser {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads the memory of a checkpoint.
+    /// Reads the state of a checkpoint.
     pub fn load(model: &Model, path: &Path) -> Result<Self> {
         let tensors = candle_core::safetensors::load(path, &Device::Cpu)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -191,7 +191,7 @@ fn update(
             let gradient = (gradient * f64::from(scale))?;
             *momentum =
                 ((&*momentum * f64::from(MOMENTUM))? + (&gradient * f64::from(1.0 - MOMENTUM))?)?;
-            // Nesterov: where the momentum will be after this gradient.
+            // Nesterov momentum: the momentum after this gradient.
             let ahead =
                 ((&*momentum * f64::from(MOMENTUM))? + (gradient * f64::from(1.0 - MOMENTUM))?)?;
             let (rows, columns) = weight.var.dims2()?;

@@ -1,11 +1,12 @@
-//! How people ask: frames for every attribute, held-out ones among them, and small talk.
+//! How people ask: frames of questions for every attribute, including held-out ones, and small
+//! talk.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use crate::world::kinds::{Attribute, Kind, Naming};
 
-/// Whether a question may be worded as in training or only as training never was.
+/// Whether questions use the wordings of training, or only wordings that training never shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wording {
     /// The wordings that training shows
@@ -186,7 +187,7 @@ const DESCRIBE: &[&str] = &[
 ];
 const UNKNOWN_DESCRIBE: &[&str] = &["Describe {n}.", "Can you tell me something about {n}?"];
 
-/// Small talk: what is said, and what the model says, without a retrieval.
+/// Small talk: messages, and the model's reply without a retrieval.
 const SMALL_TALK: &[(&[&str], &str)] = &[
     (
         &[
@@ -322,8 +323,8 @@ fn pick<'a>(rng: &mut impl Rng, from: &[&'a str]) -> &'a str {
     from.choose(rng).copied().unwrap_or("")
 }
 
-/// "the author of" and the like stand before a name that a second hop resolves; otherwise the name
-/// alone, now and then with its kind.
+/// How a question mentions a name: the name alone, sometimes with its kind, or with words such as
+/// "the author of" before it if a second hop resolves it.
 pub fn mention(rng: &mut impl Rng, kind: &Kind, name: &str) -> String {
     if kind.naming != Naming::Word && rng.random_bool(0.06) {
         format!("the {} {name}", kind.noun)
@@ -457,7 +458,8 @@ fn lower_first(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// As people type: now and then all in lower case, without the last mark, with a word before it.
+/// Varies a question as people type: sometimes in lower case, without the question mark, or with a
+/// word before it.
 pub fn as_typed(rng: &mut impl Rng, question: &str) -> String {
     let mut text = crate::world::names::capitalised(question);
     match rng.random_range(0..100) {

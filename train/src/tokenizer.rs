@@ -24,7 +24,8 @@ pub const CONTROL: [&str; 7] = [
     "</paragraph>",
 ];
 
-/// Those of a model that links: the first seven take the ids of [`CONTROL`]'s, the last is new.
+/// The control tokens of a linking model. The first seven have the ids of [`CONTROL`]'s; the last
+/// is new.
 pub const LINKING_CONTROL: [&str; 8] = [
     "<|end|>",
     "<|user|>",
@@ -36,7 +37,8 @@ pub const LINKING_CONTROL: [&str; 8] = [
     "[_CONTINUE_]",
 ];
 
-/// Capitals and digits stand alone: "Peru" and "peru" then share their tail, and numbers are spelt.
+/// Capitals and digits are single pieces, so that "Peru" and "peru" share their tail, and numbers
+/// are spelt digit by digit.
 const PATTERN: &str =
     r"(?: ?\p{Lu})|(?: ?[^\s\p{Lu}\p{N}\p{P}\p{S}]+)|(?: ?\p{N})|(?: ?[\p{P}\p{S}])|\s+";
 
@@ -173,7 +175,7 @@ impl Vocabulary {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// The ids of `text`, which holds no control token.
+    /// The ids of `text`, which contains no control token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self
             .tokenizer
@@ -188,8 +190,8 @@ impl Vocabulary {
         self.tokenizer.decode(ids, false).map_err(|e| anyhow!(e))
     }
 
-    /// Where in the text each token of [`Self::encode`] stands, in bytes. The space that the tokenizer
-    /// puts before a text belongs to no one.
+    /// The range in the text of each token of [`Self::encode`], in bytes. The space that the tokenizer
+    /// puts before a text is in no range.
     pub fn spans(&self, ids: &[u32]) -> Vec<std::ops::Range<usize>> {
         let mut end = 0;
         let span = |id: &u32| {

@@ -13,7 +13,7 @@ use crate::loss::{Losses, losses};
 use crate::model::{Model, Shape};
 use crate::optimiser::{Gradients, Optimiser, Rates};
 
-/// What is taught at a time.
+/// A stage of the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// "Repeat: Orm; Vass; 1203." until unseen lists come back exactly
@@ -24,7 +24,7 @@ pub enum Stage {
     Target,
 }
 
-/// What a run needs to know.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Optimiser steps in all
@@ -39,7 +39,7 @@ pub struct Plan {
     pub copying_tokens: usize,
     /// Tokens a step after that
     pub tokens: usize,
-    /// Learning rates at the top
+    /// The highest learning rates
     pub rates: Rates,
     /// Divides the cosines
     pub temperature: f64,
@@ -47,12 +47,12 @@ pub struct Plan {
     pub retrieval_weight: (f64, f64),
     /// Threads, each with a share of every step's tokens
     pub threads: usize,
-    /// Where all chance comes from
+    /// The seed of all random choices
     pub seed: u64,
 }
 
 const WARM_UP: usize = 50;
-/// The share of steps over which the rates fall to zero.
+/// The share of steps over which the learning rates decay to zero.
 const DECAY: f64 = 0.4;
 const LOG_EVERY: usize = 25;
 const SAVE_EVERY: usize = 250;
@@ -60,7 +60,8 @@ const SAVE_EVERY: usize = 250;
 const REMEMBERED: usize = 32;
 
 impl Plan {
-    /// The share of the top learning rate at `step`: a short rise, a plateau, a linear fall.
+    /// The share of the highest learning rate at `step`: a short rise, a plateau, and a linear
+    /// decay.
     fn share(&self, step: usize) -> f64 {
         let left = (self.steps - step) as f64 / (self.steps as f64 * DECAY);
         ((step + 1) as f64 / WARM_UP as f64).min(left).min(1.0)
@@ -88,22 +89,22 @@ impl Plan {
     }
 }
 
-/// What is taught and examined.
-pub trait Lectures: Sync {
+/// Provides the lessons and the measurement of a task.
+pub trait Curriculum: Sync {
     /// A batch of at least `tokens` tokens; the same seed gives the same batch.
     fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch>;
-    /// A line for the log: how the model does, the right texts given.
+    /// A line for the log: how good the model is if the right texts are given.
     fn measure(&self, model: &Model, temperature: f64) -> Result<String>;
 }
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct State {
     /// Steps done
     pub step: usize,
-    /// What is taught now
+    /// The current stage
     pub stage: Stage,
-    /// Since which step
+    /// The step at which it began
     pub stage_began: usize,
     /// Tokens seen
     pub tokens: usize,
@@ -111,21 +112,21 @@ pub struct State {
     pub seconds: f64,
 }
 
-/// A run: the model, its optimiser and where it is.
+/// A run: the model, its optimiser and its state.
 pub struct Run {
     /// The model
     pub model: Model,
     optimiser: Optimiser,
-    /// Where it is
+    /// The state
     pub state: State,
     directory: PathBuf,
-    /// For each thread the passages of its last batches: more to tell apart than one batch holds, at
-    /// no cost, while the weights move slowly (cross-batch memory, Wang et al. 2020)
+    /// For each thread the passages of its last batches. They are further negatives at no cost, as
+    /// long as the weights change slowly (cross-batch memory, Wang et al. 2020)
     memories: Vec<VecDeque<Tensor>>,
 }
 
 impl Run {
-    /// Goes on from the checkpoint in `directory`, or begins there.
+    /// Continues from the checkpoint in `directory`, or begins a new run there.
     pub fn open(directory: &Path, shape: Shape, seed: u64) -> Result<Self> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -146,7 +147,8 @@ impl Run {
         Self::begin(directory, Model::new(shape, seed)?, Stage::Copying)
     }
 
-    /// Goes on from the checkpoint in `directory`, or begins there with what `model` has learnt.
+    /// Continues from the checkpoint in `directory`, or begins a new run there with the weights of
+    /// `model`.
     pub fn open_after(directory: &Path, model: Model) -> Result<Self> {
         if files(directory).0.exists() {
             Self::open(directory, model.shape, 0)
@@ -175,7 +177,7 @@ impl Run {
 
     fn save(&self) -> Result<()> {
         let (state, weights, memory) = files(&self.directory);
-        // The state is written last: what it names is then there.
+        // The state is written last, so that the files that it describes exist.
         self.model.save(&weights, candle_core::DType::F32)?;
         self.optimiser.save(&self.model, &memory)?;
         std::fs::write(&state, serde_json::to_vec_pretty(&self.state)?)
@@ -186,8 +188,8 @@ impl Run {
     pub fn train(
         &mut self,
         plan: &Plan,
-        teacher: &dyn Lectures,
-        examiner: &dyn Lectures,
+        teacher: &dyn Curriculum,
+        examiner: &dyn Curriculum,
     ) -> Result<()> {
         let mut window = Window::default();
         let mut clock = Instant::now();
@@ -209,7 +211,7 @@ impl Run {
                     };
                 }
             }
-            // Each part's loss is a mean: their mean is the step's.
+            // Each part's loss is a mean, and the step's loss is the mean of these.
             for gradient in gradients.iter_mut().flatten() {
                 *gradient = (&*gradient / plan.threads as f64)?;
             }
@@ -261,7 +263,7 @@ impl Run {
     fn forward_backward(
         &self,
         plan: &Plan,
-        teacher: &dyn Lectures,
+        teacher: &dyn Curriculum,
         weight: f64,
     ) -> Result<Vec<Part>> {
         let (model, stage) = (&self.model, self.state.stage);

@@ -51,8 +51,8 @@ fn the_readme_names_every_key_that_a_configuration_has() {
 
 #[test]
 fn runs_of_before_have_the_same_identity() {
-    // A run's checkpoint knows its configuration by what it is written as: keys that came later must not show
-    // where they are not set.
+    // A checkpoint identifies its configuration by the serialised text, so newer keys must not be serialised
+    // if they are not set.
     let config = FitConfig::load(&configs().join("smol.toml")).unwrap();
     let text = toml::to_string(&config).unwrap();
     for later in ["passes", "continue", "others"] {

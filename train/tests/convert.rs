@@ -1,4 +1,4 @@
-//! What `merge` and `export` write is the model that the engine makes of base and adapter.
+//! `merge` and `export` write the same model that the engine loads from base and adapter.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const FAMILIES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 const IDS: [u32; 10] = [20, 31, 7, 5, 44, 90, 9, 4, 63, 12];
-/// The golden models have so many rows.
+/// The golden models have this many rows.
 const ROWS: u32 = 97;
 const CONTROL: [(u32, &str); 6] = [
     (0, "<|end|>"),
@@ -88,7 +88,7 @@ fn write(path: &Path, json: &Value) {
     fs::write(path, json.to_string()).unwrap();
 }
 
-/// Bytes as GPT-2 spells them, as far as there are rows, with two merges.
+/// A byte-level tokenizer in GPT-2's spelling with as many tokens as rows allow, and two merges.
 fn tokenizer() -> Value {
     let control = |id| CONTROL.iter().find(|(control, _)| *control == id);
     let letters = (b'!'..=b'~').map(|byte| char::from(byte).to_string());
@@ -138,7 +138,7 @@ fn logits(model: &Model) -> Vec<Vec<f32>> {
     model.forward(&mut [input]).unwrap().remove(0).logits
 }
 
-/// That two models read and write the same ids.
+/// Asserts that two models encode and decode the same ids.
 fn assert_same_ids(one: &Model, other: &Model) {
     let (one, other) = (one.tokens(), other.tokens());
     let text = "The other thing, then: 1234 or <doc> [RQ]?";
@@ -340,8 +340,8 @@ fn an_adapter_of_another_base_is_refused() {
     assert!(error.to_string().contains("another base"), "{error}");
 }
 
-/// By hand, with a real model: writes both forms and what the engine's logits are, for
-/// `tests/convert/check.py` to look at.
+/// To be run by hand, with a real model: writes both formats and the engine's logits, which
+/// `tests/convert/check.py` compares.
 #[test]
 #[ignore = "needs a base, an adapter and a directory: ONEGEN_BASE, ONEGEN_ADAPTER, ONEGEN_OUT"]
 fn a_real_model_is_written_for_transformers_and_gguf() {

@@ -1,4 +1,4 @@
-//! `onegen-train fit` as its users run it: it learns, goes on after a kill, and says what is wrong.
+//! Runs `onegen-train fit` like a user: it learns, continues after a kill, and reports errors.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const PASSAGES: &str = r#"{"id":"orm","title":"Orm","text":"Orm lives in Tellin 
 {"id":"quarn","title":"Quarn","text":"Quarn is a mountain in Ormland, 2,140 metres high."}
 "#;
 
-/// A directory with data, and a configuration that learns from them.
+/// A directory with data and a configuration that trains on them.
 struct Lesson {
     dir: TempDir,
 }
@@ -116,7 +116,7 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{error}");
 }
 
-/// What a command that failed says.
+/// The error message of a command that must fail.
 fn refusal(output: &Output) -> String {
     assert!(!output.status.success(), "it was not refused");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -276,7 +276,7 @@ fn another_runs_checkpoint_is_left_alone() {
     let refusal = refusal(&lesson.run("work"));
     assert!(refusal.contains("another run"), "{refusal}");
     assert_eq!(before, lesson.adapter("work"));
-    // More steps are the same run.
+    // A configuration with more steps continues the same run.
     lesson.write("fit.toml", &config.replace("count = 2", "count = 4"));
     succeeded(&lesson.run("work"));
 }

@@ -1,4 +1,5 @@
-//! Losses and gradients are PyTorch's: the golden files of `train/tests/golden/make.py`.
+//! Losses and gradients are those of PyTorch, from the golden files of
+//! `train/tests/golden/make.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -122,7 +123,7 @@ impl Case {
         )
     }
 
-    /// Each parameter's gradient is the golden one, up to what f32 leaves of f64.
+    /// Asserts that each parameter's gradient is the golden one, up to the rounding of f32.
     fn assert_gradients(
         &self,
         gradients: &Gradients,

@@ -1,11 +1,11 @@
-//! Answers are marked as the official scorers of SQuAD and HotpotQA mark them.
+//! Answers get the same scores as from the official scorers of SQuAD and HotpotQA.
 
 use std::error::Error;
 
 use onegen_train::exam::score::Rule;
 use serde::Deserialize;
 
-/// What `exam/official_scores.py` wrote: exact match and F1 of each scorer.
+/// A line of `exam/official_scores.py`'s file: exact match and F1 of each scorer.
 #[derive(Deserialize)]
 struct Case {
     prediction: String,

@@ -82,7 +82,7 @@ fn the_shipped_model_passes_an_exam_over_countries() -> Result<(), Box<dyn Error
         }
         assert_eq!(record["no_retrieval"]["read"], json!([]));
     }
-    // Only the human rewrite says of which country the follow-up is.
+    // Only the human rewrite names the country of the follow-up.
     assert_eq!(records[4]["id"], "follow-up");
     assert_ne!(records[4]["bm25_ranks"], json!([1]));
     assert_eq!(records[4]["bm25_rewrite_ranks"], json!([1]));

@@ -10,7 +10,7 @@ use crate::ids::SequenceId;
 use crate::model::KvCache;
 use crate::tokens::token_log::TokenLog;
 
-/// A look at a conversation. While a turn is under way this is its state in the middle of it.
+/// The state of a conversation at one moment, which may be in the middle of a turn.
 #[derive(Debug, Clone)]
 pub struct ConversationInfo {
     /// Ids and kinds of all its tokens.
@@ -33,13 +33,13 @@ pub(crate) struct Conversation {
     pub(crate) cache: KvCache,
     /// How many of the log's first tokens have their keys and values in the store.
     pub(crate) stored: usize,
-    /// The salt of the last turn: only prompts of the same salt may start with blocks of the cache. Not stored,
-    /// since a cache is empty until a turn fills it.
+    /// The salt of the last turn: only prompts of the same salt may start with blocks of the cache. It is not
+    /// stored on disk, because after a restart a cache is empty until a turn fills it.
     pub(crate) cache_salt: Option<Arc<str>>,
 }
 
 impl Conversation {
-    /// A conversation that the store knows nothing of.
+    /// A conversation of which nothing is in the store.
     pub(crate) fn new(log: TokenLog, cache: KvCache) -> Self {
         Self {
             log,
@@ -49,7 +49,7 @@ impl Conversation {
         }
     }
 
-    /// Cuts all back to the log's first `len` tokens.
+    /// Cuts log, cache and stored part back to the log's first `len` tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.log.truncate(len);
         self.cache.truncate(len);
@@ -67,7 +67,7 @@ impl Conversation {
 }
 
 enum Slot {
-    /// Between turns. `used` orders by last use.
+    /// Between turns. `used` is larger the later the conversation was used.
     Idle {
         conversation: Conversation,
         used: u64,
@@ -139,7 +139,7 @@ impl Conversations {
         self.slots.insert(id, slot);
     }
 
-    /// An idle conversation, to be changed but for the memory of its KV-cache.
+    /// An idle conversation. The caller may change it, but not the memory that its KV-cache holds.
     pub(crate) fn idle_mut(&mut self, id: &ConversationId) -> Option<&mut Conversation> {
         match self.slots.get_mut(id) {
             Some(Slot::Idle { conversation, .. }) => Some(conversation),
@@ -170,9 +170,9 @@ impl Conversations {
         self.least_recent(|_| true)
     }
 
-    /// Drops the KV-cache of an idle conversation; its log stays. That is the least recently used one of
-    /// the salt whose idle conversations hold most, so that nobody's go while others hold more. False
-    /// when there is none.
+    /// Drops the KV-cache of an idle conversation; its log stays. The salt whose idle conversations hold
+    /// the most bytes loses its least recently used cache, so that no owner loses a cache while another
+    /// holds more. Returns false if there is none to drop.
     pub(crate) fn drop_least_recent_kv(&mut self) -> bool {
         let mut of_salt: HashMap<&Option<Arc<str>>, usize> = HashMap::new();
         for conversation in self.idle() {

@@ -1,5 +1,5 @@
-//! The tensors of a model, found by name and read a few rows at a time, so that loading holds no more in
-//! memory than what it makes.
+//! The tensors of a model, found by name and read a few rows at a time, so that loading needs little
+//! more memory than its result.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::stored::{StoredTensor, damaged, read_header};
 use super::weights::{EMBEDDING, HEAD};
 use crate::error::LoadError;
 
-/// Where every tensor lies, and what an adapter makes of some of them.
+/// Where every tensor is stored, and how an adapter changes some of them.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     dir: PathBuf,
@@ -31,11 +31,12 @@ impl Checkpoint {
         for path in files {
             read_header(path, &mut tensors)?;
         }
-        Ok(Self::of(dir, tensors))
+        Ok(Self::new(dir, tensors))
     }
 
-    /// Tensors found already, under the names that transformers gives them.
-    pub(super) fn of(path: &Path, tensors: HashMap<String, StoredTensor>) -> Self {
+    /// A checkpoint of tensors that were found already, under the names that transformers gives
+    /// them.
+    pub(super) fn new(path: &Path, tensors: HashMap<String, StoredTensor>) -> Self {
         Self {
             dir: path.to_owned(),
             tensors,
@@ -52,7 +53,7 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The embedding's name: a tied one may be stored as the head alone.
+    /// The embedding's name. A tied embedding may be stored only as the head.
     pub(crate) fn embedding_name(&self) -> &'static str {
         if self.contains(EMBEDDING) {
             EMBEDDING
@@ -61,10 +62,11 @@ impl Checkpoint {
         }
     }
 
-    /// The type that keeps a tensor's numbers as they are stored, or as nearly as there is one.
+    /// The type that keeps a tensor's numbers exactly as they are stored, or the nearest type that
+    /// exists.
     ///
-    /// A matrix that an adapter changes is no longer made of the levels that it is stored in: quantised to
-    /// 4 bits once more, it would lose about as much as the adapter adds. It is kept in 8.
+    /// A matrix that an adapter changes no longer consists of its stored levels. Quantising it to 4 bits
+    /// again would lose about as much as the adapter adds, so it is kept in 8 bits.
     pub(crate) fn weight_type(&self, name: &str) -> WeightType {
         let stored = match self.tensors.get(name).map(|stored| stored.element) {
             Some(GgmlDType::F16) => WeightType::F16,
@@ -89,7 +91,7 @@ impl Checkpoint {
         stored.map(|stored| stored.element)
     }
 
-    /// How a tensor's numbers are stored, whatever an adapter makes of them.
+    /// How a tensor's numbers are stored, before any change by an adapter.
     pub(crate) fn base_element(&self, name: &str) -> Option<GgmlDType> {
         self.tensors.get(name).map(|stored| stored.element)
     }
@@ -110,13 +112,13 @@ impl Checkpoint {
         Rows::open(stored, (rows, columns), self.changes.get(name))
     }
 
-    /// The shape of a tensor, with what an adapter puts behind it.
+    /// The shape of a tensor, including rows that an adapter appends.
     pub(super) fn shape_of(&self, name: &str) -> Result<Vec<usize>, LoadError> {
         Ok(self.shape(name, self.find(name)?))
     }
 
-    /// All rows of a tensor, whatever its shape, and how wide they are; a vector is one row, but where its
-    /// numbers have an order of their own they are rows themselves.
+    /// All rows of a tensor of any shape, and their width. A vector is one row, unless its numbers are
+    /// stored in another order; then each number is a row.
     pub(super) fn rows_of(&self, name: &str) -> Result<(Rows<'_>, usize), LoadError> {
         let stored = self.find(name)?;
         let shape = self.shape(name, stored);
@@ -126,7 +128,7 @@ impl Checkpoint {
         Ok((rows, columns))
     }
 
-    /// The error of weights that the tensor library could not take in.
+    /// The error for weights that the tensor library could not load.
     pub(crate) fn not_taken_in(&self, source: candle_core::Error) -> LoadError {
         LoadError::Weights {
             dir: self.dir.clone(),
@@ -155,7 +157,7 @@ impl Checkpoint {
         Ok(stored)
     }
 
-    /// The shape of a tensor: an adapter may put rows behind those that are stored.
+    /// The shape of a tensor: an adapter may append rows to those that are stored.
     fn shape(&self, name: &str, stored: &StoredTensor) -> Vec<usize> {
         let mut shape = stored.shape.clone();
         let change = self.changes.get(name);

@@ -1,4 +1,4 @@
-//! What the two decoders have in common: a ragged batch goes in, states and logits come out, and keys and
+//! The interface of the two decoders: a ragged batch goes in, states and logits come out, and keys and
 //! values are kept in a store of the decoder's own kind.
 
 use std::any::Any;
@@ -12,7 +12,7 @@ use crate::error::ForwardError;
 /// Rows of numbers.
 pub(super) type RowVecs = Vec<Vec<f32>>;
 
-/// Rows of a batch where something is wanted.
+/// The rows of a batch whose states or logits are wanted.
 #[derive(Debug, Default)]
 pub(super) struct WantedRows {
     pub(super) hidden: Vec<u32>,
@@ -24,8 +24,8 @@ pub(super) trait Decoder: Send + Sync {
     /// An empty store for one sequence.
     fn new_store(&self) -> Box<dyn KvStore>;
 
-    /// Forwards the new tokens of all spans and writes their keys and values into the stores. Gives the
-    /// states after the final norm and the logits, each for the rows where they are wanted.
+    /// Forwards the new tokens of all spans and writes their keys and values into the stores. Returns
+    /// the states after the final norm and the logits, each for the rows where they are wanted.
     ///
     /// # Errors
     /// A store belongs to another decoder, or the tensor library failed.
@@ -37,8 +37,8 @@ pub(super) trait Decoder: Send + Sync {
         wanted: &WantedRows,
     ) -> Result<(RowVecs, RowVecs), ForwardError>;
 
-    /// Writes the `len` positions of a passage block, whose keys are not turned yet, into a text's store from
-    /// position `at` on.
+    /// Copies the `len` positions of a passage block, whose keys are not rotated yet, into a text's store
+    /// from position `at` on.
     ///
     /// # Errors
     /// A store belongs to another decoder, or the tensor library failed.
@@ -59,10 +59,11 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
     /// Bytes of one block.
     fn block_bytes(&self) -> usize;
 
-    /// Makes room for so many blocks, or gives room back; the first `len` positions are kept.
+    /// Makes room for `blocks` blocks, or frees those that are not needed. The first `len`
+    /// positions are kept.
     ///
     /// # Errors
-    /// The tensor library failed. Everything is as it was then.
+    /// The tensor library failed. Nothing has changed then.
     fn resize(&mut self, blocks: usize, len: usize) -> Result<(), ForwardError>;
 
     /// Gives all memory back.
@@ -86,7 +87,8 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
     /// The tensor library failed.
     fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError>;
 
-    /// Puts back what [`Self::layer_rows`] gave; narrower types lose nothing on that way.
+    /// Writes back what [`Self::layer_rows`] returned. The numbers stay exact also for types
+    /// narrower than f32.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -97,14 +99,14 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
         rows: &[f32],
     ) -> Result<(), ForwardError>;
 
-    /// Whether this was made for such a model.
+    /// Whether this store was made for a model with this configuration.
     fn fits(&self, config: &ModelConfig) -> bool;
 }
 
 /// A store as the kind that a decoder writes to.
 ///
 /// # Errors
-/// It is another decoder's.
+/// The store belongs to another decoder.
 pub(super) fn downcast<S: KvStore>(store: &dyn KvStore) -> Result<&S, ForwardError> {
     let any: &dyn Any = store;
     any.downcast_ref().ok_or_else(foreign_store)

@@ -1,4 +1,4 @@
-//! Naming the device that a model runs on.
+//! The name of the device that a model runs on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use crate::error::LoadError;
 
-/// `cpu`, `cuda` or `metal`; of several GPUs the one whose number follows, as in `cuda:1`.
+/// `cpu`, `cuda` or `metal`. A number selects one of several GPUs, as in `cuda:1`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceName {
     /// The processor
@@ -23,7 +23,8 @@ impl DeviceName {
     /// Opens the device.
     ///
     /// # Errors
-    /// This program was built without it, or the machine has none of that number.
+    /// The program was built without support for the device, or the machine has no device with that
+    /// number.
     pub fn open(self) -> Result<Device, LoadError> {
         let (feature, opened) = match self {
             Self::Cpu => return Ok(Device::Cpu),

@@ -1,4 +1,4 @@
-//! Embeddings: the state at `[RD]` of a passage, at `[RQ]` of a question.
+//! Embeddings: the state at `[RD]` of a passage, or at `[RQ]` of a question.
 
 use super::normalise::normalised;
 use crate::error::ForwardError;
@@ -31,7 +31,7 @@ impl Model {
             let (batch, later) = rest.split_at(fitting.max(1));
             match self.tokens().block_marks() {
                 None => embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?),
-                // What a conversation splices is what is embedded here.
+                // With block attention a passage is embedded exactly as conversations splice it.
                 Some(_) => {
                     let passages = self.passage_kv(batch)?.into_iter();
                     embeddings.extend(passages.map(PassageKv::into_embedding));
@@ -42,7 +42,7 @@ impl Model {
         Ok(embeddings)
     }
 
-    /// Embeds passages given as title and text, as [`Model::embed_passages`] does. One that is
+    /// Embeds passages given as title and text, as [`Model::embed_passages`] does. A text that is
     /// longer than the model's positions gets its own error, and the others are embedded.
     ///
     /// # Errors
@@ -65,10 +65,13 @@ impl Model {
         let too_long = |needed| ForwardError::ContextLength { needed, available };
         Ok(lengths
             .into_iter()
-            .map(|len| match len <= available {
-                // As many embeddings came back as passages fit.
-                true => embeddings.next().ok_or_else(|| too_long(len)),
-                false => Err(too_long(len)),
+            .map(|len| {
+                if len <= available {
+                    // There is one embedding for each passage that fits.
+                    embeddings.next().ok_or_else(|| too_long(len))
+                } else {
+                    Err(too_long(len))
+                }
             })
             .collect())
     }

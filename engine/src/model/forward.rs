@@ -1,14 +1,15 @@
-//! One forward: a batch of sequences becomes rows and spans, and what was wanted of them comes back.
+//! One forward: turns a batch of sequences into rows and spans, and returns the states and logits
+//! that were wanted.
 
 use super::decoder::WantedRows;
 use super::passage_kv::PassageKv;
-use super::span::{Landing, Span, SpanOf};
+use super::span::{Landing, Span, SpanCache};
 use super::{Model, SequenceInput, SequenceOutput};
 use crate::counters::ForwardedTokens;
 use crate::error::ForwardError;
 use crate::tokens::passage_block::Run;
 
-/// A batch laid out: which rows are whose, and what its caches hold afterwards.
+/// The layout of a batch: which rows belong to which sequence, and what its caches hold afterwards.
 #[derive(Default)]
 struct Layout {
     ids: Vec<u32>,
@@ -24,12 +25,12 @@ impl Model {
     /// Forwards new tokens of several sequences at once: the linear layers see all of them as one
     /// matrix, attention sees each sequence with its own KV-cache. Nothing is padded.
     ///
-    /// With block attention a passage block among the ids, or the part of it that is, sees itself alone.
-    /// It is forwarded as a text of its own beside the others, and lands in the sequence's cache once it
-    /// is complete; the tokens behind it see it in the same forward.
+    /// With block attention a passage block among the ids, or a part of one, sees only itself. It is
+    /// forwarded as a text of its own beside the others, and lands in the sequence's cache once it is
+    /// complete. The tokens after it see it in the same forward.
     ///
-    /// One output for each input, in order. Every id is forwarded, written into its sequence's
-    /// cache and counted, whether or not anything is wanted of it.
+    /// Returns one output for each input, in order. Every id is forwarded, written into its
+    /// sequence's cache and counted, even if no state or logits of it are wanted.
     ///
     /// # Errors
     /// An input is empty, does not fit its positions or holds an unknown id, a passage block begins within
@@ -47,7 +48,7 @@ impl Model {
             .collect::<Result<Vec<_>, _>>()?;
         let mut layout = Layout::default();
         let forwarded = self.lay_out(batch, &runs, &mut layout).and_then(|()| {
-            // States of passages come behind those that were asked for.
+            // The passages' states come after those that were asked for.
             let asked = layout.wanted.hidden.len();
             layout.wanted.hidden.append(&mut layout.ends);
             let caches = batch.iter_mut().flat_map(|input| input.cache.stores());
@@ -79,13 +80,14 @@ impl Model {
                     .zip(ends.by_ref())
                     .map(|(kv, state)| PassageKv::new(kv, state))
                     .collect(),
-                forwarded: ForwardedTokens::of(input.kinds),
+                forwarded: ForwardedTokens::from_kinds(input.kinds),
             }
         });
         Ok(each.collect())
     }
 
-    /// Gives rows and spans to each run of each input, and room to what they are written to.
+    /// Assigns rows and spans to each run of each input, and makes room in the caches that they are
+    /// written to.
     fn lay_out(
         &self,
         batch: &mut [SequenceInput<'_>],
@@ -99,7 +101,7 @@ impl Model {
             layout.wanted.logits.extend(input.logits_at.iter().map(row));
             layout.ids.extend_from_slice(input.ids);
             let own = layout.caches;
-            // Where the next run lands, which is of which cache, and its first row.
+            // The position where the next run lands, its passage cache, and its first row.
             let (mut at, mut passage, mut start) = (input.cache.landed(), own, first);
             for run in runs {
                 let span = match *run {
@@ -109,7 +111,7 @@ impl Model {
                             len,
                             cache: own,
                             past: at,
-                            of: SpanOf::Text,
+                            of: SpanCache::Text,
                         };
                         at += len;
                         span
@@ -130,7 +132,7 @@ impl Model {
                             len,
                             cache: passage,
                             past,
-                            of: SpanOf::Passage { lands },
+                            of: SpanCache::Passage { lands },
                         }
                     }
                 };
@@ -142,7 +144,8 @@ impl Model {
                 complete: false, ..
             }) = runs.last()
             {
-                // It has memory of its own, so the budget holds no room that is not used.
+                // The incomplete block has memory of its own, so unused memory of the cache is
+                // given back to the budget.
                 input.cache.give_back(at)?;
             }
             layout.caches += input.cache.stores().count();
@@ -150,7 +153,7 @@ impl Model {
         Ok(())
     }
 
-    /// Checks an input; gives its runs.
+    /// Checks an input and returns its runs.
     fn check(&self, input: &SequenceInput<'_>) -> Result<Vec<Run>, ForwardError> {
         let count = input.ids.len();
         if input.kinds.len() != count {
@@ -177,7 +180,7 @@ impl Model {
         }
     }
 
-    /// Checks ids that follow so many positions.
+    /// Checks ids that follow `past` positions.
     pub(super) fn check_ids(&self, ids: &[u32], past: usize) -> Result<(), ForwardError> {
         if ids.is_empty() {
             return Err(ForwardError::Input("no ids".into()));

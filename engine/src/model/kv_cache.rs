@@ -10,17 +10,19 @@ use crate::tokens::passage_block::Run;
 /// Positions are allocated in blocks of this many.
 pub(crate) const BLOCK: usize = 128;
 
-/// Keys and values of one sequence. Rebuildable from the token log by forwarding it again.
+/// Keys and values of one sequence. They can be rebuilt by forwarding the token log again.
 #[derive(Debug)]
 pub struct KvCache {
     /// A store of the kind that the model's decoder writes to.
     pub(super) store: Box<dyn KvStore>,
-    /// Positions whose keys and values stand in `store`.
+    /// How many positions have their keys and values in `store`.
     landed: usize,
-    /// Passage blocks behind them, on their own; block attention makes them.
+    /// Passage blocks after these positions, each in a cache of its own. Only block attention
+    /// creates them.
     ///
-    /// **Invariant:** between two forwards there is at most one, which is not complete. So a cache ends
-    /// within a block only as long as it holds what the rest of the block has to see.
+    /// **Invariant:** between two forwards there is at most one, and it is not complete. So a cache
+    /// that ends within a block always holds the beginning of that block, which the rest of the block
+    /// must see.
     passages: Vec<KvCache>,
 }
 
@@ -44,12 +46,12 @@ impl KvCache {
         self.len() == 0
     }
 
-    /// Positions before the passage block that is not complete, or all where there is none.
+    /// Positions before the incomplete passage block, or all positions if there is none.
     pub(crate) fn landed(&self) -> usize {
         self.landed
     }
 
-    /// Positions of the passage block that is not complete, 0 for none.
+    /// Positions of the incomplete passage block, 0 if there is none.
     pub(crate) fn open_len(&self) -> usize {
         self.passages.first().map_or(0, Self::len)
     }
@@ -65,8 +67,8 @@ impl KvCache {
         self.block_bytes() * positions.div_ceil(BLOCK)
     }
 
-    /// Bytes allocated after a forward that leaves so many positions in front of a passage block that is not
-    /// complete, and `open` positions of it, 0 for none.
+    /// Bytes allocated after a forward that leaves `landed` positions and then `open` positions of an
+    /// incomplete passage block, 0 if there is none.
     pub(crate) fn bytes_after(&self, landed: usize, open: usize) -> usize {
         match open {
             0 => self
@@ -76,13 +78,13 @@ impl KvCache {
         }
     }
 
-    /// How many positions `bytes` are enough for, in whole blocks.
+    /// How many positions fit into `bytes`, in whole blocks.
     pub(crate) fn positions_in(&self, bytes: usize) -> usize {
         bytes / self.block_bytes() * BLOCK
     }
 
-    /// Forgets all positions from `len` on; their memory stays for what comes instead. Of a passage block
-    /// that is not complete none stays.
+    /// Forgets all positions from `len` on; their memory is kept for new positions. An incomplete passage
+    /// block that reaches beyond `len` is forgotten entirely.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len() {
             self.passages.clear();
@@ -97,7 +99,7 @@ impl KvCache {
         self.passages.clear();
     }
 
-    /// Makes room for `positions` in all.
+    /// Makes room for `positions` positions in total.
     pub(crate) fn reserve(&mut self, positions: usize) -> Result<(), ForwardError> {
         let blocks = positions.div_ceil(BLOCK);
         if blocks <= self.blocks() {
@@ -118,9 +120,9 @@ impl KvCache {
         self.store.resize(blocks, self.landed)
     }
 
-    /// Another sequence's cache that holds this one's first `len` positions, those before a passage block
-    /// that is not complete. On the CPU whole blocks
-    /// are shared until one of both writes to them; each counts them as its own.
+    /// A cache for another sequence that holds this one's first `len` positions. An incomplete passage
+    /// block is not included. On the CPU whole blocks are shared until one of the two caches writes to
+    /// them; each cache counts them as its own.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -160,8 +162,8 @@ impl KvCache {
         self.store.layer_rows(layer, positions)
     }
 
-    /// Puts back what [`Self::layer_rows`] gave, where there is room already. The positions are held
-    /// once all layers are there and [`Self::grow`] has counted them.
+    /// Writes back what [`Self::layer_rows`] returned, into room that is allocated already. The
+    /// positions count as held once all layers are written and [`Self::grow`] was called.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -179,7 +181,7 @@ impl KvCache {
         self.landed += new;
     }
 
-    /// Makes room for `positions` of a passage block: a new one, or the one that is not complete.
+    /// Makes room for `positions` of a passage block: a new one, or the incomplete one.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -191,14 +193,15 @@ impl KvCache {
         }
     }
 
-    /// What this cache and then its passage blocks are kept in.
+    /// The stores of this cache and of its passage blocks, in this order.
     pub(super) fn stores(&mut self) -> impl Iterator<Item = &mut dyn KvStore> {
         let passages = self.passages.iter_mut();
         let passages = passages.map(|passage| &mut *passage.store);
         std::iter::once(&mut *self.store).chain(passages)
     }
 
-    /// Counts what a forward has written; gives the passage blocks that it completed.
+    /// Counts the positions that a forward has written, and returns the passage blocks that it
+    /// completed.
     pub(crate) fn grow_by(&mut self, runs: &[Run]) -> Vec<Self> {
         let mut complete = Vec::new();
         for run in runs {
@@ -225,7 +228,7 @@ impl KvCache {
         self.passages.retain(|passage| !passage.is_empty());
     }
 
-    /// Whether this cache was made for such a model.
+    /// Whether this cache was made for a model with this configuration.
     pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
         self.store.fits(config)
     }

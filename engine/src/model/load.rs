@@ -1,4 +1,4 @@
-//! Loading: a directory or a GGUF file, and an adapter over either, becomes a model.
+//! Loads a model from a directory or a GGUF file, and from an adapter over either.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ impl Model {
     /// `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`, `onegen.json` where they
     /// are there.
     ///
-    /// Or loads a GGUF file: the one named, or the only one in a directory without `*.safetensors`.
-    /// It holds its own configuration and tokenizer; all of those files but `config.json` may stand beside
-    /// it, and then go before what it says itself.
+    /// Or loads a GGUF file: the one named, or the only one in a directory without `*.safetensors`. It
+    /// contains its own configuration and tokenizer. All of the files above except `config.json` may be
+    /// beside it, and then have priority over its own content.
     ///
     /// Or loads an adapter, a directory with peft's `adapter_config.json` and `adapter_model.safetensors`,
-    /// over [`LoadOptions::base`], which is either of those. Any of those files may stand in its directory,
-    /// and then goes before the base's. It is merged as the base's rows are read,
-    /// `W + lora_alpha / r * B * A` in f32, before they are kept in the type asked for.
+    /// over [`LoadOptions::base`], which is either of those. Any of the files above may be in the adapter's
+    /// directory, and then has priority over the base's. It is merged as the base's rows are read, `W +
+    /// lora_alpha / r * B * A` in f32, before they are kept in the type asked for.
     ///
     /// # Errors
-    /// A file is missing or damaged, or asks for what is not supported. The error names the file. An adapter
-    /// has no base, or is for another one.
+    /// A file is missing or damaged, or asks for something that is not supported; the error names the file.
+    /// Or an adapter has no base, or is for another one.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = path.as_ref();
         if !is_adapter(path) {
-            return Self::of(ModelFiles::open(path)?, options);
+            return Self::from_files(ModelFiles::open(path)?, options);
         }
         match &options.base {
-            Some(base) => Self::of(ModelFiles::open_over(base, path)?, options),
+            Some(base) => Self::from_files(ModelFiles::open_over(base, path)?, options),
             None => Err(Adapter::open(path)?.no_base()),
         }
     }
 
-    fn of(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+    fn from_files(files: ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let fingerprint = files.fingerprint()?;
         let (tokens, tokenizer) = files.tokens_and_file(None)?;
         let decoder = load_decoder(&files, options)?;
@@ -60,7 +60,8 @@ impl Model {
     }
 }
 
-/// Our own kernels serve the CPU. candle's serve every other device, and activations that ours do not know.
+/// The CPU uses our own kernels. Every other device uses candle's, and so do activations that our kernels
+/// do not support.
 fn load_decoder(files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Decoder>, LoadError> {
     let knows = files.config.hidden_act == Activation::Silu;
     if options.device.is_cpu() && options.kernels == Kernels::Own && knows {

@@ -43,7 +43,8 @@ pub use passage_kv::PassageKv;
 pub use source::ModelFiles;
 pub use tensors::{TensorRows, Tensors};
 
-/// The device and the type that a model's weights are kept in, and the kernels that multiply them.
+/// The device of a model's weights, the type that they are kept in, and the kernels that multiply
+/// them.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The device of weights and KV-caches. Default: CPU.
@@ -53,8 +54,8 @@ pub struct LoadOptions {
     pub weights: Option<WeightType>,
     /// The kernels that run on the CPU. Default: our own.
     pub kernels: Kernels,
-    /// The model that an adapter changes: a GGUF file or a Hugging Face style directory. It is not looked
-    /// at where no adapter is loaded.
+    /// The model that an adapter changes: a GGUF file or a Hugging Face style directory. It is ignored if
+    /// the loaded model is not an adapter.
     pub base: Option<PathBuf>,
 }
 
@@ -80,13 +81,13 @@ pub enum WeightType {
     Bf16,
     /// 8 bits and a scale for each 32 columns (ggml's `Q8_0`): activations are quantised alike
     Q8_0,
-    /// 4 bits, a scale and a minimum for each 32 columns (ggml's `Q4_1`), with activations as for `Q8_0`.
-    /// Embedding and head are kept in `Q8_0` where the type is asked for, and matrices whose columns are not
-    /// whole blocks as for `Q8_0`.
+    /// 4 bits, a scale and a minimum for each 32 columns (ggml's `Q4_1`), with activations as for `Q8_0`. If
+    /// this type is asked for, embedding and head are kept in `Q8_0`. Matrices whose columns are not whole
+    /// blocks are treated as for `Q8_0`.
     Q4_1,
-    /// 4 bits, a 6-bit scale and minimum for each 32 columns and their units for each 256 (ggml's
-    /// `Q4_K`), with activations as for `Q8_0`. Embedding and head, and matrices whose columns are not
-    /// whole blocks of 256, are kept in `Q8_0`.
+    /// 4 bits, a 6-bit scale and minimum for each 32 columns, and units of these for each 256 columns
+    /// (ggml's `Q4_K`), with activations as for `Q8_0`. Embedding and head, and matrices whose columns
+    /// are not whole blocks of 256, are kept in `Q8_0`.
     #[expect(non_camel_case_types, reason = "it is called so")]
     Q4_K,
     /// 4 bits and a scale for each 32 columns (ggml's `Q4_0`), else as for `Q4_1`.
@@ -134,14 +135,15 @@ impl std::str::FromStr for WeightType {
 /// The kernels that multiply matrices on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kernels {
-    /// Our own: results do not depend on the batch, and any [`WeightType`] will do.
+    /// Our own: results do not depend on the batch, and every [`WeightType`] is supported.
     Own,
     /// candle's and mistral.rs's, in f32: the reference that the others are tested against. They need the
     /// feature `mistralrs`.
     Candle,
 }
 
-/// What an index is built with: vectors of another model, tokenizer or template do not compare.
+/// Identifies what an index was built with. Vectors of another model, tokenizer or template cannot
+/// be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprints {
     /// blake3 of `config.json` and the weight files, or of the GGUF file, hexadecimal. An adapter's covers
@@ -192,8 +194,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// What the model is called: as its directory is (an adapter as its own), wherever the path to it starts,
-    /// or as its GGUF file.
+    /// The model's name: that of its directory (for an adapter, the adapter's own) or of its GGUF file,
+    /// whatever path it was loaded by.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -208,12 +210,13 @@ impl Model {
         &self.tokens
     }
 
-    /// What an index over this model's embeddings must have been built with.
+    /// The fingerprints that an index of this model's embeddings must have.
     pub fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
     }
 
-    /// Keys and values of another fingerprint are not what this model would compute.
+    /// Identifies the model and kernels that compute keys and values. Those of another fingerprint
+    /// differ from what this model would compute.
     pub(crate) fn kv_fingerprint(&self) -> String {
         let LoadOptions {
             device,
@@ -242,21 +245,21 @@ impl Model {
         self.config.max_position_embeddings
     }
 
-    /// Bytes that a cache has allocated once these ids are forwarded, too.
+    /// Bytes that a cache will have allocated after these ids are forwarded.
     pub(crate) fn bytes_after(&self, cache: &KvCache, ids: &[u32]) -> usize {
         let marks = self.tokens.block_marks();
         let open = marks.map_or(0, |marks| marks.open_after(cache.open_len(), ids));
         cache.bytes_after(cache.len() + ids.len() - open, open)
     }
 
-    /// Bytes that one short sequence needs, wherever it is in a passage block: one that is not complete
-    /// begins on memory of its own.
+    /// Bytes that one short sequence needs at any point of a passage block. An incomplete block needs
+    /// memory of its own.
     pub(crate) fn least_kv_bytes(&self) -> usize {
         let begun = usize::from(self.tokens.block_marks().is_some());
         self.new_cache().bytes_for(1) * (1 + begun)
     }
 
-    /// How many positions a sequence can hold in so many bytes.
+    /// How many positions a sequence can hold in `bytes` bytes.
     pub(crate) fn positions_in(&self, bytes: usize) -> usize {
         let cache = self.new_cache();
         let begun = self.least_kv_bytes() - cache.bytes_for(1);

@@ -1,7 +1,7 @@
-//! A passage block on its own: what is computed of it is the same in every conversation.
+//! A passage block on its own. Its keys, values and embedding are the same in every conversation.
 
 use super::decoder::WantedRows;
-use super::span::{Span, SpanOf};
+use super::span::{Span, SpanCache};
 use super::{KvCache, Model};
 use crate::error::ForwardError;
 use crate::model::normalise::normalised;
@@ -9,18 +9,19 @@ use crate::tokens::passage_block::Run;
 
 /// Keys and values of one passage block, and its embedding.
 ///
-/// **Invariant:** they come from a forward of the block as a text of its own, whose keys are turned to
-/// positions only where the block lands. So they depend on the block's ids and the model alone, on the CPU
-/// bit for bit, and it is all the same whether a block is computed where it is spliced or was kept.
+/// **Invariant:** they come from a forward of the block as a text of its own, and the keys are rotated to
+/// positions only where the block lands. So they depend only on the block's ids and the model (on the CPU
+/// bit for bit), and a block that was kept gives the same result as one that is computed where it is
+/// spliced.
 #[derive(Debug)]
 pub struct PassageKv {
-    /// Keys not turned to any position.
+    /// Its keys are not rotated.
     kv: KvCache,
     embedding: Vec<f32>,
 }
 
 impl PassageKv {
-    /// Made of a block's whole cache and the state at its last token.
+    /// Makes it from a block's whole cache and the state at its last token.
     pub(super) fn new(kv: KvCache, state: Vec<f32>) -> Self {
         Self {
             kv,
@@ -55,8 +56,8 @@ impl Model {
     /// forwarded together.
     ///
     /// # Errors
-    /// The model has no block attention, a passage is no passage block or longer than the model's
-    /// positions, or the forward failed.
+    /// The model has no block attention, a passage is not a passage block or is longer than the
+    /// model's positions, or the forward failed.
     pub fn passage_kv(&self, passages: &[Vec<u32>]) -> Result<Vec<PassageKv>, ForwardError> {
         let Some(marks) = self.tokens.block_marks() else {
             return Err(ForwardError::Input(
@@ -84,7 +85,7 @@ impl Model {
             let mut kv = self.new_cache();
             kv.reserve(len)?;
             caches.push(kv);
-            let of = SpanOf::Passage { lands: None };
+            let of = SpanCache::Passage { lands: None };
             spans.push(Span {
                 start,
                 len,
@@ -108,12 +109,13 @@ impl Model {
             .collect())
     }
 
-    /// Appends a passage block to a sequence's cache: its keys are turned to where they land, nothing is
-    /// forwarded. The cache then holds what a forward of the block's ids there would have put into it.
+    /// Appends a passage block to a sequence's cache. Its keys are rotated to the positions where they
+    /// land, and nothing is forwarded. The cache then holds what a forward of the block's ids at this
+    /// place would have written.
     ///
     /// # Errors
-    /// The cache is of another model, is within a passage block, or would be longer than the model's
-    /// positions; or the tensor library failed. The cache has not grown then.
+    /// The cache belongs to another model, ends within a passage block, or would be longer than the
+    /// model's positions; or the tensor library failed. The cache has not grown then.
     pub fn splice(&self, cache: &mut KvCache, passage: &PassageKv) -> Result<(), ForwardError> {
         if !(cache.fits(&self.config) && passage.kv.fits(&self.config)) {
             return Err(ForwardError::Input("the KV-cache of another model".into()));

@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, RopeScaling};
 
-/// Angle per position of each pair, as transformers computes it.
+/// The angle per position of each pair, computed as in transformers.
 pub(super) fn frequencies(config: &ModelConfig) -> Vec<f32> {
     let plain = (0..config.head_dim / 2).map(|i| {
         let exponent = 2.0 * i as f32 / config.head_dim as f32;

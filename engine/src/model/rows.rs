@@ -20,20 +20,23 @@ pub(crate) struct Rows<'a> {
     stored: &'a StoredTensor,
     file: File,
     row_bytes: usize,
-    /// Rows read ahead, how many, and how many of them were given out.
+    /// The bytes of rows that were read ahead, how many rows these are, and how many of them were
+    /// returned.
     ahead: Vec<u8>,
     held: usize,
     given: usize,
-    /// StoredTensor rows that were not read ahead.
+    /// Stored rows that were not read yet.
     rows_left: usize,
-    /// The next row, and how many there are: those that an adapter adds are not stored.
+    /// The number of the next row, and of all rows. Rows that an adapter adds are not stored in the
+    /// base.
     next: usize,
     rows: usize,
     change: Option<OpenChange<'a>>,
 }
 
 impl<'a> Rows<'a> {
-    /// Opens a matrix of so many rows and columns, which is stored so but for `change`.
+    /// Opens a stored matrix of `rows` rows and `columns` columns, to which `change` is applied as
+    /// it is read.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -72,7 +75,7 @@ impl<'a> Rows<'a> {
         self.rows_left > 0 || self.given < self.held
     }
 
-    /// The next row as it is stored, numbers or ggml's blocks, whatever an adapter makes of it.
+    /// The next row as it is stored, as numbers or ggml's blocks, before any change by an adapter.
     pub(crate) fn next_bytes(&mut self) -> Result<&[u8], LoadError> {
         self.next += 1;
         if self.given == self.held {
@@ -83,7 +86,8 @@ impl<'a> Rows<'a> {
         Ok(&self.ahead[at..at + self.row_bytes])
     }
 
-    /// Whole groups of rows, so that each is where [`StoredTensor::place`] says.
+    /// Reads whole groups of rows, so that each row is at the place that [`StoredTensor::place`]
+    /// gives.
     fn read_ahead(&mut self) -> Result<(), LoadError> {
         let group = self.stored.paired.unwrap_or(1);
         let rows = (READ_BYTES / self.row_bytes.max(1)).max(1);

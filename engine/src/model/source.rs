@@ -1,4 +1,4 @@
-//! A model's files, opened to read what they say: for loading, training and conversion.
+//! A model's files, opened for loading, training and conversion.
 
 use std::path::{Path, PathBuf};
 
@@ -19,19 +19,19 @@ use crate::tokens::source::{TokenizerSource, TokenizerText};
 pub struct ModelFiles {
     pub(super) config: ModelConfig,
     pub(super) stored: StoredWeights,
-    /// The directory whose small files go before those of the weights' own.
+    /// The directory whose small files have priority over those in the weights' directory.
     before: Option<PathBuf>,
-    pub(super) adapted: Option<Adapted>,
+    pub(super) adapted: Option<CheckedAdapter>,
 }
 
 /// An adapter that belongs to the base it was opened over.
 #[derive(Debug)]
-pub(super) struct Adapted {
+pub(super) struct CheckedAdapter {
     adapter: Adapter,
     base_fingerprint: String,
 }
 
-/// Where a model's weights lie.
+/// Where a model's weights are stored.
 #[derive(Debug)]
 pub(super) enum StoredWeights {
     /// A directory and its weight files.
@@ -62,8 +62,8 @@ impl ModelFiles {
         })
     }
 
-    /// Reads the headers of a base and of an adapter over it, which are one model from here on: its tensors are
-    /// merged as they are read, and files in the adapter's directory go before the base's.
+    /// Reads the headers of a base and of an adapter over it. From then on the two are one model: tensors are
+    /// merged as they are read, and files in the adapter's directory have priority over the base's.
     ///
     /// # Errors
     /// As [`ModelFiles::open`], or the adapter is for another base.
@@ -88,7 +88,7 @@ impl ModelFiles {
         Ok(Self {
             config,
             before: Some(adapter.dir.clone()),
-            adapted: Some(Adapted {
+            adapted: Some(CheckedAdapter {
                 adapter,
                 base_fingerprint,
             }),
@@ -96,7 +96,8 @@ impl ModelFiles {
         })
     }
 
-    /// The same, but small files in `dir` (tokenizer, templates, `onegen.json`) go before the model's own.
+    /// The same, but small files in `dir` (tokenizer, templates, `onegen.json`) have priority over the
+    /// model's own.
     #[must_use]
     pub fn with_files_of(self, dir: &Path) -> Self {
         Self {
@@ -118,9 +119,9 @@ impl ModelFiles {
         }
     }
 
-    /// What the model is called: an adapter as its own directory.
+    /// The model's name; for an adapter that of its own directory.
     pub fn name(&self) -> String {
-        if let Some(Adapted { adapter, .. }) = &self.adapted {
+        if let Some(CheckedAdapter { adapter, .. }) = &self.adapted {
             return directory_name(&adapter.dir);
         }
         match &self.stored {
@@ -152,7 +153,7 @@ impl ModelFiles {
         }
     }
 
-    /// The directories of small files, the first going before the others, and the GGUF file if it is one.
+    /// The directories of small files, in order of priority, and the GGUF file if the model is one.
     fn places<'a>(&'a self, before: Option<&'a Path>) -> (Vec<&'a Path>, Option<&'a Gguf>) {
         let (own, gguf) = match &self.stored {
             StoredWeights::Safetensors(dir, _) => (dir.as_path(), None),
@@ -161,11 +162,11 @@ impl ModelFiles {
         (before.into_iter().chain([own]).collect(), gguf)
     }
 
-    /// The small file of that name that goes before all others, where there is one.
+    /// The path of the small file `name` with the highest priority, if there is one.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let (dirs, gguf) = self.places(self.before.as_deref());
         let path = first_with(&dirs, name).join(name);
-        // What a GGUF file says of the shape stands in itself.
+        // A GGUF file contains its own configuration, so a config.json beside it is ignored.
         let extends = gguf.is_none() || name != "config.json" || !path.starts_with(self.dir());
         (path.is_file() && extends).then_some(path)
     }
@@ -178,7 +179,8 @@ impl ModelFiles {
         }
     }
 
-    /// The tokenizer as files say it. What stands in the directory `before` goes before the model's own.
+    /// The tokenizer as the files describe it. Files in the directory `before` have priority over the
+    /// model's own.
     fn tokenizer_source(&self, before: Option<&Path>) -> Result<TokenizerSource, LoadError> {
         let (dirs, gguf) = self.places(before);
         let mut tokenizer_config = TokenizerConfig::default();
@@ -195,7 +197,7 @@ impl ModelFiles {
         }
     }
 
-    /// The tokenizer with its templates, and the file that it is in.
+    /// The tokenizer with its templates, and the path of its file.
     pub(super) fn tokens_and_file(
         &self,
         before: Option<&Path>,
@@ -204,11 +206,11 @@ impl ModelFiles {
         let source = self.tokenizer_source(before)?;
         let path = source.path.clone();
         let (dirs, _) = self.places(before);
-        Ok((Tokens::of(source, &dirs, &self.config)?, path))
+        Ok((Tokens::from_source(source, &dirs, &self.config)?, path))
     }
 
-    /// The tokenizer with the control tokens and templates that the files in `before` name, and the model's
-    /// own behind them.
+    /// The tokenizer with its control tokens and templates. Files in `before` have priority over the
+    /// model's own.
     ///
     /// # Errors
     /// A file is damaged, or the tokenizer lacks a control token that the others name.
@@ -224,7 +226,7 @@ impl ModelFiles {
         Ok(self.tokens_and_file(None)?.0)
     }
 
-    /// What the tokenizer's files say, to be written elsewhere.
+    /// The content of the tokenizer's files, to be written elsewhere.
     ///
     /// # Errors
     /// A file is missing or damaged.
@@ -238,7 +240,7 @@ impl ModelFiles {
         })
     }
 
-    /// The metadata of a GGUF file as they stand in it; `None` for a directory.
+    /// The metadata of a GGUF file, as stored; `None` for a directory.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -258,7 +260,7 @@ impl ModelFiles {
             StoredWeights::Safetensors(dir, files) => Checkpoint::open(dir, files),
             StoredWeights::Gguf(gguf) => gguf.checkpoint(&self.config),
         }?;
-        let Some(Adapted { adapter, .. }) = &self.adapted else {
+        let Some(CheckedAdapter { adapter, .. }) = &self.adapted else {
             return Ok(checkpoint);
         };
         Ok(checkpoint.with_changes(adapter.changes(self.path(), &self.config)?))
@@ -281,7 +283,7 @@ impl ModelConfig {
     }
 }
 
-/// The name of a directory, wherever the path to it starts.
+/// The name of a directory, also for a relative path such as `.`.
 pub(super) fn directory_name(dir: &Path) -> String {
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     whole

@@ -4,14 +4,15 @@ use super::checkpoint::Checkpoint;
 use super::rows::Rows;
 use crate::error::LoadError;
 
-/// Matrices that are read as if they were one, below one another.
-pub(crate) struct Stacked<'a> {
+/// Several matrices that are read as one: the rows of the first, then those of the second, and so
+/// on.
+pub(crate) struct StackedMatrices<'a> {
     matrices: Vec<Rows<'a>>,
     at: usize,
 }
 
-impl<'a> Stacked<'a> {
-    /// Matrices of `columns` columns by name and rows, one or more.
+impl<'a> StackedMatrices<'a> {
+    /// Opens one or more matrices of `columns` columns, given by name and number of rows.
     pub(crate) fn open(
         weights: &'a Checkpoint,
         stacked: &[(&str, usize)],

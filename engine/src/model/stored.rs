@@ -1,4 +1,4 @@
-//! Where a tensor lies in a file, and the headers that say so.
+//! Where a tensor is in a file, as the headers say.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,27 +16,27 @@ use crate::error::LoadError;
 #[derive(Debug, Clone)]
 pub(super) struct StoredTensor {
     pub(super) path: Arc<Path>,
-    /// How its numbers are stored, in blocks of one or more.
+    /// The type of its numbers, stored in blocks of one or more.
     pub(super) element: GgmlDType,
     pub(super) shape: Vec<usize>,
     /// Where in the file it starts.
     pub(super) start: u64,
-    /// Rows of a head in which the two rows that turn together stand side by side, as llama.cpp keeps
-    /// them, instead of half a head apart.
+    /// The rows of a head, if the two rows that rotate together are adjacent, as in llama.cpp,
+    /// instead of half a head apart.
     pub(super) paired: Option<usize>,
 }
 
 impl StoredTensor {
-    /// How wide a row is that is read at once.
+    /// The width of the rows that are read.
     pub(super) fn columns(&self) -> usize {
         match self.paired {
-            // The rows of a vector are its numbers.
+            // Each number of a vector is a row.
             Some(_) if self.shape.len() == 1 => 1,
             _ => self.shape.last().copied().unwrap_or(1),
         }
     }
 
-    /// The place of row `at` among the rows of its group.
+    /// The place where row `at` is stored among the rows of its group.
     pub(super) fn place(&self, at: usize) -> usize {
         let Some(head) = self.paired else {
             return at;
@@ -85,7 +85,7 @@ pub(super) fn read_header(
             Dtype::F32 => GgmlDType::F32,
             Dtype::F16 => GgmlDType::F16,
             Dtype::BF16 => GgmlDType::BF16,
-            // Tensors of other types are refused only when somebody asks for them.
+            // A tensor of another type is an error only if it is read.
             _ => continue,
         };
         let stored = StoredTensor {

@@ -1,4 +1,4 @@
-//! A model's tensors as numbers, for those who train or convert it.
+//! A model's tensors as numbers, for training and conversion.
 
 use candle_core::quantized::GgmlDType;
 
@@ -42,17 +42,17 @@ impl Tensors {
         named.collect()
     }
 
-    /// How a tensor's numbers are stored, where they are what is stored: `None` if an adapter changes them.
+    /// How a tensor's numbers are stored; `None` if an adapter changes them.
     pub fn stored_as(&self, name: &str) -> Option<GgmlDType> {
         self.checkpoint.element(self.stored_name(name))
     }
 
-    /// How a tensor's numbers are stored, whatever an adapter makes of them.
+    /// How a tensor's numbers are stored, before any change by an adapter.
     pub fn base_stored_as(&self, name: &str) -> Option<GgmlDType> {
         self.checkpoint.base_element(self.stored_name(name))
     }
 
-    /// A tensor, to be read row by row, so that no more than a few rows are held.
+    /// Opens a tensor to read it row by row, with only a few rows in memory.
     ///
     /// # Errors
     /// There is none of that name, or its file cannot be read.
@@ -85,7 +85,7 @@ impl Tensors {
         Ok(numbers)
     }
 
-    /// The name of the embedding: a tied one may be stored as the head alone.
+    /// The name of the embedding. A tied embedding may be stored only as the head.
     pub fn embedding_name(&self) -> &'static str {
         self.checkpoint.embedding_name()
     }
@@ -99,7 +99,7 @@ impl Tensors {
 }
 
 impl TensorRows<'_> {
-    /// The next row as numbers; `None` behind the last one.
+    /// The next row as numbers; `None` after the last one.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -111,7 +111,7 @@ impl TensorRows<'_> {
         Ok(Some(&self.row))
     }
 
-    /// The next row as it is stored, for tensors of which [`Tensors::stored_as`] says how.
+    /// The next row as it is stored, for tensors that have a [`Tensors::stored_as`].
     ///
     /// # Errors
     /// The file cannot be read.

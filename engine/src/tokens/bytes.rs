@@ -10,7 +10,7 @@ struct Spelling {
     byte_level: bool,
     /// `<0x0A>` is the byte 10.
     byte_fallback: bool,
-    /// What stands for what, as `▁` for a space.
+    /// Characters and what they stand for, such as `▁` for a space.
     replacements: Vec<(String, String)>,
 }
 
@@ -78,8 +78,9 @@ fn fallback_byte(token: &str) -> Option<u8> {
         .flatten()
 }
 
-/// The byte that a character of a byte-level spelling stands for: printable Latin-1 characters for
-/// their own code, the 68 bytes that lack one for the characters from U+0100 on, in order.
+/// The byte that a character of a byte-level spelling stands for: printable Latin-1 characters
+/// stand for their own code, and the characters from U+0100 on stand, in order, for the 68 other
+/// bytes.
 fn byte_of(character: char) -> Option<u8> {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(character) {
@@ -112,7 +113,7 @@ mod tests {
         let mut all: Vec<u8> = all.collect();
         all.sort_unstable();
         assert_eq!(all, (0..=0xFF).collect::<Vec<u8>>());
-        // An added token may be spelt with what stands for no byte.
+        // The spelling of an added token may contain characters that stand for no byte.
         assert_eq!(bytes(decoder(), "a b"), b"a b");
     }
 

@@ -1,7 +1,7 @@
 //! Chat templates: Jinja, rendered with a mark in place of each content.
 //!
 //! Contents never pass through the template as text. The rendered string is cut at the marks, so
-//! that it stays known which part the template wrote.
+//! that the parts that the template wrote are known.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use crate::error::{LoadError, TokensError};
 use crate::files::{read_json_if_there, read_text_if_there};
 use crate::tokens::template::Piece;
 
-/// Who said something.
+/// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Instructions for the model.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -27,9 +27,9 @@ pub enum Role {
 /// One message of a chat: what a client sees of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// Who said it.
+    /// Who wrote it.
     pub role: Role,
-    /// What was said.
+    /// Its text.
     pub content: String,
 }
 
@@ -43,13 +43,13 @@ impl ChatMessage {
     }
 }
 
-/// A compiled-at-load, rendered-on-demand Jinja template with the tokens it may name.
+/// A Jinja template with the tokens that it may name. It is checked when the model is loaded.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     source: String,
     bos_token: String,
     eos_token: String,
-    /// A private-use character that the template does not hold.
+    /// A private-use character that does not occur in the template.
     mark: char,
 }
 
@@ -101,7 +101,8 @@ impl NamedToken {
 }
 
 impl TokenizerConfig {
-    /// Reads `tokenizer_config.json` and `chat_template.jinja`, which goes before it, where they are there.
+    /// Reads `tokenizer_config.json` and `chat_template.jinja`, as far as they exist. The latter has
+    /// priority.
     pub(crate) fn load(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("tokenizer_config.json");
         let read: Option<Self> = read_json_if_there(&path)?;
@@ -117,8 +118,8 @@ impl TokenizerConfig {
         })
     }
 
-    /// What the file `path` says in another format.
-    pub(crate) fn of(
+    /// The same settings from the file `path`, which has another format.
+    pub(crate) fn new(
         path: &Path,
         chat_template: Option<String>,
         bos_token: Option<String>,
@@ -132,7 +133,7 @@ impl TokenizerConfig {
         }
     }
 
-    /// Itself, and what `other` says where it says nothing.
+    /// This configuration, with the values of `other` for those that it lacks.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
             path: match self.chat_template {
@@ -170,7 +171,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// It does not compile.
-    pub(crate) fn of(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn from_config(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
         let Some(source) = config.chat_template().map(str::to_owned) else {
             return Ok(None);
         };
@@ -224,9 +225,9 @@ impl ChatTemplate {
         })
     }
 
-    /// What the template is given in place of a message's content: the message's number between two marks,
-    /// with the content's own white space around it. So a template that trims contents trims this one too, and
-    /// it sees nothing else of the content.
+    /// The text that the template gets in place of a message's content: the message's number between two
+    /// marks, with the content's own white space around it. So a template that trims contents also trims this
+    /// white space, and it sees nothing else of the content.
     ///
     /// The assistant's contents are marked without white space, and even when they are empty, so that the text
     /// after them can always be found.
@@ -260,7 +261,7 @@ impl RenderedChat<'_> {
         Ok(self.parts()?.into_iter().map(|(piece, _)| piece).collect())
     }
 
-    /// What follows the content of message `index`.
+    /// The pieces after the content of message `index`.
     pub(crate) fn pieces_after(&self, index: usize) -> Result<Vec<Piece<'_>>, TokensError> {
         let parts = self.parts()?;
         let at = parts
@@ -270,7 +271,7 @@ impl RenderedChat<'_> {
         Ok(parts[at + 1..].iter().map(|(piece, _)| *piece).collect())
     }
 
-    /// Each piece, and for a content the number of its message.
+    /// Each piece. If it is a content, the number of its message comes with it.
     fn parts(&self) -> Result<Vec<(Piece<'_>, Option<usize>)>, TokensError> {
         let cut = || TokensError::Template("the template cuts a message's content apart".into());
         self.text

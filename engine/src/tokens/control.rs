@@ -1,4 +1,4 @@
-//! The tokens that are more than text.
+//! Control tokens: the tokens that are not plain text.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) struct ControlTokens {
 }
 
 impl ControlTokens {
-    pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().map(|(&id, t)| (id, t.special)).collect();
         let mut spellings: Vec<_> = added
@@ -56,7 +56,7 @@ impl ControlTokens {
         pieces
     }
 
-    /// Where the first spelling stands, its length and its id.
+    /// Where the first spelling begins, its length and its id.
     fn find(&self, text: &str) -> Option<(usize, usize, u32)> {
         text.char_indices().find_map(|(at, _)| {
             let (spelling, id) = self

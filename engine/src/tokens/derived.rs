@@ -1,19 +1,20 @@
-//! Tables that others make of a tokenizer, each once.
+//! Tables that other modules compute from a tokenizer, each only once.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One table of each type. So whoever needs a table keeps it with the tokens that it belongs to, and the
-/// tokens need not know what it is.
+/// One table of each type. A module that needs a table keeps it here, with the tokens that it belongs
+/// to, and this module need not know the table's type.
 #[derive(Default)]
-pub(super) struct Derived {
+pub(super) struct DerivedTables {
     tables: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
-impl Derived {
-    /// The table of this type, made when it is first asked for. `make` must not ask for another.
+impl DerivedTables {
+    /// The table of this type. `make` computes it at the first call, and must not ask for another
+    /// table.
     pub(super) fn get<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let held = tables.get(&TypeId::of::<T>()).cloned();
@@ -26,7 +27,7 @@ impl Derived {
     }
 }
 
-impl fmt::Debug for Derived {
+impl fmt::Debug for DerivedTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Derived").finish_non_exhaustive()
     }

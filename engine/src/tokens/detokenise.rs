@@ -1,21 +1,21 @@
-//! Ids to text while the ids still come.
+//! Turns ids into text while more ids arrive.
 
 use std::sync::Arc;
 
 use crate::error::TokensError;
 use crate::tokens::Tokens;
 
-/// Turns ids into text one by one. What it has given out never changes: an id that ends in the
-/// middle of a character is kept until the rest comes.
+/// Turns ids into text one by one. Text that was returned never changes: an id that ends in the
+/// middle of a character is held back until the rest arrives.
 #[derive(Debug)]
 pub struct Detokeniser {
     tokens: Arc<Tokens>,
-    /// Ids whose text is out, kept because decoders treat a text's start differently, then ids
-    /// whose text is not out yet.
+    /// First ids whose text was returned (they are kept because decoders treat the start of a text
+    /// differently), then ids whose text was not returned yet.
     window: Vec<u32>,
     /// How many of them belong to the first kind.
     shown: usize,
-    /// Their text's length in bytes.
+    /// The length in bytes of the text of the first kind.
     shown_bytes: usize,
 }
 
@@ -47,7 +47,7 @@ impl Detokeniser {
         Ok(new)
     }
 
-    /// The rest at the text's end. A character that stayed incomplete becomes a replacement character.
+    /// The rest of the text, at its end. An incomplete character becomes a replacement character.
     ///
     /// # Errors
     /// The tokenizer failed.

@@ -1,4 +1,4 @@
-//! Messages, passages and texts become ids.
+//! Encodes messages, passages and texts as ids.
 
 use super::Tokens;
 use super::chat_template::{ChatMessage, Role};
@@ -7,7 +7,8 @@ use super::template::{Piece, fill};
 use crate::error::TokensError;
 
 impl Tokens {
-    /// The ids of a text, none of which is a control token, whatever the text spells.
+    /// The ids of a text. None of them is a control token, even if the text contains the spelling
+    /// of one.
     ///
     /// # Errors
     /// The tokenizer failed.
@@ -16,7 +17,8 @@ impl Tokens {
         if !ids.iter().any(|&id| self.control.holds(id)) {
             return Ok(ids);
         }
-        // The vocabulary itself spells a control token. Cut apart, no piece spells it any more.
+        // The plain vocabulary can spell a control token, too. The text is cut inside that
+        // spelling, so no piece spells it any more.
         let mut ids = Vec::new();
         for piece in self.control.cut_apart(text) {
             ids.extend(self.encode_with_plain(piece)?);
@@ -58,7 +60,8 @@ impl Tokens {
         Ok(ids)
     }
 
-    /// The ids of a text of the model's makers, such as its training data: what spells a control token is one.
+    /// The ids of a text by the model's makers, such as its training data. Spellings of control tokens become
+    /// control tokens.
     ///
     /// # Errors
     /// The tokenizer failed.
@@ -66,7 +69,7 @@ impl Tokens {
         self.encode_pieces(&[Piece::Template(text)])
     }
 
-    /// Puts the token that a log begins with before these, where the model wants one.
+    /// Puts the token that begins a log before these ids, if the model needs one.
     pub fn begin(&self, ids: &mut Vec<u32>) {
         if let Some(bos) = self.bos.filter(|_| self.onegen.add_bos)
             && ids.first() != Some(&bos)
@@ -108,7 +111,7 @@ impl Tokens {
     }
 
     /// The ids of a user's question and `[RQ]` after it, for embedding a question on its own. A linking
-    /// model reads the text as a mention of itself.
+    /// model encodes the text as a mention of itself.
     ///
     /// # Errors
     /// As [`Tokens::encode_chat`].
@@ -139,7 +142,7 @@ impl Tokens {
     /// The ids that a passage adds to a sequence after `[RQ]`.
     ///
     /// # Errors
-    /// The tokenizer failed, or the model splices nothing.
+    /// The tokenizer failed, or the model cannot splice passages.
     pub fn splice(&self, passage: &Passage) -> Result<SpliceIds, TokensError> {
         let (open, close) = self.splice.ok_or(TokensError::NoSplice)?;
         let template = &self.onegen.splice_template;

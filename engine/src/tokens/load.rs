@@ -1,4 +1,4 @@
-//! Reading the files that say how a model's texts become tokens.
+//! Reads the files that describe how a model's texts become tokens.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Tokens;
 use super::chat_template::{ChatTemplate, TokenizerConfig};
 use super::control::ControlTokens;
-use super::derived::Derived;
+use super::derived::DerivedTables;
 use super::marks::{LinkTokens, Mark};
 use super::onegen_config::OneGenConfig;
 use super::passage_block::BlockMarks;
@@ -25,18 +25,19 @@ struct GenerationConfig {
 
 impl Tokens {
     /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json`, `chat_template.jinja`,
-    /// `generation_config.json` and `onegen.json` where they are there.
+    /// `generation_config.json` and `onegen.json` if they exist.
     ///
     /// # Errors
     /// A file is damaged, or the tokenizer lacks a control token that the others name.
     pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self, LoadError> {
         let config = TokenizerConfig::load(dir)?;
         let source = TokenizerSource::read(dir.join("tokenizer.json"), config)?;
-        Self::of(source, &[dir], model)
+        Self::from_source(source, &[dir], model)
     }
 
-    /// A tokenizer with what the other files say, each of which is read in the first of `dirs` that has it.
-    pub(crate) fn of(
+    /// A tokenizer with the settings of the other files. Each file is read from the first of `dirs` that
+    /// has it.
+    pub(crate) fn from_source(
         source: TokenizerSource,
         dirs: &[&Path],
         model: &ModelConfig,
@@ -48,7 +49,7 @@ impl Tokens {
             config,
         } = source;
         let tokenizer = tokenizer(&json, &path)?;
-        let control = ControlTokens::of(&tokenizer);
+        let control = ControlTokens::new(&tokenizer);
         let plain = plain_tokenizer(&json, &path)?;
         let has_token = |token: &str| tokenizer.token_to_id(token).is_some();
         let onegen = OneGenConfig::load(first_with(dirs, "onegen.json"), has_token)?;
@@ -98,7 +99,7 @@ impl Tokens {
                 (Some((open, close)), None)
             }
             Some(marks) => {
-                // The published checkpoints spell the marks as text.
+                // In the published checkpoints the marks are plain text.
                 let mark = |spelling: &str, role| match find(spelling, role) {
                     Ok(id) => Ok(Mark::Token(id)),
                     Err(missing) if spelling.is_empty() => Err(missing),
@@ -122,14 +123,14 @@ impl Tokens {
             path: first_with(dirs, "onegen.json").join("onegen.json"),
             reason,
         };
-        let block = BlockMarks::of(&onegen, control_id).map_err(inconsistent)?;
+        let block = BlockMarks::from_config(&onegen, control_id).map_err(inconsistent)?;
         let tokens = Self {
             query,
             passage,
             splice,
             block,
             linking,
-            chat: ChatTemplate::of(&config)?,
+            chat: ChatTemplate::from_config(&config)?,
             fingerprint,
             tokenizer,
             plain,
@@ -138,7 +139,7 @@ impl Tokens {
             bos,
             eos,
             bytes: OnceLock::new(),
-            derived: Derived::default(),
+            derived: DerivedTables::default(),
         };
         if let Some(marks) = tokens.block {
             let ids = tokens.passage_ids("", "");

@@ -3,7 +3,7 @@
 use super::Tokens;
 use crate::error::TokensError;
 
-/// What is put before or after a mention.
+/// A mark before or after a mention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// A token of its own.
@@ -21,7 +21,7 @@ impl Mark {
         }
     }
 
-    /// Tokens that it takes at most.
+    /// The most tokens that the mark takes.
     pub(crate) fn most_tokens(&self) -> usize {
         self.text().len().max(1)
     }
@@ -54,8 +54,8 @@ impl LinkTokens {
         is(&self.open) || is(&self.close) || id == self.link || id == self.go_on
     }
 
-    /// A character of a mark that is text for which there is no token. With one for each, any mark that is
-    /// begun can be ended.
+    /// A character of a text mark that has no token of its own, if there is one. If every character has a
+    /// token, each mark that is begun can also be finished.
     pub(super) fn unspelt(&self, tokens: &Tokens) -> Option<char> {
         let marks = [&self.open, &self.close].map(|mark| String::from_utf8_lossy(mark.text()));
         let mut characters = marks.iter().flat_map(|mark| mark.chars());

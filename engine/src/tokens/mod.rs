@@ -28,7 +28,7 @@ use crate::error::TokensError;
 use bytes::token_bytes;
 use chat_template::ChatTemplate;
 use control::ControlTokens;
-use derived::Derived;
+use derived::DerivedTables;
 use marks::LinkTokens;
 use onegen_config::{LinkingConfig, OneGenConfig};
 use passage_block::BlockMarks;
@@ -36,27 +36,27 @@ use passage_block::BlockMarks;
 /// A model's tokenizer with its control tokens and templates.
 #[derive(Debug)]
 pub struct Tokens {
-    /// Knows the control tokens; decodes.
+    /// The tokenizer with its control tokens, used for decoding.
     tokenizer: Tokenizer,
-    /// Takes every control token for plain text; encodes.
+    /// The same tokenizer without control tokens, used for encoding.
     plain: Tokenizer,
     control: ControlTokens,
     onegen: OneGenConfig,
     chat: Option<ChatTemplate>,
     query: u32,
     passage: u32,
-    /// Around a spliced passage; none of a model that splices nothing.
+    /// The tokens around a spliced passage; `None` for a model that does not splice.
     splice: Option<(u32, u32)>,
-    /// Around a passage block, of a model with block attention.
+    /// The tokens around a passage block, for a model with block attention.
     block: Option<BlockMarks>,
-    /// Around mentions, of a model that links them.
+    /// The tokens around mentions, for a model that links them.
     linking: Option<Arc<LinkTokens>>,
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
-    /// Made when first asked for.
+    /// Computed when it is first needed.
     bytes: OnceLock<Vec<Vec<u8>>>,
-    derived: Derived,
+    derived: DerivedTables,
 }
 
 impl Tokens {
@@ -70,13 +70,14 @@ impl Tokens {
         self.passage
     }
 
-    /// The ids of the tokens before and after a spliced passage; none of a model that splices nothing.
+    /// The ids of the tokens before and after a spliced passage; `None` for a model that does not
+    /// splice.
     pub fn splice_markers(&self) -> Option<(u32, u32)> {
         self.splice
     }
 
-    /// What passage blocks begin and end with; `None` for a model whose passages see everything before
-    /// them.
+    /// The tokens that begin and end a passage block; `None` for a model whose passages see everything
+    /// before them.
     pub(crate) fn block_marks(&self) -> Option<BlockMarks> {
         self.block
     }
@@ -87,10 +88,10 @@ impl Tokens {
         self.linking.is_some()
     }
 
-    /// What the model marks mentions with.
+    /// The tokens and marks around mentions.
     ///
     /// # Errors
-    /// [`TokensError::NoLinking`] says what would be right.
+    /// [`TokensError::NoLinking`], which says what a linking model needs.
     pub(crate) fn linking(&self) -> Result<&Arc<LinkTokens>, TokensError> {
         let linking = self.linking.as_ref();
         linking.ok_or_else(|| self.no_linking())
@@ -106,7 +107,7 @@ impl Tokens {
     /// How the model links entities.
     ///
     /// # Errors
-    /// [`TokensError::NoLinking`]: it answers, as most do.
+    /// [`TokensError::NoLinking`]: the model answers questions, as most models do.
     pub fn linking_config(&self) -> Result<&LinkingConfig, TokensError> {
         let linking = self.onegen.linking.as_ref();
         linking.ok_or_else(|| self.no_linking())
@@ -152,8 +153,8 @@ impl Tokens {
         bytes.map(Vec::as_slice).filter(|_| !self.is_control(id))
     }
 
-    /// The table of this type that belongs to these tokens, made when it is first asked for. `make` must not
-    /// ask for another.
+    /// The table of this type that belongs to these tokens. `make` computes it at the first call, and must
+    /// not ask for another table.
     pub(crate) fn derived<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         self.derived.get(make)
     }
@@ -208,8 +209,8 @@ impl Tokens {
             .collect()
     }
 
-    /// How many tokens a text is. One that the tokenizer fails at counts its bytes, of which a token
-    /// takes at least one.
+    /// How many tokens a text has. If the tokenizer fails, this is the number of bytes, which is an
+    /// upper bound.
     pub fn count(&self, text: &str) -> usize {
         self.encode_plain(text).map_or(text.len(), |ids| ids.len())
     }

@@ -1,4 +1,4 @@
-//! `onegen.json`: how a checkpoint spells its control tokens and frames what it reads.
+//! `onegen.json`: how a checkpoint spells its control tokens and frames passages and prompts.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LoadError;
 
-/// What `onegen.json` may say. Without the file a directory is taken for one of the published
-/// checkpoints (zjunlp/OneGen): one that links entities if its tokenizer has `[LK]` and `[SE]`, else one
-/// for multi-hop questions, whose spellings and templates are the defaults here.
+/// The content of `onegen.json`. Without the file a directory is treated as one of the published
+/// checkpoints (zjunlp/OneGen). If its tokenizer has `[LK]` and `[SE]`, that is the one that links
+/// entities; otherwise it is the one for multi-hop questions, whose spellings and templates are the
+/// defaults here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneGenConfig {
@@ -21,9 +22,9 @@ pub struct OneGenConfig {
     pub passage_open: String,
     /// The token after a spliced passage.
     pub passage_close: String,
-    /// What stands between them, with `{title}` and `{text}`.
+    /// The text between them, with `{title}` and `{text}`.
     pub splice_template: String,
-    /// What stands before `[RD]` when a passage is embedded, with `{title}` and `{text}`.
+    /// The text before `[RD]` when a passage is embedded, with `{title}` and `{text}`.
     pub embed_template: String,
     /// What the tokens of a spliced passage see.
     pub passage_attention: PassageAttention,
@@ -34,11 +35,11 @@ pub struct OneGenConfig {
     pub add_bos: bool,
     /// How many searches one turn may do when the request does not say.
     pub max_retrievals: usize,
-    /// How mentions of entities are marked, by a model that links them and does nothing else: its
-    /// query token stands behind each mention, its passage token behind an entity's description, and
-    /// it needs no tokens around a spliced passage.
+    /// How mentions of entities are marked, for a model that only links entities. Its query token
+    /// follows each mention, its passage token follows an entity's description, and it needs no
+    /// tokens around a spliced passage.
     pub linking: Option<LinkingConfig>,
-    /// Which base an adapter is for; a model that is no adapter has none.
+    /// The base that an adapter is for; `None` for a model that is not an adapter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseModel>,
 }
@@ -47,14 +48,14 @@ pub struct OneGenConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BaseModel {
-    /// What it is called, for those who look for it.
+    /// Its name, for people and programs that look for it.
     pub name: Option<String>,
     /// The model fingerprint ([`Fingerprints::model`](crate::Fingerprints)) of the base alone, that is
     /// blake3 of its GGUF file, or of its `config.json` and weight files. The adapter loads over no other.
     pub blake3: Option<String>,
 }
 
-/// What the tokens of a spliced passage see of what stands before them.
+/// Which of the tokens before them the tokens of a spliced passage see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PassageAttention {
@@ -71,13 +72,14 @@ pub enum PassageAttention {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkingConfig {
-    /// What stands before a mention: a token, or text that the model has learnt to write.
+    /// The mark before a mention: a token, or text that the model has learnt to write.
     pub mention_open: String,
-    /// What stands after a mention, before the query token: likewise.
+    /// The mark after a mention, before the query token: a token or text, too.
     pub mention_close: String,
-    /// The token after the query token: the text goes on.
+    /// The token after the query token, which says that the text continues.
     pub continue_token: String,
-    /// Tokens of a text that are linked at once; a longer one is to be cut where sentences end.
+    /// The most tokens of a text that are linked at once. A longer text must be cut where sentences
+    /// end.
     pub max_text_tokens: NonZeroUsize,
 }
 
@@ -121,7 +123,8 @@ impl Default for OneGenConfig {
 }
 
 impl OneGenConfig {
-    /// Reads `onegen.json` in `dir`, or gives what fits a tokenizer that has these tokens.
+    /// Reads `onegen.json` in `dir`. Without the file it returns the settings of the published
+    /// checkpoint that has the tokenizer's tokens.
     ///
     /// # Errors
     /// The file cannot be read, does not parse, or has a field that is not known.

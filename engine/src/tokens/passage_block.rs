@@ -1,7 +1,8 @@
-//! Where passage blocks stand among ids, for a model with block attention.
+//! Finds passage blocks among ids, for a model with block attention.
 //!
-//! **Invariant:** ids alone say where a block begins and ends. Its control tokens enter by id only and
-//! no text yields them, so where ids are equal, blocks are: keys and values of equal ids may be shared.
+//! **Invariant:** the ids alone determine where a block begins and ends. Its control tokens enter by id
+//! only, and no text encodes to them. So equal ids have equal blocks, and keys and values of equal ids
+//! may be shared.
 
 use crate::tokens::onegen_config::{OneGenConfig, PassageAttention};
 
@@ -14,7 +15,7 @@ pub(crate) struct BlockMarks {
     pub(crate) end: u32,
 }
 
-/// Tokens in a row that see alike.
+/// Consecutive tokens that see the same kind of context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
     /// A number of tokens that see everything before them.
@@ -33,8 +34,8 @@ impl BlockMarks {
     /// knows the tokens that no text yields.
     ///
     /// # Errors
-    /// Says what keeps the model from block attention, and what would be right.
-    pub(crate) fn of(
+    /// Says why the model cannot use block attention, and what would be correct.
+    pub(crate) fn from_config(
         onegen: &OneGenConfig,
         control_id: impl Fn(&str) -> Option<u32>,
     ) -> Result<Option<Self>, String> {
@@ -80,10 +81,10 @@ impl BlockMarks {
         }))
     }
 
-    /// Cuts `ids` into runs; `within` says whether a block has begun before them.
+    /// Cuts `ids` into runs. `within` says whether they begin inside a block.
     ///
     /// # Errors
-    /// A block begins within another, or one ends that has not begun; says which.
+    /// A block begins within another, or ends without a beginning; the text says which.
     pub(crate) fn runs(self, mut within: bool, ids: &[u32]) -> Result<Vec<Run>, String> {
         let mut runs = Vec::new();
         let mut rest = ids;
@@ -116,7 +117,7 @@ impl BlockMarks {
     /// Checks that every block of `ids` is whole.
     ///
     /// # Errors
-    /// Says which is not.
+    /// Says which block is not.
     pub(crate) fn check(self, ids: &[u32]) -> Result<(), String> {
         match self.runs(false, ids)?.last() {
             Some(Run::Passage {
@@ -126,8 +127,8 @@ impl BlockMarks {
         }
     }
 
-    /// How many tokens of a block that is not complete `ids` end with, after a block of which there were
-    /// `open` tokens before them, 0 for none.
+    /// How many tokens of an incomplete block there are after `ids`, if there were `open` tokens of one
+    /// before `ids`. In both cases 0 means that there is none.
     pub(crate) fn open_after(self, open: usize, ids: &[u32]) -> usize {
         let last = ids
             .iter()

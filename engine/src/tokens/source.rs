@@ -1,5 +1,5 @@
-//! A tokenizer and where it comes from. `tokenizer.json` is read twice: once with its control tokens, once
-//! blind to them.
+//! A tokenizer and where it comes from. `tokenizer.json` is read twice: once with its control tokens, and
+//! once without.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::tokens::chat_template::TokenizerConfig;
 
 /// A tokenizer as it was found, in a directory or in a GGUF file.
 pub(crate) struct TokenizerSource {
-    /// The file to be named when something is wrong with it.
+    /// The file that errors name.
     pub(crate) path: PathBuf,
-    /// What `tokenizer.json` says, or would say.
+    /// The content of `tokenizer.json`; for a GGUF file, the content that it would have.
     pub(crate) json: Vec<u8>,
-    /// blake3 of what it was made of, hexadecimal.
+    /// blake3 of what the tokenizer was made from, hexadecimal.
     pub(crate) fingerprint: String,
     /// Chat template, first and last token.
     pub(crate) config: TokenizerConfig,
 }
 
-/// What the files of a tokenizer say, for those who write them elsewhere.
+/// The content of a tokenizer's files, for programs that write them elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerText {
-    /// What `tokenizer.json` says, or would say.
+    /// The content of `tokenizer.json`; for a GGUF file, the content that it would have.
     pub json: Vec<u8>,
     /// The chat template, Jinja.
     pub chat_template: Option<String>,
@@ -67,8 +67,8 @@ pub(crate) fn tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError
     Ok(tokenizer)
 }
 
-/// The same tokenizer, but blind to its added tokens: the library's switch for that covers special
-/// ones only, so all are declared special.
+/// The same tokenizer, but it treats its added tokens as plain text. The library's switch for this
+/// covers only special tokens, so all are declared special.
 pub(crate) fn plain_tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError> {
     let parse = |source| LoadError::Json {
         path: PathBuf::from(path),

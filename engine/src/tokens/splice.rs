@@ -1,4 +1,4 @@
-//! A passage that was found, and the ids that it becomes.
+//! A passage that was found, and its ids in a splice.
 
 /// A text that was found.
 #[derive(Debug, Clone, PartialEq)]

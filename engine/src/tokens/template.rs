@@ -1,7 +1,8 @@
-//! Texts put together from what the model's makers wrote and what someone else wrote.
+//! Texts that consist of parts by the model's makers and parts by others.
 //!
-//! Only the former may hold control tokens. Neighbouring plain text of both is encoded in one go,
-//! so that it gets the ids it had in training, wherever the seam between the two is.
+//! Only the makers' parts may contain control tokens. Adjacent plain text of both kinds is encoded
+//! together, so that it gets the ids that it had in training, whatever the boundary between the two
+//! is.
 
 /// A part of a rendered template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,18 @@
-//! The token log: the truth about a conversation, as ids and what each one is.
+//! The token log: all ids of a conversation and the kind of each. Everything else about a
+//! conversation can be rebuilt from it.
 
 /// What a token in the log is, and under which kind its forward is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SpanKind {
-    /// Handed in with a request.
+    /// Sent with a request.
     Prompt,
     /// Sampled from the model, the end-of-turn token included.
     Generated,
     /// The query token `[RQ]`.
     Retrieval,
-    /// A splice: the open marker, a passage's tokens, with block attention `[RD]`, the close marker.
+    /// A splice: the open marker, a passage's tokens, `[RD]` (only with block attention), and the
+    /// close marker.
     Passage,
 }
 
@@ -45,7 +47,7 @@ pub struct Span {
     pub len: usize,
 }
 
-/// Token ids and the kind of each. It only grows at its end, or is cut back to a shorter self.
+/// Token ids and the kind of each. It only grows at its end, or is cut back to its beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenLog {
     ids: Vec<u32>,
@@ -95,7 +97,8 @@ impl TokenLog {
             .collect()
     }
 
-    /// Whether the log can be cut back to its first `len` tokens: `[RQ]` and its splice stay together.
+    /// Whether the log can be cut back to its first `len` tokens. `[RQ]` and its splice must stay
+    /// together.
     pub(crate) fn can_be_cut(&self, len: usize) -> bool {
         let before = len.checked_sub(1).and_then(|at| self.kinds.get(at));
         match (before, self.kinds.get(len)) {
@@ -113,7 +116,7 @@ impl TokenLog {
         }
     }
 
-    /// How many of the first tokens are those of `ids`.
+    /// The length of the longest common prefix with `ids`.
     pub(crate) fn common_prefix(&self, ids: &[u32]) -> usize {
         let pairs = self.ids.iter().zip(ids);
         pairs.take_while(|(a, b)| a == b).count()

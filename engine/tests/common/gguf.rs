@@ -12,13 +12,13 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-/// What a GGUF file holds.
+/// The content of a GGUF file.
 pub struct GgufFile {
     pub metadata: BTreeMap<String, Value>,
     pub tensors: BTreeMap<String, QTensor>,
 }
 
-/// Ours and theirs.
+/// transformers' and llama.cpp's names of the tensors.
 const NAMES: [(&str, &str); 14] = [
     ("model.embed_tokens.", "token_embd."),
     ("model.norm.", "output_norm."),
@@ -37,8 +37,8 @@ const NAMES: [(&str, &str); 14] = [
 ];
 
 impl GgufFile {
-    /// The model in `dir` with its matrices in `element`, where their rows are whole blocks of it.
-    pub fn of(dir: &Path, element: GgmlDType) -> Self {
+    /// The model in `dir` with its matrices in `element`, if their rows are whole blocks of it.
+    pub fn new(dir: &Path, element: GgmlDType) -> Self {
         let config = read_json(&dir.join("config.json"));
         let size = |key: &str| config[key].as_u64().unwrap() as usize;
         let architecture = match config["architectures"][0].as_str().unwrap() {
@@ -93,9 +93,10 @@ impl GgufFile {
         }
         for (name, tensor) in matrices(dir) {
             let paired = name.contains("q_proj") || name.contains("k_proj");
-            let tensor = match paired && architecture == "llama" {
-                true => pair_rows(&tensor, head_dim),
-                false => tensor,
+            let tensor = if paired && architecture == "llama" {
+                pair_rows(&tensor, head_dim)
+            } else {
+                tensor
             };
             let theirs = NAMES
                 .iter()
@@ -115,7 +116,7 @@ impl GgufFile {
         self.tensors.insert(name.to_owned(), tensor);
     }
 
-    /// What `tokenizer.json` and `tokenizer_config.json` in `dir` say.
+    /// Adds the content of `tokenizer.json` and `tokenizer_config.json` in `dir`.
     fn add_tokenizer(&mut self, dir: &Path) {
         let tokenizer = read_json(&dir.join("tokenizer.json"));
         let config = read_json(&dir.join("tokenizer_config.json"));
@@ -182,7 +183,7 @@ pub fn count(count: usize) -> Value {
 /// The model in `dir` as one GGUF file, with the `onegen.json` beside it.
 pub fn as_gguf(dir: &Path, element: GgmlDType) -> TempDir {
     let whole = tempfile::tempdir().unwrap();
-    GgufFile::of(dir, element).write(&whole.path().join("tiny.gguf"));
+    GgufFile::new(dir, element).write(&whole.path().join("tiny.gguf"));
     fs::copy(dir.join("onegen.json"), whole.path().join("onegen.json")).unwrap();
     whole
 }
@@ -208,9 +209,10 @@ pub fn rounded(dir: &Path, element: GgmlDType) -> TempDir {
 /// As llama.cpp's programs do, vectors and rows that are not whole blocks are kept in f32.
 fn fitting(tensor: &Tensor, element: GgmlDType) -> GgmlDType {
     let dims = tensor.dims();
-    match dims.len() == 2 && dims[1].is_multiple_of(element.block_size()) {
-        true => element,
-        false => GgmlDType::F32,
+    if dims.len() == 2 && dims[1].is_multiple_of(element.block_size()) {
+        element
+    } else {
+        GgmlDType::F32
     }
 }
 
@@ -221,7 +223,7 @@ fn matrices(dir: &Path) -> HashMap<String, Tensor> {
     tensors.into_iter().map(|(n, t)| (n, wide(t))).collect()
 }
 
-/// The converter's order: the rows that turn together side by side.
+/// Puts rows in the converter's order, in which the rows that rotate together are adjacent.
 fn pair_rows(tensor: &Tensor, head_dim: usize) -> Tensor {
     let rows = tensor.dims()[0];
     let rest = tensor.elem_count() / rows;
@@ -231,7 +233,7 @@ fn pair_rows(tensor: &Tensor, head_dim: usize) -> Tensor {
         .unwrap()
 }
 
-/// What the converter makes of Llama 3.1's scaling.
+/// The factors that the converter writes for Llama 3.1's scaling.
 fn llama3_factors(scaling: &Json, theta: f32, head_dim: usize) -> Vec<f32> {
     let number = |key: &str| scaling[key].as_f64().unwrap() as f32;
     let (factor, low, high) = (

@@ -1,4 +1,5 @@
-//! Random linking models with tokenizers of both kinds, and a decoder so simple that it must be right.
+//! Random linking models with tokenizers of both kinds, and a reference decoder that is simple enough
+//! to be obviously right.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,7 +35,7 @@ pub enum Spelling {
     SentencePiece,
     /// The same, and the marks are text as in the published checkpoints.
     TextMarks,
-    /// No token for anything but small letters and spaces.
+    /// Only small letters and spaces have tokens.
     Letters,
 }
 
@@ -139,15 +140,16 @@ fn sentence_piece(path: &Path, bytes: bool, marks: bool) {
     std::fs::write(path, Value::to_string(&tokenizer)).unwrap();
 }
 
-/// Makes marks likely: random weights would hardly ever find one likeliest of all.
+/// Makes marks likely. With random weights alone a mark would almost never be the likeliest token.
 fn favour_marks(dir: &Path) {
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
     let favoured = [MARKS[0], MARKS[1], "<", "\u{2581}<"].map(|token| tokenizer.token_to_id(token));
     let weights = dir.join("model.safetensors");
     let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-    let head = match tensors.contains_key("lm_head.weight") {
-        true => "lm_head.weight",
-        false => "model.embed_tokens.weight",
+    let head = if tensors.contains_key("lm_head.weight") {
+        "lm_head.weight"
+    } else {
+        "model.embed_tokens.weight"
     };
     let mut rows: Vec<Vec<f32>> = tensors[head].to_vec2().unwrap();
     for id in favoured.into_iter().flatten() {
@@ -158,17 +160,17 @@ fn favour_marks(dir: &Path) {
     candle_core::safetensors::save(&tensors, weights).unwrap();
 }
 
-/// A mention as it should be: its bytes, and the state at its `[LK]`.
+/// An expected mention: its bytes, and the state at its `[LK]`.
 pub type Expected = (usize, usize, Vec<f32>);
 
-/// What is written: a byte of text, or a control token.
+/// A symbol of the output: a byte of text, or a control token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Symbol {
     Byte(u8),
     Token(u32),
 }
 
-/// A way to read what was written.
+/// One way to read the output as a marked copy.
 #[derive(Debug, Clone, Default)]
 struct Reading {
     at: usize,
@@ -178,7 +180,7 @@ struct Reading {
     spans: Vec<(usize, usize)>,
 }
 
-/// Reads symbols as a marked copy, in every way.
+/// Finds all ways to read symbols as a marked copy.
 struct Reader<'a> {
     goal: &'a str,
     open: Vec<Symbol>,
@@ -228,8 +230,8 @@ impl Reader<'_> {
     }
 }
 
-/// Links token by token, asking of every id of the vocabulary whether a marked copy may go on with it.
-/// For texts that the tokenizer can spell.
+/// Links token by token: at each position it tests every id of the vocabulary for whether a marked
+/// copy may continue with it. The tokenizer must be able to spell the text.
 pub fn link_simply(model: &Model, text: &str) -> Vec<Expected> {
     let tokens = model.tokens();
     let id_of = |spelling: &str| {
@@ -331,7 +333,8 @@ pub fn link_simply(model: &Model, text: &str) -> Vec<Expected> {
         let next = if allowed.contains(&likeliest) {
             likeliest
         } else {
-            // Where the model expects another text, this one goes on as its tokenizer cuts it.
+            // If the model expects another text, the copy continues with the tokenizer's own
+            // tokens.
             let own = own
                 .iter()
                 .find(|(at, id)| now.len() == 1 && now[0].at == *at && text.contains(id));

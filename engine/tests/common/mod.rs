@@ -136,7 +136,7 @@ impl Family {
     fn tensors(self, size: Size, seed: u64) -> HashMap<String, Tensor> {
         let config = self.config(size);
         let (hidden, inner, head_dim) = (size.hidden, size.inner, self.head_dim(size));
-        // As large states at every width.
+        // This spread gives states of the same size at every width.
         let spread = 0.4 * (SMALL.hidden as f32 / hidden as f32).sqrt();
         let kv_heads = config["num_key_value_heads"].as_u64().unwrap() as usize;
         let (q, kv) = (HEADS * head_dim, kv_heads * head_dim);
@@ -199,11 +199,17 @@ impl Family {
     /// The same of another size.
     pub fn write_sized(self, size: Size, seed: u64) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
-        write_json(dir.path(), "config.json", &self.config(size));
-        let weights = dir.path().join("model.safetensors");
-        candle_core::safetensors::save(&self.tensors(size, seed), weights).unwrap();
-        write_tokenizer(dir.path());
+        self.write_into(dir.path(), size, seed);
         dir
+    }
+
+    /// The same, into a directory that the caller chooses.
+    pub fn write_into(self, dir: &Path, size: Size, seed: u64) {
+        std::fs::create_dir_all(dir).unwrap();
+        write_json(dir, "config.json", &self.config(size));
+        let weights = dir.join("model.safetensors");
+        candle_core::safetensors::save(&self.tensors(size, seed), weights).unwrap();
+        write_tokenizer(dir);
     }
 
     pub fn model(self) -> Arc<Model> {
@@ -218,12 +224,11 @@ impl Family {
     }
 }
 
-/// Has the passages of a written model see themselves alone.
+/// Gives a written model block attention: its passages see only themselves.
 pub fn set_block_attention(dir: &Path) {
-    let file = dir.join("onegen.json");
-    let mut onegen: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    onegen["passage_attention"] = "block".into();
-    std::fs::write(file, onegen.to_string()).unwrap();
+    edit_json(dir, "onegen.json", |onegen| {
+        onegen["passage_attention"] = "block".into();
+    });
 }
 
 pub fn load(dir: &Path) -> Arc<Model> {
@@ -257,9 +262,9 @@ pub fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/almanac")
 }
 
-/// SmolLM2's GGUF file, which `ONEGEN_BASE` names where it was fetched, in a directory of its own.
+/// SmolLM2's GGUF file in a directory of its own, if `ONEGEN_BASE` names the file.
 pub fn smollm2() -> Option<TempDir> {
-    // It may name a wheel or a directory, too.
+    // The variable may also name a wheel or a directory.
     let is_gguf = |file: &OsString| {
         let file = Path::new(file);
         file.is_file() && file.extension().is_some_and(|e| e == "gguf")
@@ -285,6 +290,24 @@ pub fn smollm2() -> Option<TempDir> {
 
 pub fn write_json(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), value.to_string()).unwrap();
+}
+
+/// Changes a JSON file of a model directory.
+pub fn edit_json(dir: &Path, name: &str, change: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap();
+    change(&mut value);
+    write_json(dir, name, &value);
+}
+
+/// A file of the shared test data, if that lies beside the project.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = path.join("../../shared/data").join(name);
+    if !path.is_file() {
+        eprintln!("SKIPPED: there is no {}", path.display());
+        return None;
+    }
+    Some(path)
 }
 
 /// Writes a byte-level BPE that has learnt from a text, with these control tokens.
@@ -364,7 +387,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    pub fn of(passages: Vec<Passage>) -> Arc<Self> {
+    pub fn new(passages: Vec<Passage>) -> Arc<Self> {
         Arc::new(Self {
             passages,
             ..Self::default()
@@ -434,7 +457,7 @@ pub fn run(engine: &Engine, request: Request) -> Completion {
     })
 }
 
-/// Asks on in a conversation whose last message answered.
+/// Asks another question in a conversation whose last message is an answer.
 pub fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
     let model = engine.model();
     let held = block_on(engine.conversation(&conversation.into())).unwrap();

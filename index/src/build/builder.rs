@@ -21,10 +21,11 @@ use crate::segment::search::dot_i8::LARGEST_DIMENSION;
 use crate::segment::vectors::normalised;
 use crate::segment::{self, FinishOptions, SegmentWriter, WrittenSoFar};
 
-/// Vectors up to which no graph is built. At 896 dimensions a scan is as fast as a walk through a graph
-/// up to about 1,000 (20 µs); 5,000 are scanned in a tenth of a millisecond, nothing beside the model,
-/// and a scan is never wrong. Of larger collections the scan is chosen for each search that it serves
-/// with less work: with a filter that leaves few, or for very many hits.
+/// The largest number of vectors for which no graph is built. At 896 dimensions a scan of up to about
+/// 1,000 vectors is as fast as a walk through a graph (20 µs). A scan of 5,000 takes a tenth of a
+/// millisecond, which is nothing compared with the model, and a scan is never wrong. In larger
+/// collections each search chooses the scan where that is less work: with a filter that leaves few
+/// passages, or for very many hits.
 pub const EXACT_SCAN_LIMIT: u32 = 5_000;
 
 /// How an index is built.
@@ -32,13 +33,13 @@ pub const EXACT_SCAN_LIMIT: u32 = 5_000;
 pub struct BuildOptions {
     /// Width of every vector.
     pub dimension: usize,
-    /// What makes the vectors.
+    /// The model that makes the vectors.
     pub fingerprints: Fingerprints,
     /// Parameters of the graph, if one is needed.
     pub graph: GraphParameters,
-    /// Vectors up to which no graph is built.
+    /// The largest number of vectors for which no graph is built.
     pub exact_scan_limit: u32,
-    /// What the index is to know of how its documents became passages. A build from a corpus sets it.
+    /// How the documents become passages, to be recorded in the index. A build from a corpus sets it.
     pub documents: Option<DocumentRules>,
 }
 
@@ -58,14 +59,16 @@ impl BuildOptions {
     }
 }
 
-/// Where an interrupted build goes on: kept beside what it has written.
+/// The point at which an interrupted build continues. It is kept beside the files that the build
+/// has written.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
-    /// What is built of what and how; another job does not go on with it.
+    /// Names the corpus and the options of the build. A build with another job does not continue
+    /// this one.
     job: String,
     dimension: usize,
     written: WrittenSoFar,
-    /// How much of the corpus that is.
+    /// How much of the corpus is indexed so far.
     ingested: Ingested,
 }
 
@@ -85,13 +88,14 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// Begins an index that will stand at `dir`, which is made if need be. An index that stands
-    /// there is replaced when the new one is finished, not before. Dropped before, the builder leaves
-    /// nothing behind.
+    /// Begins an index that will be published at `dir`; the directory is created if it does not
+    /// exist. An index that is already there is replaced when the new one is finished, not before. A
+    /// builder that is dropped before that leaves nothing behind.
     ///
     /// # Errors
     /// [`IndexError::NotReplaceable`] if anything but an index stands there, [`IndexError::Locked`]
-    /// if another build is at it, [`IndexError::Option`] for options that make no sense.
+    /// if another build writes to the same directory, [`IndexError::Option`] for options that make
+    /// no sense.
     pub fn create(dir: &Path, options: BuildOptions) -> Result<Self, IndexError> {
         check(&options)?;
         let staging = Staging::begin(dir)?;
@@ -106,9 +110,9 @@ impl IndexBuilder {
         })
     }
 
-    /// Goes on with an interrupted build of the same `job`, or begins one. Returns also what was last
-    /// given to [`IndexBuilder::save_progress`]. Dropped before it is finished, the builder
-    /// leaves what it has for the next one.
+    /// Continues an interrupted build of the same `job`, or begins one. It also returns the progress
+    /// that was last given to [`IndexBuilder::save_progress`]. A builder that is dropped before it is
+    /// finished leaves its files for the next one.
     ///
     /// # Errors
     /// As [`IndexBuilder::create`].
@@ -126,7 +130,7 @@ impl IndexBuilder {
         let progress = progress.and_then(|json| serde_json::from_slice::<Progress>(&json).ok());
         let same = |p: &Progress| p.job == job && p.dimension == options.dimension;
         if let Some(progress) = progress.filter(same) {
-            // The interrupted build may have been about to finish.
+            // The interrupted build may already have written files of its last step.
             staging.clear_except(&[PROGRESS_FILE, &segment_name])?;
             match SegmentWriter::resume(segment.clone(), options.dimension, &progress.written) {
                 Ok(segment) => {
@@ -169,8 +173,8 @@ impl IndexBuilder {
     ///
     /// # Errors
     /// [`IndexError::DuplicateId`], [`IndexError::NoVector`], [`IndexError::Dimension`],
-    /// [`IndexError::NoDirection`]: the passage was not added and the builder can go on.
-    /// [`IndexError::Io`]: it cannot.
+    /// [`IndexError::NoDirection`]: the passage was not added, and the builder can be used further.
+    /// [`IndexError::Io`]: the builder cannot be used further.
     pub fn add<V: AsRef<[f32]>>(
         &mut self,
         passage: &Passage,
@@ -191,8 +195,8 @@ impl IndexBuilder {
         written
     }
 
-    /// Puts on the disk what was added so far, with how much of the corpus that is: from there a
-    /// build goes on that is interrupted.
+    /// Syncs what was added so far to the disk and records how much of the corpus that is. An
+    /// interrupted build continues from there.
     ///
     /// # Errors
     /// [`IndexError::Io`].
@@ -201,7 +205,7 @@ impl IndexBuilder {
             return Ok(());
         };
         self.check_written()?;
-        // After a sync that failed, another one can succeed although data was lost.
+        // After a failed sync the next sync can succeed although data was lost.
         let written = self.segment.sync();
         self.write_failed |= written.is_err();
         let progress = Progress {
@@ -216,7 +220,7 @@ impl IndexBuilder {
         tracked::replace(&path, &json)
     }
 
-    /// Gives up: nothing is left for another builder to go on with.
+    /// Gives up the build. Nothing is left for another builder to continue.
     pub fn discard(mut self) {
         self.staging.discard();
     }
@@ -226,12 +230,13 @@ impl IndexBuilder {
     ///
     /// # Errors
     /// [`IndexError::Io`], also after an earlier write has failed; [`IndexError::Locked`] if the
-    /// index that stands there is open for changes. It then still stands there.
+    /// index that stands there is open for changes. The old index is then unchanged.
     pub fn finish(self) -> Result<Manifest, IndexError> {
         self.finish_with(|_| ())
     }
 
-    /// [`IndexBuilder::finish`], telling how many vectors the graph holds so far.
+    /// The same as [`IndexBuilder::finish`]; it also reports how many vectors the graph holds so
+    /// far.
     ///
     /// # Errors
     /// As [`IndexBuilder::finish`].
@@ -259,7 +264,7 @@ impl IndexBuilder {
             })?;
             manifest.segments.push(record);
         }
-        // One that an interrupted build has left.
+        // An interrupted build may have left a log with this name.
         if let Err(error) = fs::remove_file(log::path(dir, LOG))
             && error.kind() != ErrorKind::NotFound
         {

@@ -1,8 +1,8 @@
-//! How far a corpus was read: an interrupted build goes on from there.
+//! How far a corpus was read. An interrupted build continues from there.
 
 use serde::{Deserialize, Serialize};
 
-/// How much of a corpus was taken in.
+/// How much of a corpus was indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ingested {
     /// Records read, bad ones included.

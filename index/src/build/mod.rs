@@ -1,4 +1,5 @@
-//! An index from nothing: written beside its target, put in its place when it is finished.
+//! Builds an index from nothing: it is written beside its target and moved there when it is
+//! finished.
 
 pub(crate) mod builder;
 pub(crate) mod ingested;

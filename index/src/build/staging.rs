@@ -1,4 +1,4 @@
-//! A directory that is written beside its target and takes its place in the end.
+//! A directory that is written beside its target and finally replaces it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,8 +10,8 @@ use crate::format::lock::{DirectoryLock, LOCK_FILE, lock_directory};
 use crate::format::manifest::Manifest;
 use crate::format::tracked::sync_dir;
 
-/// A directory under construction, which one builder at a time may hold. Dropped unpublished, it
-/// removes itself unless it is to be kept.
+/// A directory under construction, which one builder at a time may hold. If it is dropped before it
+/// was published, it removes itself, unless [`Staging::keep`] was called.
 pub(crate) struct Staging {
     target: PathBuf,
     path: PathBuf,
@@ -43,12 +43,12 @@ impl Staging {
         &self.path
     }
 
-    /// Leaves the directory for the next builder if this one does not come to its end.
+    /// Leaves the directory for the next builder if this one does not finish.
     pub(crate) fn keep(&mut self) {
         self.keep = true;
     }
 
-    /// Takes [`Staging::keep`] back.
+    /// Undoes [`Staging::keep`].
     pub(crate) fn discard(&mut self) {
         self.keep = false;
     }
@@ -63,7 +63,7 @@ impl Staging {
         }
     }
 
-    /// Removes everything in it but the lock and what is to stay.
+    /// Removes everything in the directory except the lock and the names in `staying`.
     pub(crate) fn clear_except(&self, staying: &[&str]) -> Result<(), IndexError> {
         let dir = &self.path;
         for entry in fs::read_dir(dir).map_err(IndexError::io("read", dir))? {
@@ -82,7 +82,7 @@ impl Staging {
     pub(crate) fn publish(mut self, unneeded: &[&str]) -> Result<(), IndexError> {
         refuse_foreign(&self.target)?;
         let replaces = self.target.exists();
-        // Nobody may change what is about to go.
+        // The lock ensures that no process changes the old index while it is replaced.
         let _old = if replaces && Manifest::marks(&self.target) {
             Some(lock_directory(&self.target)?)
         } else {
@@ -103,7 +103,8 @@ impl Staging {
         } else {
             rename(&self.path, &self.target)?
         }
-        // The old index stands beside now, and goes only when the disk is known to hold the new one.
+        // The old index now has the staging name. It is removed only when the disk is known to hold
+        // the new one.
         self.keep = true;
         sync_dir(parent(&self.target))?;
         if replaces && let Err(error) = fs::remove_dir_all(&self.path) {
@@ -133,7 +134,7 @@ fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
-        // File systems that cannot.
+        // Some file systems cannot exchange names in one step.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => exchange_by_three(new, old),
         Err(error) => Err(IndexError::io("rename", new)(error.into())),
     }
@@ -144,7 +145,8 @@ fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
     exchange_by_three(new, old)
 }
 
-/// [`exchange`] where it takes three steps: between the first two, the old index bears another name.
+/// Does the same as [`exchange`] in three steps. Between the first two, the old index has another
+/// name.
 fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
     let aside = sibling(old, "replaced")?;
     rename(old, &aside)?;
@@ -155,7 +157,7 @@ fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
     rename(&aside, new)
 }
 
-/// Ends what a crash has interrupted in [`exchange_by_three`].
+/// Finishes an exchange that a crash interrupted in [`exchange_by_three`].
 fn end_exchange_by_three(target: &Path) -> Result<(), IndexError> {
     let aside = sibling(target, "replaced")?;
     match (Manifest::marks(&aside), Manifest::marks(target)) {
@@ -221,12 +223,13 @@ mod tests {
         exchange_by_three(&new, &dir).unwrap();
         assert_eq!(dimension(), 2);
 
-        // After the first step the target was gone.
+        // This is the state after the first step: the target is gone.
         let aside = sibling(&dir, "replaced").unwrap();
         rename(&dir, &aside).unwrap();
         drop(Staging::begin(&dir).unwrap());
         assert_eq!(dimension(), 2);
-        // After the second the old one stood beside, where the next exchange needs the place.
+        // This is the state after the second step: the old index has the name that the next
+        // exchange needs.
         rename(&new, &aside).unwrap();
         drop(Staging::begin(&dir).unwrap());
         assert_eq!(dimension(), 2);

@@ -30,7 +30,7 @@ impl Bitset {
         self.len
     }
 
-    /// Puts a number in; one that is not below `len` is left out.
+    /// Puts a number in. A number that is not below `len` is ignored.
     pub(crate) fn set(&mut self, number: u32) {
         let number = number as usize;
         if number < self.len {
@@ -45,7 +45,7 @@ impl Bitset {
             .is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Keeps what is in `other` too, which must be of the same length.
+    /// Keeps only numbers that are also in `other`, which must have the same length.
     pub(crate) fn and(&mut self, other: &Self) {
         debug_assert_eq!(self.len, other.len);
         for (word, other) in self.words.iter_mut().zip(&other.words) {
@@ -69,7 +69,7 @@ impl Bitset {
         }
     }
 
-    /// Turns the set into what was not in it.
+    /// Replaces the set by its complement.
     pub(crate) fn not(&mut self) {
         for word in &mut self.words {
             *word = !*word;
@@ -127,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn of(numbers: &BTreeSet<u32>, len: usize) -> Bitset {
+    fn bitset(numbers: &BTreeSet<u32>, len: usize) -> Bitset {
         let mut set = Bitset::new(len);
         numbers.iter().for_each(|&n| set.set(n));
         set
@@ -143,7 +143,7 @@ mod tests {
             let below = |set: &BTreeSet<u32>| -> BTreeSet<u32> {
                 set.iter().copied().filter(|&n| (n as usize) < len).collect()
             };
-            let (one, two) = (of(&a, len), of(&b, len));
+            let (one, two) = (bitset(&a, len), bitset(&b, len));
             let (a, b) = (below(&a), below(&b));
             prop_assert!(one.ones().eq(a.iter().copied()));
             prop_assert_eq!((one.len(), one.count()), (len, a.len()));
@@ -167,7 +167,7 @@ mod tests {
 
         #[test]
         fn bytes_are_read_back_and_only_by_the_length_that_wrote_them(len in 0usize..260, other in 0usize..260, a in numbers()) {
-            let set = of(&a, len);
+            let set = bitset(&a, len);
             let bytes = set.to_bytes();
             prop_assert_eq!(Bitset::from_bytes(&bytes, len), Ok(set.clone()));
             let fits = other.div_ceil(64) == len.div_ceil(64)

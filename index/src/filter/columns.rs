@@ -6,17 +6,17 @@ use crate::filter::bitset::Bitset;
 use crate::filter::metadata::{BOOL, MAGIC, NUMBER, TEXT, encode};
 use crate::filter::{Filter, Scalar};
 
-/// The metadata of a segment, searched where it lies.
+/// The metadata of a segment, searched in its file's bytes.
 ///
-/// Only what is proportional to the fields is checked at once. Whatever else the bytes are, nothing
-/// is read beyond them; a damaged file answers wrongly, so its checksum is to be verified first.
+/// Opening checks only the fields' headers. Whatever the other bytes are, nothing is read beyond
+/// them; but a damaged file gives wrong answers, so its checksum must be verified first.
 pub(crate) struct Columns<B> {
     bytes: B,
     fields: Vec<Field>,
     passages: u32,
 }
 
-/// Places of a field's parts in the bytes.
+/// Where the parts of a field are in the bytes.
 struct Field {
     name: Range<usize>,
     passages: u32,
@@ -26,7 +26,7 @@ struct Field {
     postings: Range<usize>,
 }
 
-/// A field and how often it is there.
+/// A field and how often it occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FieldCounts<'a> {
     /// Its name; those of the index itself begin with `$`.
@@ -87,7 +87,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
             if field.passages > passages {
                 return Err("a field is in more passages than there are");
             }
-            // Where the last value ends says whether the parts belong together.
+            // The end of the last value shows whether the parts fit together.
             let end = |ends: &Range<usize>| {
                 if ends.is_empty() {
                     Some(0)
@@ -121,8 +121,8 @@ impl<B: AsRef<[u8]>> Columns<B> {
         })
     }
 
-    /// The passages that match, in time proportional to the postings of the values asked for and,
-    /// for each filter in it, to a bit for each passage.
+    /// The passages that match. The time is proportional to the postings of the values that the
+    /// filter names, plus one bit per passage for each filter within it.
     pub(crate) fn select(&self, filter: &Filter) -> Bitset {
         match filter {
             Filter::And { filters } => {
@@ -173,7 +173,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
     fn select_equal(&self, key: &str, values: &[Scalar]) -> Bitset {
         let mut selected = Bitset::new(self.passages as usize);
         if let Some(field) = self.field(key) {
-            // A value that is asked for twice is looked at once.
+            // A value that the filter lists twice is looked up once.
             let mut values: Vec<Vec<u8>> = values.iter().filter_map(stored).collect();
             values.sort_unstable();
             values.dedup();
@@ -185,8 +185,8 @@ impl<B: AsRef<[u8]>> Columns<B> {
         selected
     }
 
-    /// The passages that hold a value in a range, which is made from where `value` is or would be
-    /// and from where the values of its type are.
+    /// The passages that hold a value in a range. The range is computed from the place where
+    /// `value` is or would be, and from the range of all values of its type.
     fn select_range(
         &self,
         key: &str,
@@ -216,12 +216,14 @@ impl<B: AsRef<[u8]>> Columns<B> {
         self.fields.get(at)
     }
 
-    /// Where a value is in its field: one place, or none before the first greater value.
+    /// Where a value is in its field: a range of one place, or an empty range before the first
+    /// greater value.
     fn place(&self, field: &Field, value: &[u8]) -> Range<usize> {
         self.before(field, |v| v < value)..self.before(field, |v| v <= value)
     }
 
-    /// How many values of a field, which are ascending, come before those that fail `test`.
+    /// How many values of a field pass `test`. The values are ascending, and those that pass come
+    /// first.
     fn before(&self, field: &Field, test: impl Fn(&[u8]) -> bool) -> usize {
         let (mut low, mut high) = (0, field.count());
         while low < high {
@@ -254,7 +256,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
     }
 
     fn slice(&self, range: &Range<usize>) -> &[u8] {
-        // Ranges were checked against the length, but a `B` may change its mind.
+        // Ranges were checked against the length, but a `B` may return other bytes the next time.
         self.bytes.as_ref().get(range.clone()).unwrap_or_default()
     }
 }
@@ -275,8 +277,8 @@ fn stored(value: &Scalar) -> Option<Vec<u8>> {
     encode(value.borrow(), &mut bytes).then_some(bytes)
 }
 
-/// From where the first of some values begins to where the last ends, given where each ends; `None`
-/// for none.
+/// The bytes from the beginning of the first value to the end of the last, given the end of each.
+/// `None` if there are no values.
 fn between(ends: &[u8], values: Range<usize>) -> Option<Range<usize>> {
     if values.is_empty() {
         return None;
@@ -375,7 +377,7 @@ mod tests {
         assert!(Columns::parse(&longer, 1).is_err());
     }
 
-    /// Asks everything of a file that may be damaged.
+    /// Calls every method on a file that may be damaged.
     fn walk(bytes: &[u8], passages: u32, filter: &Filter) {
         let Ok(columns) = Columns::parse(bytes, passages) else {
             return;

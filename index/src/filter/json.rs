@@ -1,5 +1,6 @@
-//! Reading filters: from JSON as it comes over the wire, and from the command line's short form.
-//! What was read keeps to the limits, so whoever evaluates a filter need not look again.
+//! Reading filters: from JSON as it comes over the wire, and from the command line's short form. A
+//! filter that was read is within the limits, so the code that evaluates it need not check them
+//! again.
 
 use std::str::FromStr;
 
@@ -8,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::filter::{Filter, RESERVED, Scalar};
 
-/// Levels of filters within filters.
+/// The most levels of filters within filters.
 const MAX_DEPTH: usize = 16;
-/// Filters within one, itself included: each may look at every passage.
+/// The most filters within one filter, itself included. Each of them may look at every passage.
 const MAX_FILTERS: usize = 256;
-/// Values in all lists of a filter together.
+/// The most values in all lists of a filter together.
 const MAX_VALUES: usize = 10_000;
 
 const TYPES: &str = "eq, ne, gt, gte, lt, lte, in, nin, and, or or not";
@@ -32,10 +33,10 @@ pub struct FilterError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterReason {
-    /// It looks like JSON and is not.
+    /// It looks like JSON but is not valid JSON.
     #[error("is not JSON: {0}")]
     Json(String),
-    /// The short form without a comparison.
+    /// It is in the short form but has no comparison.
     #[error(
         "{0:?} compares nothing; write key=value, with =, !=, >, >=, < or <=, or a JSON object such as {{\"type\":\"eq\",\"key\":\"year\",\"value\":1821}}"
     )]
@@ -74,7 +75,7 @@ pub enum FilterReason {
         "is {0:?}; it must name a metadata field, and names that begin with $ are the index's own"
     )]
     Key(String),
-    /// More than a filter may hold.
+    /// The filter is larger than allowed.
     #[error("has more than {limit} {what}; ask for less at a time")]
     TooLarge {
         /// What there is too much of.
@@ -110,7 +111,7 @@ impl FromStr for Filter {
             return Self::from_json(&value);
         }
         let (key, operator, value) =
-            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(shown(text))))?;
+            comparison(text).ok_or_else(|| fail(FilterReason::NoComparison(shortened(text))))?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         let operator = match (operator, &value) {
             ("eq", Value::Array(_)) => "in",
@@ -143,9 +144,10 @@ impl Filter {
     /// Reads a filter from JSON.
     ///
     /// # Errors
-    /// If it is none, or larger than 16 levels, 256 filters or 10,000 listed values.
+    /// The value is not a filter, or it is larger than 16 levels, 256 filters or 10,000 listed
+    /// values.
     pub fn from_json(value: &Value) -> Result<Self, FilterError> {
-        let mut room = Room {
+        let mut room = RemainingLimits {
             filters: MAX_FILTERS,
             values: MAX_VALUES,
         };
@@ -153,13 +155,13 @@ impl Filter {
     }
 }
 
-/// What a filter may still hold.
-struct Room {
+/// How much a filter may still hold.
+struct RemainingLimits {
     filters: usize,
     values: usize,
 }
 
-impl Room {
+impl RemainingLimits {
     fn filter(&mut self, value: &Value, at: &str, depth: usize) -> Result<Filter, FilterError> {
         if depth > MAX_DEPTH {
             return Err(too_large(at, "levels", MAX_DEPTH));
@@ -218,7 +220,7 @@ impl Room {
             other => {
                 return Err(FilterError {
                     at: format!("{at}.type"),
-                    reason: FilterReason::UnknownType(shown(other)),
+                    reason: FilterReason::UnknownType(shortened(other)),
                 });
             }
         })
@@ -279,7 +281,8 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Refuses other fields than `allowed`, which is said in words too.
+    /// Refuses fields that are not in `allowed`. `words` lists the allowed fields for the error
+    /// message.
     fn only(&self, allowed: &[&str], words: &'static str) -> Result<(), FilterError> {
         let mut names = self.fields.keys();
         match names.find(|name| *name != "type" && !allowed.contains(&name.as_str())) {
@@ -287,7 +290,7 @@ impl<'a> Node<'a> {
             Some(other) => Err(FilterError {
                 at: self.at.into(),
                 reason: FilterReason::UnknownField {
-                    field: shown(other),
+                    field: shortened(other),
                     of: self.kind.into(),
                     allowed: words,
                 },
@@ -304,7 +307,7 @@ impl<'a> Node<'a> {
         if key.is_empty() || key.starts_with(RESERVED) {
             return Err(FilterError {
                 at: at(),
-                reason: FilterReason::Key(shown(key)),
+                reason: FilterReason::Key(shortened(key)),
             });
         }
         Ok(key.into())
@@ -315,7 +318,7 @@ impl<'a> Node<'a> {
         scalar(value).ok_or_else(|| wrong(format!("{}.value", self.at), value, SCALAR))
     }
 
-    /// The bound of a range: booleans are in no order that anybody asks for.
+    /// The bound of a range. Booleans are refused, because no query needs their order.
     fn bound(&self) -> Result<Scalar, FilterError> {
         const EXPECTED: &str = "a number or a string";
         let value = self.field("value", EXPECTED)?;
@@ -362,8 +365,8 @@ fn wrong(at: String, value: &Value, expected: &'static str) -> FilterError {
     }
 }
 
-/// As much of what was sent as an error repeats.
-fn shown(text: &str) -> String {
+/// The beginning of a text that was sent, short enough for an error message.
+fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
 }
 

@@ -12,16 +12,17 @@
 //!   the postings: passages of each value, ascending  (u32 × postings)
 //! ```
 //!
-//! A value is a byte for its type and then bytes that are in the order of the values, so that a
-//! range of values is one slice of the postings. Numbers are little-endian and nothing is aligned.
+//! A value is stored as one byte for its type and then bytes that sort in the order of the values,
+//! so that a range of values is one slice of the postings. Numbers are little-endian, and nothing
+//! is aligned.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::filter::{Borrowed, RESERVED, Scalar};
+use crate::filter::{RESERVED, Scalar, ScalarRef};
 
-/// What the file begins with; the digit is the version of the format.
+/// The first bytes of the file; the digit is the version of the format.
 pub(crate) const MAGIC: [u8; 8] = *b"onegenM1";
 
 /// Types of values, in the order that they are stored in.
@@ -29,24 +30,25 @@ pub(crate) const BOOL: u8 = 0;
 pub(crate) const NUMBER: u8 = 1;
 pub(crate) const TEXT: u8 = 2;
 
-/// Bytes handed on at once.
+/// Bytes that are passed to the writer at once.
 const CHUNK: usize = 1 << 16;
 
-/// Appends a value as it is stored. False, and nothing is appended, for NaN, which is in no order.
-pub(crate) fn encode(value: Borrowed<'_>, out: &mut Vec<u8>) -> bool {
+/// Appends a value in its stored form. For NaN, which has no place in the order, it returns false
+/// and appends nothing.
+pub(crate) fn encode(value: ScalarRef<'_>, out: &mut Vec<u8>) -> bool {
     match value {
-        Borrowed::Bool(value) => out.extend([BOOL, value.into()]),
-        Borrowed::Number(value) if value.is_nan() => return false,
-        Borrowed::Number(value) => {
-            // Makes 0 of -0. Bits of positive numbers are in order, those of negative ones in the
-            // reverse; the sign goes the wrong way round.
+        ScalarRef::Bool(value) => out.extend([BOOL, value.into()]),
+        ScalarRef::Number(value) if value.is_nan() => return false,
+        ScalarRef::Number(value) => {
+            // Adding 0.0 turns -0 into 0. The bits of positive numbers sort in order and those of
+            // negative numbers in reverse order; the sign bit sorts the wrong way round.
             let bits = (value + 0.0).to_bits();
             let sign = 1 << 63;
             let ordered = if bits & sign == 0 { bits | sign } else { !bits };
             out.push(NUMBER);
             out.extend(ordered.to_be_bytes());
         }
-        Borrowed::Text(value) => {
+        ScalarRef::Text(value) => {
             out.push(TEXT);
             out.extend(value.as_bytes());
         }
@@ -59,14 +61,15 @@ pub(crate) fn encode(value: Borrowed<'_>, out: &mut Vec<u8>) -> bool {
 #[derive(Default)]
 pub(crate) struct MetadataWriter {
     fields: HashMap<String, Field>,
-    // Scratch: the name of the field being pushed, and its value as it is stored.
+    // Buffers that are reused: the name of the field being pushed, and its value in its stored
+    // form.
     name: String,
     value: Vec<u8>,
 }
 
 #[derive(Default)]
 struct Field {
-    /// Values as they are stored, by when each was first seen.
+    /// Stored values, numbered in the order in which they were first seen.
     values: HashMap<Box<[u8]>, u32>,
     /// The last passage pushed for each value, by its number.
     last: Vec<u32>,
@@ -83,7 +86,7 @@ impl MetadataWriter {
     }
 
     /// Adds a passage's metadata. Passages come in ascending order. Fields whose name begins with
-    /// `$` are left out, since the index's own are called so.
+    /// `$` are left out, because such names are the index's own.
     pub(crate) fn push(&mut self, passage: u32, metadata: Option<&Map<String, Value>>) {
         for (name, value) in metadata.into_iter().flatten() {
             if !name.starts_with(RESERVED) {
@@ -94,8 +97,8 @@ impl MetadataWriter {
         }
     }
 
-    /// Adds a value under a key of the index's own, which begins with `$`, to the passage that was
-    /// pushed last or the next one.
+    /// Adds a value under one of the index's own keys, which begin with `$`, to the passage that
+    /// was pushed last or to the next one.
     pub(crate) fn push_reserved(&mut self, passage: u32, key: &str, value: &Scalar) {
         debug_assert!(key.starts_with(RESERVED));
         self.name.clear();
@@ -121,14 +124,14 @@ impl MetadataWriter {
                 }
             }
             _ => {
-                if let Some(value) = Borrowed::of(value) {
+                if let Some(value) = ScalarRef::from_json(value) {
                     self.push_value(passage, value);
                 }
             }
         }
     }
 
-    fn push_value(&mut self, passage: u32, value: Borrowed<'_>) {
+    fn push_value(&mut self, passage: u32, value: ScalarRef<'_>) {
         self.value.clear();
         if !encode(value, &mut self.value) {
             return;
@@ -213,7 +216,8 @@ impl Field {
             end += value.len() as u64;
             out.put(&end.to_le_bytes())?;
         }
-        // How many postings each value has, then where they begin, then, filled, where they end.
+        // These numbers are first how many postings each value has, then where they begin, and
+        // finally, when the postings are filled in, where they end.
         let mut ends = vec![0usize; values.len()];
         for &(value, _) in &self.pairs {
             ends[value as usize] += 1;
@@ -237,7 +241,7 @@ impl Field {
     }
 }
 
-/// Hands bytes on in larger pieces.
+/// Passes bytes on in larger pieces.
 struct Chunks<W> {
     buffer: Vec<u8>,
     write: W,
@@ -270,7 +274,7 @@ mod tests {
 
     fn stored(value: &Value) -> Vec<u8> {
         let mut bytes = Vec::new();
-        assert!(encode(Borrowed::of(value).unwrap(), &mut bytes));
+        assert!(encode(ScalarRef::from_json(value).unwrap(), &mut bytes));
         bytes
     }
 
@@ -321,7 +325,7 @@ mod tests {
     #[test]
     fn minus_zero_is_stored_as_zero_and_nan_not_at_all() {
         assert_eq!(stored(&json!(-0.0)), stored(&json!(0)));
-        assert!(!encode(Borrowed::Number(f64::NAN), &mut Vec::new()));
+        assert!(!encode(ScalarRef::Number(f64::NAN), &mut Vec::new()));
     }
 
     proptest! {

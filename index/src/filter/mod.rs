@@ -1,5 +1,5 @@
-//! Filters on the metadata of passages: what they mean. [`crate::filter::columns`] answers the same for
-//! whole segments.
+//! Filters on the metadata of passages: what they mean. [`crate::filter::columns`] evaluates the same
+//! filters for whole segments.
 
 pub(crate) mod bitset;
 pub(crate) mod columns;
@@ -11,19 +11,19 @@ use std::cmp::Ordering;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// What reserved keys begin with: they name what the index itself notes about passages.
+/// The first character of reserved keys, under which the index itself stores facts about passages.
 pub(crate) const RESERVED: char = '$';
 
-/// Which passages may be found, by their metadata. On the wire it is what OpenAI's vector stores
-/// take, `{"type":"eq","key":"year","value":1821}`, and `{"type":"not","filter":{…}}` besides.
+/// Which passages may be found, by their metadata. Its JSON form is that of OpenAI's vector stores,
+/// `{"type":"eq","key":"year","value":1821}`, and in addition `{"type":"not","filter":{…}}`.
 ///
 /// - A key names a field of the metadata; a field of an object in it is named with a dot: `a.b`,
 ///   which is also the name of a field that is literally called `a.b`. A field whose name begins
 ///   with `$` cannot be named.
-/// - A list holds each of its elements, so `eq` asks whether it contains a value, and two ranges
-///   may be met by two elements. `null` and an empty list hold nothing.
-/// - A field that is not there meets no `eq`, `in` or range. `ne`, `nin` and `not` are exact
-///   complements, so they find the passages without the field.
+/// - A list holds each of its elements. So `eq` asks whether the list contains a value, and two
+///   ranges may be matched by two different elements. `null` and an empty list hold nothing.
+/// - A missing field matches no `eq`, `in` or range. `ne`, `nin` and `not` are exact complements,
+///   so they find the passages without the field.
 /// - A value is only equal to, less or greater than values of its own type. Numbers are compared as
 ///   f64: 1 is 1.0, -0 is 0, and integers beyond 2^53 are rounded, so that neighbours there are one
 ///   number (write such ids as strings). Strings are compared by their bytes: ISO dates are in order.
@@ -49,28 +49,28 @@ pub enum Filter {
     Gt {
         /// The field.
         key: String,
-        /// The bound, itself outside.
+        /// The bound, which does not match itself.
         value: Scalar,
     },
     /// The field holds the value or a greater one.
     Gte {
         /// The field.
         key: String,
-        /// The bound, itself inside.
+        /// The bound, which matches too.
         value: Scalar,
     },
     /// The field holds a smaller value.
     Lt {
         /// The field.
         key: String,
-        /// The bound, itself outside.
+        /// The bound, which does not match itself.
         value: Scalar,
     },
     /// The field holds the value or a smaller one.
     Lte {
         /// The field.
         key: String,
-        /// The bound, itself inside.
+        /// The bound, which matches too.
         value: Scalar,
     },
     /// The field holds one of the values.
@@ -161,13 +161,14 @@ impl Filter {
 fn holds(
     metadata: Option<&Map<String, Value>>,
     key: &str,
-    test: impl Fn(Borrowed<'_>) -> bool,
+    test: impl Fn(ScalarRef<'_>) -> bool,
 ) -> bool {
     !key.starts_with(RESERVED) && metadata.is_some_and(|fields| holds_in(fields, key, &test))
 }
 
-fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(Borrowed<'_>) -> bool) -> bool {
-    // A dot may stand between two names or in one, so every name that the key begins with counts.
+fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(ScalarRef<'_>) -> bool) -> bool {
+    // A dot may separate two names or be part of one name, so every name that the key begins with
+    // is tried.
     fields.iter().any(|(name, value)| {
         let rest = key.strip_prefix(name.as_str());
         rest.is_some_and(|rest| match rest.strip_prefix('.') {
@@ -175,7 +176,10 @@ fn holds_in(fields: &Map<String, Value>, key: &str, test: &impl Fn(Borrowed<'_>)
                 Value::Object(fields) => holds_in(fields, rest, test),
                 _ => false,
             }),
-            None => rest.is_empty() && any_element(value, &|v| Borrowed::of(v).is_some_and(test)),
+            None => {
+                rest.is_empty()
+                    && any_element(value, &|v| ScalarRef::from_json(v).is_some_and(test))
+            }
         })
     })
 }
@@ -188,17 +192,17 @@ fn any_element(value: &Value, test: &dyn Fn(&Value) -> bool) -> bool {
     }
 }
 
-/// A [`Scalar`] that lies elsewhere.
+/// A [`Scalar`] that borrows its text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Borrowed<'a> {
+pub(crate) enum ScalarRef<'a> {
     Bool(bool),
     Number(f64),
     Text(&'a str),
 }
 
-impl<'a> Borrowed<'a> {
-    /// What a JSON value can be compared as; lists, objects and null cannot.
-    pub(crate) fn of(value: &'a Value) -> Option<Self> {
+impl<'a> ScalarRef<'a> {
+    /// The scalar that a JSON value is compared as. Lists, objects and null cannot be compared.
+    pub(crate) fn from_json(value: &'a Value) -> Option<Self> {
         match value {
             Value::Bool(value) => Some(Self::Bool(*value)),
             Value::Number(value) => value.as_f64().map(Self::Number),
@@ -208,7 +212,7 @@ impl<'a> Borrowed<'a> {
     }
 }
 
-impl PartialOrd for Borrowed<'_> {
+impl PartialOrd for ScalarRef<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Bool(a), Self::Bool(b)) => Some(a.cmp(b)),
@@ -220,18 +224,19 @@ impl PartialOrd for Borrowed<'_> {
 }
 
 impl Scalar {
-    pub(crate) fn borrow(&self) -> Borrowed<'_> {
+    pub(crate) fn borrow(&self) -> ScalarRef<'_> {
         match self {
-            Self::Bool(value) => Borrowed::Bool(*value),
-            Self::Number(value) => Borrowed::Number(*value),
-            Self::Text(value) => Borrowed::Text(value),
+            Self::Bool(value) => ScalarRef::Bool(*value),
+            Self::Number(value) => ScalarRef::Number(*value),
+            Self::Text(value) => ScalarRef::Text(value),
         }
     }
 }
 
 impl Serialize for Scalar {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // As far as f64 holds every integer, one is written as one: 1821, not 1821.0.
+        // Up to this number f64 holds every integer exactly, so integers are written without a
+        // fraction: 1821, not 1821.0.
         const EXACT: f64 = (1u64 << 53) as f64;
         match self {
             Self::Bool(value) => serializer.serialize_bool(*value),
@@ -303,7 +308,7 @@ pub(crate) mod random {
         ]
     }
 
-    /// The metadata of a passage, or that it has none.
+    /// The metadata of a passage, which may be absent.
     pub(crate) fn metadata() -> impl Strategy<Value = Option<Map<String, Value>>> {
         let name = || prop::sample::select(vec!["a", "b", "c", "a.b", "", "$d", "a.b.c"]);
         let value = prop_oneof![9 => leaf(), 1 => Just(Value::Null)].prop_recursive(

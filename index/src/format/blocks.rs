@@ -1,8 +1,8 @@
 //! Checksums that can be verified a block at a time.
 //!
-//! blake3 is a tree. The hashes of a file's blocks (subtrees of 64 KiB) are kept beside it; together
-//! they must give the file's own blake3, and then each block can be checked alone, when it is first
-//! read. So a file of gigabytes is opened at once and yet never trusted unseen.
+//! blake3 is a tree. The hashes of a file's blocks (subtrees of 64 KiB) are stored beside the file.
+//! Together they must give the file's own blake3; each block can then be verified alone, when it is
+//! first read. So a file of gigabytes opens at once, and yet no byte is used unverified.
 
 use blake3::Hasher;
 use blake3::hazmat::{

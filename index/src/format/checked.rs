@@ -1,4 +1,5 @@
-//! Files that never change once written: reading them, only where their checksums were verified.
+//! Reads files that never change once written, and returns only bytes whose checksums were
+//! verified.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,7 +15,7 @@ use crate::format::blocks::{self, BLOCK, BlockHash};
 use crate::format::file_record::FileRecord;
 use crate::format::tracked::BLOCKS;
 
-// Numbers are little-endian in the files and are used where they are mapped.
+// Numbers are little-endian in the files and are read in place, from the mapping.
 #[cfg(target_endian = "big")]
 compile_error!("an index is read in place, which needs a little-endian machine");
 
@@ -26,8 +27,8 @@ pub(crate) struct FileSet<'r> {
 }
 
 impl<'r> FileSet<'r> {
-    /// Reads the block hashes of the files in `dir`. They are verified with the file that they
-    /// belong to.
+    /// Reads the block hashes of the files in `dir`. The hashes are verified when the file that
+    /// they belong to is mapped.
     pub(crate) fn open(
         dir: &Path,
         records: &'r BTreeMap<String, FileRecord>,
@@ -111,12 +112,13 @@ impl<'r> FileSet<'r> {
             .map(|(_, r)| kept_blocks(r.length))
             .sum();
         let own = kept_blocks(self.record(name)?.length);
-        // `open` made sure that there are as many as all files need.
+        // `open` has checked that there are enough hashes for all files.
         Ok(&self.blocks[before as usize..(before + own) as usize])
     }
 }
 
-/// Blocks of a file whose hashes are kept: one alone is the file's own checksum.
+/// How many block hashes are stored for a file. A file of one block needs none: that hash is the
+/// file's own checksum.
 fn kept_blocks(length: u64) -> u64 {
     match blocks::count(length) {
         0 | 1 => 0,
@@ -135,7 +137,7 @@ pub(crate) struct CheckedFile {
 }
 
 impl CheckedFile {
-    /// Maps what this process has just written and trusts it.
+    /// Maps a file that this process has just written, and does not verify it.
     pub(crate) fn written(path: PathBuf) -> Result<Self, IndexError> {
         let file = File::open(&path).map_err(IndexError::io("open", &path))?;
         // SAFETY: as in `FileSet::map`.
@@ -154,7 +156,7 @@ impl CheckedFile {
         self.bytes.len()
     }
 
-    /// The bytes of a range, verified. Fails also beyond the end.
+    /// The bytes of a range, verified. A range beyond the end is an error, too.
     #[inline]
     pub(crate) fn bytes(&self, range: Range<usize>) -> Result<&[u8], IndexError> {
         let Some(bytes) = self.bytes.get(range.clone()) else {
@@ -175,7 +177,7 @@ impl CheckedFile {
         Ok(bytes)
     }
 
-    /// Verifies what was not yet, on all cores.
+    /// Verifies all blocks that were not verified yet, on all cores.
     pub(crate) fn verify(&self) -> Result<(), IndexError> {
         let blocks = blocks::count(self.bytes.len() as u64) as usize;
         if blocks == 0 {
@@ -219,7 +221,8 @@ impl CheckedFile {
     /// The whole file as numbers, for files that were verified when they were mapped. The length
     /// must be known to fit: see [`CheckedFile::expect`].
     pub(crate) fn numbers<T: bytemuck::Pod>(&self) -> &[T] {
-        // A mapping begins at a page, so only a length that does not fit can make this fail.
+        // A mapping begins at a page boundary, so the cast can fail only if the length does not
+        // fit.
         bytemuck::try_cast_slice(&self.bytes).unwrap_or_default()
     }
 

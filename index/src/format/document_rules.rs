@@ -1,5 +1,5 @@
-//! How documents become passages and vectors: the manifest records it, so that documents that are added
-//! later are treated alike. The splitting itself is in `ingest/split.rs`.
+//! How documents become passages and vectors. The manifest records these rules, so that documents that
+//! are added later are treated in the same way. The splitting itself is in `ingest/split.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +34,11 @@ impl Splitter {
         self.overlap_tokens
     }
 
-    /// Passages of at most `max_tokens` tokens of text, the title not counted, of which the first
-    /// `overlap_tokens` at most stand in the passage before too.
+    /// Passages hold at most `max_tokens` tokens of text, not counting the title. Of these, at most
+    /// the first `overlap_tokens` are also the end of the passage before.
     ///
     /// # Errors
-    /// If passages would hold nothing, or nothing new.
+    /// The passages would be empty, or would hold nothing new.
     pub fn new(max_tokens: usize, overlap_tokens: usize) -> Result<Self, IndexError> {
         let option = |name, value, allowed| {
             Err(IndexError::Option {
@@ -60,24 +60,24 @@ impl Splitter {
     }
 }
 
-/// What of a passage gets a vector.
+/// Which texts of a passage get a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VectorsPer {
     /// The passage: one vector.
     #[default]
     Passage,
-    /// Each beginning of it that ends where a sentence does, as OneGen's multi-hop models are
-    /// trained: the best of them finds the passage.
+    /// For each sentence, the text from the passage's beginning to the end of that sentence, as
+    /// OneGen's multi-hop models are trained. The best of these vectors finds the passage.
     Sentence,
 }
 
-/// How documents become passages and vectors. An index knows how those of its corpus did, so that
-/// others can be put in likewise.
+/// How documents become passages and vectors. An index records the rules of its corpus, so that
+/// later documents are indexed in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentRules {
-    /// What of a passage gets a vector.
+    /// Which texts of a passage get a vector.
     pub vectors: VectorsPer,
     /// How long documents become passages.
     pub split: Splitter,

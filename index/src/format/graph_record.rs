@@ -18,7 +18,7 @@ pub struct GraphParameters {
 pub struct GraphRecord {
     /// What it was built with.
     pub parameters: GraphParameters,
-    /// What a search through it was measured to need.
+    /// How far a search must look, as measured when the graph was built.
     pub calibration: Calibration,
 }
 
@@ -26,10 +26,10 @@ pub struct GraphRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Vectors that a search keeps in view, the paper's `ef`.
+    /// The candidates that a search keeps, the paper's `ef`.
     pub ef_search: u32,
-    /// Share of the ten best passages that it finds so.
+    /// The share of the ten best passages that a search with this `ef_search` finds.
     pub recall_at_10: f32,
-    /// Vectors that it compares with the query.
+    /// The vectors that such a search compares with the query.
     pub evaluations: u32,
 }

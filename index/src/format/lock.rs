@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::IndexError;
 
-/// The file by which writers exclude one another.
+/// The file that writers lock to exclude one another.
 pub(crate) const LOCK_FILE: &str = "writer.lock";
 
 /// Keeps other writers out of a directory until it is dropped.
@@ -15,7 +15,8 @@ pub(crate) struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Closing the file would do only where no process that was just started still has it.
+        // Closing the file is not enough: a child process that was just started may still have it
+        // open.
         let _ = self.0.unlock();
     }
 }
@@ -32,7 +33,7 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<DirectoryLock, IndexError> {
             .map_err(IndexError::io("open", &path))?;
         match file.try_lock() {
             Ok(()) if stands_at(&file, &path) => return Ok(DirectoryLock(file)),
-            // A build has replaced the whole directory since the file was opened.
+            // Here a build has replaced the whole directory since the file was opened.
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(IndexError::Locked { dir: dir.into() }),
             Err(TryLockError::Error(error)) => return Err(IndexError::io("lock", &path)(error)),

@@ -8,10 +8,11 @@
 //!   length (u32), checksum (16 bytes), payload
 //! ```
 //!
-//! **Invariant:** up to the acknowledged length everything must be intact, or the log is refused;
-//! beyond it anything may be torn, since nobody was told of it. A batch is written and synced, then
-//! the acknowledged length is, then the caller hears of it. Checksums take in the index's id, the
-//! log's number and the frame's place, so that a frame of another place is no frame.
+//! **Invariant:** up to the acknowledged length everything must be intact, or the log is refused.
+//! Beyond it anything may be torn, because it was never acknowledged. A batch is written and synced
+//! first, then the acknowledged length, and only then does the caller get its answer. Checksums
+//! include the index's id, the log's number and the frame's place, so a frame from another place is
+//! not accepted.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -48,11 +49,11 @@ pub(crate) struct Replay {
     pub(crate) payloads: Vec<Vec<u8>>,
     /// Where the last whole batch ends.
     end: u64,
-    /// Bytes behind it that a crash has left; nobody was told of them.
+    /// Bytes after `end` that a crash has left. They were never acknowledged.
     pub(crate) torn: u64,
 }
 
-/// What all checksums of a log take in.
+/// The part that all checksums of a log include.
 #[derive(Clone)]
 struct Identity {
     index_id: String,
@@ -96,7 +97,7 @@ impl Identity {
 }
 
 impl Log {
-    /// Makes an empty log and puts it on the disk.
+    /// Creates an empty log and syncs it to the disk.
     pub(crate) fn create(dir: &Path, index_id: &str, number: u64) -> Result<Self, IndexError> {
         let path = path(dir, number);
         let identity = Identity {
@@ -110,7 +111,8 @@ impl Log {
             .and_then(|()| file.sync_all().map_err(IndexError::io("sync", &path)))
             .and_then(|()| sync_dir(dir));
         written.inspect_err(|_| {
-            // Nothing names it yet; what stays is removed when the index is next opened.
+            // No manifest names the file yet. If it cannot be removed now, it is removed when the
+            // index is next opened.
             let _ = fs::remove_file(&path);
         })?;
         Ok(Self {
@@ -123,7 +125,7 @@ impl Log {
         })
     }
 
-    /// Goes on with a log after its last whole batch; what is torn is cut off.
+    /// Continues a log after its last whole batch and cuts off torn bytes.
     pub(crate) fn go_on(
         dir: &Path,
         index_id: &str,
@@ -149,15 +151,15 @@ impl Log {
             slot: 0,
             failed: false,
         };
-        // What was replayed counts as acknowledged from now on, so it must be on the disk.
+        // Replayed batches count as acknowledged from now on, so they must be on the disk.
         log.sync()?;
         log.acknowledge()?;
         log.acknowledge()?;
         Ok(log)
     }
 
-    /// Writes batches and puts them on the disk. If that fails, the log takes no more: what the
-    /// disk holds of them is then not known, and a log must not have holes.
+    /// Writes batches and syncs them to the disk. If that fails, the log accepts no more batches,
+    /// because it is then unknown what the disk holds, and a log must not have holes.
     pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), IndexError> {
         self.check_usable()?;
         let mut frames = Vec::new();
@@ -174,7 +176,8 @@ impl Log {
         let written = self.write_frames(&frames);
         if written.is_err() {
             self.failed = true;
-            // Nobody was told of it; if this fails too, opening the log does it.
+            // The batch was not acknowledged. If cutting it off fails too, the next opening of the
+            // log cuts it off.
             let _ = self.file.set_len(self.end);
         }
         written
@@ -194,7 +197,7 @@ impl Log {
     fn acknowledge(&mut self) -> Result<(), IndexError> {
         let at = SLOTS[self.slot];
         self.slot = 1 - self.slot;
-        // The next sync puts it on the disk; a killed process needs none.
+        // The next sync brings this to the disk. It survives a killed process without a sync.
         self.file
             .seek(SeekFrom::Start(at as u64))
             .and_then(|_| self.file.write_all(&self.identity.slot(at, self.end)))
@@ -211,10 +214,10 @@ impl Log {
         )))
     }
 
-    /// Puts everything on the disk. Fails as well after a write that failed.
+    /// Syncs everything to the disk. It also fails if an earlier write has failed.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.check_usable()?;
-        // After a sync that failed, another one can succeed although data was lost.
+        // After a failed sync the next sync can succeed although data was lost.
         let synced = self.file.sync_data();
         self.failed = synced.is_err();
         synced.map_err(IndexError::io("sync", &self.path))
@@ -232,8 +235,8 @@ pub(crate) fn read(dir: &Path, index_id: &str, number: u64) -> Result<Replay, In
     replay_settled(read, &identity)?.map_err(|reason| IndexError::damaged(&path, reason))
 }
 
-/// Replays what `read` returns; reads again what may have been read while another process was
-/// writing to it.
+/// Replays the bytes that `read` returns. If another process may have been writing while they were
+/// read, it reads them again.
 fn replay_settled(
     mut read: impl FnMut() -> Result<Vec<u8>, IndexError>,
     identity: &Identity,

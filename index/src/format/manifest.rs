@@ -24,11 +24,11 @@ pub const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &str = "onegen-index";
 
-// Stands for the manifest's own checksum while that is computed.
+// Takes the place of the manifest's own checksum while the checksum is computed.
 const BLANK_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What an index is and what made it, and every file that belongs to it. Replaced whole with each
-/// change of the set of files; a file that it does not name is no part of the index.
+/// Describes an index: what made it, and every file that belongs to it. The manifest is replaced
+/// whole whenever the set of files changes. A file that it does not name is not part of the index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -36,7 +36,7 @@ pub struct Manifest {
     pub format: String,
     /// Version of the directory's format.
     pub format_version: u32,
-    /// Tells this index from every other; its logs name it.
+    /// Distinguishes this index from every other. Its logs contain it.
     pub index_id: String,
     /// When the index was built, in seconds since 1970.
     pub created_unix_seconds: u64,
@@ -50,13 +50,14 @@ pub struct Manifest {
     pub graph: GraphParameters,
     /// Vectors up to which a segment gets no graph and is scanned.
     pub exact_scan_limit: u32,
-    /// How the documents of its corpus became passages and vectors. None where it was not built from a
-    /// corpus, or before that was noted.
+    /// How the documents of its corpus became passages and vectors. `None` if the index was not built
+    /// from a corpus, or was built before this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<DocumentRules>,
     /// The segments, oldest first.
     pub segments: Vec<SegmentRecord>,
-    /// Numbers of the logs whose changes follow the segments, oldest first. The last one grows.
+    /// Numbers of the logs with the changes after the segments, oldest first. New changes are
+    /// appended to the last.
     pub logs: Vec<u64>,
     /// Number that the next segment, log or tombstone file gets.
     pub next_number: u64,
@@ -74,7 +75,7 @@ pub struct SegmentRecord {
     pub passages: u32,
     /// Number of vectors; several may belong to one passage.
     pub vectors: u32,
-    /// The graph; without one it is scanned.
+    /// The graph. A segment without one is scanned.
     pub graph: Option<GraphRecord>,
     /// Length and checksum of its files.
     pub files: BTreeMap<String, FileRecord>,
@@ -142,7 +143,7 @@ impl Manifest {
         self.next_number - 1
     }
 
-    /// The numbers of everything that it names.
+    /// The numbers of all files and directories that the manifest names.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
         let segments = self.segments.iter().map(|segment| segment.number);
         let tombstones = self.segments.iter().filter_map(|s| s.tombstones.as_ref());

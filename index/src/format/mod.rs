@@ -1,4 +1,5 @@
-//! How an index lies on the disk: the manifest, the log of changes, files with checksums, and the lock.
+//! The on-disk format of an index: the manifest, the log of changes, files with checksums, and the
+//! lock.
 
 pub(crate) mod blocks;
 pub(crate) mod checked;

@@ -1,4 +1,4 @@
-//! Files that never change once written: writing them, with their checksums.
+//! Writes files that never change afterwards, together with their checksums.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ pub(crate) struct TrackedFile {
     blocks: Vec<BlockHash>,
 }
 
-/// What became of a [`TrackedFile`].
+/// The length and the hashes of a finished [`TrackedFile`].
 pub(crate) struct WrittenFile {
     pub(crate) record: FileRecord,
     blocks: Vec<BlockHash>,
@@ -40,7 +40,7 @@ impl TrackedFile {
         })
     }
 
-    /// Goes on with a file of which the first `length` bytes are known to be good.
+    /// Continues a file whose first `length` bytes are known to be good.
     pub(crate) fn resume(path: PathBuf, length: u64) -> Result<Self, IndexError> {
         let mut file = File::options()
             .read(true)
@@ -96,7 +96,8 @@ impl TrackedFile {
     fn track(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len() as u64;
         while !bytes.is_empty() {
-            // Only what follows shows that a full block is not the file's only one.
+            // A full block is hashed only when more bytes follow, because the only block of a file
+            // is hashed differently.
             if self.block.len() == BLOCK {
                 self.end_block();
             }
@@ -122,7 +123,7 @@ impl TrackedFile {
         &self.path
     }
 
-    /// Puts what was written so far on the disk.
+    /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.out
             .flush()
@@ -130,7 +131,7 @@ impl TrackedFile {
             .map_err(IndexError::io("sync", &self.path))
     }
 
-    /// Puts the file on the disk and says what it is.
+    /// Syncs the file to the disk and returns its length and hashes.
     pub(crate) fn finish(mut self) -> Result<WrittenFile, IndexError> {
         let blake3 = if self.blocks.is_empty() {
             // A file of one block is the root of its own tree.
@@ -170,7 +171,7 @@ pub(crate) fn write_blocks(
         .collect())
 }
 
-/// Puts a directory's entries on the disk.
+/// Syncs a directory's entries to the disk.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), IndexError> {
     // Only Unix can open a directory to sync it; elsewhere renames are durable enough.
     if cfg!(unix) {
@@ -185,7 +186,7 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Replaces a file whole: at every moment the old or the new content bears the name.
+/// Replaces a file whole. At every moment the name leads to either the old or the new content.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IndexError> {
     let aside = aside(path);
     let write = || -> Result<(), IndexError> {
@@ -196,7 +197,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IndexError> {
         fs::rename(&aside, path).map_err(IndexError::io("rename", &aside))
     };
     write().inspect_err(|_| {
-        // It may fill a disk that is full already, or never have been made.
+        // The file may occupy space on a full disk, or may never have been created.
         let _ = fs::remove_file(&aside);
     })?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))

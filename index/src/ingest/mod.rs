@@ -1,4 +1,4 @@
-//! From a corpus to passages with vectors: read, split, embed. What embeds is the caller's.
+//! From a corpus to passages with vectors: read, split, embed. The caller provides the embedder.
 
 pub(crate) mod corpus;
 pub(crate) mod sentences;
@@ -20,7 +20,7 @@ use crate::live::change::Change;
 use crate::live::index::Index;
 use crate::segment::passages::Passage;
 
-/// What embeds passages and counts tokens: a model.
+/// Embeds passages and counts tokens: a model.
 pub trait Embedder {
     /// Why nothing can be embedded any more.
     type Error: Debug + Display;
@@ -28,8 +28,8 @@ pub trait Embedder {
     /// Tokens of a text.
     fn count_tokens(&self, text: &str) -> usize;
 
-    /// Embeds texts with their titles, one vector each. A text that cannot be embedded has its reason
-    /// instead.
+    /// Embeds (title, text) pairs, one vector each. For a text that cannot be embedded, the reason
+    /// takes the vector's place.
     ///
     /// # Errors
     /// Nothing can be embedded any more.
@@ -45,8 +45,8 @@ pub struct IngestOptions {
     pub rules: DocumentRules,
     /// Texts that are embedded at once, at least.
     pub batch_texts: usize,
-    /// How often a build puts on the disk what it has: so much work is lost at most when it is
-    /// killed.
+    /// How often a build syncs its work to the disk. A killed build loses at most the work of this
+    /// time.
     pub save_every: Duration,
 }
 
@@ -65,7 +65,7 @@ impl IngestOptions {
 /// What happens while a corpus is read.
 #[derive(Debug)]
 pub enum IngestEvent<'a> {
-    /// An interrupted build goes on.
+    /// An interrupted build is continued.
     Resumed {
         /// Passages that are there already.
         passages: u64,
@@ -90,7 +90,7 @@ pub enum IngestEvent<'a> {
     },
 }
 
-/// Why a corpus could not be taken in.
+/// Why a corpus could not be indexed.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError<E: Debug + Display> {
     /// The index could not be built or changed.
@@ -127,11 +127,11 @@ pub enum IngestError<E: Debug + Display> {
     },
 }
 
-/// Builds an index of a corpus at `out`. A build of the same corpus with the same options that was
-/// interrupted is gone on with.
+/// Builds an index of a corpus at `out`. If a build of the same corpus with the same options was
+/// interrupted, it is continued.
 ///
 /// # Errors
-/// See [`IngestError`]. What stood at `out` then still stands there.
+/// See [`IngestError`]. An index that was at `out` before is then unchanged.
 pub fn build_from_corpus<M: Embedder>(
     mut corpus: Corpus,
     out: &Path,
@@ -163,7 +163,7 @@ pub fn build_from_corpus<M: Embedder>(
     let read = ingest.run(&mut corpus, |documents, so_far| {
         for (passage, vectors) in documents.iter().flatten() {
             match builder.add(passage, vectors) {
-                // A document may be called as a part of another is.
+                // A document may have the id that a part of another document gets.
                 Err(error @ IndexError::DuplicateId { .. }) => {
                     tracing::warn!(%error, "a passage is left out");
                 }
@@ -177,7 +177,8 @@ pub fn build_from_corpus<M: Embedder>(
         Ok(())
     });
     if let Err(error) = read {
-        // What is wrong with a record stays wrong: the next version of it is another corpus.
+        // A bad record stays bad, and a corrected file counts as another corpus, so the build
+        // cannot be continued.
         if let IngestError::Record(record) = &error
             && !matches!(record.reason, RecordReason::Read(_))
         {
@@ -202,9 +203,9 @@ pub fn build_from_corpus<M: Embedder>(
     Ok((manifest, ingested))
 }
 
-/// Puts the documents of a corpus into an index that is open for changes. A document with the id of
-/// one that is there takes its place, all its passages with it. What was taken in before an error
-/// stays.
+/// Puts the documents of a corpus into an index that is open for changes. A document replaces all
+/// passages of an earlier document with the same id. Documents that were added before an error
+/// stay.
 ///
 /// # Errors
 /// See [`IngestError`].
@@ -242,7 +243,7 @@ pub fn add_from_corpus<M: Embedder>(
 }
 
 /// The passages of a document and the vectors of each.
-type Embedded = Vec<(Passage, Vec<Vec<f32>>)>;
+type EmbeddedPassages = Vec<(Passage, Vec<Vec<f32>>)>;
 
 /// One reading of a corpus.
 struct Ingest<'i, M, F> {
@@ -253,11 +254,12 @@ struct Ingest<'i, M, F> {
 }
 
 impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
-    /// Hands every document's passages to `take`, some documents at a time, with how far that is.
+    /// Passes every document's passages to `take`, some documents at a time, together with the
+    /// progress so far.
     fn run(
         &mut self,
         corpus: &mut Corpus,
-        mut take: impl FnMut(&mut [Embedded], &Ingested) -> Result<(), IndexError>,
+        mut take: impl FnMut(&mut [EmbeddedPassages], &Ingested) -> Result<(), IndexError>,
     ) -> Result<(), IngestError<M::Error>> {
         let mut batch: Vec<(Position, Vec<SplitPassage>)> = Vec::new();
         let mut texts = 0;
@@ -307,11 +309,11 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
         self.options.rules.texts(passage)
     }
 
-    /// Embeds documents. One of which a text cannot be embedded is a bad record.
+    /// Embeds documents. A document with a text that cannot be embedded is a bad record.
     fn embed(
         &mut self,
         documents: Vec<(Position, Vec<SplitPassage>)>,
-    ) -> Result<Vec<Embedded>, IngestError<M::Error>> {
+    ) -> Result<Vec<EmbeddedPassages>, IngestError<M::Error>> {
         let passages = documents.iter().flat_map(|(_, passages)| passages);
         let texts: Vec<(&str, &str)> = passages
             .flat_map(|p| {
@@ -334,7 +336,8 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
         let mut vectors = vectors.into_iter();
         let mut embedded = Vec::with_capacity(documents.len());
         for (position, passages) in documents {
-            // All of a document's vectors are taken, whatever comes of them.
+            // All vectors of the document are consumed, even after an error, so that the next
+            // document gets its own.
             let passages: Vec<Result<_, String>> = passages
                 .into_iter()
                 .map(|passage| {

@@ -1,5 +1,5 @@
-//! Where sentences end: Unicode's rules (UAX #29), which know no abbreviations and no Markdown, with
-//! both added.
+//! Finds where sentences end: by Unicode's rules (UAX #29), with additional rules for abbreviations
+//! and Markdown, which UAX #29 lacks.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ const BEFORE_NUMBERS: &[&str] = &[
 /// before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut sentences: Vec<Range<usize>> = Vec::new();
-    // Only the first can be without words.
+    // Only the first sentence can be without words.
     let mut has_words = false;
     for block in blocks(text) {
         for sentence in sentences_of_block(text, block) {
@@ -41,8 +41,9 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
     sentences
 }
 
-/// What is embedded for one vector a sentence: entry i is the text up to the end of sentence i, the
-/// last is the whole text. `sentences` are ranges of the text's bytes, in order.
+/// The texts that are embedded where each sentence gets a vector: entry i is the text up to the end
+/// of sentence i, and the last entry is the whole text. `sentences` are ranges of the text's bytes,
+/// in order.
 pub fn sentence_prefixes<'a>(text: &'a str, sentences: &[Range<usize>]) -> Vec<&'a str> {
     let before_last = &sentences[..sentences.len().saturating_sub(1)];
     let mut prefixes: Vec<&str> = before_last
@@ -96,7 +97,8 @@ fn is_list_item(line: &str) -> bool {
 
 fn sentences_of_block(text: &str, block: Range<usize>) -> Vec<Range<usize>> {
     let content = &text[block.clone()];
-    // To UAX #29 every line break ends a sentence. A space is as long.
+    // In UAX #29 every line break ends a sentence, so it is replaced by a space, which has the same
+    // length.
     let one_line = content.replace(['\n', '\r'], " ");
     let mut sentences: Vec<Range<usize>> = Vec::new();
     let mut start = None;

@@ -1,4 +1,5 @@
-//! Long documents become passages: packed sentences, with some of the last ones again in the next.
+//! Splits long documents into passages of whole sentences. Some of the last sentences are repeated
+//! in the next passage.
 
 use std::ops::Range;
 
@@ -17,8 +18,8 @@ pub struct SplitPassage {
 }
 
 impl SplitPassage {
-    /// What is embedded for one vector a sentence: see [`sentence_prefixes`]. Sentences that are not
-    /// known are looked for.
+    /// The texts that are embedded where each sentence gets a vector: see [`sentence_prefixes`]. If
+    /// the sentences are unknown, they are searched for.
     pub fn sentence_prefixes(&self) -> Vec<&str> {
         let text = &self.passage.text;
         match &self.sentences {
@@ -29,7 +30,7 @@ impl SplitPassage {
 }
 
 impl DocumentRules {
-    /// What of a passage is embedded: a vector each.
+    /// The texts of a passage that are embedded, one vector each.
     pub fn texts<'p>(&self, passage: &'p SplitPassage) -> Vec<&'p str> {
         match self.vectors {
             VectorsPer::Passage => vec![&passage.passage.text],
@@ -50,10 +51,11 @@ impl Splitter {
     /// metadata, and says which [`Part`] of the text it is.
     ///
     /// Passages end where sentences end; a sentence that is too long is cut between words, a word
-    /// that is too long between characters. Only a single character may be more tokens than allowed.
+    /// that is too long between characters. Only a single character may exceed the allowed number of
+    /// tokens.
     ///
-    /// `count_tokens` is called once for the document, and for a longer one about once a sentence
-    /// and once a passage.
+    /// `count_tokens` is called once for the document; if that is too long, about once per sentence
+    /// and once per passage.
     pub fn split(
         &self,
         document: Document,
@@ -133,7 +135,7 @@ impl Splitter {
             let starts = [bytes.start].into_iter().chain(cuts.iter().copied());
             let ends = cuts.iter().copied().chain([bytes.end]);
             let pieces: Vec<_> = starts.zip(ends).collect();
-            // The first is popped first.
+            // Pieces are pushed in reverse, so that the first is popped first.
             for (start, end) in pieces.into_iter().rev() {
                 let is_word = !text[start..end].trim().contains(char::is_whitespace);
                 let limit = if is_word {
@@ -159,9 +161,10 @@ impl Splitter {
             let mut start = self.overlap(units, &passages, covered);
             let mut tokens: usize = units[start..=covered].iter().map(|unit| unit.tokens).sum();
             let mut end = covered + 1;
-            // Tokens hardly ever run across sentences, so the sum is theirs as one text, but for
-            // the whitespace between them: as part of the next word it is free, line breaks may be
-            // tokens of their own. The count below decides.
+            // Tokens rarely cross a sentence's end, so the sum is nearly the count of the joined
+            // text. Only the whitespace between sentences is missing: a space is part of the next
+            // word's token, but line breaks may be tokens of their own. The exact count below
+            // decides.
             while end < units.len() && tokens + units[end].tokens <= self.max_tokens {
                 tokens += units[end].tokens;
                 end += 1;
@@ -182,8 +185,8 @@ impl Splitter {
         passages
     }
 
-    /// The first unit of the next passage: as many of the last ones as make an overlap and leave
-    /// room for the next.
+    /// The first unit of the next passage. The overlap takes as many of the last units as are
+    /// allowed and leave room for a new one.
     fn overlap(&self, units: &[Unit], passages: &[Range<usize>], covered: usize) -> usize {
         let Some(last) = passages.last() else {
             return covered;
@@ -191,7 +194,7 @@ impl Splitter {
         let room = self.max_tokens.saturating_sub(units[covered].tokens);
         let mut room = room.min(self.overlap_tokens);
         let mut start = covered;
-        // Not all of the last passage: it would be held twice.
+        // The overlap is never all of the last passage, which would then be stored twice.
         while start > last.start + 1 && units[start - 1].tokens <= room {
             start -= 1;
             room -= units[start].tokens;
@@ -338,7 +341,7 @@ mod tests {
         });
         let texts: Vec<&str> = passages.iter().map(|split| &*split.passage.text).collect();
         assert_eq!(texts, ["süße", "Äpfe", "l. 秘", "鲁秘鲁秘", "鲁"]);
-        // A character that is more tokens than allowed can only stay.
+        // A character that exceeds the allowed tokens by itself cannot be split.
         let passages = Splitter::new(1, 0).unwrap().split(document("é"), str::len);
         assert_eq!(passages[0].passage.text, "é");
     }
@@ -376,7 +379,7 @@ mod tests {
         }
     }
 
-    /// Ways to count tokens, among them some that no sum of parts foretells.
+    /// Ways to count tokens. Some of them cannot be predicted from the counts of the parts.
     fn count(kind: usize, text: &str) -> usize {
         match kind {
             0 => words(text),
@@ -384,7 +387,7 @@ mod tests {
             2 => text.len().div_ceil(3),
             // Whitespace and the beginning cost something.
             3 => 1 + text.split(' ').count() + text.matches('\n').count() * 3,
-            // Not even growing with the text.
+            // This count does not even grow with the text.
             _ => blake3::hash(text.as_bytes()).as_bytes()[0] as usize % (text.len() + 1),
         }
     }

@@ -1,12 +1,11 @@
-//! int8 codes of vectors: what is walked and scanned in memory, beside the f32 rows that stay on disk
-//! as the truth.
+//! int8 codes of vectors. Walks and scans read the codes in memory; the exact f32 rows stay on disk.
 //!
-//! A unit vector r is coded as s·c with whole numbers c within ±127, r scaled so that its largest is 127
-//! and rounded, and a scale s that gives s·c length 1. (With any other scale rounding makes some codes
-//! longer than others, and these seem nearer to everything: in tight clusters the graph then leads to
-//! them.) Beside the scale stands the norm of what is lost, ‖r − s·c‖: by Cauchy and Schwarz
-//! the product with a query q is known to within ‖q‖·‖r − s·c‖, which makes a scan of codes exact
-//! ([`crate::segment::search::scan::exact`]).
+//! A unit vector r is coded as s·c. The whole numbers c within ±127 are r, scaled so that its largest
+//! component is 127, and rounded. The scale s gives s·c length 1. (With any other scale, rounding makes
+//! some codes longer than others. These seem nearer to everything, and in tight clusters the graph then
+//! leads to them.) The norm of the error, ‖r − s·c‖, is stored beside the scale. By the Cauchy–Schwarz
+//! inequality the product with a query q is known to within ‖q‖·‖r − s·c‖, which makes a scan of codes
+//! exact ([`crate::segment::search::scan::exact`]).
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,7 +17,7 @@ use crate::segment::search::dot_i8::{LINE, dot_i8, prefetch};
 
 /// int8 codes of the vectors, each padded to whole cache lines.
 pub(crate) const CODES: &str = "vectors.i8";
-/// What the codes are multiplied by and the norm of what they lack: two f32 a vector.
+/// The scale of each code and the norm of its error: two f32 a vector.
 const SCALES: &str = "vectors.scales";
 
 const LARGEST: f64 = 127.0;
@@ -28,15 +27,15 @@ const LARGEST: f64 = 127.0;
 pub(crate) struct Code<'c> {
     /// Whole numbers within ±127, padded with zeros to whole lines.
     pub(crate) numbers: &'c [i8],
-    /// What they are multiplied by.
+    /// The factor that the numbers are multiplied by.
     pub(crate) scale: f32,
 }
 
 impl Code<'_> {
-    /// About the cosine of two unit vectors.
+    /// The approximate cosine of two unit vectors.
     #[inline(always)]
     pub(crate) fn dot(&self, other: Code<'_>) -> f32 {
-        // The scales first, so that either way round gives the same number.
+        // The scales are multiplied first, so that exchanging the two codes gives the same number.
         dot_i8(self.numbers, other.numbers) as f32 * (self.scale * other.scale)
     }
 }
@@ -46,11 +45,11 @@ pub(crate) fn stride(dimension: usize) -> usize {
     dimension.next_multiple_of(LINE)
 }
 
-/// Norm of what `numbers·scale` lacks of `vector`, never too low.
+/// The norm of `vector − numbers·scale`. Rounding never makes it too low.
 fn error(vector: &[f32], numbers: impl Iterator<Item = f64>, scale: f64) -> f32 {
     let lost = |(&x, number): (&f32, f64)| (f64::from(x) - number * scale).powi(2);
     let squares: f64 = vector.iter().zip(numbers).map(lost).sum();
-    // f64 sums of this length err by less than what is added here.
+    // The rounding error of f64 sums of this length is smaller than what is added here.
     (squares.sqrt() * (1.0 + 1e-9)) as f32 * (1.0 + f32::EPSILON) + f32::MIN_POSITIVE
 }
 
@@ -68,7 +67,7 @@ pub(crate) fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
     }
     let codes = numbers.iter().map(|&c| f64::from(c));
     let norm = codes.clone().map(|c| c * c).sum::<f64>().sqrt();
-    // Of a vector without direction nothing is left but its error.
+    // A vector without direction has codes of zero, and its whole length is the error.
     let scale = if norm > 0.0 { (1.0 / norm) as f32 } else { 1.0 };
     [scale, error(unit, codes, scale.into())]
 }
@@ -121,7 +120,7 @@ impl CodeWriter {
         })
     }
 
-    /// Goes on after the first `vectors` of an interrupted writer.
+    /// Continues after the first `vectors` of an interrupted writer.
     pub(crate) fn resume(dir: &Path, vectors: u32, dimension: usize) -> Result<Self, IndexError> {
         let bytes = |width: usize| u64::from(vectors) * width as u64;
         let stride = stride(dimension);
@@ -169,7 +168,8 @@ impl Codes {
         })
     }
 
-    /// The codes are verified a block at a time when they are read; the scales now.
+    /// Opens the codes, which are verified block by block when they are read, and the scales, which
+    /// are verified now.
     pub(crate) fn open(
         files: &FileSet<'_>,
         vectors: u32,
@@ -226,7 +226,7 @@ impl Codes {
         Ok(&self.scales.numbers()[vectors.start as usize..vectors.end as usize])
     }
 
-    /// Brings a code towards the processor that will soon be asked for.
+    /// Prefetches a code that will soon be read.
     #[inline(always)]
     pub(crate) fn prefetch(&self, vector: u32) {
         let from = vector as usize * self.stride;
@@ -239,7 +239,8 @@ impl Codes {
 // q ≈ step·(HIGH·high + low).
 const HIGH: i32 = 254;
 
-/// A unit query, coded in two parts of 8 bits, so that of two errors only the vector's counts.
+/// A unit query, coded in two parts of 8 bits. Its own error is then negligible, and only the
+/// vector's error counts.
 pub(crate) struct QueryCode {
     high: Vec<i8>,
     low: Vec<i8>,
@@ -250,17 +251,17 @@ pub(crate) struct QueryCode {
     rounding: f32,
 }
 
-/// A cosine that is known within bounds.
+/// A cosine with an error bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) score: f32,
-    /// How far the true score may lie from it.
+    /// The largest possible difference from the true score.
     pub(crate) within: f32,
 }
 
 impl QueryCode {
     pub(crate) fn new(unit: &[f32]) -> Self {
-        // Not one more: `high` would round up to 128.
+        // With one step more, `high` would round up to 128.
         let steps = LARGEST * f64::from(HIGH + 1) - 1.0;
         let step = (largest(unit) / steps) as f32;
         let step = if step > 0.0 { step } else { 1.0 };
@@ -282,8 +283,9 @@ impl QueryCode {
             norm: error(unit, std::iter::repeat(0.0), 1.0),
             error: error(unit, whole, step.into()),
             high_error: error(unit, high_only, step.into()),
-            // Of `scan::dot`: a lane adds length/16 products, then lanes and rest are added; the
-            // remaining steps are for the estimate's own conversions.
+            // This bounds the rounding error of `scan::dot`: each lane adds length/16 products,
+            // then the lanes and the rest are added. The remaining steps cover the estimate's own
+            // conversions.
             rounding: (unit.len() as f32 / 16.0 + 64.0) * f32::EPSILON,
             high,
             low,
@@ -298,12 +300,13 @@ impl QueryCode {
         }
     }
 
-    /// How far [`Code::dot`] of [`QueryCode::coarse`] and a code with that error may be off.
+    /// The largest error of [`Code::dot`] between [`QueryCode::coarse`] and a code with the given
+    /// error.
     pub(crate) fn coarse_within(&self, error: f32) -> f32 {
         self.norm * error + self.high_error * (1.0 + error) + self.rounding
     }
 
-    /// An upper bound of the cosine with a row of codes, by half the work of an estimate.
+    /// An upper bound of the cosine with a row of codes, for half the work of an estimate.
     #[inline(always)]
     pub(crate) fn at_most(&self, numbers: &[i8], [scale, error]: [f32; 2]) -> f32 {
         self.coarse().dot(Code { numbers, scale }) + self.coarse_within(error)

@@ -25,7 +25,7 @@ use crate::format::graph_record::{GraphParameters, GraphRecord};
 use crate::format::manifest::SegmentRecord;
 use crate::format::tracked::{self, TrackedFile};
 use crate::segment::graph::Graph;
-use crate::segment::graph::links::{GRAPH, Links, Words};
+use crate::segment::graph::links::{GRAPH, LinkArray, Links};
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
 use crate::segment::planner::nearest;
 use crate::segment::search::score::{ScoredVector, VectorFilter};
@@ -33,7 +33,7 @@ use crate::segment::vectors::{VectorStore, VectorWriter};
 
 /// Values of the passages' metadata, see [`crate::filter::metadata`].
 const METADATA: &str = "metadata.values";
-/// Key of the index's own under which a passage's document stands.
+/// The index's own metadata key for the document of a passage.
 const DOCUMENT: &str = "$document";
 
 /// Name of a segment's directory.
@@ -70,7 +70,7 @@ impl Segment {
             .map_err(|reason| IndexError::damaged(&dir.join(METADATA), reason))?;
         let loaded = record.graph.map(|graph| {
             let file = files.map_verified(GRAPH)?;
-            let links = Links::parse(Words::Mapped(file), vectors.count())
+            let links = Links::parse(LinkArray::Mapped(file), vectors.count())
                 .map_err(|reason| IndexError::damaged(&dir.join(GRAPH), reason))?;
             let calibration = graph.calibration;
             Ok::<_, IndexError>(Graph { links, calibration })
@@ -169,24 +169,24 @@ impl Segment {
         nearest(&self.vectors, graph, query, k, allowed.as_ref())
     }
 
-    /// Reads what opening did not, and fails at the first thing that is wrong.
+    /// Verifies everything that opening did not, and fails at the first error.
     pub(crate) fn verify(&self) -> Result<(), IndexError> {
         self.passages.verify()?;
         self.vectors.verify()
     }
 }
 
-/// How far an interrupted writer had come.
+/// How much an interrupted writer had written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenSoFar {
-    // What else lies in the directory, a writer that was interrupted later has left.
+    // Other files in the directory were left by a writer that was interrupted later.
     files: BTreeSet<String>,
     passages: u32,
     passage_bytes: u64,
     vectors: u32,
 }
 
-/// Writes the files of a segment: passages and vectors as they come, the graph at the end.
+/// Writes the files of a segment: passages and vectors when they are pushed, the graph at the end.
 pub(crate) struct SegmentWriter {
     dir: PathBuf,
     dimension: usize,
@@ -200,7 +200,7 @@ pub(crate) struct SegmentWriter {
 pub(crate) struct FinishOptions {
     /// Parameters of the graph.
     pub(crate) graph: GraphParameters,
-    /// Vectors up to which there is none.
+    /// The largest number of vectors for which no graph is built.
     pub(crate) exact_scan_limit: u32,
 }
 
@@ -217,7 +217,7 @@ impl SegmentWriter {
         })
     }
 
-    /// Goes on where [`SegmentWriter::sync`] was last called.
+    /// Continues from the last call of [`SegmentWriter::sync`].
     pub(crate) fn resume(
         dir: PathBuf,
         dimension: usize,
@@ -268,7 +268,7 @@ impl SegmentWriter {
             .try_for_each(|unit| self.vectors.push(row, unit.as_ref()))
     }
 
-    /// Puts what was written so far on the disk.
+    /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<WrittenSoFar, IndexError> {
         self.passages.sync()?;
         self.vectors.sync()?;
@@ -280,8 +280,9 @@ impl SegmentWriter {
         })
     }
 
-    /// Builds the graph if there are many vectors, puts everything on the disk and describes it.
-    /// `on_linked` hears how many vectors the graph holds so far, and says whether to go on.
+    /// Builds the graph if there are many vectors, syncs everything to the disk and returns its
+    /// record. `on_linked` is called with the number of linked vectors and returns whether to
+    /// continue.
     pub(crate) fn finish(
         self,
         number: u64,

@@ -15,7 +15,7 @@ use crate::format::tracked::{TrackedFile, WrittenFile};
 
 /// One JSON object a line, in passage order.
 pub(crate) const PASSAGES: &str = "passages.jsonl";
-/// Where each line begins, and the end: u64, one more than passages.
+/// Where each line begins, and where the last one ends: u64, one more than there are passages.
 const OFFSETS: &str = "passages.offsets";
 /// Passages by id: 16 bytes of the id's blake3 and the passage's row (u32), sorted.
 const IDS: &str = "passages.ids";
@@ -42,7 +42,7 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// Id of the document that it is, or is a part of.
+    /// Id of the document that the passage is, or that it is a part of.
     pub fn document_id(&self) -> &str {
         match &self.part {
             Some(part) => &part.document,
@@ -63,7 +63,7 @@ pub struct Part {
     pub end: usize,
 }
 
-// 128 bits of blake3: two ids that share them will not be met.
+// 128 bits of blake3. A collision of two ids is too unlikely to occur.
 pub(crate) type IdDigest = [u8; 16];
 const ID_ROW: usize = size_of::<IdDigest>() + size_of::<u32>();
 
@@ -100,8 +100,8 @@ impl PassageWriter {
         })
     }
 
-    /// Goes on after the first `passages` of an interrupted writer, which take `length` bytes.
-    /// `on_passage` hears of each.
+    /// Continues after the first `passages` of an interrupted writer, which take `length` bytes.
+    /// `on_passage` is called for each of them.
     pub(crate) fn resume(
         dir: &Path,
         passages: u32,
@@ -159,7 +159,7 @@ impl PassageWriter {
         Ok(())
     }
 
-    /// Writes a passage that [`PassageWriter::accepts`].
+    /// Writes a passage. [`PassageWriter::accepts`] must have accepted it.
     pub(crate) fn push(&mut self, passage: &Passage) -> Result<(), IndexError> {
         let row = self.count();
         self.rows.insert(digest(&passage.id), row);
@@ -170,7 +170,7 @@ impl PassageWriter {
         self.offsets.write(&self.lines.length().to_le_bytes())
     }
 
-    /// Puts what was written so far on the disk.
+    /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.lines.sync()?;
         self.offsets.sync()

@@ -1,4 +1,4 @@
-//! One search: through the graph, or by a scan where that is less work.
+//! Plans one search of a segment: through the graph, or by a scan where that is less work.
 
 use crate::error::IndexError;
 use crate::format::graph_record::Calibration;
@@ -10,12 +10,12 @@ use crate::segment::search::score::{ScoredVector, VectorFilter};
 use crate::segment::search::walk::Beam;
 use crate::segment::vectors::VectorStore;
 
-/// Codes that a scan compares in the time in which a walk compares one. Measured on clustered vectors of
-/// 896 dimensions: 2.5 for 1,000 of them, 4 for 8,000, 5 for 16,000 and more.
+/// How many codes a scan compares in the time in which a walk compares one. Measured on clustered
+/// vectors of 896 dimensions: 2.5 for 1,000 vectors, 4 for 8,000, 5 for 16,000 and more.
 pub(crate) const WALK_STEP: usize = 4;
 
-/// The best `k` passages of all that `filter` allows, each by its best vector; `k` of them if there
-/// are. Best first; of equal scores the lower vector first.
+/// The best `k` passages that `filter` allows, or all of them if there are fewer. Each is scored by
+/// its best vector. The best comes first; among equal scores the lower vector comes first.
 pub(crate) fn nearest(
     vectors: &VectorStore,
     graph: Option<&Graph>,
@@ -31,8 +31,8 @@ pub(crate) fn nearest(
     scan::exact(vectors, query, k, filter)
 }
 
-/// The best `k` passages through the graph. Asks for more vectors until enough passages are among
-/// them; none once a scan is less work.
+/// Finds the best `k` passages through the graph. It searches for more vectors until they belong to
+/// enough passages, and returns `None` as soon as a scan would be less work.
 fn through(
     vectors: &VectorStore,
     graph: &Graph,
@@ -52,7 +52,8 @@ fn through(
     let coded = QueryCode::new(query);
     loop {
         let ef = (ef_search as usize).max(wanted.saturating_mul(2));
-        // To find as many of those that are allowed, a walk goes as much farther as they are rarer.
+        // The rarer the allowed vectors are, the farther a walk must go to find the same number of
+        // them.
         let farther = ef as f64 / f64::from(ef_search) * count as f64 / allowed as f64;
         if f64::from(evaluations) * farther > limit as f64 {
             return Ok(None);
@@ -73,7 +74,7 @@ fn through(
             return Ok(Some(best));
         }
         if reached < wanted {
-            // The part of the graph that the search can reach is too small.
+            // The search can reach only a part of the graph, and that part is too small.
             return Ok(None);
         }
         wanted = wanted.saturating_mul(2);
@@ -98,7 +99,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Share of the best ten that is found, and how many searches took the graph.
+    /// The share of the best ten that is found, and how many searches used the graph.
     fn recall(
         vectors: &VectorStore,
         graph: &Graph,
@@ -127,7 +128,8 @@ mod tests {
         let (_home, vectors) = store(&singles(rows));
         let graph = graph(&vectors);
         for (every, by_graph) in [(1, 50), (2, 50), (100, 0), (2_000, 0), (20_000, 0)] {
-            // Scattered over the clusters, which follow one another in the numbers.
+            // Allowed vectors are scattered over the clusters, although a cluster's vectors have
+            // regular numbers.
             let allows = |vector: u32| (vector.wrapping_mul(7_919) % 20_000).is_multiple_of(every);
             let count = (0..20_000).filter(|&v| allows(v)).count();
             let filter = VectorFilter {
@@ -139,7 +141,8 @@ mod tests {
             assert!(recall >= 0.95, "one of {every}: {recall}");
             assert_eq!(walked, by_graph, "one of {every}");
         }
-        // The walk ends up where nothing is allowed, and has to go on to other clusters.
+        // The walk first reaches clusters in which nothing is allowed, and has to continue to
+        // others.
         let elsewhere = |vector: u32| vector % 200 >= 100;
         let filter = VectorFilter {
             allows: &elsewhere,

@@ -27,7 +27,7 @@ pub(crate) fn write(
     })
 }
 
-/// The deleted passages of a segment as its record knows them.
+/// The deleted passages of a segment, from the file that its record names.
 pub(crate) fn read(dir: &Path, segment: &SegmentRecord) -> Result<Bitset, IndexError> {
     let passages = segment.passages as usize;
     let Some(record) = &segment.tombstones else {

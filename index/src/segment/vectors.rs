@@ -21,7 +21,8 @@ pub(crate) fn normalised(vector: &[f32], dimension: usize) -> Result<Vec<f32>, I
             got: vector.len(),
         });
     }
-    // In f64, where the squares of no f32 overflow or vanish.
+    // The norm is computed in f64, in which squares of f32 numbers neither overflow nor become
+    // zero.
     let norm = vector
         .iter()
         .map(|&x| f64::from(x) * f64::from(x))
@@ -61,7 +62,7 @@ impl VectorWriter {
         })
     }
 
-    /// Goes on after the first `vectors` of an interrupted writer.
+    /// Continues after the first `vectors` of an interrupted writer.
     pub(crate) fn resume(dir: &Path, vectors: u32, dimension: usize) -> Result<Self, IndexError> {
         let bytes = |width: usize| u64::from(vectors) * width as u64;
         Ok(Self {
@@ -76,7 +77,7 @@ impl VectorWriter {
         self.count
     }
 
-    /// Puts what was written so far on the disk.
+    /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
         self.rows.sync()?;
         self.codes.sync()?;
@@ -151,8 +152,8 @@ impl VectorStore {
         store
             .owners
             .expect(vectors.into(), size_of::<u32>() as u64)?;
-        // Invariant: the vectors of a passage stand together, in passage order, and no passage is
-        // without.
+        // Invariant: the vectors of a passage follow one another, in passage order, and every
+        // passage has at least one.
         let owners = store.owners();
         let ends = match owners {
             [] => passages == 0,

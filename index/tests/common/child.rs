@@ -22,19 +22,19 @@ pub(crate) fn task<T: FromStr>() -> Option<(PathBuf, Vec<T>)> {
     let numbers = task.split_whitespace().filter_map(|n| n.parse().ok());
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        tell(PANICKED, &[]);
+        send(PANICKED, &[]);
         print(info);
     }));
     Some((dir.into(), numbers.collect()))
 }
 
-/// Tells the parent something, in one write, if there is one.
-pub(crate) fn tell(what: &str, numbers: &[u64]) {
+/// Sends a message to the parent in one write, if there is a parent.
+pub(crate) fn send(what: &str, numbers: &[u64]) {
     if std::env::var_os(TASK).is_none() {
         return;
     }
     let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-    // The harness leaves a line unfinished before the first.
+    // The test harness leaves an unfinished line before the first message.
     let line = format!("\n{what} {}\n", numbers.join(" "));
     stdout().write_all(line.as_bytes()).unwrap();
     stdout().flush().unwrap();
@@ -47,7 +47,7 @@ pub(crate) fn command(test: &str, dir: &Path, task: &[u64]) -> Command {
     command
 }
 
-/// Makes any command that goes on with a test's executable one that runs it on a task.
+/// Adds to a command that ends with a test's executable the arguments that run one test on a task.
 pub(crate) fn set(command: &mut Command, test: &str, dir: &Path, task: &[u64]) {
     let task: Vec<_> = task.iter().map(u64::to_string).collect();
     command
@@ -56,13 +56,13 @@ pub(crate) fn set(command: &mut Command, test: &str, dir: &Path, task: &[u64]) {
         .env(TASK, task.join(" "));
 }
 
-/// What a child told: a word and numbers.
-pub(crate) type Told = (String, Vec<u64>);
+/// A message of a child: a word and numbers.
+pub(crate) type Message = (String, Vec<u64>);
 
-/// A running child. Killed when dropped.
+/// A running child, which is killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
-    told: Receiver<Told>,
+    told: Receiver<Message>,
 }
 
 impl Running {
@@ -80,25 +80,25 @@ impl Running {
         Self { child, told }
     }
 
-    /// What it tells until `deadline`, or until it ends.
-    pub(crate) fn next_until(&self, deadline: Instant) -> Result<Told, RecvTimeoutError> {
+    /// The next message before `deadline`, unless the child ends first.
+    pub(crate) fn next_until(&self, deadline: Instant) -> Result<Message, RecvTimeoutError> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.told.recv_timeout(left).inspect(fail_if_panicked)
     }
 
-    /// Kills it and returns what it told that was not heard yet, and whether it ended by itself,
-    /// well.
-    pub(crate) fn kill(mut self) -> (Vec<Told>, bool) {
+    /// Kills the child and returns the messages that were not read yet, and whether it had already
+    /// ended by itself, successfully.
+    pub(crate) fn kill(mut self) -> (Vec<Message>, bool) {
         let _ = self.child.kill();
         self.ended()
     }
 
-    /// [`Running::kill`], once it ends by itself.
-    pub(crate) fn wait(mut self) -> (Vec<Told>, bool) {
+    /// The same as [`Running::kill`], but waits until the child ends by itself.
+    pub(crate) fn wait(mut self) -> (Vec<Message>, bool) {
         self.ended()
     }
 
-    fn ended(&mut self) -> (Vec<Told>, bool) {
+    fn ended(&mut self) -> (Vec<Message>, bool) {
         let status = self.child.wait().unwrap();
         assert!(
             status.success() || status.code().is_none(),
@@ -122,11 +122,11 @@ pub(crate) fn within(rng: &mut impl rand::Rng, microseconds: u64) -> Instant {
     Instant::now() + Duration::from_micros(rng.random_range(0..=microseconds))
 }
 
-fn fail_if_panicked(told: &Told) {
+fn fail_if_panicked(told: &Message) {
     assert_ne!(told.0, PANICKED, "the child panicked; see above");
 }
 
-fn lines(stdout: ChildStdout) -> impl Iterator<Item = Told> {
+fn lines(stdout: ChildStdout) -> impl Iterator<Item = Message> {
     BufReader::new(stdout)
         .lines()
         .map_while(Result::ok)

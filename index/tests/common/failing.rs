@@ -1,4 +1,4 @@
-//! A disk that fails: system calls that the kernel refuses from a moment on.
+//! Simulates a failing disk: from some moment on the kernel refuses system calls.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -16,7 +16,7 @@ pub(crate) const RENAME: &[i64] = &[libc::SYS_rename, libc::SYS_renameat, libc::
 pub(crate) const RENAME: &[i64] = &[libc::SYS_renameat, libc::SYS_renameat2];
 
 fn filter(calls: &[i64]) -> BpfProgram {
-    // Not what is printed.
+    // Printing must not fail.
     let on_files = || {
         let condition = SeccompCondition::new(0, Dword, Gt, 2).unwrap();
         vec![SeccompRule::new(vec![condition]).unwrap()]

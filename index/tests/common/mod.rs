@@ -1,4 +1,4 @@
-//! What the tests share: passages and vectors out of a seed.
+//! Helpers that the tests share: passages and vectors from a seed.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -93,7 +93,7 @@ pub(crate) fn all(index: &Index) -> Result<Content, IndexError> {
     Ok(all)
 }
 
-/// How often something is tried: `variable` says, where CI's number is too small.
+/// How often something is tried. The environment variable `variable` can ask for more than CI does.
 pub(crate) fn rounds(variable: &str, usual: usize) -> usize {
     let rounds = std::env::var(variable).map(|rounds| rounds.parse().unwrap());
     rounds.unwrap_or(usual)

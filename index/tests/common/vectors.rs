@@ -1,4 +1,4 @@
-//! Vectors out of a seed, and real ones: for the tests of the library's own modules too.
+//! Vectors from a seed, and real ones. The tests of the library's own modules use them, too.
 
 use std::path::PathBuf;
 

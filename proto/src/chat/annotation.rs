@@ -1,4 +1,4 @@
-//! Which part of an answer came from which passage.
+//! Citations: which part of an answer came from which passage.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! The answer as it is written: `data:` lines of server-sent events.
+//! A streamed answer: `data:` lines of server-sent events.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -86,7 +86,7 @@ pub struct ChunkExtension {
     pub retrievals: Option<Vec<Receipt>>,
 }
 
-/// Keeps `"usage": null` apart from no `usage` at all.
+/// Distinguishes `"usage": null` from a missing `usage`.
 fn null_is_there<'de, D>(deserializer: D) -> Result<Option<Option<Usage>>, D::Error>
 where
     D: Deserializer<'de>,

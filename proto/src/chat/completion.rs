@@ -1,4 +1,4 @@
-//! The whole answer at once.
+//! An answer without streaming.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

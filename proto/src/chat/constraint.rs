@@ -1,4 +1,4 @@
-//! What an answer must look like.
+//! Constraints on the text of an answer.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

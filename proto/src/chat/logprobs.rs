@@ -1,4 +1,4 @@
-//! How likely the tokens of an answer were.
+//! The log-probabilities of an answer's tokens.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

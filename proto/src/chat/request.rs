@@ -1,4 +1,4 @@
-//! What a client asks.
+//! The request of a chat completion.
 
 use std::collections::BTreeMap;
 
@@ -163,7 +163,7 @@ pub enum ConversationReference {
 }
 
 impl ConversationReference {
-    /// The id, however it came.
+    /// The id, in either form.
     pub fn id(&self) -> &str {
         match self {
             Self::Id(id) | Self::Object { id } => id,
@@ -234,7 +234,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// All of them, however they came.
+    /// All texts, in either form.
     pub fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],

@@ -1,4 +1,4 @@
-//! The other ways in which an answer can be streamed, for those who ask.
+//! The other formats of a streamed answer, for clients that ask for them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

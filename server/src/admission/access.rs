@@ -1,4 +1,4 @@
-//! Who may ask for what. One table says which scope a path needs; a layer before all routes keeps it.
+//! Access control. One table says which scope a path needs; a layer before all routes enforces it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::admission::keys::{ApiKeys, KeyFileError};
 use crate::config::AccessConfig;
 use crate::wire::errors::ApiError;
 
-/// What a request must show to be let through.
+/// The key that a request must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Requirement {
     Nothing,
@@ -28,7 +28,7 @@ enum Requirement {
     Either(Scope, Scope),
 }
 
-/// Which methods a line of the table is about.
+/// The methods to which a line of the table applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Methods {
     /// Methods that change nothing.
@@ -36,10 +36,10 @@ enum Methods {
     All,
 }
 
-/// What paths require, by their first segments; the first line that fits counts. So a new route under
-/// `/v1` is for administrators until somebody gives it a line.
+/// What paths require, by their first segments. The first matching line counts. A new route under
+/// `/v1` has no line and is therefore for administrators until it gets one.
 ///
-/// A client that chats sees passages anyway, so reading and searching them needs no other scope.
+/// A client that may chat sees passages anyway, so reading and searching them needs no other scope.
 const REQUIREMENTS: &[(Methods, &str, Requirement)] = &[
     (Methods::All, "/v1/chat", Requirement::Key(Scope::Chat)),
     (
@@ -86,20 +86,20 @@ fn requirement(method: &Method, path: &str) -> Requirement {
         .find(|(methods, prefix, _)| fits(*methods, prefix))
     {
         Some((_, _, required)) => *required,
-        // The page, the documentation and the probes hold nothing about anybody.
+        // The page, the documentation and the probes contain no private data.
         None if reads => Requirement::Nothing,
         None => Requirement::Key(Scope::Admin),
     }
 }
 
-/// Whether a request needs no key even where the server asks for keys.
+/// Whether a request needs no key, even if the server requires keys.
 #[cfg(test)]
 pub(crate) fn is_open(method: &Method, path: &str) -> bool {
     requirement(method, path) == Requirement::Nothing
 }
 
-/// Whether a request is counted against its client's limits: what asks for the model or for documents.
-/// Going on with a lost stream is not, since its turn is counted already.
+/// Whether a request counts against its client's limits. Requests for the model or for documents do.
+/// Resuming a lost stream does not, because its turn was counted already.
 pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
     let counted = matches!(
         requirement(method, path),
@@ -108,7 +108,8 @@ pub(crate) fn is_counted(method: &Method, path: &str) -> bool {
     counted && path != "/v1/stream"
 }
 
-/// How requests for a path are refused before they reach it: statuses, and why.
+/// The refusals that a request for a path can get before it reaches its route: statuses and
+/// reasons.
 pub(crate) fn refusals(
     method: &Method,
     path: &str,
@@ -133,18 +134,19 @@ pub(crate) fn refusals(
     .filter_map(|(possible, status, why)| possible.then_some((status, why)))
 }
 
-/// The keys, where the server asks for any.
+/// The keys, if the server requires keys.
 pub(crate) struct Access {
     file: Option<PathBuf>,
     keys: ArcSwapOption<ApiKeys>,
-    /// Held while the file is read again, so that no reload loses what another one has handed on.
+    /// Held while the file is read again, so that two reloads at once cannot lose keys that one
+    /// passes on to the other.
     reloading: Mutex<()>,
     open_metrics: bool,
 }
 
 impl Access {
     /// # Errors
-    /// The file of keys is not taken.
+    /// The file of keys is invalid.
     pub(crate) fn open(config: &AccessConfig) -> Result<Self, KeyFileError> {
         let access = Self {
             file: config.api_keys.clone(),
@@ -156,10 +158,10 @@ impl Access {
         Ok(access)
     }
 
-    /// Reads the file again. Where that fails, the keys stay as they were. Turns of keys that are gone end.
+    /// Reads the file again. If that fails, the keys stay as they were. Turns of removed keys are stopped.
     ///
     /// # Errors
-    /// The file of keys is not taken.
+    /// The file of keys is invalid.
     pub(crate) fn reload(&self) -> Result<(), KeyFileError> {
         let Some(file) = &self.file else {
             return Ok(());
@@ -174,12 +176,12 @@ impl Access {
         Ok(())
     }
 
-    /// Whether the server asks for keys.
+    /// Whether the server requires keys.
     pub(crate) fn asks_for_keys(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Who asks, if they may.
+    /// The caller of a request, if it has the required key.
     fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let required = match requirement(method, path) {
             _ if path == "/metrics" && self.open_metrics => Requirement::Nothing,
@@ -214,7 +216,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Lets a request through to its route, with who asks, or refuses it.
+/// Passes a request on to its route together with its caller, or refuses it.
 pub(crate) async fn admit(
     State(access): State<Arc<Access>>,
     mut request: Request,

@@ -1,4 +1,4 @@
-//! How large one request and its answer may be.
+//! Limits on the size of one request and of its answer.
 
 use std::time::{Duration, Instant};
 
@@ -30,15 +30,16 @@ impl Bounds {
         }
     }
 
-    /// When a request that came at a time must have been answered.
+    /// The time by which a request that was received at `received` must be answered.
     pub(crate) fn deadline(&self, received: Instant) -> Option<Instant> {
         received.checked_add(self.request_timeout?)
     }
 
-    /// How many tokens an answer may have, where a request asks for so many in the field `param`.
+    /// How many tokens an answer may have, if its request asks for this number in the field
+    /// `param`.
     ///
     /// # Errors
-    /// It asks for more than it may have.
+    /// The request asks for more than is allowed.
     pub(crate) fn max_tokens(
         &self,
         requested: Option<usize>,

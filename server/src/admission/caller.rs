@@ -1,4 +1,4 @@
-//! Who asks, and what is theirs.
+//! The caller of a request, and what it owns.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +40,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Whose a conversation is: a key's, by the key's name, or a server's that asks for no keys.
+/// The owner of a conversation: a key, by its name, or nobody in particular on a server without
+/// keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(Option<Arc<str>>);
 
@@ -55,29 +56,29 @@ impl Owner {
     }
 }
 
-/// Who asks: a key, or anybody where the server asks for none.
+/// The caller of a request: a key, or anybody on a server without keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
     pub(super) scopes: Vec<Scope>,
-    /// The collections that there are for this caller; all where `None`.
+    /// The collections that this caller may see; `None` means all.
     pub(super) collections: Option<Vec<String>>,
-    /// Of the key.
+    /// Ends when the key is withdrawn.
     pub(super) validity: Validity,
 }
 
-/// Whether a key is still good. Clones tell of the same key.
+/// Whether a key is still valid. All clones belong to the same key.
 #[derive(Debug, Clone)]
 pub(crate) struct Validity(Option<watch::Receiver<()>>);
 
 impl Validity {
-    /// Lasts until what it comes with is dropped.
+    /// A validity that lasts until the returned sender is dropped.
     pub(super) fn new() -> (watch::Sender<()>, Self) {
         let (valid, validity) = watch::channel(());
         (valid, Self(Some(validity)))
     }
 
-    /// Of those who have no key that could be withdrawn.
+    /// The validity of callers without a key, which never ends.
     fn unlimited() -> Self {
         Self(None)
     }
@@ -85,7 +86,7 @@ impl Validity {
     /// Waits until the key is withdrawn.
     pub(crate) async fn ended(&mut self) {
         match &mut self.0 {
-            // Nothing is ever sent.
+            // Nothing is ever sent, so this waits for the sender to be dropped.
             Some(validity) => while validity.changed().await.is_ok() {},
             None => std::future::pending().await,
         }
@@ -93,7 +94,7 @@ impl Validity {
 }
 
 impl Caller {
-    /// Everybody, on a server that asks for no keys.
+    /// The caller of every request on a server without keys.
     pub(crate) fn anybody() -> Self {
         Self {
             owner: Owner::default(),
@@ -103,7 +104,7 @@ impl Caller {
         }
     }
 
-    /// Somebody who has shown no key where keys are asked for.
+    /// A caller without a key on a server that requires keys.
     pub(super) fn nobody() -> Self {
         Self {
             owner: Owner::default(),
@@ -113,7 +114,7 @@ impl Caller {
         }
     }
 
-    /// Until when what this caller has begun may go on.
+    /// How long turns of this caller may continue.
     pub(crate) fn validity(&self) -> Validity {
         self.validity.clone()
     }
@@ -139,7 +140,8 @@ impl Caller {
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
-    /// What the layer before the routes has found out. Without that layer nothing is served.
+    /// Takes the caller that the layer before the routes has determined. Without that layer every
+    /// request fails.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| ApiError::Internal("a route asks who calls, but is open".to_owned()))

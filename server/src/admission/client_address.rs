@@ -1,9 +1,9 @@
-//! Which address a request comes from, when it comes through proxies.
+//! Finds the address that a request comes from, also behind proxies.
 //!
-//! Anybody can write anything into a header. So the header counts only where the connection comes from
-//! a proxy that the operator trusts, and in it only what trusted proxies have written: each appends the
-//! address that it was asked from, so from the right the first one that is no trusted proxy's is the
-//! client's.
+//! Any client can send any header. So the header is used only if the connection comes from a proxy that
+//! the operator trusts, and only the part of it that trusted proxies have written. Each proxy appends
+//! the address of its own client. Read from the right, the first address that is not a trusted proxy's
+//! is therefore the client's.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -16,11 +16,11 @@ use axum::response::Response;
 
 use crate::config::{ForwardedHeader, ProxyConfig};
 
-/// The address that a request is counted and logged as.
+/// The address under which a request is counted and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
-/// Adds the client's address to the request, for the layers behind.
+/// Adds the client's address to the request, for the layers after this one.
 pub(crate) async fn find(
     State(proxies): State<Arc<ProxyConfig>>,
     mut request: Request,
@@ -55,8 +55,8 @@ fn client(proxies: &ProxyConfig, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     client
 }
 
-/// The addresses that the proxies were asked from, the first proxy's client first; `None` where the
-/// header holds no address.
+/// The addresses in the header, beginning with the client of the first proxy; `None` for an entry
+/// that is not an address.
 fn hops(header: ForwardedHeader, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let (name, parse): (_, fn(&str) -> Option<&str>) = match header {
         ForwardedHeader::XForwardedFor => ("x-forwarded-for", |hop| Some(hop)),
@@ -70,8 +70,8 @@ fn hops(header: ForwardedHeader, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     hops.map(|hop| address(hop?)).collect()
 }
 
-/// The `for` of one of `Forwarded`'s elements. A quoted value that holds a comma or a semicolon is no
-/// address, and what is left of it after the cut is none either.
+/// The `for` of one element of `Forwarded`. A quoted value that contains a comma or a semicolon is
+/// cut there; this is harmless, because neither the whole value nor the parts are an address.
 fn forwarded_for(element: &str) -> Option<&str> {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
@@ -81,7 +81,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     Some(quoted.map_or(value, |rest| rest.strip_suffix('"').unwrap_or(rest)))
 }
 
-/// An address with or without a port; IPv6 may stand in brackets.
+/// An address with or without a port; an IPv6 address may be in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text
@@ -105,7 +105,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         for line in lines {
-            // Of both, so that the one that is not asked for would show.
+            // Both headers are sent, so that a test would notice if the wrong one were read.
             let (read, other) = match header {
                 ForwardedHeader::XForwardedFor => ("x-forwarded-for", "forwarded"),
                 ForwardedHeader::Forwarded => ("forwarded", "x-forwarded-for"),
@@ -119,18 +119,18 @@ mod tests {
     #[test]
     fn only_what_trusted_proxies_have_written_counts() {
         for (peer, lines, expected) in [
-            // Nobody's header counts but a trusted proxy's.
+            // Only a trusted proxy's header counts.
             ("5.5.5.5", &["1.1.1.1"][..], "5.5.5.5"),
             ("10.0.0.1", &["1.1.1.1"], "1.1.1.1"),
             ("::ffff:10.0.0.1", &["1.1.1.1"], "1.1.1.1"),
-            // What the client has written stands left of what the proxies have.
+            // The addresses that the client has written are left of those of the proxies.
             ("10.0.0.1", &["9.9.9.9, 1.1.1.1"], "1.1.1.1"),
             ("10.0.0.1", &["9.9.9.9", "1.1.1.1, 10.3.0.1"], "1.1.1.1"),
             ("10.0.0.1", &["10.9.9.9, 1.1.1.1,10.3.0.1"], "1.1.1.1"),
-            // A request of the proxies' own.
+            // A request that a proxy itself has made.
             ("10.0.0.1", &["10.0.0.9, 10.0.0.2"], "10.0.0.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
-            // What is no address ends the search at the last one known.
+            // An entry that is not an address ends the search at the last known address.
             ("10.0.0.1", &["1.1.1.1, unknown"], "10.0.0.1"),
             ("10.0.0.1", &["1.1.1.1, , 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", &[""], "10.0.0.1"),

@@ -1,10 +1,10 @@
-//! How much one client has asked for.
+//! Counts the requests of each client.
 //!
-//! A client is a key, or an address where the server asks for no keys. Its requests are counted by the
-//! generic cell rate algorithm (ITU-T I.371, in its form of virtual scheduling): a minute's worth may
-//! come at once, and from then on one each 60/n seconds. The algorithm is ten lines; the crate governor,
-//! which has it too, would bring six more crates, and could not count in one entry with the requests
-//! that are being answered.
+//! A client is a key, or an address on a server without keys. Its requests are counted by the generic
+//! cell rate algorithm (ITU-T I.371, in its form of virtual scheduling): the requests of one minute may
+//! come at once, and after that one each 60/n seconds. The algorithm is ten lines. The crate governor
+//! implements it too, but it would add six more crates, and it could not share one entry with the count
+//! of the requests that are being answered.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -18,18 +18,19 @@ use crate::wire::errors::ApiError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Who is counted.
+/// A client whose requests are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Client {
     Key(Owner),
     Address(IpAddr),
-    /// The request came through no socket, so that neither is known.
+    /// The request did not come through a socket, so neither is known.
     Unknown,
 }
 
-/// What one client has asked for.
+/// The counts of one client.
 struct ClientCounter {
-    /// When its next request would come if all had come evenly; in the past for one that asks for less.
+    /// The time of its next request if all had come evenly spaced. For a client that sends fewer
+    /// requests this is in the past.
     due: Instant,
     under_way: u32,
 }
@@ -39,7 +40,7 @@ pub(super) struct ClientCounters {
     requests_per_minute: Option<NonZeroU32>,
     max_concurrent: Option<NonZeroU32>,
     counters: DashMap<Client, ClientCounter>,
-    /// When idle clients were last forgotten.
+    /// When the counters of idle clients were last removed.
     swept: Mutex<Instant>,
 }
 
@@ -59,7 +60,7 @@ impl ClientCounters {
     /// Counts a request that begins.
     ///
     /// # Errors
-    /// The client has asked for too much already. A refused request is not counted.
+    /// The client has sent too many requests. A refused request is not counted.
     pub(super) fn enter(&self, client: &Client, now: Instant) -> Result<(), ApiError> {
         self.forget_idle(now);
         let mut counter = self
@@ -141,12 +142,12 @@ mod tests {
         }
         let refused = counters.enter(&Client::Unknown, start).unwrap_err();
         assert_eq!(wait(refused), Duration::from_secs(10));
-        // Who is refused pays nothing for it, and who waits as told is let in.
+        // A refusal costs nothing, and a client that waits as long as it was told is admitted.
         let later = start + Duration::from_secs(10);
         counters.enter(&Client::Unknown, later).unwrap();
         let refused = counters.enter(&Client::Unknown, later).unwrap_err();
         assert_eq!(wait(refused), Duration::from_secs(10));
-        // Nobody else is concerned.
+        // Other clients are not affected.
         let other = Client::Key(Owner::key("other"));
         counters.enter(&other, start).unwrap();
     }
@@ -161,7 +162,7 @@ mod tests {
                 counters.enter(&Client::Unknown, now).is_ok()
             })
             .count();
-        // Ten minutes, and a minute's worth at the start.
+        // Ten minutes, and one minute's requests at the start.
         assert_eq!(admitted, 30 * 11 - 1);
     }
 

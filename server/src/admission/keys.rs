@@ -1,9 +1,10 @@
-//! The file of API keys. It holds no key, only hashes: who reads it can do nothing with it.
+//! The file of API keys. It contains only hashes, so it is of no use to somebody who reads it.
 //!
-//! A key is long and random, made here ([`NewKey`]), so one plain hash is as good as a slow one: there
-//! is nothing to guess.
+//! A key is long and random, made here ([`NewKey`]), so it cannot be guessed, and a plain hash is as
+//! safe as a slow one.
 //!
-//! Keys of one name are keys of one owner: so a key can take another's place while both are good.
+//! Keys with the same name belong to the same owner. So a key can be replaced by another while both
+//! are valid.
 
 use std::fs;
 use std::io;
@@ -16,10 +17,10 @@ use uuid::Uuid;
 
 use crate::admission::caller::{Caller, Owner, Scope, Validity};
 
-/// What stands before every key, so that those who look for leaked secrets recognise it.
+/// The prefix of every key, by which scanners for leaked secrets recognise it.
 const PREFIX: &str = "sk-onegen-";
 
-/// Why a file of keys is not taken.
+/// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read.
@@ -30,15 +31,15 @@ pub enum KeyFileError {
         /// What the system says.
         source: io::Error,
     },
-    /// It is not TOML, or not of this shape.
+    /// It is not TOML, or has wrong fields.
     #[error("the API keys in {path} cannot be understood: {source}", path = .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// What is wrong, and where.
         source: Box<toml::de::Error>,
     },
-    /// It makes no sense.
+    /// It is contradictory.
     #[error("the API keys in {path}: {reason}", path = .path.display())]
     Senseless {
         /// The file.
@@ -56,7 +57,7 @@ struct KeyFile {
     key: Vec<KeyEntry>,
 }
 
-/// A key as the file has it.
+/// A key's entry in the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyEntry {
@@ -78,7 +79,8 @@ pub(crate) struct ApiKeys {
 struct Key {
     hash: blake3::Hash,
     caller: Caller,
-    /// Ends the caller's validity when no file has the key any more.
+    /// When the last clone is dropped, because the key is no longer in the file, the caller's
+    /// validity ends.
     valid: Arc<watch::Sender<()>>,
 }
 
@@ -86,8 +88,8 @@ impl ApiKeys {
     /// Reads a file of keys.
     ///
     /// # Errors
-    /// It cannot be read or understood, two keys share a hash, or a name but may not do the same, or a key
-    /// may do nothing.
+    /// The file cannot be read or parsed, two keys have the same hash, two keys of one name have different
+    /// rights, or a key has no rights.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let text = fs::read_to_string(path).map_err(|source| KeyFileError::Unreadable {
             path: path.to_owned(),
@@ -145,8 +147,8 @@ impl ApiKeys {
         Ok(Self { keys })
     }
 
-    /// Makes keys that stood in the file before, and may do no less now, go on being good. All others end
-    /// when that file's are dropped.
+    /// Keeps keys valid that were in the previous file and have at least the same rights now. All other
+    /// keys of the previous file become invalid when that file's keys are dropped.
     pub(super) fn succeed(&mut self, before: &Self) {
         for key in &mut self.keys {
             let same = |old: &&Key| old.hash == key.hash && key.caller.covers(&old.caller);
@@ -160,8 +162,8 @@ impl ApiKeys {
     /// Whose key this is.
     pub(crate) fn find(&self, key: &str) -> Option<&Caller> {
         let hash = blake3::hash(key.as_bytes());
-        // blake3 compares hashes in constant time, and every key is looked at, so that how long it
-        // takes tells nothing.
+        // blake3 compares hashes in constant time, and every key is compared, so that the time
+        // reveals nothing.
         self.keys.iter().fold(None, |found, key| {
             if key.hash == hash {
                 Some(&key.caller)
@@ -176,7 +178,7 @@ impl ApiKeys {
     }
 }
 
-/// A key that nobody has yet.
+/// A newly made key.
 pub struct NewKey {
     key: String,
     entry: KeyEntry,
@@ -197,12 +199,12 @@ impl NewKey {
         Self { key, entry }
     }
 
-    /// The key itself, for its owner; it stands nowhere else.
+    /// The key itself, for its owner. It is stored nowhere.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What the file is to hold of it.
+    /// Its entry for the file of keys.
     ///
     /// # Errors
     /// It cannot be written as TOML.

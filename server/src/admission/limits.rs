@@ -1,5 +1,5 @@
-//! The layer that counts requests: it refuses what is too much, and everything once the server is
-//! stopping.
+//! The layer that counts requests. It refuses requests beyond the limits, and every request once
+//! the server is stopping.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +13,11 @@ use crate::admission::caller::Caller;
 use crate::admission::client_address::ClientAddress;
 use crate::admission::clients::{Client, ClientCounters};
 use crate::config::LimitsConfig;
-use crate::shutdown::{Shutdown, UnderWay};
+use crate::shutdown::{InFlightRequest, Shutdown};
 use crate::wire::errors::ApiError;
 use crate::wire::until_sent::until_sent;
 
-/// What the layer counts with.
+/// The counters of the layer.
 pub(crate) struct Limits {
     clients: ClientCounters,
     shutdown: Arc<Shutdown>,
@@ -27,7 +27,7 @@ pub(crate) struct Limits {
 pub(crate) struct Ticket {
     limits: Arc<Limits>,
     client: Client,
-    _under_way: UnderWay,
+    _under_way: InFlightRequest,
 }
 
 impl Limits {
@@ -66,7 +66,7 @@ pub(crate) async fn count(
         return Ok(next.run(request).await);
     }
     let ticket = Arc::new(limits.admit(client(&request))?);
-    // A turn that goes on without its client holds the ticket too.
+    // A turn that continues without its client holds the ticket, too.
     request.extensions_mut().insert(ticket.clone());
     Ok(until_sent(next.run(request).await, ticket))
 }

@@ -1,4 +1,4 @@
-//! Who may ask for what, and how much of it.
+//! Who may send which requests, and how many.
 
 pub(crate) mod access;
 mod bounds;

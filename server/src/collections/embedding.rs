@@ -1,4 +1,4 @@
-//! Embeddings by the served model, beside the step loop.
+//! Embeds texts with the served model, outside of the step loop.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use tokio::sync::Semaphore;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
-/// Positions that are forwarded at once, as many as in a step of the engine: while they are, its
+/// Positions that are forwarded at once, as many as in a step of the engine. Meanwhile the engine's
 /// turns share the processor with them.
 const BATCH_POSITIONS: usize = 512;
 
-/// Embeds for all requests: a batch at a time, in the order in which they are asked for, so that a
-/// long upload lets others in between. A request that goes away ends with its batch.
+/// Embeds for all requests, one batch at a time, in the order in which batches are asked for. So
+/// other requests get their turn between the batches of a long upload. If a client disconnects, its
+/// request ends after the current batch.
 pub(crate) struct Embedding {
     model: Arc<Model>,
     one: Semaphore,
@@ -47,7 +48,7 @@ impl Embedding {
         &self.model
     }
 
-    /// Embeds texts with their titles as passages are: the state at `[RD]`.
+    /// Embeds (title, text) pairs as passages: the state at `[RD]`.
     ///
     /// # Errors
     /// The tokenizer or the forward failed.
@@ -96,7 +97,7 @@ impl Embedding {
         Ok(each.collect())
     }
 
-    /// Embeds a text as a question is: the state at `[RQ]` after it.
+    /// Embeds a text as a question: the state at `[RQ]` after it.
     ///
     /// # Errors
     /// The model has no chat template, or the forward failed.
@@ -123,7 +124,7 @@ impl Embedding {
         &self,
         work: impl FnOnce(&Model) -> Result<T, ForwardError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        // Never closed.
+        // The semaphore is never closed, so this cannot fail.
         let _one = self.one.acquire().await;
         self.on_model(work).await
     }

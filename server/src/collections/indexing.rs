@@ -1,4 +1,4 @@
-//! An index that is served: one that is there, or one built once from a corpus.
+//! Opens the indexes that are served: existing ones, or ones that are built once from a corpus.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use onegen_engine::{ForwardError, Model};
+use onegen_engine::Model;
 use onegen_index::{
-    BuildOptions, Corpus, DocumentRules, Embedder, Fingerprints, Index, IndexError, IngestEvent,
+    BuildOptions, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
     IngestOptions, build_from_corpus,
 };
 
-/// Opens an index that somebody built.
+/// Opens an existing index.
 ///
 /// # Errors
-/// It is no index, it is damaged, or another model built it; the error names both models.
+/// The directory is not an index, the index is damaged, or another model built it; the error then
+/// names both models.
 pub(crate) fn open(dir: &Path, fingerprints: &Fingerprints) -> Result<Index> {
     open_checked(dir, fingerprints)
         .with_context(|| format!("cannot serve the index {}", dir.display()))
@@ -33,8 +34,8 @@ fn open_checked(dir: &Path, fingerprints: &Fingerprints) -> Result<Index, IndexE
     Ok(index)
 }
 
-/// Whether it keeps an index from being changed only: somebody else changes it, or its directory
-/// cannot be written.
+/// Whether an index with this error can still be searched, and only not be changed: another process
+/// has it open for changes, or its directory cannot be written.
 fn leaves_searching(error: &IndexError) -> bool {
     match error {
         IndexError::Locked { .. } => true,
@@ -46,10 +47,10 @@ fn leaves_searching(error: &IndexError) -> bool {
     }
 }
 
-/// Opens the index of a corpus, after building it if it is not there yet.
+/// Opens the index of a corpus, which is built first if it does not exist.
 ///
-/// Its directory's name is made from the fingerprints of the model and of the corpus, so another
-/// model or a changed corpus gets another index, and nothing that is there is ever wrong.
+/// Its directory's name is made from the fingerprints of the model and of the corpus. Another model
+/// or a changed corpus therefore gets another index, and an existing index is always the right one.
 ///
 /// # Errors
 /// The corpus cannot be read or embedded, or the index cannot be written.
@@ -66,7 +67,7 @@ pub(crate) fn open_or_build(
         Err(error @ IndexError::Version { .. }) => {
             tracing::warn!(%error, "the index is built again");
         }
-        // It may hold documents that are not in the corpus.
+        // The index is not replaced, because it may hold documents that are not in the corpus.
         Err(error) => {
             return Err(error).with_context(|| {
                 format!(
@@ -82,7 +83,7 @@ pub(crate) fn open_or_build(
     Ok(open_checked(&dir, fingerprints)?)
 }
 
-/// Where the index of a corpus lies as the corpus is now, built or not.
+/// The directory for the index of a corpus in its present state, whether or not it is built.
 ///
 /// # Errors
 /// The corpus cannot be read.
@@ -127,7 +128,7 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
         dir,
         options,
         IngestOptions::new(DocumentRules::default()),
-        &ModelEmbedder { model },
+        model,
         |event| match event {
             IngestEvent::Resumed { passages, .. } => {
                 progress.suspend(|| tracing::info!(passages, "going on with an interrupted build"));
@@ -152,27 +153,7 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
     Ok(())
 }
 
-/// The served model as the index needs it.
-struct ModelEmbedder<'m> {
-    model: &'m Model,
-}
-
-impl Embedder for ModelEmbedder<'_> {
-    type Error = ForwardError;
-
-    fn count_tokens(&self, text: &str) -> usize {
-        self.model.tokens().count(text)
-    }
-
-    fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, ForwardError> {
-        let embedded = self.model.embed_texts(texts)?.into_iter();
-        Ok(embedded
-            .map(|vector| vector.map_err(|e| e.to_string()))
-            .collect())
-    }
-}
-
-/// Shown only where somebody can see it.
+/// A progress bar, which is drawn only on a terminal.
 fn progress_bar(corpus_bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(corpus_bytes);
     match ProgressStyle::with_template("indexing {bar:30} {percent:>3}%  {msg}  {eta} left") {

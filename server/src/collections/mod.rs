@@ -22,8 +22,8 @@ use crate::wire::errors::ApiError;
 
 pub(crate) use embedding::{Embedding, TextEmbedding};
 
-/// An index by its name in requests. It may be replaced while requests go on: each searches the one that
-/// it found.
+/// An index with its name in requests. It may be replaced while requests are answered; each request
+/// searches the index that was current when it began.
 #[derive(Debug)]
 pub struct Collection {
     name: String,
@@ -31,7 +31,8 @@ pub struct Collection {
     opened: ArcSwap<OpenedIndex>,
 }
 
-/// An index, and the directory that it was opened from, since a path may lead to another one later.
+/// An index, and the identity of the directory that it was opened from. The same path may lead to
+/// another directory later.
 #[derive(Debug)]
 struct OpenedIndex {
     index: Arc<Index>,
@@ -47,18 +48,18 @@ impl Collection {
         &self.name
     }
 
-    /// The index that is searched now.
+    /// The current index.
     pub fn index(&self) -> Arc<Index> {
         self.opened.load().index.clone()
     }
 
-    /// Opens what stands there now; false where that is what is open already.
+    /// Opens the index that is at the path now. Returns false if that index is open already.
     fn reload(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<bool> {
         let dir = self.source.index_dir(fingerprints, data_dir)?;
         let unchanged = {
             let opened = self.opened.load();
             let same = opened.index.dir() == dir && opened.directory == directory_id(&dir);
-            // An index that is open for changes here is changed by nobody else.
+            // No other process can change an index that is open for changes here.
             same && !opened.index.is_read_only()
         };
         if unchanged {
@@ -73,7 +74,7 @@ impl Collection {
 /// All collections of a server; one model has embedded the passages of each.
 #[derive(Debug)]
 pub struct Collections {
-    /// For requests that name none.
+    /// The collection for requests that name none.
     default: Arc<Collection>,
     others: Vec<Arc<Collection>>,
     data_dir: PathBuf,
@@ -81,7 +82,7 @@ pub struct Collections {
     reloading: Mutex<()>,
 }
 
-/// What a collection is made of.
+/// Where a collection comes from.
 #[derive(Debug, Clone)]
 enum Source {
     Index(PathBuf),
@@ -89,7 +90,7 @@ enum Source {
 }
 
 impl Source {
-    /// Where its index lies, or will once it is built.
+    /// The directory of its index, which may not be built yet.
     fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<PathBuf> {
         match self {
             Self::Index(dir) => Ok(dir.clone()),
@@ -105,7 +106,8 @@ impl Source {
     ) -> Result<OpenedIndex> {
         let index = match self {
             Self::Index(dir) => {
-                // Before it is opened: what takes its place meanwhile is noticed next time.
+                // The identity is read before the index is opened. If another index replaces it in
+                // between, the next reload notices that.
                 let directory = directory_id(dir);
                 let index = indexing::open(dir, fingerprints)?;
                 return Ok(OpenedIndex::new(index, directory));
@@ -131,10 +133,11 @@ fn directory_id(dir: &Path) -> Option<DirectoryId> {
 
 impl Collections {
     /// Opens every collection that the configuration names, or the corpus beside the model if it
-    /// names none. The default one is the one named so, else the first, indexes before corpora.
+    /// names none. The default collection is the one with that name, or otherwise the first,
+    /// indexes before corpora.
     ///
     /// # Errors
-    /// Two have one name, there is nothing to retrieve from, or one cannot be opened or built.
+    /// Two collections have the same name, there is none, or one cannot be opened or built.
     pub(crate) fn open(model: &Model, config: &ModelConfig) -> Result<Self> {
         let beside_model = CollectionPath {
             name: DEFAULT_COLLECTION.to_owned(),
@@ -149,7 +152,7 @@ impl Collections {
         }
         sources.sort_by_key(|(name, _)| *name != DEFAULT_COLLECTION);
 
-        let fingerprints = fingerprints(model);
+        let fingerprints = Fingerprints::from(model);
         let mut opened = sources.into_iter().map(|(name, source)| {
             let opened = source
                 .open(model, &fingerprints, &config.data_dir)
@@ -174,22 +177,22 @@ impl Collections {
         })
     }
 
-    /// Opens again each collection whose path leads to another index by now, builds that of a corpus that
-    /// has changed, and looks again at an index that somebody else changes. Requests go on meanwhile.
-    /// Gives for each collection whether it is another one now.
+    /// Reopens each collection whose path now leads to another index, builds the index of a corpus that
+    /// has changed, and reopens an index that another process changes. Requests are answered meanwhile.
+    /// Returns for each collection whether it was replaced.
     pub(crate) fn reload(&self, model: &Model) -> Vec<(&str, Result<bool>)> {
-        // One at a time: an index can be opened for changes once.
+        // Reloads run one at a time, because an index can be opened for changes only once.
         let _alone = self.reloading.lock();
-        let fingerprints = fingerprints(model);
+        let fingerprints = Fingerprints::from(model);
         let reload = |c: &Arc<Collection>| c.reload(model, &fingerprints, &self.data_dir);
         self.all().map(|c| (c.name.as_str(), reload(c))).collect()
     }
 
-    /// The collection of a name, or the default one: the first that the caller may know of. `param` is
-    /// the field that holds the name.
+    /// The collection with a name; without a name the default one, or the first that the caller may
+    /// see. `param` is the request's field that holds the name.
     ///
     /// # Errors
-    /// [`ApiError::CollectionNotFound`] names those that there are for the caller.
+    /// [`ApiError::CollectionNotFound`] names the collections that the caller may see.
     pub(crate) fn get(
         &self,
         name: Option<&str>,
@@ -228,7 +231,7 @@ impl Collections {
     }
 }
 
-/// What the configuration names, indexes before corpora.
+/// The sources that the configuration names, indexes before corpora.
 fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
     let named: Vec<_> = config.index.iter().chain(&config.corpus).collect();
     for (at, later) in named.iter().enumerate() {
@@ -246,17 +249,6 @@ fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
     let corpora = config.corpus.iter();
     let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(c.path.clone())));
     Ok(indexes.chain(corpora).collect())
-}
-
-/// What the indexes of this model are known by.
-fn fingerprints(model: &Model) -> Fingerprints {
-    let of_model = model.fingerprints();
-    Fingerprints {
-        name: model.name().to_owned(),
-        model: of_model.model.clone(),
-        tokenizer: of_model.tokenizer.clone(),
-        template: of_model.template.clone(),
-    }
 }
 
 #[cfg(test)]
@@ -282,7 +274,7 @@ pub(crate) mod tests {
             let passage = serde_json::from_value(passage).unwrap();
             builder.add(&passage, &[vec![1.0, 0.0]]).unwrap();
             builder.finish().unwrap();
-            // Mapped files stay readable when the directory is gone.
+            // Mapped files stay readable after their directory is deleted.
             let opened = OpenedIndex::new(Index::open(&dir).unwrap(), None);
             Arc::new(Collection {
                 name: (*name).to_owned(),

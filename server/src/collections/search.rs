@@ -1,11 +1,11 @@
-//! Search options as requests give them, checked in one place for all of them.
+//! The search options of all kinds of requests, checked in one place.
 
 use onegen_index::{Filter, SearchOptions};
 use serde_json::Value;
 
 use crate::wire::errors::ApiError;
 
-/// What a kind of request calls its search options, and how many passages it may ask for.
+/// The names of the search options in a kind of request, and the most passages that it may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SearchFields {
     k: &'static str,
@@ -22,7 +22,7 @@ impl SearchFields {
         filter: "filter",
         min_score: "min_score",
     };
-    /// The fields of a request's `retrieval`. A receipt of more than 100 passages could not be read.
+    /// The fields of a request's `retrieval`. Nobody could read a receipt of more than 100 passages.
     pub(crate) const RETRIEVAL: Self = Self {
         k: "retrieval.k",
         max_k: 100,

@@ -1,7 +1,7 @@
-//! Configuration from a file: TOML, its keys the names of the flags.
+//! Configuration from a file: TOML, whose keys are the names of the flags.
 //!
-//! What the file says takes the place of the flags' defaults, so that a flag goes before a variable and
-//! a variable before the file, and one parser reads and checks all three.
+//! The file's values become the defaults of the flags. So a flag has priority over a variable, and a
+//! variable over the file, and one parser reads and checks all three.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +15,7 @@ use toml::{Table, Value};
 /// The flag that names the file.
 const CONFIG: &str = "config";
 
-/// Why a file of configuration is not taken.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
@@ -34,27 +34,27 @@ pub enum ConfigError {
         /// TOML's parser says where the fault is.
         source: Box<toml::de::Error>,
     },
-    /// It says something that no flag says.
+    /// It contains a key or a value that no flag can have.
     #[error("the configuration {path}: {key} {reason}", path = .path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// What it is called there.
+        /// The key in the file.
         key: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A flag, a variable or a value in the file makes no sense.
+    /// A flag, a variable or a value in the file is invalid.
     #[error(transparent)]
     Usage(#[from] clap::Error),
 }
 
-/// What the command line, the variables and the file say together.
+/// The configuration from the command line, the variables and the file together.
 pub struct Configuration {
     /// The matches of clap.
     pub matches: ArgMatches,
-    /// Everything that was chosen, and where, a line each, to be shown at the start. No flag's value is
-    /// a secret: keys are named by their files.
+    /// Every setting that was chosen and where, one per line, to be printed at the start. No flag's
+    /// value is a secret, because keys are given by their files.
     pub chosen: String,
 }
 
@@ -62,7 +62,7 @@ impl Configuration {
     /// Reads all three. The `command` is one whose flags are those of [`crate::Config`].
     ///
     /// # Errors
-    /// One of them makes no sense.
+    /// One of them is invalid.
     pub fn read(
         command: Command,
         arguments: impl IntoIterator<Item = OsString>,
@@ -111,7 +111,8 @@ fn with_defaults(mut command: Command, file: &Table, path: &Path) -> Result<Comm
     Ok(command)
 }
 
-/// The values as flags have them. They live as long as the program, which reads its configuration once.
+/// The values as texts for the flags' defaults. They are leaked, because clap needs them for as long as
+/// the program runs, and the configuration is read only once.
 fn values(value: &Value) -> Option<Vec<&'static str>> {
     let text = |value: &Value| -> Option<&'static str> {
         let text = match value {

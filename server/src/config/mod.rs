@@ -246,8 +246,8 @@ pub struct CapacityConfig {
 impl CapacityConfig {
     /// The engine's options.
     pub(crate) fn engine_options(&self, conversations_dir: PathBuf) -> EngineOptions {
-        // Which conversation has to go is known here, where their owners are. The engine's own limit is for
-        // what no transcript tells of: turns that have not come to an end.
+        // The server decides which conversation is evicted, because it knows their owners. The engine's own
+        // limit is for conversations without a transcript, whose first turn has not ended yet.
         let turns = self.max_running.saturating_add(self.max_waiting);
         EngineOptions {
             kv_bytes: self.kv_budget_mb.saturating_mul(1 << 20),

@@ -1,4 +1,4 @@
-//! Which model is served, over which collections.
+//! The served model and its collections.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -73,7 +73,7 @@ pub struct ModelConfig {
 /// The collection of a path without a name, and of requests that name none.
 pub(crate) const DEFAULT_COLLECTION: &str = "default";
 
-/// A collection's name and where its index or its corpus lies.
+/// A collection's name and the path of its index or its corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionPath {
     /// Its name in requests: letters, digits, `-`, `_` and `.`.
@@ -83,8 +83,8 @@ pub struct CollectionPath {
 }
 
 impl CollectionPath {
-    /// Reads `NAME=PATH`, or a path alone. What stands before a `=` is part of the path if it holds a
-    /// `/`: so `./a=b` is a path.
+    /// Reads `NAME=PATH`, or a path alone. If the text before `=` contains a `/`, it is part of the
+    /// path: `./a=b` is a path.
     fn parse(text: OsString) -> Result<Self, String> {
         let unnamed = |path: OsString| Self {
             name: DEFAULT_COLLECTION.to_owned(),
@@ -117,13 +117,13 @@ fn collection_path() -> impl TypedValueParser<Value = CollectionPath> {
 }
 
 impl ModelConfig {
-    /// The model's directory or file: the one named, by its path or, of those that come with the source, by
-    /// its name; else the almanac's.
+    /// The model's directory or file. The configuration names it by its path or, for models that come with
+    /// the source, by its name. The default is the almanac's.
     pub fn dir(&self) -> PathBuf {
         find_model(self.model.as_deref())
     }
 
-    /// What the model is loaded over, if it is an adapter.
+    /// The base that the model is loaded over, if it is an adapter.
     pub(crate) fn base(&self) -> Result<Option<PathBuf>, PullError> {
         let store = BaseStore {
             program: "onegen-server",

@@ -1,4 +1,4 @@
-//! Which proxies stand before the server, and how they name the client.
+//! The proxies before the server, and how they name the client.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub struct ProxyConfig {
     pub forwarded_header: ForwardedHeader,
 }
 
-/// How a proxy says whom it was asked by.
+/// The header in which a proxy names its client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`.

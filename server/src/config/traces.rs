@@ -1,4 +1,5 @@
-//! Where traces go. All else is said by OpenTelemetry's own variables, which its SDK reads.
+//! Where traces are sent. All other settings are OpenTelemetry's own variables, which its SDK
+//! reads.
 
 use clap::Args;
 use reqwest::Url;
@@ -20,7 +21,7 @@ pub struct TraceConfig {
     pub trace_text: bool,
 }
 
-/// A variable of OpenTelemetry's holds no address that traces can be sent to.
+/// A variable of OpenTelemetry's is not an address to which traces can be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable}: {reason}")]
 pub struct TraceConfigError {
@@ -28,11 +29,11 @@ pub struct TraceConfigError {
     reason: String,
 }
 
-/// The address that traces are sent to; `None` where there are to be none. `variable` gives the
-/// environment's, by their names.
+/// The address to which traces are sent; `None` if traces are off. `variable` returns the
+/// environment's variables by their names.
 ///
 /// # Errors
-/// A variable that says where holds no such address.
+/// A variable that should be the address is not a valid one.
 pub(crate) fn endpoint(
     config: &TraceConfig,
     variable: impl Fn(&str) -> Option<String>,
@@ -61,7 +62,7 @@ pub(crate) fn endpoint(
     Ok(read("OTEL_EXPORTER_OTLP_ENDPOINT")?.map(below))
 }
 
-/// Errors do not quote it: it may hold a secret.
+/// Errors do not quote the address, because it may contain a secret.
 fn address(text: &str) -> Result<Url, String> {
     let url: Url = text
         .parse()
@@ -69,7 +70,7 @@ fn address(text: &str) -> Result<Url, String> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err("the address must begin with http:// or https://".to_owned());
     }
-    // They would not be sent.
+    // The user's name and password would not be sent.
     if !url.username().is_empty() || url.password().is_some() {
         let reason = "the address cannot hold a user or a password; who needs them takes a header, \
                       which OTEL_EXPORTER_OTLP_HEADERS names";

@@ -1,4 +1,4 @@
-//! Which conversation makes room for a new one.
+//! Chooses the conversation that is evicted to make room for a new one.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use onegen_engine::ConversationId;
 
 use crate::admission::Owner;
 
-/// The least recently continued conversation of the owner who has most; of several such owners, the
-/// least recently continued of all theirs. Each conversation comes with its owner and the time of its
-/// last use.
+/// The least recently continued conversation of the owner with the most conversations. If several
+/// owners have equally many, it is the least recently continued of all theirs. Each conversation
+/// comes with its owner and the time of its last use.
 pub(super) fn one_too_many<'c>(
     conversations: impl Iterator<Item = (&'c ConversationId, &'c Owner, u64)> + Clone,
 ) -> Option<ConversationId> {

@@ -17,7 +17,7 @@ use crate::conversations::transcript::{
 const FINISHED: &str = "json";
 const UNFINISHED: &str = "tmp";
 
-/// What a file holds.
+/// The content of a file.
 type FileContents = (ConversationId, StoredConversation);
 
 /// A directory of transcripts.
@@ -28,10 +28,10 @@ pub(crate) struct TranscriptFiles {
 #[derive(Serialize, Deserialize)]
 struct Record {
     conversation: String,
-    /// The name of the key that made it; none where the server asked for no keys.
+    /// The name of the key that began the conversation; `None` on a server without keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
-    /// Seconds since 1970; 0 where an earlier version has not noted it.
+    /// Seconds since 1970; 0 in a file of an earlier version, which did not record it.
     #[serde(default)]
     created: u64,
     #[serde(default)]
@@ -63,8 +63,8 @@ enum WireRole {
 }
 
 impl TranscriptFiles {
-    /// Opens a directory, or makes it, and reads what stands there, the least recently written first.
-    /// A damaged file is told of and left out.
+    /// Opens a directory, creating it if necessary, and reads its transcripts, the least recently
+    /// written first. A damaged file is logged and left out.
     ///
     /// # Errors
     /// The directory cannot be made or read.

@@ -1,4 +1,4 @@
-//! A conversation as a list of items: what was said, and what was read for it.
+//! A conversation as a list of items: its messages and its retrievals.
 
 use std::ops::Range;
 
@@ -13,16 +13,16 @@ use crate::conversations::transcript::Transcript;
 use crate::wire::citations::{CitedPassage, citations};
 use crate::wire::errors::ApiError;
 
-/// OpenAI's.
+/// OpenAI's value.
 const DEFAULT_PAGE: usize = 20;
-/// OpenAI's.
+/// OpenAI's value.
 const MAX_PAGE: usize = 100;
 
 /// The value of `include` that adds the texts of passages to a list of items.
 pub(crate) const PASSAGE_TEXT: &str = "onegen.retrieval.passage_text";
 
-/// All items, the first first. Retrievals stand before the message that they were made for;
-/// `passage_text` gives the texts that were read, where they are wanted.
+/// All items, the oldest first. Retrievals come before the message that they were made for.
+/// `passage_text` returns the texts of the passages, if they are wanted.
 pub(crate) fn items(
     id: &ConversationId,
     transcript: &Transcript,
@@ -59,13 +59,13 @@ pub(crate) fn input_items(
         .collect()
 }
 
-/// Which of the conversation's messages an item is.
+/// The number of the message that an item stands for.
 pub(crate) fn message_of(id: &ConversationId, item: &str) -> Option<usize> {
     let at = item.strip_prefix("msg_")?.strip_prefix(name(id))?;
     at.strip_prefix('_')?.parse().ok()
 }
 
-/// Items are called after their conversation and their place, which never change.
+/// An item's id is made from its conversation and its place, neither of which ever changes.
 fn name(id: &ConversationId) -> &str {
     let name = id.as_str();
     name.strip_prefix("conv_").unwrap_or(name)
@@ -111,7 +111,8 @@ fn content(message: &ChatMessage, retrievals: &[&PastRetrieval]) -> ItemContent 
     }
 }
 
-/// Whether a query's `include` names something. Clients write lists in all of these ways.
+/// Whether a query's `include` names `what`. All of these ways to write a list are in use by
+/// clients.
 pub(crate) fn is_included(query: &[(String, String)], what: &str) -> bool {
     let mut included = query
         .iter()
@@ -119,7 +120,7 @@ pub(crate) fn is_included(query: &[(String, String)], what: &str) -> bool {
     included.any(|(_, value)| value.split(',').any(|one| one == what))
 }
 
-/// Which items are asked for.
+/// The part of the list that a request asks for.
 pub(crate) struct Page {
     after: Option<String>,
     limit: usize,
@@ -166,10 +167,10 @@ impl Page {
         Ok(page)
     }
 
-    /// Cuts the page out of all items, which come in their order.
+    /// Selects the page from all items, which are given in order.
     ///
     /// # Errors
-    /// There is no item to begin after.
+    /// The item after which the page should begin does not exist.
     pub(crate) fn cut(
         self,
         mut items: Vec<ConversationItem>,

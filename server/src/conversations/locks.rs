@@ -6,16 +6,17 @@ use dashmap::DashMap;
 use onegen_engine::ConversationId;
 use parking_lot::Mutex;
 
-/// Lets changes of one conversation come one after another, and changes of different conversations at
-/// once: a change writes a file, for which nobody else should wait.
+/// Changes of one conversation happen one after another, and changes of different conversations at
+/// the same time. A change writes a file, and other conversations should not wait for that.
 #[derive(Default)]
 pub(super) struct ConversationLocks {
-    /// The locks that somebody holds or waits for.
+    /// The locks that are held or waited for.
     locks: DashMap<ConversationId, Arc<Mutex<()>>>,
 }
 
 impl ConversationLocks {
-    /// Makes a change while nobody else changes this conversation. `change` must not lock another one.
+    /// Runs `change` while no other change of this conversation runs. `change` must not lock another
+    /// conversation.
     pub(super) fn alone<T>(&self, id: &ConversationId, change: impl FnOnce() -> T) -> T {
         let lock = Arc::clone(&self.locks.entry(id.clone()).or_default());
         let changed = {
@@ -23,7 +24,7 @@ impl ConversationLocks {
             change()
         };
         drop(lock);
-        // The map hands out clones under its own lock only, so a count of one means that nobody waits.
+        // Clones are made only under the map's lock, so a count of one means that no thread waits.
         self.locks
             .remove_if(id, |_, lock| Arc::strong_count(lock) == 1);
         changed

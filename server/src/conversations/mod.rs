@@ -1,14 +1,16 @@
-//! What is remembered of conversations, and which of them a request continues.
+//! Keeps the visible messages of conversations, and finds the conversation that a request
+//! continues.
 //!
-//! The engine keeps a conversation's tokens, passages and KV-cache under its id. Beside them stands
-//! here what its client has seen of it: the visible messages. A client either names the
-//! conversation, or sends back what it has seen; then the conversation whose *whole* visible
-//! transcript these messages begin with is continued. Messages that end before a conversation's
-//! head (an edited question, an answer asked for again) match nothing and begin a new one.
+//! The engine keeps a conversation's tokens, passages and KV-cache under its id. This module keeps
+//! what its client has seen: the visible messages. A client either names the conversation, or sends
+//! back the messages that it has seen. In the second case the request continues the conversation
+//! whose *whole* visible transcript is the beginning of these messages. Messages that do not
+//! contain a conversation's whole transcript (an edited question, a repeated one) match nothing and
+//! begin a new conversation.
 //!
-//! A conversation that its client has named is not recognised by its messages any more: two clients
-//! may well have seen the same transcript, and the one that goes by names must not find the other's
-//! turns in its conversation.
+//! Once its client has named a conversation, it is no longer recognised by its messages. Two
+//! clients may have seen the same transcript, and one that uses ids must not find the other's turns
+//! in its conversation.
 
 mod eviction;
 mod files;
@@ -35,20 +37,20 @@ use recognise::{Digest, Heads, TranscriptDigests};
 use transcript::StoredConversation;
 pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, TurnEnd, new_id};
 
-/// Called for each conversation that is forgotten to make room.
-type OnEvicted = Box<dyn Fn(ConversationId) + Send + Sync>;
+/// Called for each conversation that is evicted to make room.
+type EvictionCallback = Box<dyn Fn(ConversationId) + Send + Sync>;
 
-/// The visible side of all conversations; the one owner of it.
+/// The transcripts of all conversations. Nothing else owns them.
 ///
-/// **Invariant:** no file is touched and nobody is called while `state` is locked, since async tasks wait
-/// for that lock.
+/// **Invariant:** while `state` is locked, no file is accessed and no callback is called, because async
+/// tasks wait for that lock.
 pub(crate) struct Conversations {
     digests: TranscriptDigests,
     capacity: usize,
     files: TranscriptFiles,
-    /// Held while a conversation is looked at, changed and written, so that no change is lost.
+    /// Held while a conversation is read, changed and written, so that no change is lost.
     changing: ConversationLocks,
-    on_evicted: OnEvicted,
+    on_evicted: EvictionCallback,
     state: Mutex<State>,
 }
 
@@ -70,10 +72,10 @@ struct HeldConversation {
 }
 
 impl Conversations {
-    /// Opens the transcripts in a directory, which is made where it is not there, and holds at most
-    /// `capacity` conversations. Beyond, the owner who has most of them loses the one that was least
-    /// recently continued, so that nobody's go while others have more. `on_evicted` is called for each
-    /// such conversation, since its engine state is of no use any more.
+    /// Opens the transcripts in a directory, which is created if necessary, and holds at most
+    /// `capacity` conversations. Beyond that, the owner with the most conversations loses the least
+    /// recently continued one, so that no owner loses any while another has more. `on_evicted` is
+    /// called for each evicted conversation, because its engine state is no longer needed.
     ///
     /// # Errors
     /// The directory cannot be made or read.
@@ -98,23 +100,24 @@ impl Conversations {
         Ok(conversations)
     }
 
-    /// The transcript of a conversation by its id, if it is the owner's. To others there is none: they
-    /// are not even told that somebody has it.
+    /// The transcript of a conversation by its id, if it belongs to the owner. Other callers get
+    /// `None`, so they cannot learn that it exists.
     pub(crate) fn get(&self, id: &ConversationId, owner: &Owner) -> Option<Transcript> {
         let state = self.state.lock();
         let transcript = &state.conversations.get(id)?.stored.transcript;
         (transcript.owner == *owner).then(|| transcript.clone())
     }
 
-    /// When a conversation was begun, and what its client wants to remember of it.
+    /// When a conversation was begun, and its client's metadata.
     pub(crate) fn details(&self, id: &ConversationId) -> Option<ConversationDetails> {
         let state = self.state.lock();
         let held = state.conversations.get(id);
         held.map(|held| held.stored.details.clone())
     }
 
-    /// The owner's conversations whose whole transcript these messages begin with, the longest such
-    /// transcript, the most recently used first. They are equal in all that a client can see.
+    /// The owner's conversations whose whole transcript is the beginning of these messages. Of all
+    /// such transcripts the longest counts; several conversations may have it, and the most
+    /// recently used comes first. Clients cannot see any difference between these.
     pub(crate) fn recognise(
         &self,
         messages: &[ChatMessage],
@@ -133,7 +136,7 @@ impl Conversations {
             .collect()
     }
 
-    /// Moves a conversation's head on, after a turn whose end its client is about to read. Writes a file.
+    /// Updates a conversation after a turn, before its client reads the turn's end. Writes a file.
     pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
         let evicted = self.changing.alone(&id, || {
             let before = self.held(&id);
@@ -167,8 +170,8 @@ impl Conversations {
         self.forget_evicted(evicted);
     }
 
-    /// Changes the owner's conversation, unless `change` returns false, which changes nothing. Returns
-    /// false then, and where there is no such conversation. Writes a file.
+    /// Changes the owner's conversation. If `change` returns false, nothing is changed. Returns false
+    /// in that case, and if there is no such conversation. Writes a file.
     pub(crate) fn change(
         &self,
         id: &ConversationId,
@@ -199,8 +202,8 @@ impl Conversations {
         (stored.transcript.owner == *owner).then(|| found.clone())
     }
 
-    /// The conversations of all owners with a passage in the engine's log for which `holds` is true, with
-    /// all their retrievals.
+    /// The conversations of all owners whose engine log contains a passage for which `holds` is true,
+    /// each with all its retrievals.
     pub(crate) fn holding(
         &self,
         holds: impl Fn(&PastRetrieval) -> bool,
@@ -213,7 +216,7 @@ impl Conversations {
             .collect()
     }
 
-    /// Forgets a conversation, which the engine does not hold any more. Deletes a file.
+    /// Forgets a conversation that the engine no longer holds. Deletes a file.
     pub(crate) fn forget(&self, id: &ConversationId) {
         self.changing.alone(id, || {
             self.state.lock().remove(id);
@@ -226,7 +229,8 @@ impl Conversations {
         state.conversations.get(id).map(|held| held.stored.clone())
     }
 
-    /// Writes a conversation and holds it. Returns the one that had to go for it.
+    /// Writes a conversation and holds it. Returns the conversation that must be evicted for it, if
+    /// any.
     fn put(&self, id: &ConversationId, stored: StoredConversation) -> Option<ConversationId> {
         if let Err(error) = self.files.write(id, &stored) {
             tracing::warn!(%error, conversation = %id, "a restart will not know what was changed last");
@@ -251,8 +255,8 @@ impl Conversations {
         Some(evicted)
     }
 
-    /// Deletes what is left of a conversation that was removed to make room, unless a change that was
-    /// under way has put it back.
+    /// Deletes the file and the engine state of an evicted conversation, unless a concurrent change
+    /// has put it back.
     fn forget_evicted(&self, evicted: Option<ConversationId>) {
         let Some(evicted) = evicted else { return };
         let gone = self.changing.alone(&evicted, || {

@@ -1,9 +1,9 @@
-//! What a conversation has read, and whether it still may be answered from.
+//! The passages that a conversation has read, and whether it may still answer from them.
 //!
-//! The passages stand in the engine's token log and KV-cache. Nobody marks a conversation when a
-//! document goes: before each turn what it has read is compared with what its collection holds now.
-//! So it makes no difference when a document was deleted or changed, by whom, or whether the server
-//! was running.
+//! The passages are in the engine's token log and KV-cache. A deletion does not mark conversations.
+//! Instead, before each turn the passages that were read are compared with what the collection
+//! holds now. So it does not matter when or by whom a document was deleted or changed, or whether
+//! the server was running.
 
 use onegen_engine::RetrievalReceipt;
 use onegen_index::IndexError;
@@ -16,31 +16,32 @@ use crate::wire::citations::receipt;
 /// A retrieval of an earlier turn, and the passage that was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PastRetrieval {
-    /// Which of the transcript's messages it was made for, from 0.
+    /// The number of the message that it was made for, from 0.
     pub(crate) message: usize,
     /// The receipt that the client has seen.
     pub(crate) receipt: Receipt,
     /// Where in that message's text the retrieval happened, in characters.
     pub(crate) char_offset: usize,
-    /// The document that the passage is, or is a part of.
+    /// The id of the document that the passage belongs to.
     pub(crate) document: String,
     /// blake3 of the passage's title and text, hexadecimal.
     digest: String,
-    /// Whether the passage is in the engine's log. Not once the conversation was begun again from its
-    /// visible messages.
+    /// Whether the passage is in the engine's log. It is not if the conversation has begun again from
+    /// its visible messages.
     pub(crate) held: bool,
 }
 
 impl PastRetrieval {
-    /// A retrieval of the turn that has just written message `message`. Reads the index. `None` for
-    /// a receipt without a passage, of which there is none.
+    /// A retrieval of the turn that has just written message `message`. Reads the index. Returns
+    /// `None` for a receipt without a passage, which does not occur.
     pub(crate) fn new(
         of_engine: &RetrievalReceipt,
         collection: &Collection,
         message: usize,
     ) -> Option<Self> {
         let read = of_engine.passages.first()?;
-        // One that has just gone, or cannot be read, is noticed when the conversation goes on.
+        // A passage that was just deleted, or cannot be read, is noticed when the conversation
+        // continues.
         let stored = collection.index().get(&read.id).ok().flatten();
         let document = stored.as_ref().map_or(&*read.id, |p| p.document_id());
         Some(Self {
@@ -71,8 +72,9 @@ impl PastRetrieval {
     }
 }
 
-/// Documents that these retrievals hold passages of, and that are not what they were: deleted,
-/// changed, or in a collection that is not served any more. Each once. Reads the index.
+/// Documents whose passages these retrievals have read and that are no longer the same: deleted,
+/// changed, or in a collection that is no longer served. Each document is listed once. Reads the
+/// index.
 ///
 /// # Errors
 /// The index is damaged.
@@ -91,7 +93,7 @@ pub(crate) fn gone(
 
 fn digest(title: &str, text: &str) -> String {
     let mut hasher = blake3::Hasher::new();
-    // The length keeps title and text apart.
+    // The length marks where the title ends and the text begins.
     hasher.update(&(title.len() as u64).to_le_bytes());
     hasher.update(title.as_bytes());
     hasher.update(text.as_bytes());

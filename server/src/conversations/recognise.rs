@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::admission::Owner;
 
-/// A chain over roles and contents: one digest stands for a message and all before it.
+/// A chained digest of roles and contents: it covers a message and all messages before it.
 pub(super) type Digest = blake3::Hash;
 
-/// Makes the digests of transcripts. They are salted, so that a digest gives away nothing of a text.
+/// Makes the digests of transcripts. They are salted, so that a digest reveals nothing about a text.
 pub(super) struct TranscriptDigests {
     salt: [u8; 32],
 }
@@ -33,7 +33,7 @@ impl TranscriptDigests {
         messages
             .iter()
             .scan(beginning, |before, message| {
-                // Clients trim what they show and send back.
+                // Clients trim messages before they show them and send them back.
                 let content = message.content.trim();
                 let role: &[u8] = match message.role {
                     Role::System => b"s",
@@ -71,8 +71,8 @@ impl Heads {
         }
     }
 
-    /// The conversations with the longest whole transcript that these messages begin with. `chain` holds
-    /// the messages' digests.
+    /// The conversations with the longest whole transcript that is the beginning of these messages.
+    /// `chain` holds the messages' digests.
     pub(super) fn longest(&self, messages: &[ChatMessage], chain: &[Digest]) -> &[ConversationId] {
         let ends = messages.iter().zip(chain).rev();
         let mut ends = ends.filter(|(message, _)| message.role == Role::Assistant);

@@ -1,5 +1,5 @@
-//! Responses that their client may ask for again, or go on after. They are kept with their
-//! conversation, and go with it.
+//! Responses that their client may fetch again or continue. They are stored with their conversation
+//! and deleted with it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::wire::blocking::blocking;
 use crate::wire::citations::passage_name;
 use crate::wire::errors::ApiError;
 
-/// The id of the response after which a conversation has so many messages.
+/// The id of the response after which its conversation has `messages` messages.
 pub(crate) fn response_id(conversation: &ConversationId, messages: usize) -> String {
     let name = conversation.as_str();
     let name = name.strip_prefix("conv_").unwrap_or(name);
@@ -28,8 +28,8 @@ fn conversation_of(response: &str) -> Option<ConversationId> {
     Some(format!("conv_{name}").into())
 }
 
-/// Stores a response whose turn is remembered. It is stored before its client reads the end, because a
-/// restarted server must know what the client has seen.
+/// Stores a response after its turn was remembered and before its client reads the end, because a
+/// restarted server must know everything that clients have seen.
 pub(crate) async fn store_response(
     conversations: &Arc<Conversations>,
     conversation: ConversationId,
@@ -52,7 +52,8 @@ pub(crate) async fn store_response(
     blocking(store).await.map(|_| ())
 }
 
-/// The owner's response of this id, with its conversation. `param` is the field that names it.
+/// The owner's response with this id, and its conversation. `param` is the request's field with the
+/// id.
 ///
 /// # Errors
 /// [`ApiError::ResponseNotFound`].
@@ -93,7 +94,8 @@ pub(crate) async fn delete_response(
     blocking(delete).await.map(|_| ())
 }
 
-/// Adds the passages that were found, as their collections hold them now. Reads the index.
+/// Adds the passages that were found, with the texts that their collections hold now. Reads the
+/// index.
 pub(crate) fn add_results(
     response: &mut ResponseObject,
     collections: &Collections,
@@ -108,7 +110,7 @@ pub(crate) fn add_results(
         else {
             continue;
         };
-        // A collection may have been taken from the key, or from the server, meanwhile.
+        // Meanwhile the key may have lost its right to a collection, or the server the collection.
         let mut seen = collections.iter().filter(|c| caller.sees(c.name()));
         let collection = seen.find(|c| c.name() == receipt.collection);
         let passages = receipt.passages.iter().filter_map(|passage| {

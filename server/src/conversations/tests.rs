@@ -1,4 +1,4 @@
-//! What the store of conversations promises.
+//! Tests of the store of conversations.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
@@ -148,14 +148,15 @@ fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
     for id in ["a1", "a2", "b1", "b2"] {
         begin(id, &id[..1]);
     }
-    // However many one owner begins, the others keep theirs.
+    // However many conversations one owner begins, the others keep theirs.
     for n in 0..10 {
         begin(&format!("flood{n}"), "a");
     }
     let gone_now = || gone.try_iter().map(|id| id.to_string()).collect::<Vec<_>>();
     assert_eq!(gone_now()[..4], ["a1", "a2", "flood0", "flood1"]);
     assert!(conversations.get(&"b1".into(), &Owner::key("b")).is_some());
-    // A newcomer gets room: of those who have as many, the one who has waited longest gives it.
+    // A new owner gets room. Of the owners with equally many conversations, the one with the least
+    // recently continued conversation loses it.
     begin("c1", "c");
     assert_eq!(gone_now(), ["b1"]);
     begin("c2", "c");
@@ -194,7 +195,7 @@ fn a_file_of_the_first_version_is_read_as_of_a_conversation_that_begins_again() 
     std::fs::write(dir.path().join("first.json"), file).unwrap();
     let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
     let kept = conversations.get(&"a".into(), &Owner::default());
-    // What it has read was not noted, so its log is not to be gone on with.
+    // Its retrievals were not recorded, so its log must not be continued.
     assert_eq!(kept, Some(transcript(peru(), 0)));
     let about = conversations.details(&"a".into());
     assert_eq!(about, Some(ConversationDetails::default()));

@@ -1,4 +1,5 @@
-//! What is kept of a conversation: its visible messages, where its turns ended, what was read for it.
+//! The stored state of a conversation: its visible messages, where its turns ended, and which
+//! passages were read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,22 +13,23 @@ use crate::admission::Owner;
 use crate::conversations::past_retrievals::PastRetrieval;
 use crate::wire::clock::unix_seconds;
 
-/// The id of a new conversation. Nobody can guess it.
+/// The id of a new conversation. It cannot be guessed.
 pub(crate) fn new_id() -> ConversationId {
     format!("conv_{}", Uuid::new_v4().simple()).into()
 }
 
-/// What is known of a conversation between its turns.
+/// The state of a conversation between its turns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {
-    /// The visible messages. The last is the assistant's, but where messages were put in without a turn.
+    /// The visible messages. The last is the assistant's, unless messages were added without a turn.
     pub(crate) messages: Vec<ChatMessage>,
-    /// The ends of the turns that the engine's log holds, in order; none if it holds nothing. Messages
-    /// behind the last of them were put in without a turn, and are encoded with the next one's.
+    /// The ends of the turns that the engine's log holds, in order; empty if it holds nothing.
+    /// Messages after the last of them were added without a turn, and are encoded together with the
+    /// next turn's.
     pub(crate) turns: Vec<TurnEnd>,
     /// Who may read and continue it.
     pub(crate) owner: Owner,
-    /// Whether the client goes by the conversation's id.
+    /// Whether the client names the conversation by its id.
     pub(crate) named: bool,
     /// The retrievals that its turns have read, in order.
     pub(crate) retrievals: Vec<PastRetrieval>,
@@ -43,12 +45,13 @@ pub(crate) struct TurnEnd {
 }
 
 impl Transcript {
-    /// How far the engine's log goes; nowhere if it holds nothing.
+    /// The end of the last turn in the engine's log; zero messages and tokens if it holds nothing.
     pub(crate) fn log_end(&self) -> TurnEnd {
         self.turns.last().copied().unwrap_or_default()
     }
 
-    /// Notes that the engine holds nothing of it, so that the next turn begins again from the visible messages.
+    /// Records that the engine holds nothing of the conversation, so that the next turn begins again from the
+    /// visible messages.
     pub(crate) fn begin_again(&mut self) {
         self.turns.clear();
         for retrieval in &mut self.retrievals {
@@ -64,12 +67,12 @@ impl Transcript {
     }
 }
 
-/// What does not change from turn to turn.
+/// The part of a conversation that turns do not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ConversationDetails {
     /// When the conversation was begun, in seconds since 1970.
     pub(crate) created: u64,
-    /// What the client wants to remember of it.
+    /// Metadata that the client has set.
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
@@ -81,19 +84,19 @@ impl ConversationDetails {
     }
 }
 
-/// All that is kept of a conversation.
+/// Everything that is stored of a conversation.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredConversation {
     pub(crate) transcript: Transcript,
     pub(crate) details: ConversationDetails,
-    /// The responses that their client may ask for again, in their order.
+    /// The responses that their client may fetch again, in order.
     pub(crate) responses: Vec<StoredResponse>,
 }
 
-/// A response, and where in its conversation it stands.
+/// A response and its place in the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StoredResponse {
-    /// Which of the messages came with its request. The next one is the answer.
+    /// The messages that came with its request. The message after them is the answer.
     pub(crate) input: Range<usize>,
     /// The response that its client has seen, without the texts of passages, since they may be deleted.
     pub(crate) response: ResponseObject,

@@ -1,4 +1,4 @@
-//! What follows when documents are deleted: no conversation keeps them in the engine's logs and caches.
+//! After documents were deleted, removes them from the engine's logs and caches of all conversations.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl DeletedDocuments {
         }
     }
 
-    /// The documents of these retrievals that were deleted or changed since.
+    /// The documents of these retrievals that were deleted or changed afterwards.
     ///
     /// # Errors
     /// An index is damaged.
@@ -66,11 +66,12 @@ impl DeletedDocuments {
         })
     }
 
-    /// After these documents were deleted or replaced: has the engine forget token log, KV-cache and
-    /// files of the conversations that hold them. Returns how many conversations there are.
+    /// To be called after these documents were deleted or replaced. The engine forgets token log,
+    /// KV-cache and files of the conversations that hold them. Returns the number of these
+    /// conversations.
     ///
-    /// **Invariant:** no turn that begins after this reads a passage that is deleted. A turn that is
-    /// under way ends as it began, and its conversation is forgotten then.
+    /// **Invariant:** no turn that begins after this reads a deleted passage. A turn that is under
+    /// way may finish, and its conversation is forgotten then.
     pub(crate) async fn forget(&self, collection: &str, documents: &[String]) -> usize {
         let of_them = |retrieval: &PastRetrieval| {
             retrieval.receipt.collection == collection && documents.contains(&retrieval.document)
@@ -87,13 +88,14 @@ impl DeletedDocuments {
                 continue;
             }
             tracing::info!(conversation = %id, "has read documents that are gone");
-            // No turn is under way yet, so this fails only where the engine holds nothing.
+            // No turn is under way yet, so this fails only if the engine does not hold the
+            // conversation.
             let _ = block_on(self.engine.delete(&id));
         }
     }
 
-    /// Has the engine forget those of these conversations that hold deleted documents. Their transcripts
-    /// stay, so that clients who continue them learn why. Returns how many there are.
+    /// The engine forgets those of these conversations that hold deleted documents. Their transcripts
+    /// stay, so that clients who continue them learn the reason. Returns how many were forgotten.
     pub(crate) async fn forget_holders(
         &self,
         conversations: Vec<(ConversationId, Vec<PastRetrieval>)>,
@@ -103,14 +105,14 @@ impl DeletedDocuments {
             match self.among(&retrievals).await {
                 Ok(gone) if gone.is_empty() => continue,
                 Ok(_) => {}
-                // A passage that cannot be read must not be answered from either.
+                // A passage that cannot be read must not be used for answers either.
                 Err(error) => {
                     tracing::error!(%error, conversation = %id, "its passages cannot be read")
                 }
             }
             forgotten += 1;
             match self.engine.delete(&id).await {
-                // The end of a turn that is under way comes here again.
+                // A turn that is under way calls this function again at its end.
                 Ok(()) | Err(ConversationError::Unknown(_) | ConversationError::Busy(_)) => {}
                 Err(error) => {
                     tracing::warn!(%error, conversation = %id, "its cache was not dropped")

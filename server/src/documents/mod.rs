@@ -1,4 +1,4 @@
-//! Documents of a collection, changed while it is served.
+//! Reads and changes documents of a collection while it is served.
 
 mod forgetting;
 
@@ -13,9 +13,9 @@ use crate::wire::errors::ApiError;
 
 pub(crate) use forgetting::DeletedDocuments;
 
-/// Bytes that an id may have.
+/// The most bytes of an id.
 const MAX_ID_BYTES: usize = 512;
-/// Documents that one request may bring.
+/// The most documents of one request.
 const MAX_DOCUMENTS: usize = 1000;
 
 /// Documents that were checked, for one collection.
@@ -85,11 +85,12 @@ impl Upload {
         })
     }
 
-    /// Splits and embeds the documents and puts them in, all or none. Returns how many passages each
-    /// became. Searches that begin after this find them.
+    /// Splits and embeds the documents and adds all or none of them. Returns the number of passages
+    /// of each. Searches that begin after this find them.
     ///
     /// # Errors
-    /// [`ApiError::CollectionReadOnly`], [`ApiError::Invalid`] for one that cannot be embedded.
+    /// [`ApiError::CollectionReadOnly`], [`ApiError::Invalid`] for a document that cannot be
+    /// embedded.
     pub(crate) async fn put_in(
         self,
         embedding: &Embedding,
@@ -144,8 +145,8 @@ impl Upload {
     }
 }
 
-/// Takes a document out, all its passages with it. Returns how many there were, and how many
-/// conversations had read one.
+/// Deletes a document with all its passages. Returns the number of passages, and the number of
+/// conversations that had read one.
 ///
 /// # Errors
 /// [`ApiError::DocumentNotFound`], [`ApiError::CollectionReadOnly`].
@@ -222,7 +223,7 @@ fn stored(collection: &Collection, id: &str) -> Result<Option<StoredDocument>, I
     }))
 }
 
-/// The text of passages that may overlap. What stood between them was white space.
+/// The text of consecutive passages, which may overlap. Between them there was only white space.
 fn joined(passages: &[Passage]) -> String {
     let start = |passage: &Passage| passage.part.as_ref().map_or(0, |part| part.start);
     let mut at = passages.first().map_or(0, start);
@@ -263,7 +264,7 @@ fn index_document(document: Document) -> onegen_index::Document {
     }
 }
 
-/// Whether an id is `…#7`, as a splitter calls the passages of a document.
+/// Whether an id looks like `…#7`, the form that a splitter gives to the passages of a document.
 fn is_called_as_a_part(id: &str) -> bool {
     let number = id.rsplit_once('#').map(|(_, number)| number);
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
@@ -276,15 +277,15 @@ fn not_found(collection: &Collection, id: &str) -> ApiError {
     }
 }
 
-/// What a batch of changes did.
+/// The result of a batch of changes.
 struct AppliedChanges {
     applied: Applied,
-    /// Conversations that held what is gone now.
+    /// The number of conversations that held old versions.
     conversations: usize,
 }
 
-/// Changes some documents and has the engine forget the conversations that hold the old ones. Both
-/// happen even when the client does not wait for the answer any more.
+/// Changes some documents, and the engine forgets the conversations that hold the old ones. Both
+/// happen even if the client disconnects.
 async fn change(
     deleted: &DeletedDocuments,
     collection: &Arc<Collection>,

@@ -1,4 +1,5 @@
-//! What `/metrics` shows: vLLM's names and buckets where it has one, under `onegen_`.
+//! The metrics at `/metrics`. They have vLLM's names and buckets where vLLM has such a metric, with
+//! the prefix `onegen_`.
 //!
 //! A metric's doc comment is its help text, and its field's name is its name.
 
@@ -27,13 +28,13 @@ const REQUEST_SECONDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
-/// Searches and splices: from tens of microseconds to a long passage on a large model.
+/// Buckets for searches and splices: from tens of microseconds to a long passage on a large model.
 const RETRIEVAL_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0,
 ];
 
-/// A kind of metric, and what it needs beside name and help.
+/// A kind of metric, and what it needs besides name and help text.
 trait Metric: Collector + Clone + 'static {
     type Shape;
     fn make(opts: Opts, shape: Self::Shape) -> prometheus::Result<Self>;
@@ -110,7 +111,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// What the server observes of turns, at their ends.
+    /// Metrics of turns, recorded when turns end.
     struct TurnMetrics {
         /// Turns that ended, by reason: stop, length, abort (the client went away) or error.
         request_success_total: IntCounterVec = &["finished_reason"],
@@ -146,7 +147,7 @@ metrics! {
 }
 
 metrics! {
-    /// What the server answers, whether or not a turn came of it.
+    /// Metrics of HTTP responses, with or without a turn.
     struct HttpMetrics {
         /// HTTP responses, by the route's template (none where there is no such route), method and status.
         http_responses_total: IntCounterVec = &["route", "method", "status"],
@@ -156,7 +157,7 @@ metrics! {
 }
 
 metrics! {
-    /// What the engine counts itself, read when somebody asks.
+    /// The engine's own counts, which are read at each request for metrics.
     struct EngineMetrics {
         /// Positions forwarded, by the kind of token that stood there.
         forwarded_tokens_total: IntCounterVec = &["kind"],
@@ -224,7 +225,7 @@ impl Metrics {
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let turns = TurnMetrics::register(&registry)?;
-        // So that every reason is there from the start, at 0.
+        // With this, every reason exists from the start, with the value 0.
         for reason in ["stop", "length", "abort", "error"] {
             turns.request_success_total.with_label_values(&[reason]);
         }

@@ -1,4 +1,4 @@
-//! One turn as the metrics see it, from the request to the end of its answer.
+//! Records the metrics of one turn, from the request to the end of its answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use onegen_engine::{RetrievalReceipt, TurnSummary};
 
 use super::{Metrics, TurnMetrics};
 
-/// A turn under observation. Dropped before its end, it counts as aborted.
+/// A turn that is being observed. If it is dropped before its end, the turn counts as aborted.
 pub(crate) struct Observation {
     metrics: Arc<Metrics>,
     received: Instant,

@@ -1,4 +1,4 @@
-//! What clients get, by route and status.
+//! Counts responses by route and status.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) async fn count(
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    // Never the path itself: everybody who asks could make new series.
+    // The label is never the path itself, because every client could then create new time series.
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let http = &metrics.http;
     let status = response.status();
@@ -31,7 +31,8 @@ pub(crate) async fn count(
     response
 }
 
-/// A method that the server knows, or `other`: clients may make up methods, and each would be a new series.
+/// A method that the server knows, or `other`. Clients can invent methods, and each would be a new time
+/// series.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! Requests that their client names, so that one that comes twice is answered once.
+//! Idempotency keys: a request that a client sends twice with the same key begins only one turn.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use tokio::sync::watch;
 
 use crate::admission::Owner;
 
-/// An owner and what its client calls a request.
+/// An owner and the key that its client gave a request.
 type Key = (Owner, String);
 
-/// The conversation that a request has begun a turn of, once it has.
-type Begun = watch::Receiver<Option<ConversationId>>;
+/// The conversation in which a request has begun its turn; `None` until the turn has begun.
+type BegunConversation = watch::Receiver<Option<ConversationId>>;
 
-/// The keys of the requests that are being begun, or whose recordings are still there.
+/// The keys of requests that are beginning, or whose recordings still exist.
 #[derive(Default)]
 pub(super) struct IdempotencyKeys {
-    keys: DashMap<Key, Begun>,
+    keys: DashMap<Key, BegunConversation>,
 }
 
-/// A key that one request holds. Dropped, it is free again.
+/// A key that one request holds. Dropping it frees the key.
 pub(crate) struct KeyClaim {
     keys: Arc<IdempotencyKeys>,
     key: Key,
@@ -29,8 +29,8 @@ pub(crate) struct KeyClaim {
 }
 
 impl IdempotencyKeys {
-    /// Claims a key, or gives the conversation of the request that holds it. Waits while that request is
-    /// being begun.
+    /// Claims a key, or returns the conversation of the request that holds it. Waits while that request
+    /// is beginning.
     pub(super) async fn claim(
         self: &Arc<Self>,
         owner: &Owner,
@@ -38,7 +38,8 @@ impl IdempotencyKeys {
     ) -> Result<KeyClaim, ConversationId> {
         let key = (owner.clone(), key.to_owned());
         loop {
-            // One step looks the key up and takes it, so that two requests cannot both find it free.
+            // The key is looked up and taken in one step, so that two requests cannot both find it
+            // free.
             let mut begun = match self.keys.entry(key.clone()) {
                 Entry::Vacant(vacant) => {
                     let (sender, begun) = watch::channel(None);
@@ -62,12 +63,12 @@ impl IdempotencyKeys {
 }
 
 impl KeyClaim {
-    /// Lets those who wait for this key know which turn has begun.
+    /// Tells the requests that wait for this key in which conversation the turn has begun.
     pub(super) fn begun(&self, conversation: ConversationId) {
         self.begun.send_replace(Some(conversation));
     }
 
-    /// Whether it is this key.
+    /// Whether the claim is for this key.
     pub(super) fn is(&self, owner: &Owner, key: &str) -> bool {
         self.key.0 == *owner && self.key.1 == key
     }
@@ -75,7 +76,7 @@ impl KeyClaim {
 
 impl Drop for KeyClaim {
     fn drop(&mut self) {
-        // The sender goes after this, so that those who wait for it find the key free.
+        // The sender is dropped after this, so that requests that wait for it find the key free.
         self.keys.keys.remove(&self.key);
     }
 }

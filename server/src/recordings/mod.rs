@@ -1,9 +1,9 @@
-//! Recordings of streams, from which a client that lost one goes on.
+//! Recordings of streams, from which a client can resume a stream that it has lost.
 //!
-//! A turn belongs to its stream: a client that goes away ends both. A request that says `resumable`
-//! asks for the other way: its turn goes on by itself, its events are recorded, and whoever owns the
-//! conversation may read them from any event on, until some time after the end. A reader takes what is
-//! there at its own pace; it holds up neither the turn nor other readers.
+//! Normally a turn belongs to its stream: a client that disconnects ends both. The turn of a request
+//! with `resumable` continues by itself and its events are recorded. The conversation's owner may read
+//! them from any event on, until some time after the end. Each reader reads at its own pace and delays
+//! neither the turn nor other readers.
 
 mod idempotency;
 
@@ -23,10 +23,10 @@ use crate::admission::Owner;
 use idempotency::IdempotencyKeys;
 pub(crate) use idempotency::KeyClaim;
 
-/// Recordings kept; beyond, the one that ended first is forgotten early.
+/// The most recordings that are kept. Beyond that, the one that ended first is deleted early.
 const MAX_RECORDINGS: usize = 256;
 
-/// An event, or why it could not be written.
+/// An event, or the error that occurred when it was written.
 pub(crate) type EventResult = Result<Event, axum::Error>;
 
 /// All recordings, by their conversations.
@@ -41,30 +41,30 @@ pub(crate) struct Recordings {
 #[derive(Clone)]
 struct Recording {
     owner: Owner,
-    /// What its client calls the request. It is free again with the recording.
+    /// The request's idempotency key. It is freed when the recording is deleted.
     key: Option<Arc<KeyClaim>>,
-    /// The headers of each response that gives these events.
+    /// The headers of every response that plays these events.
     headers: HeaderMap,
     events: watch::Receiver<Events>,
     turn: AbortHandle,
 }
 
-/// What has been recorded so far.
+/// The events recorded so far.
 #[derive(Default)]
 struct Events {
     all: Vec<Event>,
     ended: Option<Instant>,
 }
 
-/// A recording as one reader gets it.
+/// A recording as it is played to one reader.
 pub(crate) struct Playback {
     /// The headers of the response.
     pub(crate) headers: HeaderMap,
-    /// The events from the wanted one on, and those to come.
+    /// The events from the wanted one on, including future ones.
     pub(crate) events: BoxStream<'static, EventResult>,
 }
 
-/// Ends a recording, also that of a turn that was stopped.
+/// Writes a recording. Dropping it ends the recording, also if the turn was stopped.
 struct Recorder(watch::Sender<Events>);
 
 impl Drop for Recorder {
@@ -75,7 +75,7 @@ impl Drop for Recorder {
 }
 
 impl Recordings {
-    /// Holds no recording yet; each is kept for `retention` after its end.
+    /// An empty collection of recordings, each of which will be kept for `retention` after its end.
     pub(crate) fn new(retention: Duration) -> Self {
         Self {
             retention,
@@ -84,7 +84,7 @@ impl Recordings {
         }
     }
 
-    /// Lets a turn's events come whether or not somebody reads them, and plays them from the beginning.
+    /// Runs a turn to its end, whether or not its events are read, and plays them from the beginning.
     /// `lasting` is held until the turn's end.
     pub(crate) fn record(
         self: &Arc<Self>,
@@ -117,7 +117,8 @@ impl Recordings {
         play(recording, 0)
     }
 
-    /// The events of a conversation's running or last turn from one on, if it is the owner's.
+    /// The events of a conversation's running or last turn from a number on, if the conversation
+    /// belongs to the owner.
     pub(crate) fn resume(
         &self,
         conversation: &ConversationId,
@@ -128,7 +129,8 @@ impl Recordings {
         Some(play(recording, from))
     }
 
-    /// Claims a key for a request, or plays the turn that a request with this key has begun already.
+    /// Claims a key for a request, or plays the turn that another request with this key has already
+    /// begun.
     pub(crate) async fn claim(&self, owner: &Owner, key: &str) -> Result<KeyClaim, Playback> {
         loop {
             let conversation = match self.keys.claim(owner, key).await {
@@ -143,17 +145,18 @@ impl Recordings {
             if let Some(recording) = recording.filter(of_key) {
                 return Err(play(recording, 0));
             }
-            // The recording has just been forgotten, and its key is freed by whoever has taken it out.
+            // The recording was just deleted, and the task that deleted it is about to free the key.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Forgets what is recorded of a conversation, which is deleted.
+    /// Deletes the recording of a conversation that is deleted.
     pub(crate) fn forget(&self, conversation: &ConversationId) {
         self.recordings.remove(conversation);
     }
 
-    /// Stops a turn that goes on by itself; false where the owner has none. Its recording stays.
+    /// Stops a turn that runs by itself. Its recording stays. Returns false if the owner has no
+    /// such turn.
     pub(crate) fn stop(&self, conversation: &ConversationId, owner: &Owner) -> bool {
         let recording = self.find(conversation, owner);
         recording.is_some_and(|recording| {
@@ -176,7 +179,7 @@ impl Recordings {
             });
             let first = ended.min_by_key(|(ended, _)| *ended);
             if let Some((_, first)) = first {
-                // A new turn of that conversation may have taken its place meanwhile.
+                // A new turn of that conversation may have replaced the recording meanwhile.
                 self.recordings
                     .remove_if(&first, |_, one| one.events.borrow().ended.is_some());
             }
@@ -184,7 +187,8 @@ impl Recordings {
         self.recordings.insert(conversation, recording);
     }
 
-    /// Forgets a recording some time after its end, unless another turn's is in its place by then.
+    /// Deletes a recording some time after its end, unless another turn's recording has replaced
+    /// it.
     fn forget_later(
         self: &Arc<Self>,
         conversation: ConversationId,
@@ -194,7 +198,7 @@ impl Recordings {
         let retention = self.retention;
         tokio::spawn(async move {
             let mut events = events;
-            // Waiting fails when the recorder is gone, which is an end too.
+            // Waiting fails if the recorder was dropped, which also means the end.
             let _ = events.wait_for(|events| events.ended.is_some()).await;
             tokio::time::sleep(retention).await;
             if let Some(recordings) = recordings.upgrade() {
@@ -228,7 +232,7 @@ fn play(recording: Recording, from: usize) -> Playback {
     }
 }
 
-/// All events from one on, those to come too.
+/// All events from a number on, including future ones.
 fn replay(events: watch::Receiver<Events>, from: usize) -> impl Stream<Item = EventResult> {
     stream::unfold((events, from), |(mut events, next)| async move {
         let event = {
@@ -288,7 +292,7 @@ mod tests {
         let mut ends: Vec<_> = (0..MAX_RECORDINGS)
             .map(|at| Some(begin(&recordings, &name(at), None)))
             .collect();
-        // They end in another order than they began.
+        // The turns end in another order than they began.
         let order = [200, 7, 133];
         for at in order {
             drop(ends[at].take());
@@ -309,7 +313,7 @@ mod tests {
             assert!(!there(first), "{first}");
             assert!(order[more + 1..].iter().all(|at| there(*at)));
         }
-        // Nothing that runs is forgotten.
+        // A running recording is not deleted.
         let _running = begin(&recordings, "another", None);
         assert_eq!(recordings.recordings.len(), MAX_RECORDINGS + 1);
     }
@@ -330,7 +334,7 @@ mod tests {
         assert!(recordings.claim(&Owner::key("other"), "k").await.is_ok());
         drop(begin(&recordings, "conv_1", Some(first)));
         assert_eq!(second.await.unwrap(), 1);
-        // The key is free again with its recording.
+        // The key is freed when its recording is deleted.
         recordings.forget(&"conv_1".into());
         assert!(recordings.claim(&owner, "k").await.is_ok());
     }

@@ -1,4 +1,4 @@
-//! How all of it is served: the router, the OpenAPI document, TLS, the page and the documentation.
+//! Serves the API: the router, the OpenAPI document, TLS, the page and the documentation.
 
 mod docs;
 mod openapi;

@@ -1,4 +1,4 @@
-//! The document that describes the API.
+//! The OpenAPI document.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::wire::schema_rules::add_rules;
         onegen_proto::ChatStreamEvent,
         onegen_proto::ResponseEvent,
         onegen_proto::LinkEntitiesEvent,
-        // A filter holds them and they it, where the search for schemas ends.
+        // This type and filters contain each other, and utoipa does not follow such a cycle.
         onegen_proto::CombinedFilter,
         onegen_proto::NegatedFilter,
     )),
@@ -39,7 +39,7 @@ use crate::wire::schema_rules::add_rules;
         (name = "models", description = "What is served"),
         (name = "operations", description = "For those who run it"),
     ),
-    // Or none: the server decides with its configuration.
+    // The first alternative is no key; the server's configuration decides.
     security((), ("api_key" = []))
 )]
 struct Document;
@@ -56,7 +56,7 @@ fn add_api_key(document: &mut utoipa::openapi::OpenApi) {
     components.add_security_scheme("api_key", bearer);
 }
 
-/// Says what the layers before the routes answer in their place.
+/// Documents the responses of the layers before the routes.
 fn add_refusals(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let operations = [
@@ -90,7 +90,8 @@ pub fn openapi() -> Value {
     let mut document = documented_routes().into_openapi();
     add_api_key(&mut document);
     add_refusals(&mut document);
-    // It cannot fail: the document is made of texts, numbers and maps with texts for keys.
+    // This cannot fail, because the document consists of texts, numbers and maps whose keys are
+    // texts.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     add_rules(&mut document);
     document

@@ -1,4 +1,4 @@
-//! Which path leads where, and what stands before all of them.
+//! The router: all routes, and the layers before them.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Which pages' scripts may ask; none where no layer answers a browser's question.
+/// The CORS layer for the allowed origins; `None` if no origin is allowed.
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     let all = CorsLayer::permissive();
     if origins.iter().any(|origin| origin == "none") {
@@ -68,7 +68,7 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     }
 }
 
-/// Neither bodies nor queries: texts are not for the log.
+/// The log has neither bodies nor queries, because they may contain users' texts.
 fn request_span<B>(request: &Request<B>) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());

@@ -1,4 +1,4 @@
-//! Answering until told to stop.
+//! Serves requests until the server is told to stop.
 
 use std::future::Future;
 use std::io;
@@ -14,12 +14,12 @@ use crate::app::App;
 use crate::serving::router::router;
 use crate::serving::tls::TlsListener;
 
-/// How long it may take to tell clients that their answers are cut off.
+/// The time for telling clients that their answers were cut off.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Serves until `stop` is over. From then on the server counts as not ready and refuses what is new,
-/// while the answers under way come to their ends; what is not at its end after `drain_timeout` is
-/// cancelled, which its clients are told.
+/// Serves until `stop` completes. From then on the server counts as not ready and refuses new
+/// requests, while the answers in progress are finished. Answers that are not finished after
+/// `drain_timeout` are cancelled, and their clients are told.
 ///
 /// # Errors
 /// The listener failed.
@@ -42,7 +42,7 @@ async fn listen(
     stop: impl Future<Output = ()> + Send + 'static,
     drain_timeout: Duration,
 ) -> io::Result<()> {
-    // Events are small and wait for nobody.
+    // Events are small and must be sent at once (`TCP_NODELAY`).
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "a connection will be slower than it could be");
@@ -51,7 +51,8 @@ async fn listen(
     match app.certificate.clone() {
         None => serve_on(listener, app, stop, drain_timeout).await,
         Some(certificate) => {
-            // Tapped for nothing: only so does a listener of ours tell its clients' addresses.
+            // This tap does nothing, but axum gets clients' addresses from our own listener only
+            // through it.
             let listener = TlsListener::new(listener, certificate)?.tap_io(|_| ());
             serve_on(listener, app, stop, drain_timeout).await
         }
@@ -74,16 +75,17 @@ where
         async move {
             stop.await;
             app.shutdown.drain();
-            // Nobody waits any more when serving has failed meanwhile.
+            // If serving has failed meanwhile, nothing waits for this message.
             let _ = stopped.send(());
-            // Connections are taken until then: who asks is told that the server is stopping.
+            // Connections are accepted until then, so that new requests get an answer that the
+            // server is stopping.
             app.shutdown.idle().await;
         }
     };
     let routes = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, routes).with_graceful_shutdown(drained);
     let too_long = async {
-        // Never sent when serving fails first.
+        // If serving fails first, the message is never sent.
         if draining.await.is_ok() {
             tokio::time::sleep(drain_timeout).await;
             tracing::warn!("answers that are still under way are cut off");

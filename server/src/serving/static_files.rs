@@ -1,4 +1,4 @@
-//! Pages for people, embedded in the binary: their files, the headers they come with, their routes.
+//! The web pages that are embedded in the binary: their files, headers and routes.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,8 +15,8 @@ use axum::routing::get;
 use crate::app::App;
 use crate::wire::errors::ApiError;
 
-/// Scripts and styles from here only and none in the markup; no markup made of strings by scripts; in
-/// nobody's frame.
+/// Scripts and styles come only from this server, and none are inline. Scripts cannot make markup
+/// from strings. The pages cannot be put into a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
@@ -25,7 +25,7 @@ pub(crate) const HTML: &str = "text/html; charset=utf-8";
 pub(crate) const STYLE: &str = "text/css; charset=utf-8";
 pub(crate) const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A file of pages that the server has for people.
+/// A file of a web page.
 pub(crate) struct File {
     pub(crate) name: &'static str,
     pub(crate) content_type: &'static str,
@@ -76,8 +76,8 @@ pub(crate) fn etag(content: &str) -> String {
 }
 
 impl File {
-    /// The file, or that the browser has it already: it asks each time, so that a new server's page is
-    /// never mixed with an old one's.
+    /// The file, or 304 if the browser has it already. The browser asks each time, so that files of an
+    /// old and a new server are never mixed.
     fn response(&self, request: &HeaderMap) -> Response {
         let headers = [
             (CONTENT_TYPE, self.content_type),
@@ -101,9 +101,9 @@ impl File {
 pub(crate) mod tests {
     use super::*;
 
-    /// That a file loads nothing from elsewhere, and has nothing parsed as markup.
+    /// Checks that a file loads nothing from other servers and never parses a string as markup.
     pub(crate) fn comes_from_here_only(file: &File) {
-        // A namespace, a beginning of links that somebody may follow, and a comment.
+        // A namespace, the beginning of links that users may follow, and a comment.
         let harmless = [
             "http://www.w3.org/2000/svg",
             "`https://${address}`",

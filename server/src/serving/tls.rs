@@ -1,4 +1,4 @@
-//! TLS before the routes, by rustls.
+//! TLS for all connections, by rustls.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificate::Certificate;
 
-/// How long a client may take to shake hands.
+/// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Connections that have shaken hands and wait to be served.
+/// The most connections that wait to be served after their handshake.
 const READY: usize = 64;
 
-/// Takes connections and hands out those that have shaken hands. A client that is slow at it, or speaks
-/// no TLS, keeps nobody else waiting.
+/// Accepts connections and returns those whose handshake is complete. A client whose handshake is slow,
+/// or that does not use TLS, does not delay others.
 pub(crate) struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
@@ -38,14 +38,14 @@ impl TlsListener {
             loop {
                 let (connection, peer) = tokio::select! {
                     accepted = listener.accept() => accepted,
-                    // Nobody serves any more: the port is given back.
+                    // The server has stopped, so the port is released.
                     () = sender.closed() => return,
                 };
                 let acceptor = TlsAcceptor::from(certificate.current());
                 let sender = sender.clone();
                 tokio::spawn(async move {
                     match timeout(HANDSHAKE, acceptor.accept(connection)).await {
-                        // Fails only when nobody serves any more.
+                        // Sending fails only if the server has stopped.
                         Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
                         Err(_) => tracing::debug!(%peer, "TLS took too long"),
@@ -64,7 +64,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.ready.recv().await {
             Some(accepted) => accepted,
-            // The task above ends only after this.
+            // The task above ends only after this listener is dropped.
             None => std::future::pending().await,
         }
     }

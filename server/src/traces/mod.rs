@@ -1,8 +1,8 @@
 //! OpenTelemetry traces: a span for each request for the model, and in it one for each phase of its turn,
 //! with the times that the engine has measured. OpenTelemetry's SDK samples, batches and sends them.
 //!
-//! Names are those of the semantic conventions for generative AI. Where no collector is named, nothing
-//! of this happens.
+//! Names are those of the semantic conventions for generative AI. If no collector is configured, there
+//! are no traces.
 
 mod request;
 mod sender;
@@ -31,7 +31,7 @@ use crate::wire::until_sent::until_sent;
 
 pub(crate) use request::{RequestTrace, TurnTrace};
 
-/// Routes that ask the model, and what that is called.
+/// The routes that use the model, and the names of their operations.
 const OPERATIONS: &[(&str, &str)] = &[
     ("/v1/chat/completions", "chat"),
     ("/v1/responses", "chat"),
@@ -46,7 +46,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
-    /// Whether prompts, answers and passages stand in them.
+    /// Whether traces contain prompts, answers and passages.
     with_text: bool,
     /// The name of the served model.
     model: String,
@@ -54,10 +54,10 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// `None` where no collector is named.
+    /// Returns `None` if no collector is configured.
     ///
     /// # Errors
-    /// Nothing can be sent to what is named.
+    /// Traces cannot be sent to the configured address.
     pub(crate) fn open(config: &TraceConfig, model: &str) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok();
         let Some(url) = endpoint(config, variable)? else {
@@ -100,7 +100,7 @@ impl Traces {
         }))
     }
 
-    /// Sends what is left, as far as that goes within a few seconds.
+    /// Sends the remaining traces, as many as is possible within a few seconds.
     pub(crate) async fn flush(&self) {
         let provider = self.provider.clone();
         match tokio::task::spawn_blocking(move || provider.shutdown()).await {
@@ -123,14 +123,14 @@ impl Traces {
     }
 }
 
-/// What is shown at the start.
+/// The text that is printed at the start.
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.description)
     }
 }
 
-/// Has a request's span around all that is done for it, to the end of its stream.
+/// Puts a request's span around everything that is done for it, to the end of its stream.
 pub(crate) async fn trace(
     State(traces): State<Arc<Traces>>,
     request: Request,

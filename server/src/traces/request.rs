@@ -16,24 +16,24 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-/// `error.type` of what was given up before its end.
+/// The `error.type` of requests and turns that were cancelled.
 const CANCELLED: &str = "cancelled";
 
 tokio::task_local! {
-    /// The trace of the request that the task answers.
+    /// The trace of the request that the current task answers.
     static CURRENT: Arc<RequestTrace>;
 }
 
-/// A request's span, which ends when the last who holds it has dropped it.
+/// A request's span, which ends when its last holder is dropped.
 pub(crate) struct RequestTrace {
     tracer: SdkTracer,
     span: Span,
-    /// That spans within it begin in.
+    /// The context in which spans within it begin.
     context: Context,
     operation: &'static str,
     began: Instant,
-    /// At `began`: so all times of a request fit together, whatever is done to the system's clock
-    /// meanwhile.
+    /// The system time at `began`. All times of a request are computed from it, so they are
+    /// consistent even if the system's clock is changed meanwhile.
     began_at: SystemTime,
     with_text: bool,
     record: Mutex<RequestRecord>,
@@ -43,9 +43,9 @@ pub(crate) struct RequestTrace {
 #[derive(Default)]
 struct RequestRecord {
     attributes: BTreeMap<&'static str, Value>,
-    /// One of each turn.
+    /// The finish reason of each turn.
     finish_reasons: Vec<&'static str>,
-    /// Texts, where they are asked for.
+    /// Input texts, if texts are to be traced.
     inputs: Vec<Json>,
     outputs: Vec<Json>,
     input_tokens: usize,
@@ -56,7 +56,7 @@ struct RequestRecord {
 }
 
 impl RequestTrace {
-    /// `None` where the sampler wants none.
+    /// Returns `None` if the sampler does not select the request.
     pub(super) fn begin(
         tracer: &SdkTracer,
         parent: &Context,
@@ -85,7 +85,7 @@ impl RequestTrace {
         CURRENT.try_with(Arc::clone).ok()
     }
 
-    /// Answers a request whose span this is.
+    /// Runs `answering` with this as the current trace.
     pub(super) async fn around<T>(self: Arc<Self>, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self, answering).await
     }
@@ -95,17 +95,17 @@ impl RequestTrace {
         self.span.span_context().trace_id().to_string()
     }
 
-    /// Sets an attribute; the last value counts.
+    /// Sets an attribute. A later value replaces an earlier one.
     pub(crate) fn set(&self, name: &'static str, value: impl Into<Value>) {
         self.record.lock().attributes.insert(name, value.into());
     }
 
-    /// Adds tokens that were read.
+    /// Adds to the number of input tokens.
     pub(crate) fn read(&self, tokens: usize) {
         self.record.lock().input_tokens += tokens;
     }
 
-    /// The response begins.
+    /// Records that the response begins.
     pub(super) fn answered(&self, status: StatusCode, error: Option<&'static str>) {
         self.set("http.response.status_code", i64::from(status.as_u16()));
         let mut record = self.record.lock();
@@ -115,7 +115,7 @@ impl RequestTrace {
                 .attributes
                 .entry("error.type")
                 .or_insert(error.into());
-            // The server has not failed where the client is at fault.
+            // An error of the client is not a failure of the server.
             record.failed |= status.is_server_error();
         }
     }
@@ -173,7 +173,8 @@ impl Drop for RequestTrace {
     }
 }
 
-/// A value with parts as JSON, as the conventions want it where attributes cannot be structured.
+/// A structured value as JSON. The conventions say so for SDKs whose attributes cannot be
+/// structured.
 fn structured(value: Json) -> Value {
     value.to_string().into()
 }
@@ -182,12 +183,12 @@ fn count(number: usize) -> Value {
     Value::I64(number as i64)
 }
 
-/// The spans of a turn's phases. Dropped before its end, the turn was cancelled.
+/// The spans of a turn's phases. If it is dropped before the turn's end, the turn was cancelled.
 pub(crate) struct TurnTrace {
     request: Arc<RequestTrace>,
     timeline: Timeline,
     collection: String,
-    /// What each retrieval found.
+    /// The documents that each retrieval found.
     documents: Vec<Json>,
     /// `error.type`, until the turn has come to its end.
     error: Option<&'static str>,
@@ -228,13 +229,13 @@ impl TurnTrace {
         }
     }
 
-    /// The turn is one of a conversation.
+    /// Records the turn's conversation.
     pub(crate) fn converses(&self, conversation: &ConversationId) {
         let id = conversation.to_string();
         self.request.set("gen_ai.conversation.id", id);
     }
 
-    /// The turn goes on from a text, which is noted only where texts are asked for.
+    /// Records a text that the turn reads, if texts are to be traced.
     pub(crate) fn reads(&self, role: Role, text: &str) {
         if self.request.with_text {
             let role = match role {
@@ -268,7 +269,7 @@ impl TurnTrace {
             record.outputs.push(message);
         }
         record.finish_reasons.push(reason);
-        // Passages are read like the prompt.
+        // Tokens of passages count as input, like those of the prompt.
         let usage = &summary.usage;
         record.input_tokens += usage.prompt_tokens + usage.passage_tokens;
         record.cached_tokens += usage.cached_tokens;
@@ -321,7 +322,7 @@ impl Drop for TurnTrace {
     }
 }
 
-/// A message as the conventions have it.
+/// A message in the conventions' format.
 fn said(role: &str, text: &str) -> Json {
     json!({"role": role, "parts": [{"type": "text", "content": text}]})
 }

@@ -1,5 +1,5 @@
-//! How traces are sent: by the HTTP client that the rest of the server uses. OpenTelemetry's own would bring
-//! another version of it, with a second library for TLS that is written in C and takes minutes to build.
+//! Sends traces with the HTTP client that the rest of the server uses. OpenTelemetry's own client would add
+//! another version of it, with a second TLS library that is written in C and takes minutes to build.
 
 use std::io::Read;
 use std::thread;
@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use reqwest::blocking::Client;
 
-/// How long sending a batch may take where no variable says so.
+/// How long sending a batch may take, unless a variable sets it.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A collector's answer is a few bytes long; more than this is not read of it.
+/// The most bytes that are read of a collector's answer, which is normally a few bytes long.
 const MAX_RESPONSE_BYTES: u64 = 4 << 20;
 
 /// Sends from the SDK's own thread, which may block.
@@ -20,8 +20,8 @@ const MAX_RESPONSE_BYTES: u64 = 4 << 20;
 pub(super) struct Sender(Client);
 
 impl Sender {
-    /// `variable` gives the environment's variables by their names. A timeout that makes no sense is told by
-    /// the SDK, and the default is taken.
+    /// `variable` returns the environment's variables by their names. For an invalid timeout the default is
+    /// used; the SDK reports it.
     ///
     /// # Errors
     /// The system's certificates cannot be used.
@@ -30,7 +30,7 @@ impl Sender {
             .or_else(|| variable("OTEL_EXPORTER_OTLP_TIMEOUT"))
             .and_then(|milliseconds| milliseconds.parse().ok())
             .map_or(DEFAULT_TIMEOUT, Duration::from_millis);
-        // A blocking client cannot be made on a thread that runs async tasks.
+        // A blocking client cannot be created on a thread that runs async tasks.
         let made = thread::spawn(move || Client::builder().timeout(timeout).build());
         let made = made.join().map_err(|_| anyhow!("its thread panicked"))?;
         Ok(Self(made?))

@@ -1,4 +1,4 @@
-//! Work that takes its time, off the async threads.
+//! Runs slow work outside of the async threads.
 
 use tokio::task::spawn_blocking;
 

@@ -1,4 +1,4 @@
-//! From the engine's receipts to what the client reads of them.
+//! Converts the engine's receipts to annotations and citations for clients.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use onegen_engine::{Passage, RetrievalReceipt};
 use onegen_proto::{Annotation, Receipt, ReceiptPassage, UrlCitation};
 
-/// A receipt on the wire, of a search in `collection`.
+/// The receipt of a search in `collection`, as clients get it.
 pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
     let passage = |passage: &Passage| ReceiptPassage {
         id: passage.id.clone(),
@@ -26,12 +26,12 @@ pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
     }
 }
 
-/// Milliseconds without digits that no clock has measured.
+/// Rounds milliseconds to microseconds, because a clock does not measure more digits.
 pub(crate) fn to_microseconds(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }
 
-/// A passage that was read, and where in the text, in characters.
+/// A passage that was read, and the place in the text where it was read, in characters.
 pub(crate) struct CitedPassage<'r> {
     pub(crate) char_offset: usize,
     pub(crate) id: &'r str,
@@ -39,8 +39,8 @@ pub(crate) struct CitedPassage<'r> {
     pub(crate) url: Option<&'r str>,
 }
 
-/// One annotation for each passage that was read: the text from there to the next retrieval, in
-/// characters, without the white space around it.
+/// One annotation for each passage that was read. It covers the text from the retrieval to the next
+/// one, in characters, without the white space around it.
 pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<Annotation> {
     let read = receipts.iter().filter_map(|receipt| {
         let passage = receipt.passages.first()?;
@@ -61,7 +61,7 @@ pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<A
 /// One citation for each passage that was read.
 pub(crate) fn citations(content: &str, read: &[CitedPassage<'_>]) -> Vec<UrlCitation> {
     let characters: Vec<char> = content.chars().collect();
-    // A stop string may have cut the text before the place of a retrieval.
+    // A stop string may have cut off the text where the retrieval happened.
     let start = |read: &CitedPassage<'_>| read.char_offset.min(characters.len());
     let each = read.iter().enumerate().map(|(index, passage)| {
         let end = read.get(index + 1).map_or(characters.len(), start);
@@ -89,7 +89,7 @@ fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {
     range.start + first..range.start + last + 1
 }
 
-/// The name of a passage where it is shown: its title, else its id.
+/// The displayed name of a passage: its title, or its id if it has no title.
 pub(crate) fn passage_name<'p>(id: &'p str, title: &'p str) -> &'p str {
     if title.is_empty() { id } else { title }
 }

@@ -1,7 +1,7 @@
-//! Every way in which the server says no, and what the client sees of it.
+//! All errors of the server, and what clients see of them.
 //!
-//! * A 4xx says what was found and what would help, and names the field at fault.
-//! * A 5xx says only that; the detail goes to the log line, since it is the operator's.
+//! * A 4xx error says what was found and what would help, and names the field at fault.
+//! * A 5xx error says only that the server failed; the details are for the operator and go to the log.
 //! * Before the headers an error is a response; after them it is an event of the stream. Both hold
 //!   the same envelope.
 
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use onegen_engine::{EngineError, SubmitError, TokensError};
 use onegen_proto::{ErrorBody, ErrorEnvelope};
 
-/// Why a request got no answer.
+/// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The body does not parse. serde_json's message ends with line and column.
@@ -25,23 +25,23 @@ pub(crate) enum ApiError {
     UnreadableBody(String),
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
-    /// A field is missing, of the wrong type, or has a value that makes no sense.
+    /// A field is missing, has the wrong type, or has an invalid value.
     #[error("{param}: {message}")]
     Invalid { param: String, message: String },
-    /// A field of OpenAI's or vLLM's that asks for something that is not done here.
+    /// A field of OpenAI's or vLLM's asks for something that this server does not do.
     #[error("{param} is not supported by this server; leave it out")]
     Unsupported { param: String },
     #[error("there is no model {model:?}; this server serves {served:?}")]
     ModelNotFound { model: String, served: String },
     #[error("model: this one links entities and writes no answers; ask POST /v1/entities/link")]
     ModelOnlyLinks,
-    /// Another kind of model was asked to link.
+    /// A model that does not link entities was asked to link.
     #[error("model: {0}")]
     ModelLinksNothing(TokensError),
     #[error("there is no collection {collection:?}; there is {}", if .served.is_empty() { "none".to_owned() } else { .served.join(", ") })]
     CollectionNotFound {
         collection: String,
-        /// The field that names it.
+        /// The request's field with the name.
         param: &'static str,
         /// Names in quotation marks.
         served: Vec<String>,
@@ -60,13 +60,13 @@ pub(crate) enum ApiError {
     #[error("there is no such item in this conversation: {item:?}")]
     ItemNotFound {
         item: String,
-        /// The field that names it.
+        /// The request's field with the name.
         param: &'static str,
     },
     #[error("there is no response {response:?}, or not any more")]
     ResponseNotFound {
         response: String,
-        /// The field that names it.
+        /// The request's field with the name.
         param: &'static str,
     },
     #[error("conversation {0:?} is busy with another turn; wait for its end")]
@@ -103,12 +103,12 @@ pub(crate) enum ApiError {
     ScopeMissing { scope: &'static str },
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,
-    /// Of one client.
+    /// A limit of one client was exceeded.
     #[error(
         "{most} requests of yours are being answered, which is as many as may be; wait for one to end"
     )]
     TooManyAtOnce { most: u32 },
-    /// Of one client.
+    /// A limit of one client was exceeded.
     #[error("you may send {most} requests a minute; try again in {} s", whole_seconds(.wait))]
     TooManyInAMinute { most: u32, wait: Duration },
     #[error("the answer was not complete after {:.1} s, which is all that this server gives it", .after.as_secs_f64())]
@@ -117,21 +117,21 @@ pub(crate) enum ApiError {
     StreamNotFound(String),
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// Not the client's fault; the detail is for the log.
+    /// The server failed. The detail is for the log.
     #[error("{0}")]
     Internal(String),
 }
 
-/// The code of an error, for the layers that the response passes.
+/// The code of an error, attached to the response for the outer layers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorCode(pub(crate) &'static str);
 
-/// Rounded up: who waits so long has waited long enough.
+/// Rounds up, so that a client that waits this long has waited long enough.
 fn whole_seconds(wait: &Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// What a client reads beside the message.
+/// The parts of an error besides its message.
 struct ErrorDescription<'a> {
     status: StatusCode,
     code: &'static str,
@@ -139,7 +139,7 @@ struct ErrorDescription<'a> {
 }
 
 impl ApiError {
-    /// A field's value makes no sense.
+    /// The error for an invalid value of a field.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid {
             param: param.into(),
@@ -147,7 +147,7 @@ impl ApiError {
         }
     }
 
-    /// The one place where an error gets its status.
+    /// Status, type, code and field of each error. Nothing else decides statuses.
     fn description(&self) -> ErrorDescription<'_> {
         let plain = |status, code| ErrorDescription {
             status,
@@ -238,7 +238,7 @@ impl ApiError {
         }
     }
 
-    /// The code that clients tell errors apart by.
+    /// The code by which clients distinguish errors.
     pub(crate) fn code(&self) -> &'static str {
         self.description().code
     }
@@ -265,7 +265,7 @@ impl ApiError {
         Some((header::WWW_AUTHENTICATE, challenge))
     }
 
-    /// What the client reads. Writes the log line of an error that is the server's.
+    /// The body that the client gets. If the error is the server's, this also writes the log line.
     pub(crate) fn envelope(&self) -> ErrorEnvelope {
         let ErrorDescription {
             status,
@@ -307,12 +307,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What a route calls the fields that the tokenizer and the engine can find fault with.
+/// A route's names of the fields that the tokenizer and the engine can reject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FieldNames {
-    /// How long the answer may become.
+    /// The field that limits the length of the answer.
     pub(crate) max_tokens: &'static str,
-    /// What the prompt is made of.
+    /// The field that the prompt is made from.
     pub(crate) prompt: &'static str,
 }
 
@@ -328,11 +328,12 @@ impl FieldNames {
         }
     }
 
-    /// Why the engine took no turn.
+    /// Why the engine did not accept a turn.
     pub(crate) fn submit_error(self, error: SubmitError) -> ApiError {
         match error {
             SubmitError::UnknownConversation(id) => ApiError::ConversationNotFound(id.to_string()),
-            // Somebody has just continued it, which a client takes as still continuing it.
+            // If another turn has just continued the conversation, the client gets the same error
+            // as if that turn were still running.
             SubmitError::Busy(conversation) | SubmitError::LogLength { conversation, .. } => {
                 ApiError::ConversationBusy(conversation.to_string())
             }
@@ -353,7 +354,7 @@ impl FieldNames {
                 };
                 ApiError::invalid(param, format!("is {value}, but must be {range}"))
             }
-            // A prompt holds the tokenizer's own ids, so only these can be unknown.
+            // A prompt holds the tokenizer's own ids, so only ids in `stop_token_ids` can be unknown.
             SubmitError::UnknownId { id, vocabulary } => ApiError::invalid(
                 "stop_token_ids",
                 format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),

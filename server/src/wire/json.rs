@@ -1,4 +1,4 @@
-//! Reading a JSON body, with errors that say where.
+//! Reads JSON bodies, with errors that name the place.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
@@ -77,7 +77,7 @@ where
     })
 }
 
-/// Gives a JSON value its type, whose schema it is held against first.
+/// Converts a JSON value to a type, after checking it against the type's schema.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] names the field, as `messages[0].content`.
@@ -89,7 +89,7 @@ pub(crate) fn typed<T: DeserializeOwned + ToSchema + 'static>(
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {
             "." => String::new(),
-            // The path has no name for a key of a map that has the wrong type.
+            // The path ends with `.?` if the key of a map has the wrong type.
             path => path.trim_end_matches(".?").to_owned(),
         };
         // serde puts a missing field's name into the message and its parent into the path.
@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn no_object_of_any_request_is_written_as_an_array() {
-        // These fields were in no list of object fields, so that serde took arrays for them.
+        // An earlier version kept a list of object fields that lacked these, so serde accepted
+        // arrays for them.
         let refused = |body: Value| match typed::<ResponseRequest>(body) {
             Err(ApiError::Invalid { param, .. }) => param,
             other => panic!("{other:?}"),

@@ -1,11 +1,11 @@
-//! Messages of the wire as the engine takes them.
+//! Converts messages of requests to the engine's messages.
 
 use onegen_engine::Role as EngineRole;
 use onegen_proto::{Content, Role};
 
 use crate::wire::errors::ApiError;
 
-/// Developers speak as the system does.
+/// The engine's role; `developer` becomes the system role.
 pub(crate) fn role(role: Role) -> EngineRole {
     match role {
         Role::System | Role::Developer => EngineRole::System,
@@ -17,7 +17,7 @@ pub(crate) fn role(role: Role) -> EngineRole {
 /// The types of parts that are text in OpenAI's APIs.
 const TEXTS: [&str; 3] = ["text", "input_text", "output_text"];
 
-/// A message's text. `path` is where it stands in the request.
+/// A message's text. `path` is its place in the request.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names a part of another kind.

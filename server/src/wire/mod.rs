@@ -1,5 +1,5 @@
-//! What goes over the wire: bodies and parameters as they are read, errors and citations as they are
-//! written. This room knows no other.
+//! The wire format: reads bodies and parameters, writes errors and citations. This room imports from
+//! no other room.
 
 pub(crate) mod blocking;
 pub(crate) mod citations;

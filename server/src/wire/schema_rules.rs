@@ -1,11 +1,11 @@
-//! What types and handlers cannot say of themselves in the OpenAPI document: operations' names, bounds
-//! of numbers, which fields go together, and which are refused.
+//! Adds to the OpenAPI document what cannot be derived from types and handlers: operations' names,
+//! bounds of numbers, which fields go together, and which fields are refused.
 
 use serde_json::{Map, Value, json};
 
 use crate::wire::unsupported::neutral_fields;
 
-/// Adds all of it to the document.
+/// Adds all rules to the document.
 pub(crate) fn add_rules(document: &mut Value) {
     name_operations(document);
     for (schema, rule) in field_rules().into_iter().chain(neutral_fields()) {
@@ -16,7 +16,7 @@ pub(crate) fn add_rules(document: &mut Value) {
             fields["allOf"] = json!([rule]);
         }
     }
-    // A body with several documents may hold fields of a single one, which are not read.
+    // A body with several documents may also contain the fields of a single one, which are ignored.
     let upsert = &mut document["components"]["schemas"]["UpsertDocumentsRequest"];
     if let Some(upsert) = upsert.as_object_mut()
         && let Some(variants) = upsert.remove("oneOf")
@@ -107,7 +107,7 @@ fn field_rules() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// `field` is one of `neutral`, unless `flag` is set.
+/// A rule: `field` must have one of the values of `neutral`, unless `flag` is set.
 fn only_with(flag: &str, field: &str, neutral: Value) -> Value {
     json!({"anyOf": [
         {"properties": {field: {"enum": neutral}}},
@@ -115,7 +115,7 @@ fn only_with(flag: &str, field: &str, neutral: Value) -> Value {
     ]})
 }
 
-/// `field` is there, and none of the others.
+/// A rule: `field` must be present, and none of the others in `all`.
 fn only_one(field: &str, all: &[&str]) -> Value {
     let of_field = |one: &str| {
         if one == field {

@@ -1,8 +1,8 @@
-//! Holding a JSON value against the schema that its type has in the OpenAPI document.
+//! Checks a JSON value against the schema of its type in the OpenAPI document.
 //!
-//! serde is more generous than the document: it takes an array for a struct, element by element, and
-//! refuses `3.0` where an integer is expected, although both are one number in JSON. The schema knows
-//! every field of every type, so nothing has to be listed here.
+//! serde differs from the document in two ways. It accepts an array in place of a struct, element by
+//! element, and it refuses `3.0` where an integer is expected, although `3.0` and `3` are the same
+//! number in JSON. The schema has every field of every type, so no fields need to be listed here.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use utoipa::openapi::{Ref, RefOr};
 
 use crate::wire::errors::ApiError;
 
-/// The schemas of a type and of all that it holds, made once.
+/// The schemas of a type and of all types within it, computed once.
 static SCHEMAS: LazyLock<DashMap<TypeId, Arc<TypeSchemas>>> = LazyLock::new(DashMap::new);
 
 struct TypeSchemas {
@@ -24,8 +24,8 @@ struct TypeSchemas {
     by_name: HashMap<String, RefOr<Schema>>,
 }
 
-/// Makes integers of numbers such as `3.0` where `T` holds integers, and refuses what is no object where
-/// `T` holds an object.
+/// Converts numbers such as `3.0` to integers where `T` has integers, and refuses other values where `T`
+/// has an object.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] names the field that must be an object.
@@ -46,7 +46,7 @@ pub(crate) fn conform<T: ToSchema + 'static>(value: &mut Value) -> Result<(), Ap
 }
 
 impl TypeSchemas {
-    /// Checks a value against alternatives. `path` is where the value stands in the body.
+    /// Checks a value against alternatives. `path` is the value's place in the body.
     fn check(
         &self,
         value: &mut Value,
@@ -93,7 +93,7 @@ impl TypeSchemas {
                 }
                 Ok(())
             }
-            // Optional objects are left to serde: a few take a text in their place.
+            // Optional objects are left to serde, because some of them may also be a text.
             _ if !kinds.is_empty() && kinds.iter().all(|kind| is_only_object(kind)) => {
                 Err(ApiError::invalid(path, "expected a JSON object"))
             }
@@ -175,8 +175,8 @@ fn types(kind: &Schema) -> Option<&[Type]> {
     }
 }
 
-/// A number without a fraction as an integer, if an integer can hold it. The ends of the ranges are left
-/// out, since other numbers are rounded to them.
+/// A number without a fraction as an integer, if an integer type can hold it. The ends of the ranges are
+/// excluded, because other numbers may have been rounded to them.
 fn whole(float: f64) -> Option<Value> {
     if float.fract() != 0.0 {
         None

@@ -1,16 +1,16 @@
-//! Fields that clients know from OpenAI or vLLM and that ask for something not done here.
+//! Fields of OpenAI's or vLLM's APIs that ask for something that this server does not do.
 //!
-//! Ignoring one would answer another question than the one asked, so it is refused by name, unless
-//! its value asks for nothing. Fields that only accompany a request (`user`, `metadata`,
-//! `service_tier`, `prompt_cache_key`, …) change no answer and are let through, as are fields that
-//! nobody knows.
+//! Ignoring such a field would answer a different request, so the request is refused with the
+//! field's name, unless the field has a value without effect. Fields that do not change the answer
+//! (`user`, `metadata`, `service_tier`, `prompt_cache_key`, …) are accepted, and so are unknown
+//! fields.
 
 use serde_json::{Map, Value, json};
 
 use crate::wire::errors::ApiError;
 
-/// Which values of a field ask for nothing. Null always does.
-enum Neutral {
+/// The values of a field that have no effect. Null never has one.
+enum NeutralValues {
     Nothing,
     Number(f64),
     Flag(bool),
@@ -22,9 +22,9 @@ enum Neutral {
     TextOnly,
 }
 
-use Neutral::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
+use NeutralValues::{Any, Empty, Flag, Nothing, Number, TextOnly, Word};
 
-const OF_REQUESTS: &[(&str, Neutral)] = &[
+const OF_REQUESTS: &[(&str, NeutralValues)] = &[
     // OpenAI
     ("audio", Nothing),
     ("function_call", Word(&["none", "auto"])),
@@ -64,8 +64,8 @@ const OF_REQUESTS: &[(&str, Neutral)] = &[
     ("return_hidden_states", Flag(false)),
 ];
 
-/// Beside those of chat completions.
-const OF_COMPLETIONS: &[(&str, Neutral)] = &[
+/// Fields of completions, in addition to those of chat completions.
+const OF_COMPLETIONS: &[(&str, NeutralValues)] = &[
     ("conversation", Nothing),
     ("logprobs", Nothing),
     ("messages", Nothing),
@@ -78,7 +78,7 @@ const OF_COMPLETIONS: &[(&str, Neutral)] = &[
 ];
 
 /// Fields of OpenAI's Responses API.
-const OF_RESPONSES: &[(&str, Neutral)] = &[
+const OF_RESPONSES: &[(&str, NeutralValues)] = &[
     ("background", Flag(false)),
     ("frequency_penalty", Number(0.0)),
     ("include_obfuscation", Flag(false)),
@@ -93,9 +93,9 @@ const OF_RESPONSES: &[(&str, Neutral)] = &[
 ];
 
 /// Fields of `text` in the Responses API.
-const OF_TEXT: &[(&str, Neutral)] = &[("verbosity", Word(&["medium"]))];
+const OF_TEXT: &[(&str, NeutralValues)] = &[("verbosity", Word(&["medium"]))];
 
-const OF_MESSAGES: &[(&str, Neutral)] = &[
+const OF_MESSAGES: &[(&str, NeutralValues)] = &[
     ("audio", Nothing),
     ("function_call", Nothing),
     ("name", Nothing),
@@ -103,7 +103,7 @@ const OF_MESSAGES: &[(&str, Neutral)] = &[
     ("tool_calls", Empty),
 ];
 
-/// Refuses a request that asks for something that is not done here.
+/// Refuses a chat completion that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -116,7 +116,7 @@ pub(crate) fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a completion of plain text that asks for something that is not done here.
+/// Refuses a completion of plain text that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -125,7 +125,7 @@ pub(crate) fn refuse_unsupported_in_completion(body: &Value) -> Result<(), ApiEr
     refuse(body, OF_REQUESTS, "")
 }
 
-/// Refuses a response that asks for something that is not done here.
+/// Refuses a response that asks for something that this server does not do.
 ///
 /// # Errors
 /// [`ApiError::Unsupported`] names the first such field.
@@ -160,7 +160,7 @@ pub(crate) fn neutral_fields() -> impl Iterator<Item = (&'static str, Value)> {
     })
 }
 
-fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), ApiError> {
+fn refuse(object: &Value, fields: &[(&str, NeutralValues)], path: &str) -> Result<(), ApiError> {
     let asking = fields.iter().find(|(field, neutral)| {
         let value = object.get(field);
         value.is_some_and(|value| !neutral.holds(value))
@@ -173,8 +173,8 @@ fn refuse(object: &Value, fields: &[(&str, Neutral)], path: &str) -> Result<(), 
     }
 }
 
-impl Neutral {
-    /// The values that ask for nothing.
+impl NeutralValues {
+    /// The values without effect, as a schema.
     fn schema(&self) -> Value {
         let nothing = json!({"type": "null"});
         match self {

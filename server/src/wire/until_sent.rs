@@ -1,11 +1,12 @@
-//! What lasts as long as a response takes to be sent.
+//! Keeps a value alive until a response is sent.
 
 use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
 use futures::StreamExt;
 
-/// Keeps something until a stream has ended. What is not a stream has been answered.
+/// Keeps `kept` until a streamed response has ended. A response that is not a stream is complete
+/// already, so `kept` is dropped.
 pub(crate) fn until_sent(response: Response, kept: impl Send + 'static) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
     if kind.is_none_or(|kind| kind != "text/event-stream") {

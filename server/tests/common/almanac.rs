@@ -75,7 +75,7 @@ impl Almanac {
         self.restart_after(|| ()).await
     }
 
-    /// The same, with something done in between.
+    /// The same, and calls `meanwhile` in between.
     pub async fn restart_after(self, meanwhile: impl FnOnce()) -> Self {
         let Self { mut server, files } = self;
         server.stop();
@@ -109,7 +109,7 @@ pub fn country(name: &str) -> Value {
         .unwrap()
 }
 
-/// A country that nobody has heard of, as the almanac would describe it.
+/// An invented country, described as in the almanac.
 pub fn zembla(capital: &str) -> Value {
     json!({
         "id": "country/zembla", "title": "Zembla", "url": "https://example.org/zembla",

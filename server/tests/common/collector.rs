@@ -14,7 +14,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-/// A span as it arrived.
+/// A received span.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub trace: String,
@@ -34,27 +34,27 @@ pub struct Span {
 }
 
 #[derive(Default)]
-struct Arrived {
+struct ReceivedTraces {
     spans: Vec<Span>,
     headers: Vec<HeaderMap>,
     answers: Vec<StatusCode>,
 }
 
-/// Takes what is sent to it. Dropped, it is gone with the test.
+/// Receives spans until the end of the test.
 #[derive(Clone)]
 pub struct Collector {
     pub url: String,
-    arrived: Arc<Mutex<Arrived>>,
+    arrived: Arc<Mutex<ReceivedTraces>>,
 }
 
 impl Collector {
-    /// Answers 200, but for the first requests, which get these.
+    /// Answers the first requests with `answers`, and all others with 200.
     pub async fn start(answers: &[StatusCode]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let arrived = Arc::new(Mutex::new(Arrived {
+        let arrived = Arc::new(Mutex::new(ReceivedTraces {
             answers: answers.to_vec(),
-            ..Arrived::default()
+            ..ReceivedTraces::default()
         }));
         let routes = Router::new().route("/v1/traces", post(take));
         let routes = routes.with_state(arrived.clone());
@@ -72,7 +72,7 @@ impl Collector {
 }
 
 async fn take(
-    State(arrived): State<Arc<Mutex<Arrived>>>,
+    State(arrived): State<Arc<Mutex<ReceivedTraces>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
@@ -133,7 +133,7 @@ fn any(value: Option<AnyValue>) -> Value {
     }
 }
 
-/// A span for messages of failing tests.
-pub fn shown(span: &Span) -> Value {
+/// The parts of a span that the message of a failing test prints.
+pub fn summary(span: &Span) -> Value {
     json!({"name": span.name, "attributes": span.attributes, "status": span.status})
 }

@@ -1,4 +1,4 @@
-//! The facts that the almanac was written from, asked of a server.
+//! Asks a server about the facts that the almanac was written from.
 
 use std::collections::HashMap;
 use std::fs;
@@ -29,7 +29,7 @@ fn facts(table: &str, columns: &[&str]) -> Vec<HashMap<String, String>> {
         .collect()
 }
 
-/// Whether a text holds the expected words as whole words, in whatever case.
+/// Whether a text contains the expected words as whole words, in upper or lower case.
 pub fn says(text: &str, expected: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let words = text.split(|c: char| !c.is_alphanumeric());
@@ -42,8 +42,8 @@ pub fn says(text: &str, expected: &str) -> bool {
     text.windows(expected.len()).any(|words| words == expected)
 }
 
-/// Asks about every row of a table, and gives how many are answered rightly from the right passage, and
-/// how many there are.
+/// Asks about every row of a table. Returns how many answers are right and cite the right passage, and
+/// the number of rows.
 pub async fn right_of(
     server: &Server,
     table: &str,

@@ -1,4 +1,4 @@
-//! A server over real HTTP on a free port, driven the way a client would.
+//! A server on a free port, which tests use over real HTTP like a client.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 #[path = "../../../engine/tests/common/mod.rs"]
@@ -9,6 +9,7 @@ pub mod facts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use onegen_engine::{LoadOptions, Model};
@@ -28,13 +29,13 @@ const CORPUS: &str = r#"{"id":"country-peru","title":"Peru","text":"Peru is a co
 {"id":"element-gold","title":"Gold","text":"Gold is an element. Its symbol is Au."}
 "#;
 
-/// Who asks a server.
+/// A client of a server.
 pub struct Client {
     pub url: String,
     pub http: reqwest::Client,
 }
 
-/// A server in this process, and who asks it. Dropped, it stops.
+/// A server in this process and a client of it. The server stops when this is dropped.
 pub struct Server {
     client: Client,
     stop: Option<oneshot::Sender<()>>,
@@ -53,20 +54,19 @@ impl Files {
     }
 
     pub fn with_seed(seed: u64) -> Self {
-        Self::of(models::Family::Qwen3.write(seed))
+        Self::with_model(models::Family::Qwen3.write(seed))
     }
 
-    /// With a model that links entities.
+    /// Files with a model that links entities.
     pub fn linking() -> Self {
         use models::linking::{Spelling, write_linking};
-        Self::of(write_linking(models::Family::Llama, Spelling::ByteLevel, 7))
+        Self::with_model(write_linking(models::Family::Llama, Spelling::ByteLevel, 7))
     }
 
-    fn of(model: TempDir) -> Self {
-        let config = model.path().join("config.json");
-        let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-        value["max_position_embeddings"] = CONTEXT.into();
-        fs::write(config, value.to_string()).unwrap();
+    fn with_model(model: TempDir) -> Self {
+        models::edit_json(model.path(), "config.json", |config| {
+            config["max_position_embeddings"] = CONTEXT.into();
+        });
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("corpus.jsonl"), CORPUS).unwrap();
         Self { dir, model }
@@ -84,7 +84,7 @@ impl Files {
         self.dir.path().join("data")
     }
 
-    /// Writes a file of keys with these names, which may chat; returns its path and the keys.
+    /// Writes a file of keys with these names and the scope `chat`. Returns its path and the keys.
     pub fn write_keys<const N: usize>(&self, names: [&str; N]) -> (PathBuf, [String; N]) {
         let path = self.dir.path().join("keys.toml");
         let mut entries = String::new();
@@ -126,6 +126,11 @@ impl Files {
         bias[tokens.query_id().to_string()] = if retrieve { 100.into() } else { (-100).into() };
         bias
     }
+
+    /// Fields of a request whose turn writes exactly so many tokens and never retrieves.
+    pub fn without_retrieval(&self, tokens: usize) -> Value {
+        json!({"logit_bias": self.bias(false), "max_tokens": tokens})
+    }
 }
 
 impl Server {
@@ -151,7 +156,7 @@ impl Server {
         let _ = self.stop.take().unwrap().send(());
     }
 
-    /// Waits until it has.
+    /// Waits until it has stopped.
     pub async fn stopped(self) {
         self.serving.await.unwrap().unwrap();
     }
@@ -208,14 +213,14 @@ impl Client {
         (response.status(), response.json().await.unwrap())
     }
 
-    /// Sends a request that is answered.
+    /// Sends a request that must succeed.
     pub async fn done(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(method, path, body).await;
         assert_eq!(status, StatusCode::OK, "{method} {path}: {answer}");
         answer
     }
 
-    /// Sends a request that is refused; gives status, code, field at fault and message.
+    /// Sends a request that must be refused. Returns status, code, field at fault and message.
     pub async fn refused_at(
         &self,
         method: &str,
@@ -234,13 +239,13 @@ impl Client {
         )
     }
 
-    /// Posts a chat completion and gives the response as it is.
+    /// Posts a chat completion and returns the response.
     pub async fn send(&self, body: &Value) -> Response {
         let url = format!("{}/v1/chat/completions", self.url);
         self.http.post(url).json(body).send().await.unwrap()
     }
 
-    /// Posts a chat completion that is answered whole.
+    /// Posts a chat completion that must succeed, without streaming.
     pub async fn complete(&self, body: &Value) -> Value {
         let response = self.send(body).await;
         let status = response.status();
@@ -249,7 +254,7 @@ impl Client {
         answer
     }
 
-    /// Posts a chat completion that is refused.
+    /// Posts a chat completion that must be refused.
     pub async fn refused(&self, body: &Value) -> (StatusCode, Value) {
         let response = self.send(body).await;
         let status = response.status();
@@ -280,6 +285,15 @@ impl Client {
             .unwrap()
     }
 
+    /// Waits until the engine runs no turn; gives the time that this took.
+    pub async fn idle(&self) -> Duration {
+        let since = Instant::now();
+        while self.metric("onegen_num_requests_running").await > 0.0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "still running");
+        }
+        since.elapsed()
+    }
+
     /// Positions forwarded so far, by kind: prompt, generated, retrieval, passage.
     pub async fn forwarded(&self) -> [f64; 4] {
         let mut forwarded = [0.0; 4];
@@ -307,7 +321,8 @@ pub fn chunks(stream: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The error in an envelope that holds nothing else, all of whose four keys are there.
+/// The error in an envelope. The envelope must hold nothing else, and the error must have all four
+/// keys.
 pub fn envelope(body: Value) -> Value {
     let keys = |value: &Value| -> Vec<String> {
         let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
@@ -342,4 +357,30 @@ pub fn conversation(answer: &Value) -> &str {
 
 pub fn count(value: &Value) -> usize {
     value.as_u64().unwrap() as usize
+}
+
+/// Prompt tokens of a chat completion that were in the KV-cache already.
+pub fn cached(answer: &Value) -> usize {
+    count(&answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+}
+
+/// Input tokens of a response (`/v1/responses`) that were in the KV-cache already.
+pub fn cached_input(response: &Value) -> usize {
+    count(&response["usage"]["input_tokens_details"]["cached_tokens"])
+}
+
+/// All tokens of a chat completion or of a response.
+pub fn total(answer: &Value) -> usize {
+    count(&answer["usage"]["total_tokens"])
+}
+
+/// A question in a conversation that the client names.
+pub fn by_id(conversation: &str, text: &str) -> Value {
+    with(question(text), json!({"conversation": conversation}))
+}
+
+/// A file of `tests/data`.
+pub fn data(name: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    tests.join(name)
 }

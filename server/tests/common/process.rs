@@ -1,4 +1,4 @@
-//! The program itself, as a user starts it.
+//! Starts the program itself, like a user.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
 use std::io::{BufRead, BufReader};
@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{Client, Files};
 
-/// A server that runs. Dropped, it is killed.
+/// A running server, which is killed when it is dropped.
 pub struct Process {
     child: Child,
     pub client: Client,
-    /// The lines that it printed until it served.
+    /// The lines that it printed before it served.
     pub said: Vec<String>,
 }
 
@@ -21,7 +21,7 @@ pub enum End {
     /// kill -9
     Killed,
     /// SIGTERM
-    Told,
+    Terminated,
 }
 
 /// The command that starts a server.
@@ -36,10 +36,10 @@ pub fn command(files: &Files, data_dir: &Path) -> Command {
 
 impl Process {
     pub fn start(files: &Files, data_dir: &Path) -> Self {
-        Self::of(command(files, data_dir))
+        Self::spawn(command(files, data_dir))
     }
 
-    pub fn of(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
@@ -65,21 +65,21 @@ impl Process {
     pub fn end(mut self, how: End) {
         match how {
             End::Killed => self.child.kill().unwrap(),
-            End::Told => self.signal("-TERM"),
+            End::Terminated => self.signal("-TERM"),
         }
         self.child.wait().unwrap();
     }
 
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let told = Command::new("kill").args([signal, &pid]).status();
-        assert!(told.unwrap().success());
+        let kill = Command::new("kill").args([signal, &pid]).status();
+        assert!(kill.unwrap().success());
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Ended already, where the test got so far.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! `config.json` of a model, copied or made of a GGUF file's metadata.
+//! `config.json` of a model, copied or made from a GGUF file's metadata.
 
 use anyhow::{Result, bail, ensure};
 use onegen_engine::{Architecture, ModelConfig, RopeScaling};
@@ -9,7 +9,7 @@ use super::{NumberType, Source};
 /// `config.json` with the type that the numbers are written in.
 ///
 /// # Errors
-/// The model's file is damaged, or transformers has no words for what the model does.
+/// The model's file is damaged, or transformers' format cannot express the model.
 pub(super) fn config_json(source: &Source, number: NumberType) -> Result<Value> {
     let mut json = match source.json("config.json")? {
         Some(json) => json,
@@ -31,7 +31,7 @@ fn described(source: &Source) -> Result<Value> {
         Architecture::Qwen2 => "Qwen2",
         Architecture::Qwen3 => "Qwen3",
     };
-    // transformers has one switch for the biases of all four projections, and in Qwen2 none.
+    // transformers has one switch for the biases of all four projections; for Qwen2 it has none.
     let switched = config.architecture != Architecture::Qwen2;
     ensure!(
         !switched || config.qkv_bias == config.output_bias,
@@ -87,8 +87,8 @@ fn rope_scaling(config: &ModelConfig) -> Result<Option<Value>> {
             "low_freq_factor": low_freq_factor, "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_max_position_embeddings,
         })),
-        // A GGUF file keeps what Llama 3's scaling comes to. Its settings are the same in all of them but for
-        // the largest factor.
+        // A GGUF file stores the factors that result from Llama 3's scaling. All Llama 3 models have the same
+        // settings except for the largest factor.
         RopeScaling::Factors(factors) => {
             let largest = factors.iter().copied().fold(1.0, f32::max);
             let guess = ModelConfig {

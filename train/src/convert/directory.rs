@@ -9,14 +9,14 @@ use serde_json::json;
 use super::config_json::config_json;
 use super::{NumberType, Source, new_name, shards, write_json};
 
-/// Bytes of a weight file.
+/// The most bytes of a weight file.
 const MOST_BYTES: u64 = 4_000_000_000;
 
-/// Writes weights, configuration, tokenizer and templates into a new directory. Until all is written it is
-/// called `OUT.new`.
+/// Writes weights, configuration, tokenizer and templates into a new directory. Until everything is
+/// written the directory is called `OUT.new`.
 ///
 /// # Errors
-/// `out` holds something already, a part of the model cannot be read, or the disk refused it.
+/// `out` exists and is not empty, a part of the model cannot be read, or writing failed.
 pub fn write(source: &Source, out: &Path, number: NumberType) -> Result<()> {
     let empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
     ensure!(
@@ -67,7 +67,7 @@ fn write_into(
         "model_max_length": source.config().max_position_embeddings,
     }));
     if let Some(fields) = tokenizer_config.as_object_mut() {
-        // It has a file of its own.
+        // The chat template is written to a file of its own.
         fields.remove("chat_template");
         let tokens = [
             ("bos_token", &tokenizer.bos_token),

@@ -1,4 +1,4 @@
-//! A model as other programs read it: a base with its adapter merged, written as a Hugging Face
+//! Converts models for other programs: a base with its adapter merged is written as a Hugging Face
 //! [`mod@directory`] or as a [`gguf`] file. Tensors are read and written row by row.
 
 pub mod directory;
@@ -24,7 +24,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// A base, and the adapter that is to be merged into it.
+    /// Opens a base, and the adapter that will be merged into it.
     ///
     /// # Errors
     /// As for loading them: a file is missing or damaged, or the adapter is for another base.
@@ -55,7 +55,7 @@ impl Source {
         Ok(Some(json))
     }
 
-    /// `onegen.json` of the model by itself: it needs no base any more.
+    /// `onegen.json` of the merged model, without the entry for a base.
     fn onegen_json(&self) -> Result<Value> {
         let alone = OneGenConfig {
             base: None,
@@ -78,7 +78,7 @@ fn write_json(path: &Path, json: &Value) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What a file or directory is called until all of it is written.
+/// The name of a file or directory until it is written completely.
 fn new_name(out: &Path) -> Result<PathBuf> {
     let name = out.file_name();
     let name = name.with_context(|| format!("{} ends in no name", out.display()))?;

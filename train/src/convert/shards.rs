@@ -23,7 +23,7 @@ pub enum NumberType {
 }
 
 impl NumberType {
-    /// What transformers calls it.
+    /// transformers' name of the type.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::F16 => "float16",
@@ -61,22 +61,22 @@ impl NumberType {
 }
 
 /// A tensor to be written.
-type Planned = (String, Vec<usize>);
+type PlannedTensor = (String, Vec<usize>);
 
 /// Writes tensors of `source` into `directory`, as one file or as several of at most `most_bytes` with their index.
 ///
 /// # Errors
-/// The disk refused it, or a tensor cannot be read.
+/// Writing failed, or a tensor cannot be read.
 pub(super) fn write(
     directory: &Path,
-    tensors: Vec<Planned>,
+    tensors: Vec<PlannedTensor>,
     number: NumberType,
     most_bytes: u64,
     source: &Tensors,
 ) -> Result<()> {
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64 * number.bytes();
     let total: u64 = tensors.iter().map(|(_, shape)| size(shape)).sum();
-    let mut shards: Vec<Vec<Planned>> = vec![vec![]];
+    let mut shards: Vec<Vec<PlannedTensor>> = vec![vec![]];
     let mut held = 0;
     for (name, shape) in tensors {
         if held > 0 && held + size(&shape) > most_bytes {
@@ -110,7 +110,7 @@ pub(super) fn write(
 
 fn write_shard(
     path: &Path,
-    tensors: &[Planned],
+    tensors: &[PlannedTensor],
     number: NumberType,
     source: &Tensors,
 ) -> Result<()> {
@@ -126,7 +126,7 @@ fn write_shard(
         header.insert(name.clone(), entry);
     }
     let mut header = serde_json::to_string(&header)?;
-    // Numbers begin where eight bytes do.
+    // The numbers begin at a multiple of eight bytes.
     header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -1,4 +1,4 @@
-//! What a model is asked, and what came of it: the same for a model in this process and for a server.
+//! Questions to a model and its answers, the same for a model in this process and for a server.
 
 use super::data::Exchange;
 
@@ -18,26 +18,28 @@ pub enum Source {
 /// One turn to be answered.
 #[derive(Debug, Clone)]
 pub struct TurnRequest<'a> {
-    /// A message of the system's before the conversation.
+    /// The system message before the conversation.
     pub system: Option<&'a str>,
-    /// Earlier turns, taken as they are written: each of them retrieved `history_reads`.
+    /// Earlier turns, with their answers as given. Each of them retrieved its passage of
+    /// `history_reads`.
     pub history: &'a [Exchange],
-    /// What each earlier turn read.
+    /// The passage that each earlier turn read.
     pub history_reads: &'a [usize],
     /// The last message.
     pub message: &'a str,
     /// Where its passages come from.
     pub source: Source,
-    /// Tokens of the answer at most.
+    /// The most tokens of the answer.
     pub max_tokens: usize,
-    /// Retrievals of the turn at most.
+    /// The most retrievals of the turn.
     pub max_retrievals: usize,
 }
 
-/// What came of it.
+/// The answer to one turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The text after the last retrieval, which is the whole text where the turn began with the only one.
+    /// The text after the last retrieval. If the turn began with its only retrieval, this is the whole
+    /// text.
     pub text: String,
     /// Whether the turn began with a retrieval.
     pub began_with_retrieval: bool,
@@ -47,6 +49,7 @@ pub struct Answer {
     pub ranking: Vec<usize>,
     /// The passages that were read, in order.
     pub read: Vec<usize>,
-    /// Whether the conversation with its passages did not fit the context; the text is then cut or empty.
+    /// Whether the conversation with its passages was too long for the context. The text is then cut off
+    /// or empty.
     pub too_long: bool,
 }

@@ -1,4 +1,4 @@
-//! The table of figures, and its place in a model card.
+//! Writes the table of figures into a model card.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::figures::Figure;
-use super::interval::Measured;
+use super::interval::Estimate;
 
-/// What stands around the table in a card.
+/// The marks before and after the table in a card.
 const MARKS: (&str, &str) = ("<!-- figures -->", "<!-- /figures -->");
 
 /// Figures as Markdown: a row for each measure of each set, a column for each model. A cell is the mean and
@@ -16,7 +16,7 @@ const MARKS: (&str, &str) = ("<!-- figures -->", "<!-- /figures -->");
 pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     let mut rows = Vec::<(&str, &str)>::new();
     for (_, figures) in models {
-        // A row that one model lacks stands where another has it.
+        // A row that only a later model has is inserted at its place there.
         let mut at = 0;
         for Figure { set, measure, .. } in figures {
             let row = (set.as_str(), measure.as_str());
@@ -33,7 +33,7 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     let mut table = format!("| set | measure | number | {} |\n", names.join(" | "));
     table.push_str(&format!("|---|---|---|{}\n", "---|".repeat(names.len())));
     for row in rows {
-        let of_row = |figures: &[Figure]| -> Option<(Measured, bool)> {
+        let of_row = |figures: &[Figure]| -> Option<(Estimate, bool)> {
             let mut figures = figures.iter();
             let found = figures.find(|f| (f.set.as_str(), f.measure.as_str()) == row)?;
             Some((found.value?, found.share))
@@ -47,7 +47,7 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
                 format!("{mean:.1} ({low:.1}–{high:.1})")
             }
             Some((
-                Measured {
+                Estimate {
                     mean, low, high, ..
                 },
                 false,
@@ -68,10 +68,10 @@ pub fn table(models: &[(String, Vec<Figure>)]) -> String {
     table
 }
 
-/// Puts a table between the marks of a card, in place of what stands there.
+/// Replaces the text between the marks of a card by a table.
 ///
 /// # Errors
-/// The card cannot be read or written, or has not both marks.
+/// The card cannot be read or written, or lacks one of the marks.
 pub fn write(path: &Path, table: &str) -> Result<()> {
     let place = || path.display().to_string();
     let card = std::fs::read_to_string(path).with_context(place)?;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn figure(set: &str, measure: &str, mean: f64) -> Figure {
-        let value = Some(Measured {
+        let value = Some(Estimate {
             mean,
             low: mean - 0.01,
             high: mean + 0.01,

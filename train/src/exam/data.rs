@@ -1,7 +1,7 @@
-//! Question sets: what is asked, and the passages that hold the answers.
+//! Question sets: questions, and the passages with the answers.
 //!
 //! Three formats are read: `NAME.questions.jsonl.gz` with `NAME.passages.jsonl.gz`, HotpotQA's JSON, and a
-//! JSON list of passages that stands in for the second file.
+//! JSON list of passages that replaces the second file.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -35,15 +35,16 @@ pub struct Question {
     pub id: String,
     /// The last message alone, as the user wrote it.
     pub question: String,
-    /// The right answers; none where nobody knows one, or where there is none.
+    /// The right answers; empty if they are unknown or do not exist.
     pub answers: Vec<String>,
-    /// Places in [`Set::passages`] of the passages that tell, in the order in which they are read.
+    /// Places in [`Set::passages`] of the passages with the answer, in the order in which they are
+    /// read.
     pub gold: Vec<usize>,
     /// The turns before it.
     pub history: Vec<Exchange>,
     /// The question made standalone by a human.
     pub rewrite: Option<String>,
-    /// False where the gold passage does not tell and the model must say so.
+    /// False if the gold passage does not contain the answer and the model must say so.
     pub answerable: bool,
 }
 
@@ -101,11 +102,11 @@ struct HotpotQuestion {
 
 impl Set {
     /// Reads a set. `spec` is `STEM` for `STEM.questions.jsonl[.gz]` and `STEM.passages.jsonl[.gz]`,
-    /// `FILE.json` for HotpotQA's format (with `FILE_corpus.json` beside it as the pool, else the union of
-    /// its contexts), or `STEM=FILE.json` where the passages are a JSON list of titles and texts.
+    /// `FILE.json` for HotpotQA's format (with `FILE_corpus.json` beside it as the pool, or otherwise the
+    /// union of its contexts), or `STEM=FILE.json` where the passages are a JSON list of titles and texts.
     ///
     /// # Errors
-    /// A file is missing or damaged, or a question names a passage that is not there.
+    /// A file is missing or damaged, or a question names a passage that does not exist.
     pub fn read(spec: &str) -> Result<Self> {
         let (stem, passages) = match spec.split_once('=') {
             Some((stem, passages)) => (stem, Some(passages)),
@@ -193,7 +194,7 @@ impl Set {
             .retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
     }
 
-    /// Whose F1 the answers are marked with.
+    /// The data set's rule for F1.
     pub fn rule(&self) -> Rule {
         if self.multi_hop {
             Rule::Hotpot
@@ -247,7 +248,8 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     parsed.with_context(|| format!("{} is not what it should be", path.display()))
 }
 
-/// A list of titles and texts, whose ids are their numbers behind the prefix that the questions use.
+/// Reads a list of titles and texts. A passage's id is its number after the prefix that the
+/// questions use.
 fn numbered(path: &Path, questions: &[QuestionLine]) -> Result<Vec<PassageLine>> {
     let listed: Vec<TitledText> = json(path)?;
     let first = questions

@@ -1,4 +1,4 @@
-//! Who is examined: a model in this process or a server, asked in the same way.
+//! The examinee: a model in this process or a server, with the same interface.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::data::Set;
 use super::local::{LocalModel, LocalSession};
 use super::remote::{RemoteServer, RemoteSession};
 
-/// Who is examined over a set.
+/// The model or server that is measured.
 pub enum Examinee {
     /// A model in this process.
     Local(LocalModel),
-    /// A server that runs.
+    /// A running server.
     Remote(RemoteServer),
 }
 
@@ -26,8 +26,8 @@ pub enum Session<'a> {
 }
 
 impl Examinee {
-    /// Gives it the passages of a set to search; tells `on_progress` how many are in. Returns how many are
-    /// too long to be found.
+    /// Gives it the passages of a set to search, and calls `on_progress` with the number done. Returns how
+    /// many are too long to be found.
     ///
     /// # Errors
     /// The passages cannot be embedded, or the server refused them.
@@ -56,7 +56,7 @@ impl Examinee {
 }
 
 impl Session<'_> {
-    /// Asks, and waits for the answer.
+    /// Asks and waits for the answer.
     ///
     /// # Errors
     /// The engine or the server failed; a conversation that is too long is no error.
@@ -67,7 +67,7 @@ impl Session<'_> {
         }
     }
 
-    /// Ends the session; what the engine or the server keeps of it is dropped.
+    /// Ends the session and drops its conversations.
     pub async fn close(self) {
         match self {
             Self::Local(session) => session.close().await,

@@ -1,6 +1,6 @@
-//! Figures: what the records of a set come to, each with its interval.
+//! Computes the figures of a set's records, each with its interval.
 
-use super::interval::{Measured, bootstrap};
+use super::interval::{Estimate, bootstrap};
 use super::linking::LinkingFigures;
 use super::sitting::{Ranks, Reading, Record};
 use super::small_talk::SmallTalkRecord;
@@ -8,17 +8,17 @@ use super::small_talk::SmallTalkRecord;
 /// One figure of one model over one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// The set that it is of.
+    /// The set.
     pub set: String,
     /// What was measured.
     pub measure: String,
-    /// `None` where there was nothing to measure.
-    pub value: Option<Measured>,
-    /// Whether it is a share, shown in per cent; else a number.
+    /// `None` if there was nothing to measure.
+    pub value: Option<Estimate>,
+    /// Whether it is a share, which is shown in per cent, or a plain number.
     pub share: bool,
 }
 
-/// Makes figures of one set, with intervals from one seed.
+/// Collects the figures of one set, with intervals from one seed.
 struct Figures {
     set: String,
     seed: u64,
@@ -73,7 +73,8 @@ impl Figures {
         }
     }
 
-    /// How an answer that must be withheld is withheld, and one that must be given is not.
+    /// Precision and recall of abstaining: how often the model abstains where it must, and where it
+    /// must not.
     fn abstention(&mut self, condition: &str, readings: &[(bool, &Reading)]) {
         let of = |answerable: bool| {
             let chosen = readings.iter().filter(move |(of, _)| *of == answerable);
@@ -93,14 +94,15 @@ fn one(hit: bool) -> f64 {
     f64::from(u8::from(hit))
 }
 
-/// The share of gold passages among the first `k`: 0 or 1 for a question that has one.
+/// The share of gold passages among the first `k`. For a question with one gold passage it is 0 or
+/// 1.
 fn recall(ranks: &Ranks, k: usize) -> f64 {
     let found = ranks.iter().flatten().filter(|rank| **rank <= k).count();
     found as f64 / ranks.len().max(1) as f64
 }
 
 /// The figures of the records of one model over one set. Exact match and F1 are over questions with right
-/// answers; those that must be abstained from have their own figures.
+/// answers; questions from which the model must abstain have their own figures.
 pub fn of_records(records: &[Record], seed: u64) -> Vec<Figure> {
     let Some(first) = records.first() else {
         return vec![];
@@ -185,7 +187,7 @@ pub fn of_records(records: &[Record], seed: u64) -> Vec<Figure> {
     figures.figures
 }
 
-/// The figures of small talk: how often a model retrieves for what asks for nothing.
+/// The figures of small talk: how often a model retrieves although nothing was asked.
 pub fn of_small_talk(records: &[SmallTalkRecord], seed: u64) -> Vec<Figure> {
     let mut figures = Figures {
         set: "small talk".to_owned(),
@@ -204,7 +206,7 @@ pub fn of_small_talk(records: &[SmallTalkRecord], seed: u64) -> Vec<Figure> {
 
 /// The figures of entity linking, with intervals over documents.
 pub fn of_linking(linking: &LinkingFigures, seed: u64) -> Vec<Figure> {
-    let figure = |(measure, value): (String, Option<Measured>)| Figure {
+    let figure = |(measure, value): (String, Option<Estimate>)| Figure {
         set: linking.set.clone(),
         measure,
         value,

@@ -1,16 +1,16 @@
-//! Means with their uncertainty.
+//! Means with confidence intervals.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-/// How often the values are drawn anew.
+/// How often the values are resampled.
 const RESAMPLES: usize = 1000;
 
 /// A mean, or another statistic of items, with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Measured {
-    /// What it is of all items.
+pub struct Estimate {
+    /// The statistic of all items.
     pub mean: f64,
     /// The lower end of the interval.
     pub low: f64,
@@ -21,20 +21,21 @@ pub struct Measured {
 }
 
 /// The mean of values with its interval, as [`resampled`] gives it; `None` without values.
-pub fn bootstrap(values: &[f64], seed: u64) -> Option<Measured> {
+pub fn bootstrap(values: &[f64], seed: u64) -> Option<Estimate> {
     resampled(values, seed, |values| {
         values.iter().copied().sum::<f64>() / values.len() as f64
     })
 }
 
-/// A statistic of items, and the 2.5th and 97.5th percentile of what it is of as many items drawn from them
-/// with replacement (the percentile bootstrap, Efron 1979); the same seed gives the same interval. `None`
-/// without items. Items count as independent, which questions about one passage are not quite.
+/// A statistic of items with its percentile bootstrap interval (Efron 1979): the 2.5th and 97.5th
+/// percentile of the statistic over resamples of the same size, drawn with replacement. The same seed gives
+/// the same interval. `None` without items. Items are treated as independent, which is not quite true for
+/// questions about the same passage.
 pub fn resampled<T: Copy>(
     items: &[T],
     seed: u64,
     statistic: impl Fn(&[T]) -> f64,
-) -> Option<Measured> {
+) -> Option<Estimate> {
     if items.is_empty() {
         return None;
     }
@@ -50,7 +51,7 @@ pub fn resampled<T: Copy>(
         .collect();
     of_drawn.sort_by(f64::total_cmp);
     let percentile = |share: f64| of_drawn[(share * (RESAMPLES - 1) as f64).round() as usize];
-    Some(Measured {
+    Some(Estimate {
         mean: statistic(items),
         low: percentile(0.025),
         high: percentile(0.975),

@@ -1,5 +1,5 @@
-//! Entity linking over real texts: KORE50 and OKE-2015 with spans and Wikidata ids, over a collection of
-//! entities of which only names and types are known.
+//! Entity linking over real texts: KORE50 and OKE-2015 with spans and Wikidata ids, over entities whose
+//! names and types are all that is known of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -11,7 +11,7 @@ use onegen_engine::{Engine, EngineOptions, LoadOptions, Model, Passage};
 use serde::{Deserialize, Serialize};
 
 use super::data;
-use super::interval::{Measured, resampled};
+use super::interval::{Estimate, resampled};
 use super::pool::{Pool, nearest_row};
 use crate::linking::evaluate::{Counts, marked};
 
@@ -26,17 +26,17 @@ pub struct LinkingSet {
 struct TextLine {
     id: String,
     text: String,
-    /// Characters; mentions outside do not count.
+    /// In characters. Mentions outside of this span do not count.
     evaluation_span: (usize, usize),
     mentions: Vec<MentionLine>,
 }
 
 #[derive(Deserialize)]
 struct MentionLine {
-    /// Characters.
+    /// In characters.
     span: (usize, usize),
     entity_id: String,
-    /// What public linkers propose for it.
+    /// The candidates that public linkers propose for the mention.
     #[serde(default)]
     candidates: Vec<String>,
 }
@@ -54,14 +54,14 @@ impl EntityLine {
     /// Reads a file of entities.
     ///
     /// # Errors
-    /// It cannot be read, or holds none.
+    /// The file cannot be read, or holds no entity.
     pub fn read(path: &Path) -> Result<Vec<Self>> {
         let entities: Vec<Self> = data::lines(path)?;
         ensure!(!entities.is_empty(), "{} holds no entities", path.display());
         Ok(entities)
     }
 
-    /// What is known of it as a sentence, the form that models learn descriptions in.
+    /// The entity's types as a sentence, the form in which models learn descriptions.
     fn description(&self) -> String {
         let types = self.types.join(" and ").to_lowercase();
         let article = if types.starts_with(['a', 'e', 'i', 'o', 'u']) {
@@ -80,22 +80,22 @@ impl EntityLine {
 /// A mention that was linked.
 #[derive(Debug, Clone, Serialize)]
 pub struct Link {
-    /// Its characters.
+    /// Its range in characters.
     pub span: (usize, usize),
     /// The nearest entity.
     pub id: String,
-    /// The nearest of the candidates that public linkers propose, of a mention that is marked rightly.
+    /// The nearest of the candidates that public linkers propose, if the mention is marked rightly.
     pub among_candidates: Option<String>,
     /// Cosine of the mention and the nearest entity.
     pub score: f32,
 }
 
-/// What became of a text.
+/// The result for one text.
 #[derive(Debug, Clone, Serialize)]
 pub struct LinkingRecord {
-    /// Who was asked.
+    /// The model.
     pub model: String,
-    /// Of which set.
+    /// The set.
     pub set: String,
     /// The text's id.
     pub id: String,
@@ -103,11 +103,11 @@ pub struct LinkingRecord {
     pub text: String,
     /// The mentions that were linked.
     pub links: Vec<Link>,
-    /// The right ones: their characters and ids.
+    /// The right mentions: their ranges in characters and their ids.
     pub right: Vec<((usize, usize), String)>,
 }
 
-/// What the records of a set come to, text by text.
+/// The counts of a set's records, text by text.
 #[derive(Default)]
 pub struct LinkingFigures {
     /// The set.
@@ -118,13 +118,13 @@ pub struct LinkingFigures {
 /// Counts of one text.
 #[derive(Debug, Clone, Copy, Default)]
 struct TextFigures {
-    /// Offsets and id
+    /// Right in offsets and id
     linked: Counts,
-    /// Offsets
+    /// Right in offsets
     marked: Counts,
-    /// The id, of mentions that are marked rightly
+    /// Right in id, counting only mentions that are marked rightly
     found: Counts,
-    /// The same where only the proposed candidates may be found, of mentions that have some
+    /// The same if only the proposed candidates may be found, counting only mentions that have some
     found_among: Counts,
 }
 
@@ -163,11 +163,11 @@ impl LinkingSet {
 }
 
 impl Linker {
-    /// Loads a model that links, and embeds the entities with their names as titles and their
-    /// types as sentences; tells `on_progress` how many are in.
+    /// Loads a model that links, and embeds the entities with their names as titles and their types
+    /// as sentences. Calls `on_progress` with the number done.
     ///
     /// # Errors
-    /// The model cannot be loaded or links nothing.
+    /// The model cannot be loaded, or does not link entities.
     pub fn load(
         directory: &Path,
         options: &LoadOptions,
@@ -198,7 +198,7 @@ impl Linker {
         })
     }
 
-    /// Links every text, `concurrent` at once. Links that are less alike than `min_score` are dropped.
+    /// Links every text, `concurrent` at once. Links with a score below `min_score` are dropped.
     ///
     /// # Errors
     /// The engine failed.
@@ -257,8 +257,8 @@ impl Linker {
         })
     }
 
-    /// The mentions of a text with their embeddings; offsets in characters. It is linked in parts that end
-    /// where sentences do, each of as many tokens at most as the model links at once.
+    /// The mentions of a text with their embeddings and offsets in characters. The text is linked in parts
+    /// that end where sentences end. Each part has at most as many tokens as the model links at once.
     async fn mentions(&self, name: &str, text: &str) -> Result<Vec<((usize, usize), Vec<f32>)>> {
         let tokens = self.engine.model().tokens();
         let most = tokens.linking_config()?.max_text_tokens.get();
@@ -272,8 +272,8 @@ impl Linker {
                 let span = (characters(mention.start), characters(mention.end));
                 mentions.push((span, mention.embedding));
             }
-            // What a full context leaves of a part begins the next one; white space at its end is linked
-            // with it.
+            // If the context is full before a part's end, the rest begins the next part. White space at
+            // the end counts as linked.
             let whole = linked >= part.trim_end().len() || linked == 0;
             start += if whole { part.len() } else { linked };
         }
@@ -281,7 +281,8 @@ impl Linker {
     }
 }
 
-/// The longest beginning of a text that ends where a sentence does and that `fits`; one sentence at least.
+/// The longest beginning of a text that ends where a sentence ends and that `fits`, but at least one
+/// sentence.
 fn part(text: &str, fits: impl Fn(&str) -> bool) -> &str {
     let sentence = |end: &(usize, &str)| text[..end.0].ends_with(['.', '!', '?']);
     let ends = text.match_indices(char::is_whitespace).filter(sentence);
@@ -292,7 +293,7 @@ fn part(text: &str, fits: impl Fn(&str) -> bool) -> &str {
 }
 
 impl LinkingFigures {
-    /// Compares what was linked with what is right.
+    /// Compares the links with the right ones.
     pub fn new(records: &[LinkingRecord]) -> Self {
         Self {
             set: records
@@ -303,7 +304,7 @@ impl LinkingFigures {
     }
 
     /// Precision, recall and F1, micro-averaged, with intervals over texts.
-    pub fn measures(&self, seed: u64) -> Vec<(String, Option<Measured>)> {
+    pub fn measures(&self, seed: u64) -> Vec<(String, Option<Estimate>)> {
         type Part = fn(&TextFigures) -> Counts;
         let parts: [(&str, Part); 2] = [
             ("offsets and entity", |text| text.linked),

@@ -1,4 +1,4 @@
-//! A model in this process, asked through the engine that serves it.
+//! A model in this process, which is asked through the serving engine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use super::score::ABSTENTION;
 pub struct LocalModel {
     engine: Engine,
     pool: Arc<Pool>,
-    /// Names conversations.
+    /// Counts conversations, to name them.
     begun: AtomicUsize,
 }
 
-/// Conversations of one model, the last history of which is kept for the next question.
+/// Conversations of one model. The last history is kept, because the next question may continue it.
 pub struct LocalSession<'a> {
     local: &'a LocalModel,
     kept: Option<History>,
 }
 
-/// A conversation whose turns are known.
+/// A conversation and its turns.
 struct History {
     id: ConversationId,
-    /// What each turn read.
+    /// The passage that each turn read.
     reads: Vec<usize>,
     turns: Vec<Exchange>,
-    /// What is said, the system's message included.
+    /// The messages, including the system's.
     messages: Vec<ChatMessage>,
 }
 
@@ -52,7 +52,7 @@ impl LocalModel {
     /// Loads a model and starts its engine, for `concurrent` turns at once.
     ///
     /// # Errors
-    /// The model cannot be loaded, or links entities and answers nothing.
+    /// The model cannot be loaded, or only links entities.
     pub fn load(directory: &Path, options: &LoadOptions, concurrent: usize) -> Result<Self> {
         let model = Model::load(directory, options);
         let model = model.with_context(|| format!("cannot load {}", directory.display()))?;
@@ -99,8 +99,8 @@ impl LocalModel {
         format!("exam-{number}").into()
     }
 
-    /// Generates a turn of a conversation after `messages`, of which the last is the user's; those up to
-    /// `answered` are in its log.
+    /// Generates a turn of a conversation after `messages`. The last message is the user's; those before
+    /// `answered` are in the conversation's log.
     async fn generate(
         &self,
         id: &ConversationId,
@@ -156,7 +156,7 @@ impl LocalModel {
                     answer.text = text.trim().to_owned();
                     answer.searches = log.read.len();
                     answer.ranking = log.rankings.into_iter().next().unwrap_or_default();
-                    // The last passage that was found may not have fitted.
+                    // The last passage that was found may have been too long to be spliced.
                     let spliced = summary.retrievals.len();
                     answer.read = log.read.into_iter().flatten().take(spliced).collect();
                     answer.too_long = summary.finish_reason == FinishReason::Length
@@ -168,7 +168,8 @@ impl LocalModel {
         bail!("a turn ended without an end")
     }
 
-    /// Has one more turn of a history told; says whether it fits the context.
+    /// Generates one more turn of a history with a dictated answer. Returns whether it fits the
+    /// context.
     async fn dictate(&self, history: &mut History, turn: &Exchange) -> Result<bool> {
         let answered = history.turns.last().map(|_| history.messages.len() - 1);
         let asked = ChatMessage::new(Role::User, turn.q.as_str());
@@ -176,7 +177,7 @@ impl LocalModel {
         let dictated = dictated(turn);
         let how = Generation {
             source: &Source::Given(history.reads.clone()),
-            // A token is a byte at least.
+            // Each token is at least one byte.
             max_tokens: dictated.len() + 16,
             max_retrievals: history.reads.len().max(1),
             dictated: Some(dictated),
@@ -190,7 +191,7 @@ impl LocalModel {
     }
 }
 
-/// What an earlier turn answered; where that is not known, that it could not find it.
+/// The answer of an earlier turn. If it is unknown, the answer is that nothing was found.
 pub(super) fn dictated(turn: &Exchange) -> &str {
     match turn.a.trim() {
         "" => ABSTENTION,
@@ -206,7 +207,7 @@ fn too_long() -> Answer {
 }
 
 impl LocalSession<'_> {
-    /// Asks, and waits for the answer. Conversations are forgotten as soon as no question can continue
+    /// Asks and waits for the answer. Conversations are deleted as soon as no question can continue
     /// them.
     ///
     /// # Errors
@@ -236,18 +237,18 @@ impl LocalSession<'_> {
             local.engine.fork(&history.id, &id, None).await?;
             local.generate(&id, &messages, Some(answered), &how).await?
         };
-        // One that was refused was never begun.
+        // A refused conversation was never begun, so deleting it may fail.
         let _ = local.engine.delete(&id).await;
         Ok(answer)
     }
 
-    /// Forgets the conversation that is kept.
+    /// Deletes the conversation that is kept.
     pub async fn close(mut self) {
         self.forget().await;
     }
 
-    /// Has the earlier turns told, each of which reads what it should and writes what is written of it.
-    /// Keeps nothing where they do not fit the context.
+    /// Generates the earlier turns. Each reads its given passage, and its answer is dictated. If they
+    /// do not fit the context, nothing is kept.
     async fn dictate_history(&mut self, ask: &TurnRequest<'_>) -> Result<()> {
         let begins = |kept: &History| {
             kept.reads == ask.history_reads && ask.history.starts_with(&kept.turns)
@@ -265,7 +266,8 @@ impl LocalSession<'_> {
         while let Some(turn) = ask.history.get(history.turns.len()) {
             let fits = local.dictate(&mut history, turn).await?;
             if !fits {
-                // One whose first turn did not fit was never begun.
+                // If the first turn did not fit, the conversation was never begun, so deleting it
+                // may fail.
                 let _ = local.engine.delete(&history.id).await;
                 return Ok(());
             }
@@ -276,13 +278,13 @@ impl LocalSession<'_> {
 
     async fn forget(&mut self) {
         if let Some(history) = self.kept.take() {
-            // It may have been pushed out meanwhile.
+            // The conversation may have been evicted meanwhile.
             let _ = self.local.engine.delete(&history.id).await;
         }
     }
 }
 
-/// A conversation's first messages.
+/// The first messages of a conversation.
 fn opening(system: Option<&str>) -> Vec<ChatMessage> {
     let system = system.map(|text| ChatMessage::new(Role::System, text));
     system.into_iter().collect()

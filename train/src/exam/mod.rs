@@ -1,11 +1,13 @@
-//! The evaluator: what a model reads, finds, withholds and links over data that it was never trained on.
+//! The evaluator: measures how well a model reads, retrieves, abstains and links, on data that it was
+//! never trained on.
 //!
-//! A [set](data) of questions and passages is [sat](sitting) by an [examinee](asking), a model in this
-//! process ([`local`]) or a server that runs ([`remote`]). Each question leaves a record: whether the model
-//! retrieved, where its query put the gold passage, and what it answered as it is served, with the gold
-//! passage given, and with what other retrievers found given. Answers are marked by the rules of SQuAD and
-//! HotpotQA ([`score`]); records become [`figures`] with [intervals](interval) and a table for the model's
-//! [`card`]. [`small_talk`] and [entity linking](linking) have records and figures of their own.
+//! An [examinee](asking), which is a model in this process ([`local`]) or a running server ([`remote`]),
+//! [answers](sitting) a [set](data) of questions over passages. Each question leaves a record: whether the
+//! model retrieved, at which rank its query found the gold passage, and its answers under three conditions:
+//! as it is served, with the gold passage given, and with the passages of other retrievers given. Answers
+//! are marked by the rules of SQuAD and HotpotQA ([`score`]); records become [`figures`] with
+//! [intervals](interval) and a table for the model's [`card`]. [`small_talk`] and [entity linking](linking)
+//! have records and figures of their own.
 
 pub mod asking;
 pub mod card;

@@ -5,21 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use onegen_engine::{Model, Passage, RetrieveError, Retriever};
 
-/// How many of the nearest passages are looked at.
+/// How many of the nearest passages are ranked.
 pub const DEEPEST: usize = 20;
 
-/// Passages embedded together; between two batches the progress is told.
+/// Passages that are embedded together. Progress is reported between two batches.
 const BATCH: usize = 64;
 
-/// Passages and where the model puts them.
+/// Passages and their embeddings.
 pub struct Pool {
     passages: Vec<Passage>,
-    /// `None` where a passage is longer than the model's positions, so that it is never found.
+    /// `None` for a passage that is longer than the model's positions, which is never found.
     embeddings: Vec<Option<Vec<f32>>>,
 }
 
 impl Pool {
-    /// Embeds passages with a model; tells `on_progress` how many are done.
+    /// Embeds passages with a model and calls `on_progress` with the number done.
     ///
     /// # Errors
     /// The tokenizer or the forward failed.
@@ -28,7 +28,7 @@ impl Pool {
         passages: &[Passage],
         mut on_progress: impl FnMut(usize),
     ) -> Result<Self> {
-        // Passages of like length share a batch, so that the last of it does not wait for one long one.
+        // Passages of similar length share a batch, so that short ones do not wait for a long one.
         let mut order: Vec<usize> = (0..passages.len()).collect();
         order.sort_by_key(|at| passages[*at].text.len());
         let mut embeddings = vec![None; passages.len()];
@@ -55,14 +55,14 @@ impl Pool {
         self.embeddings.iter().filter(|one| one.is_none()).count()
     }
 
-    /// The `k` nearest passages with their cosines, the nearest first; exact.
+    /// The `k` nearest passages with their cosines, the nearest first, by an exact search.
     pub fn nearest(&self, query: &[f32], k: usize) -> Vec<(usize, f32)> {
         nearest(&self.embeddings, query, k)
     }
 }
 
-/// The `k` rows that are nearest to a query, with their scalar products, the nearest first. Equal ones stay
-/// in order; rows that are `None` are never found.
+/// The `k` rows that are nearest to a query, with their scalar products, the nearest first. Rows with equal
+/// products stay in order. Rows that are `None` are never found.
 pub fn nearest<T: AsRef<[f32]>>(rows: &[Option<T>], query: &[f32], k: usize) -> Vec<(usize, f32)> {
     let score = |row: &T| -> f32 { row.as_ref().iter().zip(query).map(|(a, b)| a * b).sum() };
     let known = rows.iter().enumerate();
@@ -87,25 +87,27 @@ pub fn nearest_row(
     scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
 }
 
-/// Answers one turn's searches and remembers where they went.
+/// A retriever for one turn, which records its searches.
 pub struct Search {
     pool: Arc<Pool>,
-    /// The passages that are given one after another, whatever is searched; `None` searches the pool.
+    /// The passages that are returned one after another, whatever the query is. With `None` the pool
+    /// is searched.
     given: Option<Vec<usize>>,
     log: Mutex<SearchLog>,
 }
 
-/// What a turn searched for.
+/// The searches of a turn.
 #[derive(Debug, Clone, Default)]
 pub struct SearchLog {
-    /// The pool's nearest passages for each query, whatever was given, up to [`DEEPEST`].
+    /// For each query the pool's nearest passages, up to [`DEEPEST`], also if other passages were
+    /// returned.
     pub rankings: Vec<Vec<usize>>,
-    /// The passages that were given for each query; none where the given ones were used up.
+    /// For each query the passage that was returned; `None` if the given passages were used up.
     pub read: Vec<Option<usize>>,
 }
 
 impl Search {
-    /// A retriever over the pool, or one that gives these passages.
+    /// A retriever over the pool, or one that returns the given passages.
     pub fn new(pool: Arc<Pool>, given: Option<Vec<usize>>) -> Self {
         Self {
             pool,
@@ -114,7 +116,7 @@ impl Search {
         }
     }
 
-    /// What has been searched for so far.
+    /// The searches so far.
     pub fn log(&self) -> SearchLog {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.clone()

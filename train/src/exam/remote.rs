@@ -1,4 +1,4 @@
-//! A server that runs, asked over HTTP.
+//! A running server, which is asked over HTTP.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::pool::DEEPEST;
 /// Documents sent together.
 const BATCH: usize = 100;
 
-/// An answer that takes longer will not come.
+/// The longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A server and the collection that is searched.
@@ -25,10 +25,10 @@ pub struct RemoteServer {
     url: String,
     key: Option<String>,
     collection: Option<String>,
-    /// Whether the passages are put into the collection; else they are in it.
+    /// Whether the passages are uploaded to the collection, or are in it already.
     uploads: bool,
     set: Option<Arc<Set>>,
-    /// Places of passages by their ids.
+    /// The places of passages, by their ids.
     at: HashMap<String, usize>,
 }
 
@@ -37,7 +37,7 @@ pub struct RemoteSession<'a> {
     remote: &'a RemoteServer,
 }
 
-/// What the server answered.
+/// The server's reply.
 enum Reply {
     Completion(Box<ChatCompletion>),
     /// The conversation does not fit the context.
@@ -49,7 +49,7 @@ impl RemoteServer {
     /// `None`; with `uploads` the passages of each set are put into it.
     ///
     /// # Errors
-    /// No TLS can be had.
+    /// TLS cannot be set up.
     pub fn new(
         url: &str,
         key: Option<String>,
@@ -67,12 +67,13 @@ impl RemoteServer {
         })
     }
 
-    /// Whether passages can be given: the ones that were put in say which they are.
+    /// Whether passages can be given. This needs uploaded passages, whose ids are known.
     pub fn takes_passages(&self) -> bool {
         self.uploads
     }
 
-    /// Puts the passages of a set in, where that is wanted. Returns 0, since the server splits long ones.
+    /// Uploads the passages of a set, if this is wanted. Returns 0, because the server splits passages
+    /// that are too long.
     ///
     /// # Errors
     /// The server cannot be reached or refused them.
@@ -170,7 +171,7 @@ impl RemoteServer {
         bail!("the server refused a question with {status}: {text}")
     }
 
-    /// The place of a passage, of which the server may have found a part.
+    /// The place of a passage. The server may have found only a part of it.
     fn place(&self, id: &str) -> Option<usize> {
         let whole = || {
             let (document, part) = id.rsplit_once('#')?;
@@ -209,8 +210,8 @@ impl RemoteServer {
 }
 
 impl RemoteSession<'_> {
-    /// Asks, and waits for the answer. Earlier turns are asked first with their answers dictated, so that
-    /// the server recognises the transcript and has read what it would have.
+    /// Asks and waits for the answer. Earlier turns are asked first, with dictated answers, so that the
+    /// server recognises the transcript and has read the same passages as in serving.
     ///
     /// # Errors
     /// The server cannot be reached or failed.
@@ -245,7 +246,7 @@ impl RemoteSession<'_> {
         }
     }
 
-    /// Has an earlier turn told; says whether it fits the context.
+    /// Asks an earlier turn with a dictated answer. Returns whether it fits the context.
     async fn dictate(
         &self,
         messages: &[Value],

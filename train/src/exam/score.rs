@@ -1,13 +1,13 @@
-//! How an answer is marked: SQuAD's and HotpotQA's rules, and what counts as abstaining.
+//! Scores answers by the rules of SQuAD and HotpotQA, and decides which answers abstain.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a model writes that cannot find the answer.
+/// What a model writes if it cannot find the answer.
 pub const ABSTENTION: &str = "I could not find that.";
 
-/// Beginnings, normalised, of answers that abstain.
+/// Normalised beginnings of answers that abstain.
 const ABSTAINING: [&str; 14] = [
     "i could not find",
     "i couldnt find",
@@ -25,30 +25,30 @@ const ABSTAINING: [&str; 14] = [
     "no answer",
 ];
 
-/// Whose F1 is meant. Exact match is the same for all.
+/// The data set whose F1 is used. Exact match is the same for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// SQuAD 1.1: two texts without a word in common have none (Rajpurkar et al. 2016).
+    /// SQuAD 1.1: F1 is 0 for two texts without a common word (Rajpurkar et al. 2016).
     Squad1,
-    /// SQuAD 2.0: two empty texts agree (Rajpurkar et al. 2018).
+    /// SQuAD 2.0: F1 of two empty texts is 1 (Rajpurkar et al. 2018).
     Squad2,
     /// HotpotQA: "yes", "no" and "noanswer" are right or wrong as a whole (Yang et al. 2018).
     Hotpot,
 }
 
-/// How well an answer agrees with the best of the right ones.
+/// How well an answer agrees with the best-matching right answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Score {
-    /// 1 where both are the same once normalised, else 0.
+    /// 1 if both are equal after normalisation, else 0.
     pub exact: f64,
     /// Harmonic mean of precision and recall of words, in 0..=1.
     pub f1: f64,
 }
 
 impl Rule {
-    /// Marks an answer: exact match and F1 are each the best over all right answers. Without a right
-    /// answer the right one is the empty text, as for SQuAD 2.0's unanswerable questions.
+    /// Scores an answer. Exact match and F1 are each the maximum over all right answers. Without any
+    /// right answer the empty text is right, as for SQuAD 2.0's unanswerable questions.
     pub fn score(self, answer: &str, right: &[String]) -> Score {
         let answer = normalised(answer);
         let mut right: Vec<_> = right.iter().map(|right| normalised(right)).collect();
@@ -97,7 +97,7 @@ fn words(text: &str) -> Vec<&str> {
 }
 
 /// SQuAD's normalisation: lower case, without ASCII punctuation, without the words "a", "an" and "the",
-/// single spaces. A word ends where letters, digits and underscores end, so that "a–b" loses its "a".
+/// and with single spaces. A word consists of letters, digits and underscores, so "a–b" loses its "a".
 pub fn normalised(text: &str) -> String {
     let text = text.to_lowercase();
     let text: String = text.chars().filter(|c| !c.is_ascii_punctuation()).collect();
@@ -117,8 +117,8 @@ pub fn normalised(text: &str) -> String {
     words(&kept).join(" ")
 }
 
-/// Whether an answer says that there is none: it begins as one of a list of such answers does, or is
-/// empty. **This is the one place that decides it.**
+/// Whether an answer abstains: it begins like one of a list of such answers, or is empty. **Only
+/// this function decides it.**
 pub fn abstains(answer: &str) -> bool {
     let answer = normalised(&answer.replace('’', "'"));
     let begins = |beginning: &str| {

@@ -1,4 +1,4 @@
-//! A set is sat: every question is asked in every way that is compared, and each way leaves its record.
+//! Asks every question of a set under every condition that is compared, and records the answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::titles;
 use super::vectors::Vectors;
 use crate::bm25::Bm25;
 
-/// How a set is sat.
+/// The conditions under which a set is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conditions {
     /// Questions asked at once.
     pub concurrent: usize,
-    /// Tokens of an answer at most.
+    /// The most tokens of an answer.
     pub max_tokens: usize,
-    /// Retrievals of an answer at most.
+    /// The most retrievals of an answer.
     pub max_retrievals: usize,
-    /// Whether earlier turns have read the question's own passages, as they would have in serving. Else
-    /// they are read by nobody: each earlier turn goes on without a passage.
+    /// Whether earlier turns read the question's own passages, as they would in serving. Otherwise
+    /// earlier turns read no passage.
     pub history_reads: bool,
     /// Whether every question is also answered without retrieval.
     pub without_retrieval: bool,
@@ -34,45 +34,46 @@ pub struct Conditions {
     pub bm25_reads: bool,
 }
 
-/// A set with what does not depend on the model: what other retrievers find in it.
-pub struct Paper {
+/// A set with the results of other retrievers, which do not depend on the model.
+pub struct PreparedSet {
     /// The questions and passages.
     pub set: Arc<Set>,
-    /// What BM25 finds with each question's last message, up to [`DEEPEST`].
+    /// The passages that BM25 finds with each question's last message, up to [`DEEPEST`].
     bm25: Vec<Vec<usize>>,
-    /// The same with the human rewrite, where there is one.
+    /// The same with the human rewrite, if there is one.
     bm25_rewrite: Vec<Option<Vec<usize>>>,
-    /// What a separate retriever finds with each question's last message.
+    /// The passages that a separate retriever finds with each question's last message.
     retriever: Option<Vec<Vec<usize>>>,
 }
 
-/// One question in one condition.
+/// The answer to one question under one condition.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reading {
-    /// What was answered.
+    /// The answer's text.
     pub text: String,
     /// The ids of the passages that were read, in order.
     pub read: Vec<String>,
-    /// Exact match, 0 or 1. An answer that abstains is marked as the empty text.
+    /// Exact match, 0 or 1. An answer that abstains is scored as the empty text.
     pub exact: f64,
     /// F1 of words, 0 to 1.
     pub f1: f64,
-    /// Whether it says that there is no answer.
+    /// Whether the answer abstains.
     pub abstained: bool,
-    /// Whether it did not fit the context, and so counts as the empty text.
+    /// Whether the conversation was too long for the context; the answer then counts as the empty
+    /// text.
     pub too_long: bool,
 }
 
-/// The place of each gold passage, the first being 1, in what a retriever finds; `None` beyond the first
+/// The rank of each gold passage in a retriever's results, from 1; `None` if it is not among the first
 /// [`DEEPEST`].
 pub type Ranks = Vec<Option<usize>>;
 
-/// What became of a question.
+/// The results for one question.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
-    /// Who was asked.
+    /// The model.
     pub model: String,
-    /// Of which set.
+    /// The set.
     pub set: String,
     /// The question's id.
     pub id: String,
@@ -80,45 +81,46 @@ pub struct Record {
     pub question: String,
     /// The right answers.
     pub answers: Vec<String>,
-    /// Whether the gold passage tells.
+    /// Whether the gold passage contains the answer.
     pub answerable: bool,
     /// How many turns came before.
     pub earlier_turns: usize,
     /// The ids of the gold passages.
     pub gold: Vec<String>,
-    /// Whether it shares a content word with the title of its first gold passage ([`titles`]).
+    /// Whether the question shares a content word with the title of its first gold passage
+    /// ([`titles`]).
     pub names_title: bool,
-    /// Whether the model began with a retrieval when it was free to.
+    /// Whether the model began with a retrieval of its own accord.
     pub retrieved: bool,
-    /// How often it searched then.
+    /// How often it searched in that answer.
     pub searches: usize,
-    /// Where the model's own query puts the gold passages.
+    /// The ranks of the gold passages for the model's own query.
     pub ranks: Ranks,
-    /// Where BM25 puts them, searching with the last message.
+    /// Their ranks for BM25 with the last message.
     pub bm25_ranks: Ranks,
-    /// Where BM25 puts them, searching with the human rewrite.
+    /// Their ranks for BM25 with the human rewrite.
     pub bm25_rewrite_ranks: Option<Ranks>,
-    /// Where the separate retriever puts them.
+    /// Their ranks for the separate retriever.
     pub retriever_ranks: Option<Ranks>,
-    /// As it is served.
+    /// The answer as the model is served.
     pub end_to_end: Reading,
-    /// The same with one retrieval at most, of a set that needs several passages.
+    /// The same with at most one retrieval, for a set that needs several passages.
     pub single_pass: Option<Reading>,
-    /// With the gold passages given.
+    /// The answer with the gold passages given.
     pub gold_given: Option<Reading>,
-    /// Without retrieval.
+    /// The answer without retrieval.
     pub no_retrieval: Option<Reading>,
-    /// With the passage that BM25 finds given.
+    /// The answer with BM25's passage given.
     pub bm25_given: Option<Reading>,
-    /// With the passage that the separate retriever finds given: the pipeline.
+    /// The answer with the separate retriever's passage given, as in a pipeline of two models.
     pub retriever_given: Option<Reading>,
 }
 
-impl Paper {
-    /// Searches the set with BM25, and with a separate retriever's vectors where there are some.
+impl PreparedSet {
+    /// Searches the set with BM25, and with a separate retriever's vectors if there are any.
     ///
     /// # Errors
-    /// The vectors are another set's.
+    /// The vectors belong to another set.
     pub fn new(set: Set, vectors: Option<&Vectors>) -> Result<Self> {
         let texts = set.passages.iter();
         let bm25 = Bm25::new(texts.map(|p| (p.title.as_str(), p.text.as_str())));
@@ -136,8 +138,8 @@ impl Paper {
         })
     }
 
-    /// Asks every question in every condition; tells `on_progress` how many are done. Records come in the
-    /// set's order.
+    /// Asks every question under every condition and calls `on_progress` with the number done. Records
+    /// are in the set's order.
     ///
     /// # Errors
     /// The engine or the server failed.
@@ -174,7 +176,8 @@ impl Paper {
         Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// Questions that are asked one after another: those of one dialogue, the earlier ones first.
+    /// Groups of questions that are asked one after another: those of one dialogue, the earlier
+    /// ones first.
     fn groups(&self) -> Vec<Vec<usize>> {
         let questions = &self.set.questions;
         let mut dialogues = BTreeMap::<&[usize], Vec<usize>>::new();
@@ -196,7 +199,7 @@ impl Paper {
 
 /// One question that is being asked.
 struct Sitting<'a> {
-    paper: &'a Paper,
+    paper: &'a PreparedSet,
     at: usize,
     conditions: &'a Conditions,
     /// Whether passages can be given.
@@ -218,18 +221,20 @@ impl Sitting<'_> {
         } else {
             self.search(session).await?
         };
-        // An answer whose only retrieval came first is what it would be with that passage given, bit for
-        // bit, so that nothing is asked twice.
+        // An answer whose only retrieval came first is the same, bit for bit, as with that passage
+        // given. So it need not be generated again.
         let mut given = HashMap::new();
         if own.began_with_retrieval && own.searches == 1 && !own.too_long {
             given.insert(own.read.clone(), own.clone());
         }
         let mark = |answer: &Answer| self.mark(answer, rule);
         let end_to_end = mark(&own);
-        let single_pass = match set.multi_hop {
-            true if own.searches > 1 => Some(mark(&self.ask_once(session).await?)),
-            true => Some(end_to_end.clone()),
-            false => None,
+        let single_pass = if !set.multi_hop {
+            None
+        } else if own.searches > 1 {
+            Some(mark(&self.ask_once(session).await?))
+        } else {
+            Some(end_to_end.clone())
         };
         let gold = &question.gold;
         let gold_given = self.given(session, &mut given, Some(gold.clone())).await?;
@@ -293,8 +298,8 @@ impl Sitting<'_> {
         }
     }
 
-    /// The question with passages given, unless that is known; `None` without passages or where none can be
-    /// given.
+    /// The answer with passages given, generated only if it is not known yet. `None` if there are no
+    /// passages or none can be given.
     async fn given(
         &self,
         session: &mut Session<'_>,
@@ -312,9 +317,10 @@ impl Sitting<'_> {
         Ok(known.get(&passages).map(|answer| self.mark(answer, rule)))
     }
 
-    /// Where the question's own query leads, of a question for which the model did not begin with one.
+    /// The results of the question's own query, for a question for which the model did not begin with
+    /// a retrieval.
     async fn search(&self, session: &mut Session<'_>) -> Result<Vec<usize>> {
-        // With fewer tokens than two nothing is retrieved.
+        // A retrieval needs at least two tokens.
         let ask = TurnRequest {
             max_tokens: 2,
             max_retrievals: 1,
@@ -327,7 +333,7 @@ impl Sitting<'_> {
         session.ask(&self.to_ask(source)).await
     }
 
-    /// As it is served, but with one retrieval at most.
+    /// Asks as the model is served, but with at most one retrieval.
     async fn ask_once(&self, session: &mut Session<'_>) -> Result<Answer> {
         let ask = TurnRequest {
             max_retrievals: 1,
@@ -355,7 +361,7 @@ impl Sitting<'_> {
     }
 }
 
-/// The place of each gold passage in a ranking.
+/// The rank of each gold passage in a ranking.
 fn ranks(ranking: &[usize], gold: &[usize]) -> Ranks {
     let place = |gold: &usize| ranking.iter().position(|at| at == gold);
     gold.iter().map(|gold| Some(place(gold)? + 1)).collect()

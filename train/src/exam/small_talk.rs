@@ -1,4 +1,5 @@
-//! Messages that ask for nothing that could be looked up: a model that retrieves for them is wrong.
+//! Messages that ask for nothing that could be looked up. A model that retrieves for them makes a
+//! mistake.
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,10 +9,10 @@ use super::asking::{Source, TurnRequest};
 use super::examinee::Examinee;
 use super::sitting::Conditions;
 
-/// What stands between a system message and the user's.
+/// The separator between a system message and the user's.
 const SEPARATOR: &str = " || ";
 
-/// A message, with the system's before it where there is one.
+/// A message, and the system message before it, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// What the system says.
@@ -20,23 +21,23 @@ pub struct Line {
     pub message: String,
 }
 
-/// What became of a line.
+/// The result for one line.
 #[derive(Debug, Clone, Serialize)]
 pub struct SmallTalkRecord {
-    /// Who was asked.
+    /// The model.
     pub model: String,
     /// What the system said.
     pub system: Option<String>,
     /// What the user said.
     pub message: String,
-    /// Whether the model retrieved, at whatever place of its answer.
+    /// Whether the model retrieved anywhere in its answer.
     pub retrieved: bool,
     /// What it answered.
     pub text: String,
 }
 
-/// Reads lines: one a line, `SYSTEM || MESSAGE` where there is a system message; empty lines and those that
-/// begin with `#` are left out.
+/// Reads one message a line, or `SYSTEM || MESSAGE` with a system message. Empty lines and those that begin
+/// with `#` are skipped.
 ///
 /// # Errors
 /// There is no line, or one has an empty part.
@@ -63,7 +64,7 @@ pub fn lines(text: &str) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Says every line to a model over the pool that it has learnt last.
+/// Sends every line to a model, over the last pool that it was given.
 ///
 /// # Errors
 /// The engine or the server failed.

@@ -1,16 +1,16 @@
-//! Which questions name what their passage's article is about.
+//! Which questions name the subject of their passage's article.
 //!
-//! Many questions of SQuAD were written beside their paragraph and name nothing. **Rule:** a question
-//! shares a word with the title if one of its content words is also one of the title's. Words are runs of
-//! letters and digits in lower case; a content word is one that is not in the list below. Nothing is
-//! stemmed, so "wars" is not "war".
+//! Many questions of SQuAD were written next to their paragraph and do not name its subject. **Rule:** a
+//! question shares a word with the title if one of its content words is also one of the title's. Words
+//! are runs of letters and digits in lower case; a content word is one that is not in the list below.
+//! Nothing is stemmed, so "wars" is not "war".
 
 use std::collections::HashSet;
 
 use crate::bm25::words;
 
-/// Words that say nothing of what a text is about: articles, pronouns, prepositions, conjunctions,
-/// auxiliary verbs, question words, and the letters that apostrophes cut off.
+/// Words that do not indicate the subject of a text: articles, pronouns, prepositions,
+/// conjunctions, auxiliary verbs, question words, and the letters that apostrophes cut off.
 const STOP_WORDS: &str = "a about above after again against all am among an and another any are as at be \
     because been before being below between both but by can could d did do does doing down during each \
     else ever few for from further had has have having he her here hers herself him himself his how i if \

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use super::data::Set;
 use super::pool::nearest;
 
-/// Vectors of one set: of its passages and of its questions' last messages.
+/// The vectors of one set: those of its passages and of its questions' last messages.
 pub struct Vectors {
     /// Vectors of length 1 by passage id.
     passages: HashMap<String, Vec<f32>>,
@@ -22,7 +22,7 @@ impl Vectors {
     /// bytes of text with an id a line, `passage_ids` and `question_ids`.
     ///
     /// # Errors
-    /// The file cannot be read or lacks a tensor, or there are not as many ids as rows.
+    /// The file cannot be read or lacks a tensor, or the numbers of ids and rows differ.
     pub fn read(path: &Path) -> Result<Self> {
         let what = || format!("{} holds no vectors", path.display());
         let tensors = candle_core::safetensors::load(path, &Device::Cpu).with_context(what)?;

@@ -1,4 +1,4 @@
-//! What was learnt, as others load it: a PEFT adapter.
+//! Writes the result of a training as a PEFT adapter, which other programs can load.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use super::parameters::Parameters;
 
 /// The adapter's weights in a directory.
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// What they are.
+/// The adapter's configuration.
 const CONFIG: &str = "adapter_config.json";
 
 /// Writes an adapter as PEFT does: low-rank matrices, and the rows of some tokens in place of the base's. The small
-/// files in `model` stand beside it, so that the directory can be served, merged and exported.
+/// files in `model` are copied beside it, so that the directory can be served, merged and exported.
 ///
 /// # Errors
-/// The disk refused it, or the whole model is learnt, which is no adapter.
+/// Writing failed, or the whole model was trained, which cannot be written as an adapter.
 pub fn write(
     directory: &Path,
     parameters: &Parameters,
@@ -40,7 +40,7 @@ pub fn write(
             (p.name.clone(), shape, p.values.as_slice())
         })
         .collect();
-    // Whoever reads the directory meanwhile finds the old weights or the new ones.
+    // A program that reads the directory meanwhile finds either the old weights or the new ones.
     let new = directory.join(format!("{WEIGHTS}.new"));
     write_tensors(&new, &tensors, Dtype::F16)?;
     let path = directory.join(WEIGHTS);
@@ -52,7 +52,7 @@ pub fn write(
             rows.insert(module.to_owned(), json!(control));
         }
     }
-    // PEFT takes a module by the end of its name.
+    // PEFT names a module by the end of its full name.
     let modules = PROJECTIONS.map(|name| name.rsplit('.').next().unwrap_or(name));
     let config = json!({
         "peft_type": "LORA",
@@ -84,11 +84,11 @@ const KEPT: [&str; 6] = [
     "onegen.json",
 ];
 
-/// Writes a model that was learnt whole as a Hugging Face directory: its weights in f32, and what stands beside
-/// them in `before` or else in `base`.
+/// Writes a model that was trained whole as a Hugging Face directory: its weights in f32, and the small files
+/// from `before` or otherwise from `base`.
 ///
 /// # Errors
-/// The disk refused it, or the base is no directory.
+/// Writing failed, or the base is not a directory.
 pub fn write_whole(
     directory: &Path,
     parameters: &Parameters,
@@ -126,10 +126,10 @@ fn copy_kept(dirs: &[&Path], directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the parameters of an adapter that was written before.
+/// Reads the parameters of an adapter that was written before.
 ///
 /// # Errors
-/// The adapter cannot be read, or is of another shape.
+/// The adapter cannot be read, or has another shape.
 pub fn read(directory: &Path, parameters: &mut Parameters) -> Result<()> {
     let path = directory.join(WEIGHTS);
     ensure!(

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::elementwise::{Rotations, dot, exp_of_differences};
 use super::pack::{Pack, Segment};
 use super::product::{Element, Rows};
-use crate::ops::{Form, product};
+use crate::ops::{TransposedFactor, product};
 
 /// The sizes of a layer's attention.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +26,14 @@ impl Heads {
 }
 
 /// Queries, keys and values before rotation: (tokens, heads · dim) each.
-pub(super) struct Projected<'a, E> {
+pub(super) struct Projections<'a, E> {
     pub(super) q: &'a Rows<E>,
     pub(super) k: &'a Rows<E>,
     pub(super) v: &'a Rows<E>,
 }
 
 /// The gradients of the same, in f32.
-pub(super) struct ProjectedGradients<'a> {
+pub(super) struct ProjectionGradients<'a> {
     pub(super) q: &'a mut [f32],
     pub(super) k: &'a mut [f32],
     pub(super) v: &'a mut [f32],
@@ -46,11 +46,11 @@ pub(super) struct Attention<'a> {
     pub(super) packs: &'a [Pack],
 }
 
-/// What one key head of one segment works on. All matrices are row-major.
+/// The matrices of one key head of one segment, all row-major.
 struct Piece {
-    /// (tokens · group, dim), turned to their positions and scaled
+    /// (tokens · group, dim), rotated to their positions and scaled
     queries: Vec<f32>,
-    /// (seen tokens and own, dim), turned to theirs
+    /// (seen tokens and own, dim), rotated to their positions
     keys: Vec<f32>,
     /// (seen tokens and own, dim)
     values: Vec<f32>,
@@ -62,7 +62,7 @@ struct Piece {
 
 impl Attention<'_> {
     /// Writes each token's attended values to `out`, (tokens, query heads · dim).
-    pub(super) fn forward<E: Element>(&self, projected: &Projected<'_, E>, out: &mut [f32]) {
+    pub(super) fn forward<E: Element>(&self, projected: &Projections<'_, E>, out: &mut [f32]) {
         let Heads { dim, .. } = self.heads;
         let mut weights = Vec::new();
         let mut attended = Vec::new();
@@ -77,7 +77,7 @@ impl Attention<'_> {
                 &piece.values,
                 &mut attended,
                 sizes,
-                Form::Ab,
+                TransposedFactor::Ab,
                 1.0,
                 false,
             );
@@ -89,10 +89,10 @@ impl Attention<'_> {
     /// output itself.
     pub(super) fn backward<E: Element>(
         &self,
-        projected: &Projected<'_, E>,
+        projected: &Projections<'_, E>,
         out: &Rows<E>,
         dout: &[f32],
-        gradients: &mut ProjectedGradients<'_>,
+        gradients: &mut ProjectionGradients<'_>,
     ) {
         let Heads { dim, .. } = self.heads;
         let scale = (dim as f32).powf(-0.5);
@@ -110,7 +110,7 @@ impl Attention<'_> {
                 &dattended,
                 &mut dvalues,
                 (seen, rows, dim),
-                Form::Atb,
+                TransposedFactor::Atb,
                 1.0,
                 false,
             );
@@ -120,7 +120,7 @@ impl Attention<'_> {
                 &piece.values,
                 &mut dweights,
                 (rows, dim, seen),
-                Form::Abt,
+                TransposedFactor::Abt,
                 1.0,
                 false,
             );
@@ -141,18 +141,18 @@ impl Attention<'_> {
                 &piece.keys,
                 &mut dqueries,
                 (rows, seen, dim),
-                Form::Ab,
+                TransposedFactor::Ab,
                 scale,
                 false,
             );
             let mut dkeys = vec![0.0; seen * dim];
-            // The queries are scaled already.
+            // The queries are already scaled.
             product(
                 &dweights,
                 &piece.queries,
                 &mut dkeys,
                 (seen, rows, dim),
-                Form::Atb,
+                TransposedFactor::Atb,
                 1.0,
                 false,
             );
@@ -205,7 +205,7 @@ impl Attention<'_> {
 
     fn piece<E: Element>(
         &self,
-        projected: &Projected<'_, E>,
+        projected: &Projections<'_, E>,
         segment: &Segment,
         tokens: Range<usize>,
         sources: &[(usize, usize)],
@@ -239,7 +239,8 @@ impl Attention<'_> {
         }
     }
 
-    /// The softmax of queries times keys, (tokens · group, seen); zero for a token's own successors.
+    /// The softmax of queries times keys, (tokens · group, seen). The weights of later tokens are
+    /// zero.
     fn weights(&self, piece: &Piece, weights: &mut Vec<f32>) {
         let Heads { dim, .. } = self.heads;
         let (rows, seen) = (piece.queries.len() / dim, piece.sources.len());
@@ -249,7 +250,7 @@ impl Attention<'_> {
             &piece.keys,
             weights,
             (rows, dim, seen),
-            Form::Abt,
+            TransposedFactor::Abt,
             1.0,
             false,
         );
@@ -293,7 +294,7 @@ impl Attention<'_> {
         }
     }
 
-    /// The width of a token's queries, and where in it those of a key head stand.
+    /// The width of a token's queries, and the range within it that belongs to a key head.
     fn part(&self, head: usize) -> (usize, Range<usize>) {
         let Heads { queries, dim, .. } = self.heads;
         let width = self.heads.group() * dim;

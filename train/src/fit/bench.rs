@@ -1,4 +1,5 @@
-//! A training step on a fixed batch, timed: what `train/benches/against_pytorch.py` compares.
+//! Times a training step on a fixed batch, for the comparison in
+//! `train/benches/against_pytorch.py`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -26,13 +27,13 @@ pub struct FixedBatch {
     pub lambda_r: f32,
     /// Divides the cosines
     pub temperature: f32,
-    queue: Vec<Queued>,
-    /// What is learnt
+    queue: Vec<QueuedPassage>,
+    /// The packs to train on
     pub packs: Vec<Pack>,
 }
 
 #[derive(Deserialize)]
-struct Queued {
+struct QueuedPassage {
     key: u32,
     vector: Vec<f32>,
 }
@@ -41,7 +42,7 @@ impl FixedBatch {
     /// Reads a batch.
     ///
     /// # Errors
-    /// The file cannot be read, or is none.
+    /// The file cannot be read, or is not a batch.
     pub fn load(path: &Path) -> Result<Self> {
         let text =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -76,8 +77,8 @@ pub struct BenchOptions {
     pub precision: Precision,
 }
 
-/// Runs steps of a rank-32 adapter on a batch and gives a line of JSON: tokens and seconds of all steps, the
-/// losses of the first, and the largest resident set.
+/// Runs steps of a rank-32 adapter on a batch and returns a line of JSON: tokens and seconds of all steps,
+/// the losses of the first, and the largest resident set size.
 ///
 /// # Errors
 /// The model or the batch cannot be read.
@@ -145,7 +146,7 @@ fn run<E: Element>(base: &Path, path: &Path, options: BenchOptions) -> Result<St
     ))
 }
 
-/// The largest resident set of this process so far; 0 where the system does not tell.
+/// The largest resident set size of this process so far; 0 if the system does not report it.
 fn peak_rss_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

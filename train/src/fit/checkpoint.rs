@@ -1,4 +1,4 @@
-//! What a run leaves on the disk so that it goes on after any end.
+//! Checkpoints, from which a run continues after any interruption.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use super::data::CoursePosition;
 use super::loss::Queue;
 use super::parameters::{AdamW, Parameters};
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// blake3 of what the run was told and of the base's weights: another run's checkpoint is not gone on from
+    /// blake3 of the run's configuration and of the base's weights. A checkpoint of another run is refused
     pub run: String,
     /// Steps done
     pub step: usize,
@@ -31,7 +31,7 @@ pub struct State {
     pub queue: Vec<u32>,
 }
 
-/// A run's checkpoint: one directory a checkpoint, of which the newest whole one counts.
+/// The checkpoint of a run, a directory. The newest complete one counts.
 pub struct Checkpoint {
     directory: PathBuf,
 }
@@ -40,10 +40,10 @@ const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
 
 impl Checkpoint {
-    /// The checkpoint in a directory, which is made.
+    /// The checkpoint in a directory, which is created.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The directory cannot be created.
     pub fn open(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -56,10 +56,11 @@ impl Checkpoint {
         self.directory.join("checkpoint")
     }
 
-    /// Writes a checkpoint beside the last one and puts it in its place. A failure leaves the last one.
+    /// Writes a checkpoint beside the last one, and then replaces the last one by it. After a failure
+    /// the last one is still there.
     ///
     /// # Errors
-    /// The disk refused it.
+    /// Writing failed.
     pub fn save(
         &self,
         state: &State,
@@ -101,10 +102,10 @@ impl Checkpoint {
         remove(&old).with_context(failed)
     }
 
-    /// Reads the checkpoint, if there is one: takes its parameters and gives the rest.
+    /// Reads the checkpoint, if there is one: sets the parameters and returns the rest.
     ///
     /// # Errors
-    /// It is damaged, or another run's.
+    /// It is damaged, or belongs to another run.
     pub fn resume(
         &self,
         run: &str,
@@ -112,7 +113,7 @@ impl Checkpoint {
     ) -> Result<Option<(State, AdamW, Queue)>> {
         let mut directory = self.current();
         if !directory.exists() {
-            // The run was ended between the two renames.
+            // The run was interrupted between the two renames.
             directory = self.directory.join("checkpoint.old");
         }
         let path = directory.join(STATE);
@@ -151,7 +152,7 @@ fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file and has it on the disk.
+/// Writes a file and syncs it to the disk.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file =
         File::create(path).with_context(|| format!("cannot create {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! What a training run is told: a TOML file.
+//! The configuration of a training run, a TOML file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,36 +14,37 @@ use super::loss::{Contrast, LossRule};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FitConfig {
-    /// The model to begin with: a Hugging Face directory or a GGUF file. `--base` goes before it.
+    /// The model to begin with: a Hugging Face directory or a GGUF file. `--base` has priority over
+    /// it.
     #[serde(default)]
     pub base: Option<PathBuf>,
-    /// The directory with `onegen.json` and, where it is not the base's, the chat template. `onegen.json` says
-    /// how the control tokens are spelt and how passages attend (`passage_attention`).
+    /// The directory with `onegen.json` and, if it differs from the base's, the chat template. `onegen.json`
+    /// defines how the control tokens are spelt and what passages attend to (`passage_attention`).
     pub model: PathBuf,
-    /// An adapter to begin with, instead of one that changes nothing
+    /// An adapter to begin with, instead of a new one
     #[serde(default)]
     pub start_from: Option<PathBuf>,
     /// What is learnt
     pub method: MethodConfig,
-    /// How it is judged
+    /// The losses
     #[serde(default)]
     pub loss: LossConfig,
-    /// How long and how fast
+    /// Length and speed
     pub steps: StepsConfig,
-    /// What the control tokens' rows begin as
+    /// The start of the control tokens' rows
     #[serde(default)]
     pub control: ControlConfig,
-    /// How dialogues are made of the data
+    /// How dialogues are made from the data
     #[serde(default)]
     pub course: CourseConfig,
-    /// What is learnt from
+    /// The data sets
     pub data: Vec<DataConfig>,
-    /// What is looked at now and then, and never learnt
+    /// A data set on which the run is measured from time to time, and never trained
     #[serde(default)]
     pub exam: Option<ExamConfig>,
 }
 
-/// What of the model is learnt.
+/// The part of the model that is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MethodConfig {
@@ -53,7 +54,7 @@ pub enum MethodConfig {
     Lora {
         /// Inner width
         rank: usize,
-        /// The adapter counts `alpha / rank` times
+        /// The adapter is scaled by `alpha / rank`
         alpha: f32,
     },
 }
@@ -67,7 +68,7 @@ impl From<&MethodConfig> for Method {
     }
 }
 
-/// How a step is judged. `retrieval = 0` trains generation only, `language = 0` retrieval only.
+/// The losses of a step. `retrieval = 0` trains only generation, `language = 0` only retrieval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
@@ -79,7 +80,7 @@ pub struct LossConfig {
     pub contrast: Contrast,
     /// Divides the cosines of `info_nce`
     pub temperature: f32,
-    /// Earlier passages that count as negatives
+    /// How many earlier passages serve as negatives
     pub queue: usize,
 }
 
@@ -106,18 +107,18 @@ impl From<&LossConfig> for LossRule {
     }
 }
 
-/// The type that weights and kept activations have.
+/// The type of weights and kept activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits
     #[default]
     F32,
-    /// 16 bits, the upper half of an f32; parameters and sums stay in f32
+    /// 16 bits, the upper half of an f32. Parameters and sums stay in f32
     Bf16,
 }
 
-/// How long and how fast a run is.
+/// Length and speed of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepsConfig {
@@ -128,7 +129,7 @@ pub struct StepsConfig {
     /// Forward and backward passes a step, of `tokens` tokens each
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Learning rate at the top
+    /// The highest learning rate
     pub rate: f64,
     /// Steps over which it rises
     #[serde(default)]
@@ -148,7 +149,7 @@ pub struct StepsConfig {
     /// Threads, each with a share of a step's tokens
     #[serde(default = "two")]
     pub threads: usize,
-    /// Where all chance comes from
+    /// The seed of all random choices
     #[serde(default)]
     pub seed: u64,
     /// Steps between checkpoints
@@ -180,7 +181,7 @@ fn positions() -> usize {
 }
 
 impl StepsConfig {
-    /// The learning rate at a step: a rise, a plateau, a linear fall to zero.
+    /// The learning rate at a step: a rise, a plateau, and a linear decay to zero.
     pub fn rate_at(&self, step: usize) -> f64 {
         let rise = (step + 1) as f64 / self.warm_up.max(1) as f64;
         let falling = self.count as f64 * self.decay;
@@ -193,8 +194,8 @@ impl StepsConfig {
     }
 }
 
-/// Texts that describe what the control tokens are for: a row begins as the mean of its description's rows.
-/// A row whose description is empty stays as the base has it.
+/// Texts that describe what the control tokens are for. A token's row begins as the mean of the rows of its
+/// description's tokens. With an empty description the base's row is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlConfig {
@@ -214,7 +215,7 @@ pub struct ControlConfig {
     pub others: BTreeMap<String, String>,
 }
 
-/// A data set that is looked at every `every` steps.
+/// A data set on which the run is measured every `every` steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExamConfig {
@@ -222,9 +223,9 @@ pub struct ExamConfig {
     pub questions: PathBuf,
     /// The file of passages
     pub passages: PathBuf,
-    /// Steps between looks
+    /// Steps between measurements
     pub every: usize,
-    /// Passages that are looked at, and searched among
+    /// The most passages, which are also the pool that is searched
     pub limit: usize,
 }
 
@@ -232,7 +233,7 @@ impl FitConfig {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// The file cannot be read, a key is unknown or a value cannot be.
+    /// The file cannot be read, a key is unknown or a value is invalid.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -244,8 +245,8 @@ impl FitConfig {
         Ok(config)
     }
 
-    /// blake3 of what a checkpoint of this run depends on. How many steps there are, when checkpoints are
-    /// written and what is looked at may change while a run is stopped.
+    /// blake3 of the settings that a checkpoint of this run depends on. The number of steps, the times of
+    /// checkpoints and the exam may be changed while a run is stopped.
     pub(super) fn identity(&self, base_fingerprint: &str) -> Result<String> {
         let mut lasting = self.clone();
         lasting.base = None;

@@ -1,4 +1,4 @@
-//! The course of a run as a table and as a picture.
+//! The curves of a run, as a table and as a picture.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ pub(super) struct Point {
     pub(super) tokens: usize,
     /// Learning rate
     pub(super) rate: f64,
-    /// Cross-entropy of a target
+    /// Mean cross-entropy of a target
     pub(super) language: f64,
     /// Share of targets that were the likeliest token
     pub(super) right: f64,
-    /// Contrastive loss of a query
+    /// Mean contrastive loss of a query
     pub(super) retrieval: f64,
     /// Share of queries whose nearest passage was right
     pub(super) found: f64,
@@ -37,7 +37,8 @@ pub(super) struct Curves {
 }
 
 impl Curves {
-    /// Goes on with the table in a directory; points after `step` were of a run that was ended since.
+    /// Continues the table in a directory. Points after `step` come from a run that was interrupted
+    /// after its checkpoint, and are dropped.
     pub(super) fn open(directory: &Path, step: usize) -> Result<Self> {
         let path = directory.join("curves.csv");
         let points = match std::fs::read_to_string(&path) {
@@ -83,7 +84,7 @@ impl Curves {
         Ok(())
     }
 
-    /// Four curves over the tokens seen, each on a scale of its own.
+    /// Draws four curves over the tokens seen, each with its own scale.
     fn picture(&self) -> String {
         type Value = fn(&Point) -> f64;
         let panels: [(&str, Value); 4] = [

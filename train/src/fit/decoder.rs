@@ -1,21 +1,21 @@
-//! The decoder with gradients: what the engine serves, forward and backward over packs of segments.
+//! The decoder with gradients: the engine's decoder, forward and backward over packs of segments.
 //!
-//! Everything that is cheap to make again from what is kept (norms, activations) is made again in the
-//! backward pass, so that a token keeps about five numbers a layer for each unit of width.
+//! Values that are cheap to recompute (norms, activations) are recomputed in the backward pass, so a
+//! token keeps only about five numbers per layer and unit of width.
 
 use std::ops::Range;
 
 use onegen_engine::ModelConfig;
 
-use super::attention::{Attention, Heads, Projected, ProjectedGradients};
+use super::attention::{Attention, Heads, ProjectionGradients, Projections};
 use super::elementwise::{Rotations, rms_norm, rms_norm_backward, swiglu, swiglu_backward};
-use super::linear::{BothWays, Linear, Narrow};
+use super::linear::{Linear, LowRankActivations, TwoWayMatrix};
 use super::pack::Pack;
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::product::{Element, Rows};
-use crate::ops::{Form, product};
+use crate::ops::{TransposedFactor, product};
 
-// Places of the linear layers in `onegen_engine::PROJECTIONS`.
+// Indices of the linear layers in `onegen_engine::PROJECTIONS`.
 const Q: usize = 0;
 const K: usize = 1;
 const V: usize = 2;
@@ -34,37 +34,37 @@ pub(super) struct Norm {
 pub(super) struct Layer<E> {
     pub(super) attention_norm: Norm,
     pub(super) mlp_norm: Norm,
-    /// Norms of each head's queries and keys, where the family has them
+    /// Norms of each head's queries and keys, if the family has them
     pub(super) qk_norm: Option<[Norm; 2]>,
     pub(super) linear: [Linear<E>; 7],
 }
 
-/// A table of one row a token: the embedding or the head.
+/// A table with one row for each token: the embedding or the head.
 pub(super) struct Table<E> {
-    pub(super) packed: BothWays<E>,
+    pub(super) packed: TwoWayMatrix<E>,
     pub(super) learnt: LearntRows,
 }
 
-/// Which rows of a table are learnt.
+/// Which rows of a table are trained.
 pub(super) enum LearntRows {
     None,
     All(ParameterId),
-    /// Those of some tokens, in this order
+    /// The rows of some tokens, in this order
     Some(ParameterId, Vec<u32>),
 }
 
-/// A decoder whose parameters are learnt.
+/// A decoder whose parameters are trained.
 pub struct Decoder<E> {
     pub(super) config: ModelConfig,
     pub(super) layers: Vec<Layer<E>>,
     pub(super) norm: Norm,
-    /// Of a tied pair the only one
+    /// The head. If it is tied to the embedding, this is the only table
     pub(super) head: Table<E>,
     pub(super) embedding: Option<Table<E>>,
     pub(super) rotations: Rotations,
 }
 
-/// What the backward pass needs of a forward pass.
+/// The values of a forward pass that the backward pass needs.
 pub struct Tape<E> {
     layers: Vec<LayerTape<E>>,
     /// The states before the final norm, (tokens, hidden)
@@ -81,7 +81,7 @@ struct LayerTape<E> {
     middle: Vec<f32>,
     gate: Rows<E>,
     up: Rows<E>,
-    narrow: [Narrow<E>; 7],
+    narrow: [LowRankActivations<E>; 7],
 }
 
 impl<E: Element> Decoder<E> {
@@ -90,7 +90,7 @@ impl<E: Element> Decoder<E> {
         &self.config
     }
 
-    /// Takes the parameters as they are now.
+    /// Copies the current values of the parameters.
     pub fn refresh(&mut self, parameters: &Parameters) {
         let take = |norm: &mut Norm| {
             if let Some(id) = norm.learnt {
@@ -158,7 +158,7 @@ impl<E: Element> Decoder<E> {
     fn layer(&self, layer: &Layer<E>, packs: &[Pack], input: Vec<f32>) -> (LayerTape<E>, Vec<f32>) {
         let Heads { queries, dim, .. } = self.heads();
         let tokens = input.len() / self.config.hidden_size;
-        let mut narrow: [Narrow<E>; 7] = Default::default();
+        let mut narrow: [LowRankActivations<E>; 7] = Default::default();
         let normed = self.normed(&layer.attention_norm, &input);
         let qkv = [Q, K, V].map(|which| {
             let linear = &layer.linear[which];
@@ -210,7 +210,7 @@ impl<E: Element> Decoder<E> {
         normed
     }
 
-    /// Queries and keys with each head normed, where the family does that.
+    /// Queries and keys with each head normalised, if the family does that.
     fn normed_heads(&self, layer: &Layer<E>, qkv: &[Rows<E>; 3]) -> Option<[Rows<E>; 2]> {
         let norms = layer.qk_norm.as_ref()?;
         Some([0, 1].map(|which| {
@@ -224,8 +224,8 @@ impl<E: Element> Decoder<E> {
         self.normed_f32(&self.norm, &self.gather(&tape.states, tokens))
     }
 
-    /// Adds to `dstates`, the gradient of the states before the final norm, what comes back through that
-    /// norm at some tokens.
+    /// Backward pass of [`Self::finish`]: adds the gradient at some tokens to `dstates`, the gradient of
+    /// the states before the final norm.
     pub fn finish_backward(
         &self,
         tape: &Tape<E>,
@@ -260,7 +260,8 @@ impl<E: Element> Decoder<E> {
         logits
     }
 
-    /// The gradient of finished states, given that of their logits; the head's is added to `gradients`.
+    /// The gradient of finished states, given that of their logits. The head's gradient is added to
+    /// `gradients`.
     pub fn logits_backward(
         &self,
         finished: &[f32],
@@ -283,7 +284,7 @@ impl<E: Element> Decoder<E> {
                     finished,
                     gradients.get_mut(*id),
                     sizes,
-                    Form::Atb,
+                    TransposedFactor::Atb,
                     1.0,
                     true,
                 );
@@ -371,7 +372,7 @@ impl<E: Element> Decoder<E> {
             &projected(&tape.qkv, &normed_heads),
             &tape.attended,
             &dattended,
-            &mut ProjectedGradients {
+            &mut ProjectionGradients {
                 q: &mut dq,
                 k: &mut dk,
                 v: &mut dv,
@@ -419,7 +420,7 @@ impl<E: Element> Table<E> {
             LearntRows::All(id) => {
                 let parameter = parameters.get(*id);
                 let (rows, columns) = parameter.shape;
-                self.packed = BothWays::new(&parameter.values, rows, columns);
+                self.packed = TwoWayMatrix::new(&parameter.values, rows, columns);
             }
             LearntRows::Some(id, ids) => {
                 let parameter = parameters.get(*id);
@@ -463,11 +464,11 @@ fn ids(packs: &[Pack]) -> impl Iterator<Item = u32> {
     segments.flat_map(|segment| segment.ids.iter().copied())
 }
 
-fn projected<'a, E>(qkv: &'a [Rows<E>; 3], normed: &'a Option<[Rows<E>; 2]>) -> Projected<'a, E> {
+fn projected<'a, E>(qkv: &'a [Rows<E>; 3], normed: &'a Option<[Rows<E>; 2]>) -> Projections<'a, E> {
     let [q, k, v] = qkv;
     match normed {
-        Some([q, k]) => Projected { q, k, v },
-        None => Projected { q, k, v },
+        Some([q, k]) => Projections { q, k, v },
+        None => Projections { q, k, v },
     }
 }
 
@@ -483,7 +484,7 @@ fn fed<E: Element>(gate: &Rows<E>, up: &Rows<E>) -> Vec<f32> {
     fed
 }
 
-/// The tokens of a pack within a batch: where its first token stands.
+/// The place of each pack's first token within the batch.
 pub(super) fn starts(packs: &[Pack]) -> Vec<usize> {
     let mut end = 0;
     let starts = packs.iter().map(|pack| {

@@ -1,8 +1,9 @@
-//! Norms, activations and rotations, forward and backward, a row at a time.
+//! Norms, activations and rotations, forward and backward, one row at a time.
 
 use crate::ops::{exp, sigmoid};
 
-/// Partial results of a sum or a maximum: as many as a register has lanes, so that the compiler may use them.
+/// The number of partial results of a sum or a maximum. It is the number of lanes of a register, so that the
+/// compiler can vectorise the loop.
 const LANES: usize = 16;
 
 /// Folds a row with partial results, `combine` being associative up to rounding.
@@ -49,7 +50,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
     }
 }
 
-/// Adds the gradient of [`rms_norm`]'s input to `dx`, and that of its weight to `dweight` where it is learnt.
+/// Adds the gradient of [`rms_norm`]'s input to `dx`, and that of its weight to `dweight` if it is trained.
 pub(super) fn rms_norm_backward(
     x: &[f32],
     weight: &[f32],
@@ -90,7 +91,7 @@ pub(super) fn swiglu_backward(gate: f32, up: f32, dout: f32) -> (f32, f32) {
     (dout * up * (sigmoid + silu * (1.0 - sigmoid)), dout * silu)
 }
 
-/// `exp(x - max)` in place of each number of a row; gives their sum.
+/// Replaces each number of a row by `exp(x - max)` and returns the sum.
 pub(super) fn exp_of_differences(row: &mut [f32]) -> f32 {
     let max = fold_lanes(row, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
     row.iter_mut().for_each(|x| *x = exp(*x - max));
@@ -116,12 +117,12 @@ impl Rotations {
         }
     }
 
-    /// Turns a head to its position.
+    /// Rotates a head to its position.
     pub(super) fn turn(&self, head: &mut [f32], position: usize) {
         self.turn_by(head, position, 1.0);
     }
 
-    /// Turns a head's gradient back.
+    /// Rotates a head's gradient back.
     pub(super) fn turn_back(&self, head: &mut [f32], position: usize) {
         self.turn_by(head, position, -1.0);
     }

@@ -1,5 +1,5 @@
-//! A look at questions that are never learnt: is the passage found among all, is the answer right token for
-//! token when the passage is there.
+//! Measures a run on questions that are never trained: whether the passage is found among all, and whether
+//! the answer is right token for token if the passage is given.
 
 use anyhow::Result;
 use onegen_engine::Tokens;
@@ -11,14 +11,14 @@ use super::config::{ExamConfig, FitConfig};
 use super::data::dialogue::{Dialogue, Layout, Reading, Text, Turn};
 use super::data::records::read_groups;
 use super::decoder::Decoder;
-use super::loss::{self, EmbeddedQuery, LossRule, Places, Queue};
+use super::loss::{self, EmbeddedQuery, LossPositions, LossRule, Queue};
 use super::pack::Pack;
 use super::product::Element;
 use super::step::on_threads;
 
 /// An exam.
 pub(super) struct Exam {
-    /// Steps between two sittings
+    /// Steps between two measurements
     pub(super) every: usize,
     packs: Vec<Pack>,
 }
@@ -73,14 +73,14 @@ impl Exam {
         })
     }
 
-    /// Forwards all questions and says how they went.
+    /// Forwards all questions and returns a line with the results.
     pub(super) fn sit<E: Element>(&self, decoder: &Decoder<E>, threads: usize) -> Result<String> {
         let share = self.packs.len().div_ceil(threads.max(1)).max(1);
-        let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<Sat> {
+        let sat = on_threads(self.packs.chunks(share), |packs| -> Vec<AnsweredQuestion> {
             let batches = packs.chunks(BATCH);
             batches.flat_map(|packs| sit(decoder, packs)).collect()
         })?;
-        let sat: Vec<&Sat> = sat.iter().flatten().collect();
+        let sat: Vec<&AnsweredQuestion> = sat.iter().flatten().collect();
         let passages: Vec<(u32, &[f32])> = (sat.iter())
             .map(|sat| (sat.key, sat.passage.as_slice()))
             .collect();
@@ -112,19 +112,19 @@ impl Exam {
 }
 
 /// A question that was answered.
-struct Sat {
+struct AnsweredQuestion {
     key: u32,
     query: Vec<f32>,
     passage: Vec<f32>,
     /// Whether `[RQ]` was the likeliest token
     decided: bool,
-    /// Whether every token of the answer was
+    /// Whether every token of the answer was the likeliest
     right: bool,
 }
 
-fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<Sat> {
+fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<AnsweredQuestion> {
     let tape = decoder.forward(packs);
-    let places = Places::new(packs);
+    let places = LossPositions::new(packs);
     let hidden = decoder.config().hidden_size;
     let tokens: Vec<usize> = places.predict.iter().map(|(token, _)| *token).collect();
     let logits = decoder.logits(&decoder.finish(&tape, &tokens));
@@ -144,7 +144,7 @@ fn sit<E: Element>(decoder: &Decoder<E>, packs: &[Pack]) -> Vec<Sat> {
     (packs.iter().zip(states))
         .map(|(pack, (query, passage))| {
             let targets: Vec<bool> = right.by_ref().take(pack.predict.len()).collect();
-            Sat {
+            AnsweredQuestion {
                 key: pack.passages[0].key,
                 query: query.to_vec(),
                 passage: passage.to_vec(),

@@ -1,29 +1,30 @@
-//! A linear layer: frozen, learnt whole, or with a low-rank adapter beside it.
+//! A linear layer: frozen, trained whole, or with a low-rank adapter.
 
 use super::parameters::{Gradients, ParameterId, Parameters};
-use super::product::{Element, Packed, Rows};
-use crate::ops::{Form, product};
+use super::product::{Element, PackedMatrix, Rows};
+use crate::ops::{TransposedFactor, product};
 
-/// A matrix packed both ways: for states going up, for gradients coming down.
-pub(super) struct BothWays<E> {
+/// A matrix that is packed for both directions: for states in the forward pass, and for gradients
+/// in the backward pass.
+pub(super) struct TwoWayMatrix<E> {
     /// Outputs are the matrix's rows
-    pub(super) forward: Packed<E>,
+    pub(super) forward: PackedMatrix<E>,
     /// Outputs are its columns
-    pub(super) backward: Packed<E>,
+    pub(super) backward: PackedMatrix<E>,
 }
 
-impl<E: Element> BothWays<E> {
+impl<E: Element> TwoWayMatrix<E> {
     /// Packs a matrix of `rows` times `columns` numbers.
     pub(super) fn new(matrix: &[f32], rows: usize, columns: usize) -> Self {
         Self {
-            forward: Packed::from_rows(matrix, rows, columns),
-            backward: Packed::from_columns(matrix, columns, rows),
+            forward: PackedMatrix::from_rows(matrix, rows, columns),
+            backward: PackedMatrix::from_columns(matrix, columns, rows),
         }
     }
 }
 
-/// What of a layer is learnt.
-enum Learnt<E> {
+/// The trained part of a layer.
+enum LearntWeights<E> {
     Nothing,
     /// The matrix and its bias
     Whole {
@@ -41,44 +42,45 @@ struct LowRank<E> {
     b: ParameterId,
     scale: f32,
     rank: usize,
-    /// Packed again after each step; `B` with the scale in it
-    packed: Option<(BothWays<E>, BothWays<E>)>,
+    /// The two matrices, packed again after each step. `B` includes the scale
+    packed: Option<(TwoWayMatrix<E>, TwoWayMatrix<E>)>,
 }
 
-/// `y = x Wᵀ + bias`, and what of it is learnt.
+/// `y = x Wᵀ + bias`, and its trained part.
 pub(super) struct Linear<E> {
-    weight: BothWays<E>,
+    weight: TwoWayMatrix<E>,
     bias: Option<Vec<f32>>,
     outputs: usize,
     inner: usize,
-    learnt: Learnt<E>,
+    learnt: LearntWeights<E>,
 }
 
-/// What a low-rank layer keeps between forward and backward: `x Aᵀ`, (tokens, rank).
-pub(super) type Narrow<E> = Option<Rows<E>>;
+/// The activations that a low-rank layer keeps between forward and backward: `x Aᵀ`, (tokens,
+/// rank).
+pub(super) type LowRankActivations<E> = Option<Rows<E>>;
 
 impl<E: Element> Linear<E> {
-    /// A layer that is not learnt.
+    /// A layer that is not trained.
     pub(super) fn frozen(
         matrix: &[f32],
         bias: Option<Vec<f32>>,
         (outputs, inner): (usize, usize),
     ) -> Self {
         Self {
-            weight: BothWays::new(matrix, outputs, inner),
+            weight: TwoWayMatrix::new(matrix, outputs, inner),
             bias,
             outputs,
             inner,
-            learnt: Learnt::Nothing,
+            learnt: LearntWeights::Nothing,
         }
     }
 
-    /// Learns the matrix and its bias.
+    /// Makes the matrix and its bias trainable.
     pub(super) fn learn_whole(&mut self, weight: ParameterId, bias: Option<ParameterId>) {
-        self.learnt = Learnt::Whole { weight, bias };
+        self.learnt = LearntWeights::Whole { weight, bias };
     }
 
-    /// Learns an adapter: `a` (rank, inner) and `b` (outputs, rank).
+    /// Adds a trainable adapter: `a` (rank, inner) and `b` (outputs, rank).
     pub(super) fn learn_low_rank(
         &mut self,
         a: ParameterId,
@@ -86,7 +88,7 @@ impl<E: Element> Linear<E> {
         rank: usize,
         scale: f32,
     ) {
-        self.learnt = Learnt::LowRank(LowRank {
+        self.learnt = LearntWeights::LowRank(LowRank {
             a,
             b,
             scale,
@@ -95,33 +97,34 @@ impl<E: Element> Linear<E> {
         });
     }
 
-    /// Takes the parameters as they are now.
+    /// Copies the current values of the parameters.
     pub(super) fn refresh(&mut self, parameters: &Parameters) {
         match &mut self.learnt {
-            Learnt::Nothing => {}
-            Learnt::Whole { weight, bias } => {
+            LearntWeights::Nothing => {}
+            LearntWeights::Whole { weight, bias } => {
                 let matrix = &parameters.get(*weight).values;
-                self.weight = BothWays::new(matrix, self.outputs, self.inner);
+                self.weight = TwoWayMatrix::new(matrix, self.outputs, self.inner);
                 self.bias = bias.map(|bias| parameters.get(bias).values.clone());
             }
-            Learnt::LowRank(low) => {
+            LearntWeights::LowRank(low) => {
                 let b = parameters.get(low.b).values.iter();
                 let b: Vec<f32> = b.map(|b| b * low.scale).collect();
                 low.packed = Some((
-                    BothWays::new(&parameters.get(low.a).values, low.rank, self.inner),
-                    BothWays::new(&b, self.outputs, low.rank),
+                    TwoWayMatrix::new(&parameters.get(low.a).values, low.rank, self.inner),
+                    TwoWayMatrix::new(&b, self.outputs, low.rank),
                 ));
             }
         }
     }
 
-    /// Numbers that the layer gives for each token.
+    /// Numbers of the layer's output for each token.
     pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Adds the layer's outputs for rows of `inner` numbers to `out`, or puts them there.
-    pub(super) fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) -> Narrow<E> {
+    /// Computes the layer's outputs for rows of `inner` numbers, and adds them to `out` or replaces
+    /// it.
+    pub(super) fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) -> LowRankActivations<E> {
         self.weight.forward.product(x, out, add);
         if let Some(bias) = &self.bias {
             for row in out.chunks_exact_mut(self.outputs) {
@@ -130,7 +133,7 @@ impl<E: Element> Linear<E> {
                     .for_each(|(out, bias)| *out += bias);
             }
         }
-        let Learnt::LowRank(LowRank {
+        let LearntWeights::LowRank(LowRank {
             rank,
             packed: Some((a, b)),
             ..
@@ -145,14 +148,14 @@ impl<E: Element> Linear<E> {
         Some(narrow)
     }
 
-    /// Adds the gradient of the layer's input to `dx` or puts it there, and those of its parameters to
-    /// `gradients`. `x` gives the layer's input in f32 where it is needed, and `narrow` is what
-    /// [`Self::forward`] kept.
+    /// Adds the gradient of the layer's input to `dx` or replaces it, and adds those of its parameters
+    /// to `gradients`. `x` returns the layer's input in f32 if it is needed, and `narrow` is what
+    /// [`Self::forward`] returned.
     pub(super) fn backward(
         &self,
         dout: &[f32],
         x: &[f32],
-        narrow: &Narrow<E>,
+        narrow: &LowRankActivations<E>,
         (dx, add): (&mut [f32], bool),
         gradients: &mut Gradients,
     ) {
@@ -160,14 +163,14 @@ impl<E: Element> Linear<E> {
         let tokens = rows.count();
         self.weight.backward.product(&rows, dx, add);
         match (&self.learnt, narrow) {
-            (Learnt::Whole { weight, bias }, _) => {
+            (LearntWeights::Whole { weight, bias }, _) => {
                 let sizes = (self.outputs, tokens, self.inner);
                 product(
                     dout,
                     x,
                     gradients.get_mut(*weight),
                     sizes,
-                    Form::Atb,
+                    TransposedFactor::Atb,
                     1.0,
                     true,
                 );
@@ -178,17 +181,17 @@ impl<E: Element> Linear<E> {
                     }
                 }
             }
-            (Learnt::LowRank(low), Some(narrow)) => {
+            (LearntWeights::LowRank(low), Some(narrow)) => {
                 let Some((a, b)) = &low.packed else { return };
                 let mut dnarrow = vec![0.0; tokens * low.rank];
                 b.backward.product(&rows, &mut dnarrow, false);
                 let (narrow, scale) = (narrow.to_f32(), low.scale);
                 let sizes = (self.outputs, tokens, low.rank);
                 let db = gradients.get_mut(low.b);
-                product(dout, &narrow, db, sizes, Form::Atb, scale, true);
+                product(dout, &narrow, db, sizes, TransposedFactor::Atb, scale, true);
                 let sizes = (low.rank, tokens, self.inner);
                 let da = gradients.get_mut(low.a);
-                product(&dnarrow, x, da, sizes, Form::Atb, 1.0, true);
+                product(&dnarrow, x, da, sizes, TransposedFactor::Atb, 1.0, true);
                 a.backward.product(&Rows::new(&dnarrow, low.rank), dx, true);
             }
             _ => {}

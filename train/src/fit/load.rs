@@ -1,4 +1,4 @@
-//! A decoder to train, read from a model's files.
+//! Loads a decoder to train from a model's files.
 
 use anyhow::{Context, Result, bail, ensure};
 use onegen_engine::{ModelConfig, ModelFiles, Tensors};
@@ -7,11 +7,11 @@ use rand::{Rng, SeedableRng};
 
 use super::decoder::{Decoder, Layer, LearntRows, Norm, Table};
 use super::elementwise::Rotations;
-use super::linear::{BothWays, Linear};
+use super::linear::{Linear, TwoWayMatrix};
 use super::parameters::{Parameter, ParameterId, Parameters};
 use super::product::Element;
 
-/// What of a model is learnt.
+/// The part of a model that is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
     /// Every weight
@@ -20,17 +20,17 @@ pub enum Method {
     LowRank {
         /// Inner width of the adapter
         rank: usize,
-        /// The adapter counts `alpha / rank` times
+        /// The adapter is scaled by `alpha / rank`
         alpha: f32,
     },
 }
 
-/// A control token, whose rows are learnt in any case.
+/// A control token. Its rows are always trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlRow {
     /// Its id
     pub id: u32,
-    /// Its row begins as the mean of these tokens' rows: a description of what it is for
+    /// A description of its purpose: its row begins as the mean of these tokens' rows
     pub described_by: Vec<u32>,
 }
 
@@ -38,11 +38,11 @@ pub struct ControlRow {
 const PEFT: &str = "base_model.model.";
 
 impl<E: Element> Decoder<E> {
-    /// Reads a model, with new parameters that `seed` gives their start. Up to `positions` positions can
-    /// be forwarded.
+    /// Reads a model and creates its parameters, whose random start is determined by `seed`. Up to
+    /// `positions` positions can be forwarded.
     ///
     /// # Errors
-    /// The files cannot be read, or the model is of a kind that is not trained here.
+    /// The files cannot be read, or this kind of model cannot be trained here.
     pub fn load(
         files: &ModelFiles,
         method: &Method,
@@ -158,7 +158,8 @@ impl Loader<'_> {
                 linear.learn_whole(weight, bias);
             }
             Method::LowRank { rank, alpha } => {
-                // The start of PEFT: `A` uniform up to one over the root of its width, `B` zero.
+                // PEFT's initialisation: `A` is uniform with the bound one over the square root of
+                // its width, and `B` is zero.
                 let bound = (inner as f32).powf(-0.5);
                 let a = (0..rank * inner).map(|_| self.rng.random_range(-bound..bound));
                 let a = a.collect();
@@ -207,7 +208,7 @@ impl Loader<'_> {
         for (control, row) in self.control.iter().zip(rows.chunks_exact(hidden)) {
             matrix[control.id as usize * hidden..][..hidden].copy_from_slice(row);
         }
-        let packed = BothWays::new(&matrix, vocab, hidden);
+        let packed = TwoWayMatrix::new(&matrix, vocab, hidden);
         let learnt = match self.method {
             Method::Whole => {
                 LearntRows::All(self.parameter(name.to_owned(), (vocab, hidden), matrix))

@@ -1,8 +1,8 @@
-//! What a step is judged by: cross-entropy where the model writes, a contrastive loss where it retrieves.
+//! The losses of a step: cross-entropy where the model writes, and a contrastive loss where it retrieves.
 //!
-//! The four trainings that the field knows are settings of the two weights: generation only (GIT:
-//! `retrieval` 0), retrieval only (RIT: `language` 0), both in one pass (OneGen), and both in passes of their
-//! own (GRIT), which is a matter of the packs ([`Passes`](super::data::config::Passes)).
+//! The four known kinds of training are settings of the two weights: generation only (GIT: `retrieval` 0),
+//! retrieval only (RIT: `language` 0), both in one pass (OneGen), and both in separate passes (GRIT), which
+//! depends on how packs are made ([`Passes`](super::data::config::Passes)).
 
 use std::collections::VecDeque;
 
@@ -14,22 +14,22 @@ use super::pack::{Pack, TokenPosition};
 use super::parameters::Gradients;
 use super::product::Element;
 
-/// Logits of so many targets are in memory at once.
+/// How many targets have their logits in memory at the same time.
 const TARGETS: usize = 64;
 
 /// Which contrastive loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contrast {
-    /// InfoNCE (van den Oord et al. 2018) over cosines: every passage of the step and of the queue counts
-    /// against the right one
+    /// InfoNCE (van den Oord et al. 2018) over cosines: every other passage of the step and of the queue
+    /// is a negative
     #[default]
     InfoNce,
     /// BPR (Rendle et al. 2009), `-log σ(s⁺ - s⁻)` over each query's own negatives, as OneGen was published
     Bpr,
 }
 
-/// How losses are weighed.
+/// The weights and parameters of the losses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossRule {
     /// λ_g, the weight of the cross-entropy
@@ -42,7 +42,7 @@ pub struct LossRule {
     pub temperature: f32,
 }
 
-/// What a step's part was judged.
+/// The losses and counts of a part of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// Sum of the cross-entropies
@@ -71,16 +71,16 @@ impl Score {
     }
 }
 
-/// The places in a batch that a loss looks at, as tokens of the batch.
+/// The positions that a loss uses, as tokens of the batch.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    /// Those whose next token is learnt, and that token
+pub(super) struct LossPositions {
+    /// The positions whose next token is trained, and that token
     pub(super) predict: Vec<(usize, u32)>,
     pub(super) queries: Vec<usize>,
     pub(super) passages: Vec<usize>,
 }
 
-impl Places {
+impl LossPositions {
     pub(super) fn new(packs: &[Pack]) -> Self {
         let mut places = Self::default();
         for (pack, start) in packs.iter().zip(starts(packs)) {
@@ -101,7 +101,7 @@ impl Places {
     }
 }
 
-/// The cross-entropy of a part's targets, each counted `weight` times. Adds the gradients of the states
+/// The cross-entropy of a part's targets, multiplied by `weight`. Adds the gradients of the states
 /// before the final norm to `dstates`, and others to `gradients`.
 pub(super) fn language<E: Element>(
     decoder: &Decoder<E>,
@@ -137,21 +137,21 @@ pub(super) fn language<E: Element>(
     score
 }
 
-/// A passage as it is compared: its key and its state scaled to length 1.
-pub type Embedded = (u32, Vec<f32>);
+/// An embedded passage: its key, and its state scaled to length 1.
+pub type EmbeddedPassage = (u32, Vec<f32>);
 
-/// The queue of passages that earlier steps embedded: more to tell apart than a step holds, at no cost, while
-/// the weights move slowly (Wang et al. 2020).
+/// The passages that earlier steps embedded. They are further negatives at no cost, as long as the weights
+/// change slowly (Wang et al. 2020).
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
-    passages: VecDeque<Embedded>,
+    passages: VecDeque<EmbeddedPassage>,
 }
 
 impl Queue {
-    /// Puts a step's passages in and keeps the last `most`.
-    pub fn push(&mut self, passages: impl IntoIterator<Item = Embedded>, most: usize) {
+    /// Adds a step's passages and keeps the last `most`.
+    pub fn push(&mut self, passages: impl IntoIterator<Item = EmbeddedPassage>, most: usize) {
         for (key, state) in passages {
-            // A passage counts once, as it was embedded last.
+            // Each passage is kept only once, with its newest embedding.
             self.passages.retain(|(known, _)| *known != key);
             self.passages.push_back((key, state));
         }
@@ -159,13 +159,13 @@ impl Queue {
             .drain(..self.passages.len().saturating_sub(most));
     }
 
-    /// What it holds, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Embedded> {
+    /// The passages, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &EmbeddedPassage> {
         self.passages.iter()
     }
 }
 
-/// A query as it is compared.
+/// An embedded query.
 pub(super) struct EmbeddedQuery<'a> {
     /// Its state after the final norm
     pub(super) state: &'a [f32],
@@ -173,7 +173,7 @@ pub(super) struct EmbeddedQuery<'a> {
     pub(super) negatives: &'a [u32],
 }
 
-/// What the contrastive loss says.
+/// The gradients of the contrastive loss.
 pub(super) struct ContrastiveGradients {
     pub(super) score: Score,
     /// The gradient of each query's state
@@ -182,7 +182,7 @@ pub(super) struct ContrastiveGradients {
     pub(super) passages: Vec<Vec<f32>>,
 }
 
-/// The contrastive loss over all queries of a step, each counted `weight` times; `passages` are keys and
+/// The contrastive loss over all queries of a step, multiplied by `weight`. `passages` are keys and
 /// states after the final norm.
 pub(super) fn contrastive(
     queries: &[EmbeddedQuery<'_>],
@@ -196,7 +196,7 @@ pub(super) fn contrastive(
     let mut all: Vec<(u32, &[f32])> = (passages.iter().zip(&units))
         .map(|((key, _), (unit, _))| (*key, unit.as_slice()))
         .collect();
-    // What the step embeds itself is newer than what the queue holds.
+    // Passages of this step are left out of the queue, because their new embeddings are used.
     let queued = queue.iter().filter(|(key, _)| !in_step(*key));
     all.extend(queued.map(|(key, unit)| (*key, unit.as_slice())));
 
@@ -247,7 +247,8 @@ pub(super) fn contrastive(
     }
 }
 
-/// The loss `-log softmax(scores / temperature)[right]` over those that count, and its gradient.
+/// The loss `-log softmax(scores / temperature)[right]` over the passages that count, and its
+/// gradient.
 fn info_nce(
     scores: &[f32],
     right: usize,
@@ -264,7 +265,8 @@ fn info_nce(
         })
         .collect();
     let sum = exp_of_differences(&mut shares);
-    // `exp` is bounded below, so what does not count is set to nothing.
+    // Our `exp` has a positive lower bound, so the shares of passages that do not count are set to
+    // zero.
     for (at, share) in shares.iter_mut().enumerate() {
         *share = if counts(at) { *share / sum } else { 0.0 };
     }
@@ -292,14 +294,14 @@ fn bpr(scores: &[f32], right: usize, own: impl Fn(usize) -> bool) -> (f32, Vec<f
     (loss, d)
 }
 
-/// A vector scaled to length 1, and its length. One of zeros stays as it is.
+/// A vector scaled to length 1, and its length. A zero vector stays zero.
 pub(super) fn unit(state: &[f32]) -> (Vec<f32>, f32) {
     let length = dot(state, state).sqrt();
     let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
     (state.iter().map(|x| x * scale).collect(), length)
 }
 
-/// The gradient of a vector, given that of its unit.
+/// The gradient of a vector, given that of its unit vector.
 fn unit_backward(unit: &[f32], length: f32, dunit: &[f32]) -> Vec<f32> {
     if length == 0.0 {
         return vec![0.0; unit.len()];

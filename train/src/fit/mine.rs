@@ -1,5 +1,5 @@
-//! `onegen-train mine`: searches the data sets of a configuration, by words or with a model's own index, and
-//! writes which passages are taken for one another.
+//! `onegen-train mine`: finds the neighbours of the passages in a configuration's data sets, by words or
+//! with a model's embeddings, and writes them to files.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use super::config::FitConfig;
 use super::data::config::DataConfig;
 use super::data::neighbours::{FOUND, Neighbours, by_words, nearest, searched};
 use super::data::records::{Group, QuestionRecord, read_groups};
-use crate::ops::{Form, product};
+use crate::ops::{TransposedFactor, product};
 
-/// Texts that are embedded, or questions that are compared, at once.
+/// Texts that are embedded at once, or questions that are compared at once.
 const BATCH: usize = 256;
 
-/// Searches for the questions of every set of a configuration and writes what stands near each passage, one
-/// file a set, in `out`: by words, or with a model where there is one. Gives the files.
+/// Searches for the questions of every set of a configuration, with a model if there is one, and otherwise
+/// by words. Writes the neighbours of each passage to `out`, one file for each set, and returns the files.
 ///
 /// # Errors
-/// A data file cannot be read, the model failed, or the disk refused a file.
+/// A data file cannot be read, the model failed, or writing failed.
 pub fn mine(config: &FitConfig, model: Option<&Model>, out: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let mut written = Vec::new();
@@ -69,7 +69,7 @@ fn by_model(groups: &[Group], model: &Model) -> Result<Vec<Vec<usize>>> {
             .map(|group| (group.passage.title.as_str(), group.passage.text.as_str()))
             .collect();
         for embedded in model.embed_texts(&texts)? {
-            // A passage that does not fit is near to nothing.
+            // A passage that is too long gets a zero vector, so nothing finds it.
             passages.extend(embedded.unwrap_or_else(|_| vec![0.0; width]));
         }
     }
@@ -89,7 +89,7 @@ fn by_model(groups: &[Group], model: &Model) -> Result<Vec<Vec<usize>>> {
             &passages,
             &mut scores,
             sizes,
-            Form::Abt,
+            TransposedFactor::Abt,
             1.0,
             false,
         );
@@ -102,7 +102,7 @@ fn by_model(groups: &[Group], model: &Model) -> Result<Vec<Vec<usize>>> {
     Ok(found)
 }
 
-/// The places of the highest scores, the highest first.
+/// The indices of the highest scores, the highest first.
 fn best(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let most = FOUND.min(order.len());

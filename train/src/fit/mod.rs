@@ -1,8 +1,9 @@
-//! `onegen-train fit`: a model that exists learns to retrieve from questions and passages.
+//! `onegen-train fit`: trains an existing model to retrieve, from questions and passages.
 //!
-//! [`config`] is what a run is told, [`data`] what it learns from, laid out as [`mod@pack`]s; [`decoder`] goes
-//! forward and backward with hand-written gradients, since a frozen weight needs none and most states need not be
-//! kept; [`loss`] judges, [`mod@run`] is the loop, [`adapter`] what is left of it.
+//! [`config`] is the configuration of a run. [`data`] reads its data and lays them out as [`mod@pack`]s.
+//! [`decoder`] computes forward and backward passes with hand-written gradients, because a frozen weight needs no
+//! gradient and most states need not be kept. [`loss`] computes the losses, [`mod@run`] is the loop, and
+//! [`adapter`] writes the result.
 
 pub mod adapter;
 pub mod bench;

@@ -1,11 +1,13 @@
-//! What is learnt in one step: segments of tokens that see each other as the model will see them.
+//! Packs, the units of training: segments of tokens that see each other in the same way as in
+//! serving.
 
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Tokens that see themselves causally and some earlier segments whole.
+/// A run of tokens with causal attention among themselves, which also see some earlier segments
+/// completely.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// The tokens
@@ -16,8 +18,8 @@ pub struct Segment {
     pub sees: Vec<VisibleSegment>,
 }
 
-/// An earlier segment as a later one sees it: a passage that is shared may land at another position for
-/// each of those who read it, which only turns its keys.
+/// An earlier segment as a later one sees it. A shared passage may be at a different position for each
+/// reader, which only changes the rotation of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisibleSegment {
     /// Which segment of the pack
@@ -44,14 +46,14 @@ pub struct Target {
     pub id: u32,
 }
 
-/// A query token, and what it is to find.
+/// A query token and the passages that it should find.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// Where `[RQ]` stands
+    /// The place of `[RQ]`
     pub at: TokenPosition,
-    /// Keys of the passages that are right: the first one is searched for, no other one counts against it
+    /// Keys of the right passages. The first is the target; the others do not count as negatives
     pub positives: Vec<u32>,
-    /// Keys of passages that are wrong, for losses that compare with a query's own negatives only
+    /// Keys of wrong passages, for losses that use only a query's own negatives
     #[serde(default)]
     pub negatives: Vec<u32>,
 }
@@ -59,27 +61,27 @@ pub struct Query {
 /// A passage token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassageToken {
-    /// Where `[RD]` stands
+    /// The place of `[RD]`
     pub at: TokenPosition,
     /// The passage's key: its number in the training data
     pub key: u32,
 }
 
-/// Segments that see each other and no other pack.
+/// Segments that may see each other, but no segment of another pack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pack {
-    /// The segments; each sees earlier ones only
+    /// The segments; each sees only earlier ones
     pub segments: Vec<Segment>,
-    /// What the model learns to write
+    /// The tokens that the model is trained to write
     pub predict: Vec<Target>,
-    /// What it learns to search for
+    /// The queries that it is trained to search with
     pub queries: Vec<Query>,
-    /// What can be found
+    /// The passages that can be found
     pub passages: Vec<PassageToken>,
 }
 
 impl Pack {
-    /// Adds a segment and gives its number.
+    /// Adds a segment and returns its number.
     pub fn push(&mut self, ids: Vec<u32>, position: usize, sees: Vec<VisibleSegment>) -> usize {
         self.segments.push(Segment {
             ids,
@@ -94,7 +96,7 @@ impl Pack {
         self.segments.iter().map(|segment| segment.ids.len()).sum()
     }
 
-    /// Where each segment's tokens are when all stand one after the other.
+    /// The range of each segment's tokens if all segments are concatenated.
     pub fn ranges(&self) -> Vec<Range<usize>> {
         let mut end = 0;
         let ranges = self.segments.iter().map(|segment| {
@@ -105,10 +107,10 @@ impl Pack {
         ranges.collect()
     }
 
-    /// Checks what everybody relies on.
+    /// Checks the conditions that all other code relies on.
     ///
     /// # Errors
-    /// A segment is empty or sees a later one, or a token that is named is not there.
+    /// A segment is empty or sees a later one, or a named token does not exist.
     pub fn check(&self) -> Result<()> {
         for (number, segment) in self.segments.iter().enumerate() {
             ensure!(!segment.ids.is_empty(), "segment {number} is empty");

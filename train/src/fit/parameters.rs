@@ -1,14 +1,14 @@
-//! What is learnt: named matrices, their gradients, and AdamW.
+//! Trained parameters: named matrices, their gradients, and AdamW.
 
 use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 
-/// Which parameter.
+/// The index of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParameterId(usize);
 
-/// A matrix that is learnt.
+/// A trained matrix.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Its name in the file that it is written to
@@ -21,7 +21,7 @@ pub struct Parameter {
     pub values: Vec<f32>,
 }
 
-/// All that is learnt.
+/// All trained matrices.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<Parameter>);
 
@@ -30,13 +30,13 @@ pub struct Parameters(Vec<Parameter>);
 pub struct Gradients(Vec<Vec<f32>>);
 
 impl Parameters {
-    /// Adds one.
+    /// Adds a parameter.
     pub fn push(&mut self, parameter: Parameter) -> ParameterId {
         self.0.push(parameter);
         ParameterId(self.0.len() - 1)
     }
 
-    /// One of them.
+    /// A parameter.
     pub fn get(&self, id: ParameterId) -> &Parameter {
         &self.0[id.0]
     }
@@ -52,12 +52,12 @@ impl Parameters {
         all.map(|(at, parameter)| (ParameterId(at), parameter))
     }
 
-    /// How many numbers are learnt.
+    /// How many numbers are trained.
     pub fn count(&self) -> usize {
         self.0.iter().map(|parameter| parameter.values.len()).sum()
     }
 
-    /// Takes the values of tensors of the same names.
+    /// Sets the values from tensors of the same names.
     ///
     /// # Errors
     /// One is missing or has another size.
@@ -111,7 +111,7 @@ impl Gradients {
     }
 }
 
-/// AdamW (Loshchilov & Hutter 2019): Adam, and weights that decay by themselves.
+/// AdamW (Loshchilov & Hutter 2019): Adam with decoupled weight decay.
 #[derive(Clone, Debug)]
 pub struct AdamW {
     means: Vec<Vec<f32>>,
@@ -119,14 +119,14 @@ pub struct AdamW {
     steps: i32,
 }
 
-/// What a step of AdamW needs beside the gradients.
+/// The settings of a step of AdamW.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The learning rate of this step
     pub rate: f64,
     /// How much of a matrix decays at a rate of 1; vectors do not decay
     pub decay: f64,
-    /// How slowly the means of gradients and of their squares move
+    /// The decay rates of the running means of gradients and of their squares
     pub beta: (f64, f64),
     /// Gradients are scaled down to this norm
     pub clip: f64,
@@ -135,7 +135,7 @@ pub struct Rule {
 const EPSILON: f32 = 1e-8;
 
 impl AdamW {
-    /// An optimiser that has seen nothing.
+    /// An optimiser in its initial state.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
             means: parameters.zeros().0,
@@ -144,7 +144,7 @@ impl AdamW {
         }
     }
 
-    /// Moves every parameter by its gradient. Gives the gradients' norm before it was clipped.
+    /// Updates every parameter. Returns the gradients' norm before clipping.
     pub fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients, rule: &Rule) -> f64 {
         let norm = gradients.norm();
         let scale = (rule.clip / norm).min(1.0) as f32;
@@ -180,7 +180,7 @@ impl AdamW {
         norm
     }
 
-    /// What it remembers, by name, for a checkpoint.
+    /// The optimiser's state by name, for a checkpoint.
     pub fn state(&self, parameters: &Parameters) -> Vec<(String, &[f32])> {
         let named = parameters.iter().zip(self.means.iter().zip(&self.squares));
         named
@@ -191,7 +191,7 @@ impl AdamW {
             .collect()
     }
 
-    /// Goes on from a checkpoint that was written after `steps` steps.
+    /// Restores the state of a checkpoint that was written after `steps` steps.
     ///
     /// # Errors
     /// A tensor is missing or has another size.

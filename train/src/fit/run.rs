@@ -1,4 +1,4 @@
-//! The loop: draw, forward and backward, step, log, look, save.
+//! The training loop: draw, forward and backward, step, log, measure, save.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,11 +23,11 @@ use super::step::{shares, step, sum};
 /// Steps between lines of the log.
 const LOG_EVERY: usize = 10;
 
-/// Trains as a configuration says, going on where a run in `work` was ended.
+/// Trains according to a configuration. If a run in `work` was interrupted, it is continued.
 ///
 /// # Errors
-/// What is named in the configuration cannot be read, the disk refused a checkpoint, or the loss is no number
-/// any more. What was learnt until the last checkpoint is kept.
+/// A file of the configuration cannot be read, a checkpoint cannot be written, or the loss is no longer a
+/// number. The last checkpoint is kept.
 pub fn fit(config: &FitConfig, base: &Path, work: &Path) -> Result<()> {
     match config.steps.precision {
         Precision::F32 => Run::<f32>::open(config, base, work)?.train(),
@@ -198,7 +198,8 @@ impl<'a, E: Element> Run<'a, E> {
     }
 }
 
-/// What an adapter calls its base: the name of its directory, or of its file without the extension.
+/// The name of the base in an adapter: the name of its directory, or of its file without the
+/// extension.
 fn base_name(base: &Path) -> String {
     let name = if base.is_dir() {
         base.file_name()
@@ -208,7 +209,7 @@ fn base_name(base: &Path) -> String {
     name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-/// The control tokens, and what their rows begin as.
+/// The control tokens and the start of their rows.
 fn control_rows(config: &FitConfig, tokens: &Tokens) -> Result<Vec<ControlRow>> {
     let control = &config.control;
     let mut described = vec![

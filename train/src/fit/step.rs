@@ -1,25 +1,26 @@
-//! One step: all threads forward and backward over their shares of a batch; the contrastive loss sees all.
+//! One step: each thread computes forward and backward passes of its share of a batch; the contrastive
+//! loss sees the whole batch.
 
 use anyhow::{Result, anyhow};
 
 use super::decoder::Decoder;
-use super::loss::{self, Embedded, EmbeddedQuery, LossRule, Places, Queue, Score};
+use super::loss::{self, EmbeddedPassage, EmbeddedQuery, LossPositions, LossRule, Queue, Score};
 use super::pack::Pack;
 use super::parameters::Gradients;
 use super::product::Element;
 
-/// What a step gives beside gradients.
+/// The results of a step besides the gradients.
 pub struct StepOutcome {
-    /// What it was judged
+    /// The losses
     pub score: Score,
     /// Tokens that were forwarded
     pub tokens: usize,
     /// The step's passages, for the queue
-    pub passages: Vec<Embedded>,
+    pub passages: Vec<EmbeddedPassage>,
 }
 
-/// Divides packs among threads so that all have about as many tokens: the longest first, each to the thread
-/// that has least.
+/// Distributes packs to threads so that all have about equally many tokens: packs are assigned from the
+/// longest to the shortest, each to the thread with the fewest tokens.
 pub fn shares(mut packs: Vec<Pack>, threads: usize) -> Vec<Vec<Pack>> {
     packs.sort_by_key(|pack| std::cmp::Reverse(pack.tokens()));
     let mut shares = vec![Vec::new(); threads.max(1)];
@@ -32,7 +33,8 @@ pub fn shares(mut packs: Vec<Pack>, threads: usize) -> Vec<Vec<Pack>> {
     shares
 }
 
-/// Forwards and backwards `shares`, one a thread, and adds to `gradients`, of which there is one for each.
+/// Computes forward and backward passes of `shares`, one for each thread, and adds the gradients to
+/// `gradients`, which has one entry for each thread.
 ///
 /// # Errors
 /// A thread panicked.
@@ -43,12 +45,15 @@ pub fn step<E: Element>(
     rule: &LossRule,
     gradients: &mut [Gradients],
 ) -> Result<StepOutcome> {
-    let places: Vec<Places> = shares.iter().map(|packs| Places::new(packs)).collect();
+    let places: Vec<LossPositions> = shares
+        .iter()
+        .map(|packs| LossPositions::new(packs))
+        .collect();
     let targets: usize = places.iter().map(|places| places.predict.len()).sum();
     let language_weight = rule.language / targets.max(1) as f32;
     let hidden = decoder.config().hidden_size;
 
-    let forward = |(packs, places, gradients): (&Vec<Pack>, &Places, &mut Gradients)| {
+    let forward = |(packs, places, gradients): (&Vec<Pack>, &LossPositions, &mut Gradients)| {
         let tape = decoder.forward(packs);
         let tokens: usize = packs.iter().map(Pack::tokens).sum();
         let mut dstates = vec![0.0; tokens * hidden];
@@ -118,10 +123,10 @@ pub fn step<E: Element>(
     Ok(outcome)
 }
 
-/// Adds all threads' gradients to the first and gives it.
+/// Adds all threads' gradients to the first and returns it.
 ///
 /// # Errors
-/// There are none.
+/// `gradients` is empty.
 pub fn sum(gradients: &mut [Gradients]) -> Result<&mut Gradients> {
     let (first, others) = gradients
         .split_first_mut()
@@ -130,7 +135,7 @@ pub fn sum(gradients: &mut [Gradients]) -> Result<&mut Gradients> {
     Ok(first)
 }
 
-/// Runs each job on a thread of its own; gives what they give, in order.
+/// Runs each job on a thread of its own and returns their results in order.
 pub(super) fn on_threads<J: Send, R: Send>(
     jobs: impl IntoIterator<Item = J>,
     run: impl Fn(J) -> R + Sync,

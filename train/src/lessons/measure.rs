@@ -1,5 +1,5 @@
-//! What the trainer looks at while it runs: held-out names, the right passage shown, one forward pass.
-//! The figures of the model card come from `evaluate`, which generates through the engine.
+//! The trainer's measurement while it runs: held-out names, the right passages given, one forward
+//! pass. The figures of the model card come from `evaluate`, which generates through the engine.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::loss::losses;
 use crate::model::Model;
 use crate::trainer::Stage;
 
-/// Right and asked, for one lesson.
+/// The numbers of right turns and of all turns of one lesson.
 #[derive(Clone, Copy, Default)]
 struct Score {
     decided: usize,
@@ -25,8 +25,9 @@ struct Score {
 /// Teacher-forced figures by lesson.
 pub(super) struct TeacherForced(BTreeMap<Lesson, Score>);
 
-/// Draws eight batches from `examiner` and scores every turn: was the retrieval decided rightly, was
-/// every token of the text right, was the passage the nearest of its batch.
+/// Draws eight batches from `examiner` and scores every turn: whether the decision to retrieve was
+/// right, whether every token of the text was right, and whether the right passage was the nearest
+/// of its batch.
 pub(super) fn teacher_forced(
     model: &Model,
     examiner: &Teacher<'_>,
@@ -47,7 +48,8 @@ pub(super) fn teacher_forced(
             for (turn, groups) in dialogue.iter().zip(groups) {
                 let score = scores.entry(turn.lesson).or_default();
                 score.turns += 1;
-                // Decision, text, decision, text, …, end; small talk has only text and end.
+                // The groups are decision, text, decision, text, …, end; small talk has only text
+                // and end.
                 let texts: Vec<&u32> = if turn.hops.is_empty() {
                     groups[..1].iter().collect()
                 } else {

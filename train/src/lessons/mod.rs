@@ -1,5 +1,5 @@
-//! The order of lessons: copying first, then reading, then everything. Mixed from the start, a model
-//! this small learns the right tokens in the wrong order.
+//! The order of lessons: first copying, then reading, then everything. If lessons are mixed from the
+//! start, a model this small learns the right tokens in the wrong order.
 
 mod measure;
 
@@ -16,7 +16,7 @@ use crate::dialogue::{self, Dialogue, Lesson, Mix, READING, TARGET, Turn};
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::{Lectures, Stage};
+use crate::trainer::{Curriculum, Stage};
 use crate::world::{Entity, Split, World, names};
 
 /// A drawn batch with, for each dialogue, its turns' groups of targets.
@@ -31,11 +31,11 @@ pub struct Lessons {
     pub queries_before: Vec<usize>,
 }
 
-/// Where lessons are drawn from.
+/// Draws lessons.
 pub struct Teacher<'a> {
     /// The tokenizer
     pub vocabulary: &'a Vocabulary,
-    /// Lower-cased names that are never given: the almanac's
+    /// Lower-cased names that are never used, those of the almanac
     pub reserved: &'a HashSet<String>,
     /// Which names and wordings
     pub split: Split,
@@ -59,7 +59,7 @@ impl Teacher<'_> {
             match stage {
                 Stage::Copying => self.push(&mut lessons, &[], repeat(&mut rng))?,
                 Stage::Reading => self.push_world(&mut lessons, &READING, &mut rng)?,
-                // Reading stays in the mix: it is the half that is hard to learn and easy to lose.
+                // Reading stays in the mix, because it is hard to learn and easy to unlearn.
                 Stage::Target if rng.random_bool(0.15) => {
                     self.push_world(&mut lessons, &READING, &mut rng)?
                 }
@@ -105,7 +105,7 @@ impl Teacher<'_> {
     }
 }
 
-impl Lectures for Teacher<'_> {
+impl Curriculum for Teacher<'_> {
     fn batch(&self, stage: Stage, tokens: usize, seed: u64) -> Result<Batch> {
         Ok(self.draw(stage, tokens, seed)?.batch)
     }
@@ -115,7 +115,7 @@ impl Lectures for Teacher<'_> {
     }
 }
 
-/// A list of anything, to be repeated.
+/// A random list that the model must repeat.
 fn repeat(rng: &mut StdRng) -> Dialogue {
     let items: Vec<String> = (0..rng.random_range(1..=6))
         .map(|_| match rng.random_range(0..9) {
@@ -155,7 +155,8 @@ pub fn drawn_names(dialogues: usize, mut each: impl FnMut(&str)) {
     }
 }
 
-/// Passages, questions and lists of `dialogues` training dialogues: what the tokenizer is trained on.
+/// Passages, questions and lists of `dialogues` training dialogues, on which the tokenizer is
+/// trained.
 pub fn texts(reserved: &HashSet<String>, dialogues: usize) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(0);
     let mut texts = Vec::new();

@@ -1,4 +1,4 @@
-//! Lessons in linking as batches, and what the log says of them.
+//! Lessons in linking as batches, and their measurement for the log.
 
 use std::collections::HashSet;
 
@@ -7,43 +7,44 @@ use candle_core::{Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::lesson_entities::LessonEntities;
 use super::text::{self, Text};
-use super::things::Things;
 use crate::batch::Batch;
 use crate::loss::losses;
 use crate::model::Model;
 use crate::phrases::Wording;
 use crate::tokenizer::Vocabulary;
-use crate::trainer::{Lectures, Stage};
+use crate::trainer::{Curriculum, Stage};
 use crate::world::{Entity, Split, World};
 
-/// Marks are rare, and what matters: a token where one is written, or could be in earnest, counts so often.
+/// Marks are rare but important. A token where a mark is written or plausible counts this many times.
 const DECISION: usize = 4;
 
-/// The share of lessons in which things are found as well as marked: descriptions are most of a lesson's
-/// tokens, and marking is the half that is hard to learn.
+/// The share of lessons that train finding as well as marking. Descriptions are most of a lesson's
+/// tokens, but marking is harder to learn, so most lessons leave them out.
 const FOUND: f64 = 0.4;
 
-/// The share of the other lessons whose texts make no sense.
+/// The share of the other lessons whose texts are scrambled.
 const SCRAMBLED: f64 = 0.65;
 
 /// Draws lessons in linking.
 pub struct Course<'a> {
     /// The tokenizer
     pub vocabulary: &'a Vocabulary,
-    /// Lower-cased names that are never given: the almanac's
+    /// Lower-cased names that are never used, those of the almanac
     pub reserved: &'a HashSet<String>,
     /// Which names
     pub split: Split,
     /// Which sentences
     pub wording: Wording,
-    /// Whether some texts make no sense: they teach what a name looks like, and are no exam
+    /// Whether some texts are scrambled. Such texts teach what a name looks like; exams do not use
+    /// them
     pub scrambled: bool,
     /// The longest sequence
     pub longest: usize,
 }
 
-/// A text and everything that it could mention.
+/// A text and all entities that it could mention.
 pub struct Lesson {
     /// The text
     pub text: Text,
@@ -52,10 +53,10 @@ pub struct Lesson {
 }
 
 impl Course<'_> {
-    /// One lesson; the text of a `scrambled` one makes no sense.
+    /// Draws one lesson, whose text may be `scrambled`.
     pub fn lesson(&self, rng: &mut StdRng, scrambled: bool) -> Lesson {
         let mut world = World::new(rng, self.split, self.reserved);
-        let mut things = Things {
+        let mut things = LessonEntities {
             world: &mut world,
             all: vec![],
         };
@@ -75,8 +76,9 @@ impl Course<'_> {
 }
 
 impl Batch {
-    /// Adds a text and its copy with marks. `entity_of` gives the place of a thing's description among
-    /// the passages, if it is there to be found. The token after `[LK]` is given, never trained.
+    /// Adds a text and its copy with marks. `entity_of` returns the place of a thing's description
+    /// among the passages, if the lesson trains finding. The token after `[LK]` is given and never
+    /// trained.
     pub fn push_linked(
         &mut self,
         vocabulary: &Vocabulary,
@@ -120,7 +122,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Appends `id` as a trained target that counts `times`.
+    /// Appends `id` as a trained target that counts `times` times.
     fn decided(&mut self, id: u32, times: usize) {
         let before = self.ids.len();
         self.predicted(&[id]);
@@ -132,13 +134,14 @@ impl Batch {
     }
 }
 
-impl Lectures for Course<'_> {
+impl Curriculum for Course<'_> {
     fn batch(&self, _: Stage, tokens: usize, seed: u64) -> Result<Batch> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut batch = Batch::default();
         while batch.ids.len() < tokens {
             let found = rng.random_bool(FOUND);
-            // What is meant, only a sentence that makes sense tells.
+            // Finding needs a text that makes sense, because only the context shows which thing is
+            // meant.
             let scrambled = self.scrambled && !found && rng.random_bool(SCRAMBLED);
             let lesson = self.lesson(&mut rng, scrambled);
             let mut one = Batch::default();
@@ -156,8 +159,8 @@ impl Lectures for Course<'_> {
         Ok(batch)
     }
 
-    /// Of the mentions, those begun and ended where they should be and those whose thing was the nearest
-    /// of the batch; and how many were begun where there is none. The right copy is given.
+    /// Measures how many mentions are marked exactly, how many have their thing as the nearest of the
+    /// batch, and how many marks begin where there is no mention. The right copy is given.
     fn measure(&self, model: &Model, temperature: f64) -> Result<String> {
         let (mut mentions, mut exact, mut wrong) = (0, 0, 0);
         let mut found = Vec::new();
@@ -178,7 +181,7 @@ impl Lectures for Course<'_> {
 }
 
 impl Course<'_> {
-    /// How many mentions there are, how many are marked exactly, and how many marks begin where none does.
+    /// The number of mentions, of those marked exactly, and of marks that begin where there is no mention.
     fn marks(&self, model: &Model, batch: &Batch) -> Result<(usize, usize, usize)> {
         let (open, close) = (self.vocabulary.open, self.vocabulary.close);
         let mut decisions: Vec<(u32, u32)> = batch
@@ -198,8 +201,8 @@ impl Course<'_> {
         let mut mention_right = None;
         for ((at, target), logits) in decisions.iter().zip(&logits) {
             let over = |this: u32, other: u32| logits[this as usize] > logits[other as usize];
-            // As the engine decides: a mention begins where its mark is the likeliest of all tokens, and
-            // ends where its mark is likelier than what the text goes on with, after [LK] and [_CONTINUE_].
+            // The decision is the same as in the engine: a mention begins where its mark is the likeliest
+            // of all tokens, and ends where the closing mark is likelier than the text's next token.
             let opens = logits.iter().all(|logit| *logit <= logits[open as usize]);
             if *target == open {
                 mention_right = Some(opens);

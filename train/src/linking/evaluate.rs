@@ -1,5 +1,5 @@
-//! The figures of the model that links: things never trained on, a pool of 2,000 of them, texts marked by
-//! the engine that serves the model; and sentences written by hand over the entities that are shipped.
+//! The figures of the linking model: things that it was never trained on, a pool of 2,000 of them, and
+//! texts that are marked by the serving engine; also sentences written by hand over the shipped entities.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::Course;
-use super::gazetteer::{self, Listed};
+use super::gazetteer::{self, ListedEntity};
 use super::text::{Mention, Text};
 use crate::batch::Batch;
 use crate::phrases::Wording;
@@ -22,13 +22,13 @@ use crate::world::{Entity, Split};
 
 const SENTENCES: &str = include_str!("../../linking/sentences.txt");
 
-/// Texts with their right mentions, and the pool that their things are found in.
+/// Texts with their right mentions, and the pool of entities.
 struct Exam {
     texts: Vec<Text>,
     entities: Vec<Entity>,
 }
 
-/// Right, given and wanted.
+/// The numbers of right answers, given answers and wanted answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) right: usize,
@@ -43,19 +43,20 @@ pub struct Row {
     texts: usize,
     /// Exact offsets and the right entity
     linked: Counts,
-    /// The right entity for the words, wherever they stand: what the published evaluation compares
+    /// The right entity for the mention's words, without offsets, as in the published evaluation
     surfaces: Counts,
     /// Exact offsets
     marked: Counts,
-    /// With the right marks given: the right entity was the nearest
+    /// The right entity was the nearest, if the right marks are given
     found: Counts,
-    /// The same of names that other entities of the pool have too
+    /// The same, counting only names that several entities of the pool have
     namesakes: Counts,
-    /// Of every mention that was linked: its cosine and whether it is right
+    /// For every linked mention its cosine, and whether it is right
     scores: Vec<(f32, bool)>,
 }
 
-/// Sits every exam with the model in `directory`; tells `on_wrong` of every text that was linked wrongly.
+/// Runs every exam with the model in `directory` and calls `on_wrong` for every text that was linked
+/// wrongly.
 pub fn evaluate(
     directory: &Path,
     reserved: &HashSet<String>,
@@ -136,7 +137,7 @@ impl Exam {
         Self::written_over(gazetteer::entities()?)
     }
 
-    fn written_over(listed: Vec<Listed>) -> Result<Self> {
+    fn written_over(listed: Vec<ListedEntity>) -> Result<Self> {
         let at: HashMap<&str, usize> = listed
             .iter()
             .enumerate()
@@ -190,7 +191,7 @@ impl Exam {
         Ok(row)
     }
 
-    /// What the engine makes of a text, and the cosine of each link.
+    /// Links a text with the engine, and returns the cosine of each link, too.
     fn link(
         &self,
         engine: &Engine,
@@ -219,7 +220,7 @@ impl Exam {
         Ok(embeddings)
     }
 
-    /// A text as it was linked and as it should have been.
+    /// A text with its links and with the right links, for printing.
     fn compared(&self, text: &Text, linked: &[Mention]) -> String {
         let shown = |mentions: &[Mention]| {
             let each = mentions.iter().map(|mention| {
@@ -238,8 +239,8 @@ impl Exam {
     }
 }
 
-/// The mentions that the engine marks in a text, in order, and how many of its bytes it came to before the
-/// context was full. `name` tells the turn from others.
+/// The mentions that the engine marks in a text, in order, and how many of its bytes were read before the
+/// context was full. `name` is the name of the turn.
 pub(crate) async fn marked(
     engine: &Engine,
     name: &str,
@@ -283,9 +284,9 @@ fn read(line: &str, at: &HashMap<&str, usize>) -> Result<Text> {
     Ok(out)
 }
 
-/// Lower-cased names by which a text may call the entity.
+/// Lower-cased names that a text may use for the entity.
 fn names(entity: &Entity) -> BTreeSet<String> {
-    let short = super::things::short(entity.kind, &entity.name);
+    let short = super::lesson_entities::short(entity.kind, &entity.name);
     short
         .into_iter()
         .chain([entity.name.clone()])
@@ -293,7 +294,7 @@ fn names(entity: &Entity) -> BTreeSet<String> {
         .collect()
 }
 
-/// The states at the `[LK]` of each mention, the right marks given.
+/// The states at the `[LK]` of each mention, with the right marks given.
 fn states(model: &Model, vocabulary: &Vocabulary, text: &Text) -> Result<Vec<Vec<f32>>> {
     let mut batch = Batch::default();
     batch.push_linked(vocabulary, text, Some)?;
@@ -324,14 +325,14 @@ impl Counts {
         }
     }
 
-    /// Counts one decision that had to be made.
+    /// Counts one decision.
     pub(crate) fn add(&mut self, right: bool) {
         self.right += usize::from(right);
         self.given += 1;
         self.wanted += 1;
     }
 
-    /// Counts what two lists have in common.
+    /// Counts the common elements of two sets.
     pub(crate) fn compare<T: Ord>(&mut self, given: &BTreeSet<T>, wanted: &BTreeSet<T>) {
         self.right += given.intersection(wanted).count();
         self.given += given.len();
@@ -368,12 +369,12 @@ impl Row {
         );
     }
 
-    /// Which texts.
+    /// The name of the exam.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Precision, recall and F1 of links with exact offsets, where those below a least score are dropped.
+    /// Precision, recall and F1 of links with exact offsets, without the links that score below `least`.
     pub fn linked_above(&self, least: f32) -> [f64; 3] {
         let kept = self.scores.iter().filter(|(score, _)| *score >= least);
         let counts = Counts {

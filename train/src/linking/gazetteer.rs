@@ -1,5 +1,5 @@
-//! The entities that the shipped model is tried with: what the almanac's tables tell of, and what they only
-//! name (towns, currencies, languages, seas), each with a short description.
+//! The shipped entities: those with a row in the almanac's tables, and those that the tables only name
+//! (towns, currencies, languages, seas), each with a short description.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::world::{Entity, names};
 
 /// An entity of the real world.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedEntity {
     /// "city-quito"
     pub id: String,
     /// Its name and description
     pub entity: Entity,
 }
 
-/// How many attributes a description tells after the first.
+/// How many attributes a description has after the first.
 const MOST: usize = 4;
 /// How many countries the description of a currency or a language names.
 const MOST_COUNTRIES: usize = 6;
@@ -32,12 +32,13 @@ struct Draft {
 }
 
 /// Every entity, those of the tables first.
-pub fn entities() -> Result<Vec<Listed>> {
+pub fn entities() -> Result<Vec<ListedEntity>> {
     let told: Vec<Entity> = almanac::entities()?
         .into_iter()
         .filter(|entity| kinds::kind(entity.kind.name).is_some())
         .map(|entity| Entity {
-            // "Georgia (state)": what it is, its description says.
+            // In "Georgia (state)" the part in brackets is left out, because the description says
+            // it.
             name: entity
                 .name
                 .split(" (")
@@ -67,7 +68,7 @@ pub fn entities() -> Result<Vec<Listed>> {
             }
         }
     }
-    let mut listed: Vec<Listed> = Vec::new();
+    let mut listed: Vec<ListedEntity> = Vec::new();
     for draft in drafts {
         let entity = draft.describe();
         let plain = almanac::slug(entity.kind, &entity.name);
@@ -78,20 +79,22 @@ pub fn entities() -> Result<Vec<Listed>> {
             None => plain,
         };
         if !taken(&id) {
-            listed.push(Listed { id, entity });
+            listed.push(ListedEntity { id, entity });
         }
     }
     Ok(listed)
 }
 
-/// Notes that an attribute of `by` names `value`, a thing of `kind`.
+/// Records that an attribute of `by` names `value`, a thing of `kind`.
 fn name(drafts: &mut Vec<Draft>, kind: &'static Kind, value: &str, key: &str, by: &Entity) {
     let list = value.contains(',') || value.contains(" and ");
-    // Neighbours are countries of the table; a river may end in a river or a lake.
+    // Neighbours are already countries of the table, and a river may flow into a river or a lake
+    // instead of a sea.
     if list || key == "neighbours" || (kind.name == "sea" && !is_sea(value)) {
         return;
     }
-    // A town of a person or a museum may be one that is there already; two capitals are two towns.
+    // The town of a person or a museum may exist already, but two capitals of the same name are two
+    // towns.
     let governs = matches!(key, "capital" | "largest_city");
     let there = drafts.iter_mut().find(|draft| {
         let same = draft.kind.name == kind.name && draft.name == value;
@@ -128,7 +131,7 @@ fn name(drafts: &mut Vec<Draft>, kind: &'static Kind, value: &str, key: &str, by
             "country" => country_of(by),
             "known_for" if key == "discoverer" => Some(format!("the discovery of {}", by.name)),
             _ if of_kind => Some(by.name.clone()),
-            // The museum's town.
+            // The town of the museum.
             "city" => by.values.get(3).cloned().flatten(),
             _ => None,
         };

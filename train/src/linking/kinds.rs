@@ -1,13 +1,13 @@
-//! What is linked: the kinds of the invented world that are called by a name, and those that its
-//! attributes name. A mention is a name of one of these; a weekday, a month, a first name alone, a
-//! people's adjective or an animal is none.
+//! The kinds of things that are linked: the kinds of the invented world that have names, and those
+//! that its attributes name. A mention is a name of one of these. A weekday, a month, a first name
+//! alone, a people's adjective or an animal is not a mention.
 
 use std::sync::LazyLock;
 
 use crate::world::kinds::{self, Attribute, Kind, Naming, Value};
 
-/// An attribute that is told and never asked.
-const fn told(key: &'static str, value: Value, statements: &'static [&'static str]) -> Attribute {
+/// An attribute that is stated and never asked for.
+const fn stated(key: &'static str, value: Value, statements: &'static [&'static str]) -> Attribute {
     Attribute {
         key,
         nouns: &[],
@@ -19,30 +19,30 @@ const fn told(key: &'static str, value: Value, statements: &'static [&'static st
     }
 }
 
-/// Kinds that only linking has; its cities stand in for the world's, which are no capitals.
+/// Kinds that only linking has. Its cities replace the world's, which are never capitals.
 const OWN: &[Kind] = &[
     Kind {
         name: "city",
         noun: "city",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "country",
                 Value::Entity("country"),
                 &["{n} is a city in {v}.", "{n} is a town in {v}."],
             ),
-            told(
+            stated(
                 "capital_of",
                 Value::Entity("country"),
                 &["It is the capital of {v}.", "{n} is the capital of {v}."],
             ),
-            told(
+            stated(
                 "river",
                 Value::Place,
                 &["It lies on the {v}.", "Its river is the {v}."],
             ),
-            told("founded", Value::Year, &["It was founded in {v}."]),
-            told(
+            stated("founded", Value::Year, &["It was founded in {v}."]),
+            stated(
                 "population",
                 Value::Population,
                 &["It has a population of {v}."],
@@ -59,7 +59,7 @@ const OWN: &[Kind] = &[
         name: "sea",
         noun: "sea",
         naming: Naming::Place,
-        attributes: &[told(
+        attributes: &[stated(
             "river",
             Value::Place,
             &["The {n} is a sea. The {v} flows into it."],
@@ -70,7 +70,7 @@ const OWN: &[Kind] = &[
         noun: "mountain range",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "country",
                 Value::Entity("country"),
                 &[
@@ -78,7 +78,7 @@ const OWN: &[Kind] = &[
                     "The {n} are a mountain range in {v}.",
                 ],
             ),
-            told(
+            stated(
                 "mountain",
                 Value::Place,
                 &["{v} belongs to them.", "{v} is one of its mountains."],
@@ -90,12 +90,12 @@ const OWN: &[Kind] = &[
         noun: "museum",
         naming: Naming::Place,
         attributes: &[
-            told(
+            stated(
                 "city",
                 Value::Entity("city"),
                 &["The {n} is a museum in {v}."],
             ),
-            told(
+            stated(
                 "work",
                 Value::Title,
                 &["{v} is kept in it.", "It shows {v}."],
@@ -106,7 +106,7 @@ const OWN: &[Kind] = &[
         name: "language",
         noun: "language",
         naming: Naming::Word,
-        attributes: &[told(
+        attributes: &[stated(
             "country",
             Value::Places,
             &[
@@ -119,7 +119,7 @@ const OWN: &[Kind] = &[
         name: "currency",
         noun: "currency",
         naming: Naming::Word,
-        attributes: &[told(
+        attributes: &[stated(
             "country",
             Value::Places,
             &[
@@ -132,7 +132,7 @@ const OWN: &[Kind] = &[
         name: "piece",
         noun: "piece of music",
         naming: Naming::Title,
-        attributes: &[told(
+        attributes: &[stated(
             "composer",
             Value::Entity("composer"),
             &[
@@ -159,7 +159,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
     all().iter().find(|kind| kind.name == name).copied()
 }
 
-/// The kind whose things the attribute names; `None` where it is told in plain text.
+/// The kind whose things the attribute names; `None` if the attribute is plain text.
 pub fn named_by(kind: &Kind, attribute: &Attribute) -> Option<&'static Kind> {
     let name = match (attribute.value, attribute.key) {
         (Value::Entity(name), _) => name,
@@ -184,7 +184,8 @@ pub fn named_by(kind: &Kind, attribute: &Attribute) -> Option<&'static Kind> {
     self::kind(name)
 }
 
-/// Kinds of one class are told apart by facts only; a sentence tells the others apart by itself.
+/// The class of a kind. Kinds of one class can be distinguished only by facts; other kinds can be
+/// distinguished by the sentence alone.
 pub fn class(kind: &Kind) -> &'static str {
     match kind.name {
         "city" | "country" | "state" | "continent" => "land",

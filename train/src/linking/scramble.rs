@@ -1,5 +1,6 @@
-//! Sentences that nobody says: frames with other words in them, and words in any order with names between
-//! them. From frames alone a model learns where each has its names; from these, what a name looks like.
+//! Scrambled sentences: frames with other words in them, and random words with names between them. From
+//! frames alone a model learns only where each frame has its names; from these it learns what a name
+//! looks like.
 
 use std::sync::LazyLock;
 
@@ -57,7 +58,7 @@ fn word(rng: &mut impl Rng) -> &'static str {
     ALL.choose(rng).copied().unwrap_or("the")
 }
 
-/// `frame` with words replaced and added; now and then words in no order at all.
+/// `frame` with words replaced and added, or sometimes words in random order.
 pub fn scramble(rng: &mut impl Rng, frame: &str) -> String {
     if rng.random_bool(0.35) {
         return salad(rng);
@@ -81,11 +82,11 @@ pub fn words_changed(rng: &mut impl Rng, frame: &str) -> String {
             words.push(old.to_owned());
         }
     }
-    // A first name nobody knows could be any name here.
+    // Here an invented first name could not be distinguished from other names.
     words.join(" ").replace("{=first}", "{=known}")
 }
 
-/// Three to sixteen words in no order, up to four names among them.
+/// Three to sixteen words in random order, with up to four names among them.
 fn salad(rng: &mut impl Rng) -> String {
     let names = rng.random_range(0..=4);
     let mut words: Vec<String> = (0..rng.random_range(3..=12))

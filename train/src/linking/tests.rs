@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::{Course, Lesson};
-use super::{Mention, Text, gazetteer, kinds, things};
+use super::{Mention, Text, gazetteer, kinds, lesson_entities};
 use crate::almanac;
 use crate::batch::Batch;
 use crate::loss::losses;
@@ -13,7 +13,7 @@ use crate::model::{Model, Shape};
 use crate::optimiser::Rates;
 use crate::phrases::Wording;
 use crate::tokenizer::{CONTROL, LINKING_CONTROL, Vocabulary};
-use crate::trainer::{Lectures, Plan, Run, Stage};
+use crate::trainer::{Curriculum, Plan, Run, Stage};
 use crate::world::{Split, names};
 
 fn vocabulary() -> Result<Vocabulary> {
@@ -69,7 +69,10 @@ fn mentions_are_names_of_their_things_in_order_and_apart() -> Result<()> {
             assert!(done <= span.start && span.start < span.end, "{text:?}");
             done = span.end;
             let entity = &entities[*thing];
-            let (full, short) = (&entity.name, things::short(entity.kind, &entity.name));
+            let (full, short) = (
+                &entity.name,
+                lesson_entities::short(entity.kind, &entity.name),
+            );
             let called = &text.text[span.clone()];
             let is = |name: &str| {
                 [

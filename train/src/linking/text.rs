@@ -1,11 +1,11 @@
-//! Texts with mentions: a few sentences about a few things, and where their names stand.
+//! Texts with mentions: a few sentences about a few things, and the places of their names.
 
 use std::ops::Range;
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::things::{COMMON_NAMES, Things, first_name};
+use super::lesson_entities::{COMMON_NAMES, LessonEntities, first_name};
 use super::{frames, kinds, scramble};
 use crate::phrases::Wording;
 use crate::world::kinds::Naming;
@@ -54,8 +54,12 @@ const MONTHS: &[&str] = &[
 ];
 const HOLIDAYS: &[&str] = &["Christmas", "Easter", "New Year", "Ramadan", "Whitsun"];
 
-/// Draws a text of one to twelve sentences, mostly one or two; `scrambled` ones make no sense.
-pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled: bool) -> Text {
+/// Draws a text of one to twelve sentences, mostly one or two, which may be `scrambled`.
+pub fn draw<R: Rng>(
+    things: &mut LessonEntities<'_, '_, R>,
+    wording: Wording,
+    scrambled: bool,
+) -> Text {
     let sentences = match things.world.rng.random_range(0..100) {
         0..46 => 1,
         46..75 => 2,
@@ -86,7 +90,8 @@ pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled:
             text.append(sentence);
         }
     }
-    // As people type; titles without capitals could not be told from other words.
+    // Some texts are in lower case, as people type. Texts with titles are not, because titles
+    // without capitals cannot be distinguished from other words.
     let works = |mention: &Mention| things.all[mention.thing].kind.naming == Naming::Title;
     if !text.mentions.iter().any(works) && things.world.rng.random_bool(0.05) {
         let lower = text.text.to_lowercase();
@@ -97,10 +102,10 @@ pub fn draw<R: Rng>(things: &mut Things<'_, '_, R>, wording: Wording, scrambled:
     text
 }
 
-/// A sentence about the thing that the last one was about, about another that was mentioned, about a
-/// new one or about nothing.
+/// A sentence about the thing of the last sentence, about another thing that was mentioned, about a
+/// new thing, or about nothing.
 fn sentence<R: Rng>(
-    things: &mut Things<'_, '_, R>,
+    things: &mut LessonEntities<'_, '_, R>,
     focus: &mut Option<usize>,
     wording: Wording,
     scrambled: bool,
@@ -136,7 +141,7 @@ fn sentence<R: Rng>(
     let attribute = kind.attributes.choose(rng);
     let frame = match (attribute, wording, rng.random_range(0..100)) {
         (_, _, 0..2) => "{n}".to_owned(),
-        // What descriptions say of it, and what is asked of it.
+        // Sentences from descriptions, and questions.
         (Some(attribute), Wording::Known, 2..15) => attribute
             .statements
             .choose(rng)
@@ -152,7 +157,7 @@ fn sentence<R: Rng>(
     } else {
         frame
     };
-    // A currency in lower case is told by its sentence alone.
+    // A currency in lower case can be recognised only by its sentence.
     if scrambled && kind.naming != Naming::Word {
         let frame = scramble::scramble(things.world.rng, &frame);
         return render(things, Some(about), &frame);
@@ -160,7 +165,7 @@ fn sentence<R: Rng>(
     render(things, Some(about), &frame)
 }
 
-/// Whether a frame has the word, outside its slots.
+/// Whether a frame contains the word outside of its slots.
 fn tells(frame: &str, word: &str) -> bool {
     let texts = frame
         .split('{')
@@ -173,7 +178,11 @@ fn pick(rng: &mut impl Rng, from: &[&str]) -> String {
 }
 
 /// Fills a frame.
-fn render<R: Rng>(things: &mut Things<'_, '_, R>, about: Option<usize>, frame: &str) -> Text {
+fn render<R: Rng>(
+    things: &mut LessonEntities<'_, '_, R>,
+    about: Option<usize>,
+    frame: &str,
+) -> Text {
     let mut out = Text::default();
     let mut rest = frame;
     while let Some((before, (slot, after))) = rest
@@ -197,7 +206,7 @@ fn render<R: Rng>(things: &mut Things<'_, '_, R>, about: Option<usize>, frame: &
     out
 }
 
-/// Words that are no mention.
+/// Words that are not a mention.
 fn fill<R: Rng>(rng: &mut R, filler: &str) -> String {
     match filler {
         "first" => first_name(rng),
@@ -229,7 +238,8 @@ impl Text {
         marked + &self.text[done..]
     }
 
-    /// The sentence as it stands within another: a plain word at its head is in lower case.
+    /// The sentence as a part of another one: its first word is in lower case if it is a plain
+    /// word.
     fn inside(mut self) -> Self {
         const PLAIN: &[&str] = &[
             "The ",
@@ -302,7 +312,7 @@ impl Text {
     /// The name of what the sentence is about, or an attribute of it.
     fn slot<R: Rng>(
         &mut self,
-        things: &mut Things<'_, '_, R>,
+        things: &mut LessonEntities<'_, '_, R>,
         about: usize,
         slot: &str,
         frame: &str,
@@ -331,7 +341,12 @@ impl Text {
     }
 
     /// Writes a name of `thing`.
-    fn mention<R: Rng>(&mut self, things: &mut Things<'_, '_, R>, thing: usize, frame: &str) {
+    fn mention<R: Rng>(
+        &mut self,
+        things: &mut LessonEntities<'_, '_, R>,
+        thing: usize,
+        frame: &str,
+    ) {
         let (world, this) = (&mut *things.world, &mut things.all[thing]);
         let begins = self.text.is_empty();
         let mut name = this.name.clone();
@@ -368,7 +383,7 @@ impl Text {
         });
     }
 
-    /// Writes the first letter in upper case, where that changes no length.
+    /// Writes the first letter in upper case, if this does not change the number of bytes.
     fn capitalise(&mut self) {
         let capitalised = names::capitalised(&self.text);
         if capitalised.len() == self.text.len() {

@@ -1,8 +1,8 @@
-//! What there is in the invented world and in the almanac: kinds of entities and their attributes.
+//! The kinds of entities in the invented world and in the almanac, and their attributes.
 //!
-//! One table serves both, so the almanac's passages read like those the model learnt from, while none
-//! of its names was among them. In statements and questions `{n}` stands for the entity's name and
-//! `{v}` for the value; in questions, `{n}` may also be "the author of …".
+//! One table serves both, so the almanac's passages are worded like those of training, although
+//! training had none of the almanac's names. In statements and questions `{n}` stands for the
+//! entity's name and `{v}` for the value; in questions, `{n}` may also be "the author of …".
 
 /// How an entity of a kind gets its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Naming {
 /// Where an attribute's value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Another entity of that kind: what a second hop can follow
+    /// Another entity of that kind, which a second hop can follow
     Entity(&'static str),
     /// The name of a place
     Place,
@@ -54,7 +54,7 @@ pub enum Value {
     Height,
 }
 
-/// One thing that can be told and asked of an entity.
+/// One fact that can be stated and asked about an entity.
 #[derive(Debug)]
 pub struct Attribute {
     /// The almanac's column
@@ -63,13 +63,13 @@ pub struct Attribute {
     pub nouns: &'static [&'static str],
     /// Where the value comes from
     pub value: Value,
-    /// Sentences that tell it
+    /// Sentences that state it
     pub statements: &'static [&'static str],
-    /// Questions of its own, beside "What is the … of {n}?"
+    /// Its own questions, besides "What is the … of {n}?"
     pub questions: &'static [&'static str],
     /// Questions that training never shows
     pub held_out: &'static [&'static str],
-    /// Follow-up questions that name no entity, beside "And its …?"
+    /// Follow-up questions that name no entity, besides "And its …?"
     pub follow_ups: &'static [&'static str],
 }
 
@@ -187,7 +187,7 @@ pub const KINDS: &[Kind] = &[
         attribute!("young" ["young"] Word; ["Its young is called {v}.", "The young of the {n} is called {v}."] ["What do you call a young {n}?", "What is the baby of the {n} called?", "What is a young {n} called?", "What is the young of the {n} called?"] ["What do you call a baby {n}?"] ["What is its young called?"]),
         attribute!("group_name" ["group"] Word; ["A group of them is called {v}.", "Its group is called {v}."] ["What is a group of {n} called?", "What do you call a group of {n}?", "What are many {n} called?"] ["What do you call many {n} together?"] ["What is a group of them called?"]),
     ] },
-    // Only in the invented world, so that the model sees more of what a corpus may hold.
+    // These kinds are only in the invented world, so that the model sees more kinds of documents.
     Kind { name: "city", noun: "city", naming: Naming::Place, attributes: &[
         attribute!("country" ["country"] Entity("country"); ["{n} is a city in {v}."] ["In which country is {n}?", "Which country is {n} in?", "Where is {n}?"] ["In what country would you find {n}?"] ["Which country is it in?", "Where is it?"]),
         attribute!("mayor" ["mayor"] People; ["Its mayor is {v}.", "The mayor of {n} is {v}."] ["Who is mayor in {n}?", "Which mayor runs the city of {n}?", "Who is the mayor of {n}?", "Who governs {n}?"] ["Who runs {n}?"] ["Who is its mayor?"]),

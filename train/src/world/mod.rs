@@ -1,4 +1,4 @@
-//! The invented world: entities with attributes, and the passages that tell them.
+//! The invented world: entities with attributes, and the passages that state them.
 
 pub mod kinds;
 pub mod names;
@@ -21,7 +21,7 @@ pub enum Split {
 
 impl Split {
     /// The split that a name belongs to, by its letters alone (FNV-1a of the lower-cased name).
-    pub fn of(name: &str) -> Self {
+    pub fn from_name(name: &str) -> Self {
         let hash = name
             .to_lowercase()
             .bytes()
@@ -43,7 +43,7 @@ pub struct Entity {
     pub kind: &'static Kind,
     /// Its name as written inside a sentence
     pub name: String,
-    /// A value for each attribute of the kind that the passage tells
+    /// For each attribute of the kind its value, if the passage states it
     pub values: Vec<Option<String>>,
     /// The passage
     pub text: String,
@@ -55,8 +55,8 @@ impl Entity {
         names::capitalised(&self.name)
     }
 
-    /// Writes the passage in invented words: the first attribute opens it, the others follow, mostly in
-    /// their usual order.
+    /// Writes the passage with random wordings. The first attribute comes first, and the others follow,
+    /// mostly in their usual order.
     pub fn new(
         kind: &'static Kind,
         name: String,
@@ -89,7 +89,7 @@ impl Entity {
                 (kind.attributes.get(index), values.get(index))
             {
                 let statement = statement(attribute).unwrap_or("{n}: {v}.");
-                // After the first sentence a person is called by the last name.
+                // After the first sentence a person is mentioned by the last name.
                 let called = if index > 0 && kind.naming == Naming::Person {
                     name.rsplit(' ').next().unwrap_or(&name)
                 } else {
@@ -121,7 +121,7 @@ impl Entity {
 
 /// Draws entities whose names are of one split and never in the almanac.
 pub struct World<'a, R> {
-    /// Where all chance comes from
+    /// The source of all random choices
     pub rng: &'a mut R,
     /// Every entity drawn so far
     pub entities: Vec<Entity>,
@@ -130,7 +130,7 @@ pub struct World<'a, R> {
 }
 
 impl<'a, R: Rng> World<'a, R> {
-    /// An empty world. `reserved` holds lower-cased names that are never given.
+    /// An empty world. `reserved` holds lower-cased names that are never used.
     pub fn new(rng: &'a mut R, split: Split, reserved: &'a HashSet<String>) -> Self {
         Self {
             rng,
@@ -146,7 +146,7 @@ impl<'a, R: Rng> World<'a, R> {
         self.add_named(kind, name)
     }
 
-    /// Adds an entity whose name is easily taken for `like`'s.
+    /// Adds an entity whose name is similar to that of `like`.
     pub fn add_confusable(&mut self, like: usize) -> usize {
         let (kind, name) = (self.entities[like].kind, self.entities[like].name.clone());
         for _ in 0..20 {
@@ -159,7 +159,8 @@ impl<'a, R: Rng> World<'a, R> {
         self.add(kind)
     }
 
-    /// The entity of that name, or a new one; `None` where the name is another kind's or not allowed here.
+    /// The entity of that name, or a new one; `None` if the name belongs to another kind or is not allowed
+    /// here.
     pub fn find_or_add(&mut self, kind: &'static Kind, name: &str) -> Option<usize> {
         match self.entities.iter().position(|entity| entity.name == name) {
             Some(at) => (self.entities[at].kind.name == kind.name).then_some(at),
@@ -172,7 +173,7 @@ impl<'a, R: Rng> World<'a, R> {
     fn add_named(&mut self, kind: &'static Kind, name: String) -> usize {
         let mut values = Vec::with_capacity(kind.attributes.len());
         for (index, attribute) in kind.attributes.iter().enumerate() {
-            // The first opens the passage; others are now and then not told.
+            // The first attribute opens the passage; others are sometimes left out.
             let told = index == 0 || !self.rng.random_bool(0.12);
             let value = told.then(|| self.value_beside(attribute, kind, &name, &values));
             values.push(value);
@@ -182,9 +183,9 @@ impl<'a, R: Rng> World<'a, R> {
         self.entities.len() - 1
     }
 
-    /// Whether the name is of the split, none of the almanac's and not given yet.
+    /// Whether the name belongs to the split, is not in the almanac and is not used yet.
     pub fn allowed(&self, name: &str) -> bool {
-        Split::of(name) == self.split
+        Split::from_name(name) == self.split
             && !self.reserved.contains(&name.to_lowercase())
             && !self
                 .entities
@@ -219,8 +220,8 @@ impl<'a, R: Rng> World<'a, R> {
         }
     }
 
-    /// A value as the world has them: a language or a town is often called after its country, and the
-    /// largest city is often the capital.
+    /// A value that fits the entity's other values: a language or a town is often named after its
+    /// country, and the largest city is often the capital.
     fn value_beside(
         &mut self,
         attribute: &Attribute,
@@ -312,8 +313,7 @@ impl<'a, R: Rng> World<'a, R> {
     }
 }
 
-/// A name easily taken for `name`: a word more or less, another word, or one of its words written
-/// almost alike.
+/// A name similar to `name`: with one word more or less, another word, or a similarly spelt word.
 pub fn mix(rng: &mut impl Rng, name: &str, other: &str) -> String {
     let mut words: Vec<String> = name.split(' ').map(str::to_owned).collect();
     let other = other.split(' ').next_back().unwrap_or(other);
@@ -381,7 +381,7 @@ mod tests {
                 world
                     .entities
                     .iter()
-                    .all(|entity| Split::of(&entity.name) == split)
+                    .all(|entity| Split::from_name(&entity.name) == split)
             );
         }
     }

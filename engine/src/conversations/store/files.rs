@@ -1,9 +1,9 @@
-//! The directory in which conversations outlive the process: for each a record, and a KV file.
+//! The directory that keeps conversations when the process ends. Each has a record and a KV file.
 //!
-//! A record says which positions of the KV file are valid. It is replaced whole, so a complete record is
-//! there at every moment. New positions are appended to the KV file before a record names them, and a record
-//! without them is written before old ones are overwritten. So a process may be killed at any moment: the
-//! positions that the record names are in the KV file.
+//! A record says which positions of the KV file are valid. It is replaced whole, so a complete record exists
+//! at every moment. New positions are appended to the KV file before a record names them. Before old
+//! positions are overwritten, a record that does not name them is written. So the process may be killed at
+//! any moment: the positions that the record names are in the KV file.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -28,30 +28,31 @@ pub(super) struct Files {
     dir: PathBuf,
     /// Fingerprint of the tokenizer.
     tokenizer: String,
-    /// Fingerprint of who computes keys and values.
+    /// Fingerprint of the model and kernels that compute keys and values.
     made_by: String,
     /// Bytes of one position in a KV file.
     position_bytes: u64,
     kv_limit: u64,
-    held: HashMap<ConversationId, Held>,
+    held: HashMap<ConversationId, KvFile>,
     kv_bytes: u64,
     clock: u64,
-    /// Until it is closed.
+    /// The lock is held until this file is closed.
     _lock: File,
 }
 
 /// What is known of one conversation's KV file.
-struct Held {
+struct KvFile {
     pieces: Vec<Piece>,
     /// Bytes of the pieces.
     kv_bytes: u64,
-    /// Orders by last use.
+    /// Larger the later the conversation was used.
     used: u64,
 }
 
 impl Files {
-    /// Opens the directory, or makes it, and reads every record that fits the model's tokenizer, the
-    /// least recently written first. Records that do not are left where they are.
+    /// Opens the directory, creating it if necessary, and reads every record that was made with the
+    /// model's tokenizer, the least recently written first. Other records stay in the directory
+    /// unread.
     ///
     /// # Errors
     /// The directory cannot be made or read, or another process has it.
@@ -93,11 +94,12 @@ impl Files {
         self.kv_bytes
     }
 
-    /// Writes a conversation's log, and its KV as far as it is not there yet. `unchanged` says how many
-    /// of the log's first tokens are those of the last time.
+    /// Writes a conversation's log, and those keys and values that are not in the KV file yet.
+    /// `unchanged` is the number of the log's first tokens that are the same as when it was last
+    /// written.
     ///
     /// # Errors
-    /// A file could not be written. When that was the KV file, the log is written all the same.
+    /// A file could not be written. If it was the KV file, the log is written nevertheless.
     pub(super) fn save(
         &mut self,
         id: &ConversationId,
@@ -124,10 +126,11 @@ impl Files {
         kv_written
     }
 
-    /// Reads keys and values of at most so many positions into an empty cache that has room for them.
+    /// Reads keys and values of at most `positions` positions into an empty cache that has room for
+    /// them.
     ///
     /// # Errors
-    /// The file cannot be read or is damaged; the cache holds what came before.
+    /// The file cannot be read or is damaged; the cache then holds the positions before the error.
     pub(super) fn load(
         &mut self,
         id: &ConversationId,
@@ -179,7 +182,7 @@ impl Files {
             .write(true)
             .open(path)?;
         let start = self.bytes(new.start);
-        // What lies behind belongs to nobody any more.
+        // The bytes after `start` are no longer named by any record.
         file.set_len(start)?;
         file.seek(SeekFrom::Start(start))?;
         let blake3 = write_piece(&mut file, cache, new.clone())?;
@@ -201,7 +204,8 @@ impl Files {
         fs::rename(&unfinished, path_of(&self.dir, id, RECORD))
     }
 
-    /// Deletes KV files, the least recently used first, until they fit the limit; `last` goes last.
+    /// Deletes KV files, the least recently used first, until the rest is within the limit. The
+    /// file of `last` is the last to be deleted.
     fn keep_under_limit(&mut self, last: &ConversationId) {
         while self.kv_bytes > self.kv_limit {
             let with_kv = self.held.iter().filter(|(_, held)| held.kv_bytes > 0);
@@ -222,7 +226,7 @@ impl Files {
         self.clock += 1;
         let kv_bytes = self.bytes(positions(&pieces));
         self.kv_bytes += kv_bytes;
-        let held = Held {
+        let held = KvFile {
             pieces,
             kv_bytes,
             used: self.clock,
@@ -230,7 +234,7 @@ impl Files {
         self.held.insert(id.clone(), held);
     }
 
-    /// Stops counting a conversation; gives its pieces.
+    /// Removes a conversation from the counted bytes and returns its pieces.
     fn release(&mut self, id: &ConversationId) -> Vec<Piece> {
         let held = self.held.remove(id);
         self.kv_bytes -= held.as_ref().map_or(0, |held| held.kv_bytes);
@@ -269,7 +273,7 @@ impl Files {
         Ok(all)
     }
 
-    /// Gives `None` for a conversation whose tokens are another model's.
+    /// Returns `None` for a conversation that was made with another tokenizer.
     fn read_one(
         &mut self,
         path: &Path,
@@ -282,7 +286,7 @@ impl Files {
         }
         let log = record.log(model.config().vocab_size)?;
         if let Some(marks) = model.tokens().block_marks() {
-            // It was written when passages saw everything before them.
+            // The record may be from a time when the model's passages saw everything before them.
             let whole = marks.check(log.ids());
             whole.map_err(|reason| format!("its passages are no blocks: {reason}"))?;
         }
@@ -290,7 +294,8 @@ impl Files {
         if path != path_of(&self.dir, &id, RECORD) {
             return Err(format!("it is the conversation {id} under another's name"));
         }
-        // The KV of another model is of no use: the log is forwarded again, and its KV replaces it.
+        // Keys and values of another model are useless: the log is forwarded again, and the new
+        // ones replace them.
         let fits = record.kv.made_by == self.made_by;
         let mut pieces = if fits { record.kv.pieces } else { Vec::new() };
         let there = fs::metadata(path_of(&self.dir, &id, KV)).map_or(0, |meta| meta.len());
@@ -312,7 +317,7 @@ fn positions(pieces: &[Piece]) -> usize {
     pieces.iter().map(|piece| piece.positions).sum()
 }
 
-/// How many of the first pieces lie wholly within so many positions.
+/// How many of the first pieces lie wholly within the first `limit` positions.
 fn within(pieces: &[Piece], limit: usize) -> usize {
     let mut end = 0;
     pieces
@@ -324,7 +329,8 @@ fn within(pieces: &[Piece], limit: usize) -> usize {
         .count()
 }
 
-/// Layer by layer, keys then values, little-endian f32; gives the bytes' blake3.
+/// Writes positions layer by layer, keys then values, as little-endian f32, and returns the bytes'
+/// blake3.
 fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     for layer in 0..cache.layers() {
@@ -338,7 +344,7 @@ fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io:
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Reads a piece behind what the cache holds; gives the bytes' blake3.
+/// Reads a piece into the cache after the positions that it holds, and returns the bytes' blake3.
 fn read_piece(file: &mut File, cache: &mut KvCache, positions: usize) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut rows = vec![0f32; positions * cache.layer_width()];
@@ -360,7 +366,7 @@ fn path_of(dir: &Path, id: &ConversationId, extension: &str) -> PathBuf {
     dir.join(&digest.as_str()[..32]).with_extension(extension)
 }
 
-/// What people say is nobody else's business on the machine.
+/// Conversations are private: other users of the machine must not read them.
 fn make_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);

@@ -1,8 +1,9 @@
-//! Where conversations outlive the process, and where KV-caches go that memory has no room for.
+//! Keeps conversations on disk, so that they survive the process and their KV-caches can be dropped
+//! from memory.
 //!
 //! At the end of every turn a thread of the store writes the conversation's log and its new keys and values,
-//! and only then is the end sent to the client. So a KV-cache in memory may be dropped at any time: it is read
-//! back when the conversation goes on, instead of being computed again.
+//! and only then is the end sent to the client. So a KV-cache in memory may be dropped at any time. When the
+//! conversation continues, the cache is read back instead of being computed again.
 
 mod files;
 mod record;
@@ -23,17 +24,17 @@ use crate::tokens::token_log::TokenLog;
 
 use files::Files;
 
-/// Bytes of KV-caches that may wait to be written: beyond, a turn's log is written without its KV,
-/// which is then computed again if it is dropped.
+/// Bytes of KV-caches that may wait to be written. Beyond that, a turn's log is written without its
+/// keys and values; if these are dropped later, they are computed again.
 const MAX_PENDING_BYTES: usize = 256 << 20;
 
-/// Where conversations outlive the process.
+/// Where and how conversations are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// The directory, made where it is not there. One engine at a time may use it.
+    /// The directory, which is created if necessary. Only one engine at a time may use it.
     pub dir: PathBuf,
-    /// Bytes that keys and values may take there. Beyond, those of the least recently used
-    /// conversations are deleted; their logs stay, to be forwarded again.
+    /// Bytes that keys and values may take there. Beyond that, those of the least recently used
+    /// conversations are deleted. Their logs stay, from which they can be computed again.
     pub kv_bytes: u64,
 }
 
@@ -41,7 +42,7 @@ pub struct StoreOptions {
 pub(crate) struct StoredConversation {
     pub(crate) id: ConversationId,
     pub(crate) log: TokenLog,
-    /// How many of its first tokens have their keys and values there too.
+    /// How many of its first tokens have their keys and values in the directory.
     pub(crate) kv_positions: usize,
 }
 
@@ -71,7 +72,7 @@ struct StoreStats {
     failures: AtomicU64,
 }
 
-/// The handle of the step loop. Dropped, it waits until all is written.
+/// The step loop's handle of the store. Dropping it waits until everything is written.
 pub(crate) struct Store {
     jobs: Option<Sender<Job>>,
     stats: Arc<StoreStats>,
@@ -79,11 +80,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the directory and starts the thread; gives the conversations that were found, the least
-    /// recently used first. `restored` is given each cache that was read back.
+    /// Opens the directory, starts the thread, and returns the conversations that were found, the
+    /// least recently used first. `restored` is called with each cache that was read back.
     ///
     /// # Errors
-    /// The directory cannot be used, or the thread not be started.
+    /// The directory cannot be used, or the thread cannot be started.
     pub(crate) fn open(
         options: &StoreOptions,
         model: &Model,
@@ -110,7 +111,7 @@ impl Store {
         Ok((store, stored))
     }
 
-    /// Writes what is new of a conversation, and calls `then` when that is done, written or not.
+    /// Writes the new part of a conversation and then calls `then`, also if writing failed.
     pub(crate) fn save(
         &self,
         id: &ConversationId,
@@ -172,12 +173,12 @@ impl Store {
         if cache.len() <= conversation.stored || pending + cache.bytes() > MAX_PENDING_BYTES {
             return None;
         }
-        // Without a copy the log is written alone.
+        // If the copy fails, only the log is written.
         cache.fork(cache.len()).ok()
     }
 
     fn send(&self, job: Job) {
-        // The thread is there as long as the handle.
+        // The thread runs as long as this handle exists.
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
         }
@@ -194,7 +195,7 @@ impl Drop for Store {
     }
 }
 
-/// What runs on the thread.
+/// The state of the store's thread.
 struct Worker {
     files: Files,
     restored: Box<dyn Fn(SequenceId, KvCache) + Send>,
@@ -243,7 +244,8 @@ impl Worker {
         }
     }
 
-    /// Logs and counts a failure. It costs speed, or what a restart would find, but never a turn.
+    /// Logs and counts a failure. A failure makes later turns slower, or loses something for the
+    /// next start, but no turn fails.
     fn note(&self, what: &str, id: &ConversationId, done: io::Result<()>) {
         if let Err(error) = done {
             self.stats.failures.fetch_add(1, Ordering::Relaxed);

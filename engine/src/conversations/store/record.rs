@@ -1,4 +1,4 @@
-//! The file of one conversation: its token log, and what is known of the KV file beside it.
+//! The record file of one conversation: its token log, and what the KV file beside it holds.
 //!
 //! One line of JSON and one with its blake3. It is small and always written whole.
 
@@ -8,12 +8,12 @@ use crate::tokens::token_log::{SpanKind, TokenLog};
 
 const FORMAT: u32 = 1;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     format: u32,
     pub(super) conversation: String,
-    /// Fingerprint of the tokenizer: under another one the ids mean something else.
+    /// Fingerprint of the tokenizer. With another tokenizer the ids would mean something else.
     pub(super) tokenizer: String,
     ids: Vec<u32>,
     /// Runs of one kind, by its name.
@@ -21,10 +21,10 @@ pub(super) struct Record {
     pub(super) kv: KvRecord,
 }
 
-/// What the KV file holds: keys and values of the log's first positions, in pieces one behind another.
+/// What the KV file holds: keys and values of the log's first positions, in consecutive pieces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct KvRecord {
-    /// Fingerprint of who computed them: under another one they are of no use.
+    /// Fingerprint of the model and kernels that computed them. For any other they are useless.
     pub(super) made_by: String,
     pub(super) pieces: Vec<Piece>,
 }
@@ -83,7 +83,7 @@ impl Record {
     /// The token log.
     ///
     /// # Errors
-    /// Ids and kinds do not go together, or an id is not in a vocabulary of that size.
+    /// The numbers of ids and kinds differ, or an id is not below `vocabulary`.
     pub(super) fn log(&self, vocabulary: usize) -> Result<TokenLog, String> {
         if let Some(id) = self.ids.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(format!(

@@ -1,11 +1,11 @@
-//! What an adapter makes of one tensor.
+//! How an adapter changes one tensor.
 
 use std::collections::HashMap;
 
 use crate::error::LoadError;
 use crate::model::stored::{StoredTensor, damaged};
 
-/// A change of a matrix of the base, by where its numbers are stored.
+/// A change of a matrix of the base. The numbers of the change are still in their file.
 #[derive(Debug, Clone)]
 pub(in crate::model) enum Change {
     /// `scale * up * down` is added (LoRA, arXiv 2106.09685).
@@ -17,7 +17,7 @@ pub(in crate::model) enum Change {
         rank: usize,
         scale: f32,
     },
-    /// Some rows are replaced by others, or stand behind those that the base has.
+    /// Some rows are replaced by others, or are appended to the base's rows.
     Rows {
         ids: Vec<usize>,
         /// `(ids, columns)`
@@ -25,14 +25,14 @@ pub(in crate::model) enum Change {
     },
 }
 
-/// The same with its numbers, in f32.
+/// The same change with its numbers in memory, in f32.
 pub(in crate::model) enum OpenChange<'a> {
     LowRank {
         down: Vec<f32>,
         up: Vec<f32>,
         rank: usize,
         scale: f32,
-        /// A row of the product, kept to be filled again.
+        /// A buffer for one row of the product.
         product: Vec<f32>,
     },
     Rows {
@@ -74,7 +74,7 @@ impl Change {
 }
 
 impl OpenChange<'_> {
-    /// Changes row `at` of the base, or fills in one that the base does not have.
+    /// Changes row `at` of the base, or writes a row that the base does not have.
     ///
     /// # Errors
     /// Neither the base nor the adapter has it.
@@ -94,7 +94,8 @@ impl OpenChange<'_> {
             } => {
                 product.clear();
                 product.resize(row.len(), 0.0);
-                // In this order on every machine, so that the merged weights are the same bits.
+                // The order of the sums is the same on every machine, so that merged weights are
+                // equal bit for bit.
                 let factors = &up[at * *rank..][..*rank];
                 for (factor, down) in factors.iter().zip(down.chunks_exact(row.len())) {
                     for (sum, x) in product.iter_mut().zip(down) {

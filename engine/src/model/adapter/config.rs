@@ -11,7 +11,7 @@ use crate::error::LoadError;
 use crate::files::read_json;
 use crate::model::weights::{EMBEDDING, HEAD};
 
-/// Settings that change nothing about a trained adapter.
+/// Settings that have no effect on a trained adapter.
 const OF_NO_CONCERN: [&str; 13] = [
     "corda_config",
     "ensure_weight_tying",
@@ -28,16 +28,16 @@ const OF_NO_CONCERN: [&str; 13] = [
     "task_type",
 ];
 
-/// What matters here of `adapter_config.json`.
+/// The part of `adapter_config.json` that is used.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
-    /// What it calls its base.
+    /// The name that the adapter gives its base.
     pub(super) base_name: Option<String>,
-    /// The base's class in transformers, where peft noted it.
+    /// The base's class in transformers, if peft recorded it.
     pub(super) base_class: Option<String>,
     pub(super) rank: usize,
     alpha: f32,
-    /// The modules that are changed; none where only a pattern names them.
+    /// The modules that are changed; `None` if only a pattern names them.
     targets: Option<Vec<String>>,
     layers: Option<Vec<usize>>,
     /// The ids whose rows are replaced, by the name of the tensor.
@@ -72,7 +72,8 @@ struct AutoMapping {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Targets {
-    /// A regular expression, or `all-linear`: which tensors there are says it, too.
+    /// A regular expression, or `all-linear`. It is not evaluated, because the tensors in the file
+    /// show which modules are changed.
     Pattern(#[expect(dead_code, reason = "only its type is told from a list's")] String),
     Names(Vec<String>),
 }
@@ -88,8 +89,8 @@ impl AdapterConfig {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is missing or damaged, is for another kind of adapter, or asks for what is not supported: that is
-    /// any setting that is not known and says something.
+    /// The file is missing or damaged, is for another kind of adapter, or has an unsupported setting. Every
+    /// unknown setting with a value counts as unsupported.
     pub(super) fn load(path: &Path) -> Result<Self, LoadError> {
         let raw: Raw = read_json(path)?;
         let unsupported = |what: String, remedy: &str| LoadError::Unsupported {
@@ -135,7 +136,7 @@ impl AdapterConfig {
         })
     }
 
-    /// The factor of the product of both matrices.
+    /// The factor by which the product of the two matrices is multiplied.
     pub(super) fn scale(&self) -> f32 {
         self.alpha / self.rank as f32
     }
@@ -163,7 +164,7 @@ impl AdapterConfig {
         let Some(targets) = &self.targets else {
             return Ok(all);
         };
-        // As peft does: the whole name, or its end.
+        // As in peft, a target is the whole name or its end.
         let is = |name: &str, target: &str| {
             let before = name.strip_suffix(target);
             before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -180,7 +181,8 @@ impl AdapterConfig {
         Ok(all.into_iter().filter(|(name, _)| targeted(name)).collect())
     }
 
-    /// The tensors of which rows are replaced, and the ids of these, in the order of the new rows.
+    /// The tensors in which rows are replaced, and the ids of those rows, in the order of the new
+    /// rows.
     ///
     /// # Errors
     /// The head is tied to the embedding and still has rows of its own.
@@ -191,7 +193,7 @@ impl AdapterConfig {
     ) -> Result<Vec<(&'static str, &[usize])>, LoadError> {
         let mut rows: Vec<_> = self.token_rows.iter().collect();
         if model.tie_word_embeddings && self.token_rows.contains_key(HEAD) {
-            // peft ties rows of the same ids, too, and saves the embedding's only.
+            // If both have the same ids, peft ties these rows too, and saves only the embedding's.
             if self.token_rows.get(HEAD) != self.token_rows.get(EMBEDDING) {
                 return Err(LoadError::Unsupported {
                     path: path.to_owned(),
@@ -218,7 +220,7 @@ fn projections(model: &ModelConfig) -> Vec<(usize, String, (usize, usize))> {
     (0..model.num_hidden_layers).flat_map(in_layer).collect()
 }
 
-/// Whether a setting leaves the adapter a plain one.
+/// Whether an adapter with this setting is still a plain LoRA adapter.
 fn is_plain(key: &str, value: &Value) -> bool {
     match key {
         "bias" => value == "none",
@@ -231,7 +233,7 @@ fn is_plain(key: &str, value: &Value) -> bool {
     }
 }
 
-/// Whether a value is more than the absence of one.
+/// Whether a value sets something, that is, is not null, false or an empty list or object.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,

@@ -24,7 +24,7 @@ use config::AdapterConfig;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// Before the names that transformers gives the modules.
+/// peft puts this before transformers' names of the modules.
 const PREFIX: &str = "base_model.model.";
 
 /// Whether `path` is the directory of an adapter, which needs [`LoadOptions::base`](super::LoadOptions).
@@ -32,7 +32,7 @@ pub fn is_adapter(path: &Path) -> bool {
     path.join(CONFIG).is_file()
 }
 
-/// An opened adapter, of which no numbers were read yet.
+/// An opened adapter, whose numbers were not read yet.
 #[derive(Debug)]
 pub(super) struct Adapter {
     pub(super) dir: PathBuf,
@@ -80,7 +80,7 @@ impl Adapter {
         }
     }
 
-    /// blake3 of a base's fingerprint and of all files that make another model of it.
+    /// blake3 of the base's fingerprint and of all files by which the adapter changes the model.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -95,7 +95,7 @@ impl Adapter {
     /// Checks that the base has the fingerprint that `onegen.json` names, if it names one.
     ///
     /// # Errors
-    /// It is another one.
+    /// The base has another fingerprint.
     pub(super) fn check_fingerprint(&self, base: &Path, found: &str) -> Result<(), LoadError> {
         match &self.wanted.blake3 {
             Some(wanted) if !wanted.eq_ignore_ascii_case(found) => {
@@ -113,8 +113,8 @@ impl Adapter {
         }
     }
 
-    /// That the base's configuration agrees with that in the adapter's own directory, if there is one, and
-    /// with the class that peft noted.
+    /// Checks that the base's configuration agrees with the one in the adapter's directory, if there is
+    /// one, and with the class that peft recorded.
     ///
     /// # Errors
     /// They contradict each other.
@@ -155,7 +155,7 @@ impl Adapter {
         }
     }
 
-    /// What becomes of the base's tensors, by name.
+    /// The changes of the base's tensors, by name.
     ///
     /// # Errors
     /// A tensor is missing, belongs to nothing, or has another shape than the base's modules.
@@ -249,7 +249,7 @@ impl Adapter {
         Ok(stored.clone())
     }
 
-    /// Why a tensor changes nothing.
+    /// The error for a tensor that changes nothing.
     fn odd_tensor(&self, base: &Path, name: &str, model: &ModelConfig) -> LoadError {
         let layer = name.strip_prefix(PREFIX).and_then(|name| {
             let (layer, _) = name.strip_prefix("model.layers.")?.split_once('.')?;

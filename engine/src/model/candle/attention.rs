@@ -122,7 +122,7 @@ impl Attention {
                     (passage.own.turn_heads(&keys)?, values)
                 }
             };
-            let mask = masks.of(at, self.window.is_some());
+            let mask = masks.mask(at, self.window.is_some());
             attended.push(self.attend(&own(&queries)?, &keys, &values, mask)?);
         }
         self.output.forward(&Tensor::cat(&attended, 0)?)
@@ -131,8 +131,8 @@ impl Attention {
     /// One sequence: queries `(heads, new, head_dim)`, keys and values `(kv_heads, len, head_dim)`,
     /// mask `(new, len)`. Gives `(new, heads * head_dim)`.
     ///
-    /// In candle's operators: `Sdpa` cannot be called from outside mistral.rs, and its `MatMul`
-    /// multiplies in f16 on the CPU.
+    /// It uses candle's operators, because mistral.rs's `Sdpa` cannot be called from outside, and
+    /// its `MatMul` multiplies in f16 on the CPU.
     fn attend(
         &self,
         queries: &Tensor,
@@ -142,7 +142,7 @@ impl Attention {
     ) -> Result<Tensor> {
         let (new, len) = (queries.dim(1)?, keys.dim(1)?);
         let group = self.heads / self.kv_heads;
-        // Query heads that share a key head stand in its rows, so that no key is repeated.
+        // Query heads that share a key head become rows of one matrix, so that no key is repeated.
         let queries = queries.reshape((self.kv_heads, group * new, self.head_dim))?;
         let mut scores = queries.matmul(&keys.transpose(1, 2)?)?; // (kv_heads, group * new, len)
         if let Some(mask) = mask {
@@ -160,7 +160,8 @@ impl Attention {
     }
 }
 
-/// What each sequence's new tokens may not see: later ones, and those beyond the window.
+/// For each sequence, the tokens that its new tokens may not see: later ones, and those beyond the
+/// window.
 pub(crate) struct Masks {
     full: Vec<Option<Tensor>>,
     windowed: Vec<Option<Tensor>>,
@@ -186,14 +187,14 @@ impl Masks {
         })
     }
 
-    fn of(&self, sequence: usize, windowed: bool) -> Option<&Tensor> {
+    fn mask(&self, sequence: usize, windowed: bool) -> Option<&Tensor> {
         let masks = if windowed { &self.windowed } else { &self.full };
         masks.get(sequence)?.as_ref()
     }
 }
 
-/// `(new, past + new)`: 0 where a new token may look, -inf where not. None when it may look
-/// everywhere.
+/// `(new, past + new)`: 0 where a new token may look, -inf where it may not. `None` if every token
+/// may look everywhere.
 fn mask(past: usize, new: usize, window: Option<usize>, like: &Tensor) -> Result<Option<Tensor>> {
     let len = past + new;
     let window = window.unwrap_or(len);

@@ -71,7 +71,7 @@ impl CandleDecoder {
     /// `(tokens)`. Their keys and values are written into the caches.
     fn states(&self, ids: &Tensor, spans: &[Span], caches: &[&KvTensors]) -> Result<Tensor> {
         let mut xs = self.embedding.forward(ids)?;
-        let angles = self.rotary.of(spans)?;
+        let angles = self.rotary.angles(spans)?;
         let masks = Masks::new(spans, &self.config, &xs)?;
         for layer in &self.layers {
             let attended = layer.attention.forward(

@@ -25,7 +25,7 @@ struct LayerKv {
     values: Tensor,
 }
 
-/// What all layers have in common.
+/// The shape that all layers have in common.
 #[derive(Debug, Clone)]
 struct KvShape {
     kv_heads: usize,
@@ -48,9 +48,10 @@ impl KvTensors {
         }
     }
 
-    /// Makes room for `blocks` in all; the first `len` positions are kept.
+    /// Makes room for `blocks` blocks in total; the first `len` positions are kept.
     fn grow(&mut self, blocks: usize, len: usize) -> Result<()> {
-        // All layers first, then the swap: after an error everything is as it was.
+        // New tensors are made for all layers before any is replaced, so that after an error
+        // nothing has changed.
         let grown = self
             .layers
             .iter()
@@ -65,8 +66,8 @@ impl KvTensors {
         Ok(())
     }
 
-    /// Writes new positions' keys and values `(kv_heads, new, head_dim)` behind the first `past`, and
-    /// gives all: `(kv_heads, past + new, head_dim)` each.
+    /// Writes the keys and values of new positions, `(kv_heads, new, head_dim)`, after the first
+    /// `past`, and returns all of them: `(kv_heads, past + new, head_dim)` each.
     pub(super) fn write(
         &self,
         layer: usize,
@@ -128,7 +129,7 @@ impl KvStore for KvTensors {
             blocks,
             shape: self.shape.clone(),
         };
-        // Growing copies, so that no tensor is shared.
+        // Growing copies the tensors, so none is shared.
         fork.grow(blocks, len)?;
         Ok(Box::new(fork))
     }

@@ -1,4 +1,4 @@
-//! Loading for the decoder on candle's tensors.
+//! Loads the decoder that runs on candle's tensors.
 
 use candle_core::DType;
 
@@ -11,7 +11,8 @@ use crate::model::{LoadOptions, WeightType};
 /// Loads a model's weights onto the device that the options name.
 ///
 /// # Errors
-/// A tensor is missing or damaged, or the options ask for a type that candle's layers do not take.
+/// A tensor is missing or damaged, or the options ask for a type that candle's layers do not
+/// support.
 pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<CandleDecoder, LoadError> {
     let path = files.path();
     let dtype = match options.weights {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::rope::frequencies;
-use crate::model::span::{Landing, Span, SpanOf};
+use crate::model::span::{Landing, Span, SpanCache};
 
 /// Cosines and sines of every position, each `(positions, head_dim / 2)`.
 #[derive(Debug)]
@@ -27,15 +27,15 @@ pub(crate) struct Angles {
 pub(crate) struct BatchAngles {
     /// Row by row.
     pub(crate) rows: Angles,
-    /// For each span those of its passage block.
+    /// For each span the angles of its passage block.
     pub(crate) passages: Vec<Option<PassageAngles>>,
 }
 
-/// The angles that a passage block's keys are turned by, all that its cache holds.
+/// The angles by which all keys of a passage block are rotated.
 pub(crate) struct PassageAngles {
     /// At the block's own positions.
     pub(crate) own: Angles,
-    /// Where it lands.
+    /// The angles where the block lands, and that place.
     pub(crate) landing: Option<(Landing, Angles)>,
 }
 
@@ -60,10 +60,10 @@ impl Rotary {
     }
 
     /// The angles of a batch, shared by all layers of a forward.
-    pub(crate) fn of(&self, spans: &[Span]) -> Result<BatchAngles> {
+    pub(crate) fn angles(&self, spans: &[Span]) -> Result<BatchAngles> {
         let passage = |span: &Span| match span.of {
-            SpanOf::Text => Ok(None),
-            SpanOf::Passage { lands } => Ok(Some(PassageAngles {
+            SpanCache::Text => Ok(None),
+            SpanCache::Passage { lands } => Ok(Some(PassageAngles {
                 own: self.at(0..span.end())?,
                 landing: match lands {
                     Some(landing) => {
@@ -92,21 +92,21 @@ impl Rotary {
 }
 
 impl Angles {
-    /// Turns queries or keys `(tokens, heads, head_dim)` to their positions. mistral.rs turns one
-    /// sequence at a time, candle's operator takes the whole ragged batch.
+    /// Rotates queries or keys `(tokens, heads, head_dim)` to their positions. It uses candle's
+    /// operator, which takes the whole ragged batch; mistral.rs rotates one sequence at a time.
     pub(crate) fn turn(&self, xs: &Tensor) -> Result<Tensor> {
         rope_thd(&xs.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)
     }
 
-    /// Turns keys as caches hold them, `(heads, tokens, head_dim)`.
+    /// Rotates keys in the layout of caches, `(heads, tokens, head_dim)`.
     pub(crate) fn turn_heads(&self, xs: &Tensor) -> Result<Tensor> {
         let turned = self.turn(&xs.transpose(0, 1)?.contiguous()?)?;
         turned.transpose(0, 1)?.contiguous()
     }
 }
 
-/// mistral.rs keeps the tables of its scaled rotary embedding to itself, so they are read off it:
-/// turning the pair (1, 0) gives (cos, sin).
+/// The tables of mistral.rs's scaled rotary embedding are private, so they are read off its
+/// results: rotating the pair (1, 0) gives (cos, sin).
 fn scaled_tables(config: &ModelConfig, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
     let positions = config.max_position_embeddings;
     let half = config.head_dim / 2;
@@ -136,8 +136,8 @@ fn own_tables(config: &ModelConfig, dtype: DType, device: &Device) -> Result<(Te
     ))
 }
 
-/// Calls `make` with a configuration whose type mistral.rs does not name to others, so that it has
-/// to be inferred.
+/// Calls `make` with a configuration whose type is private in mistral.rs, so the compiler has to
+/// infer it.
 fn configured<C: DeserializeOwned, T>(
     config: serde_json::Value,
     make: impl FnOnce(&C) -> Result<T>,
@@ -172,7 +172,7 @@ fn scaled_config(config: &ModelConfig) -> serde_json::Value {
         "rope_theta": config.rope_theta,
         "max_position_embeddings": config.max_position_embeddings,
         "rope_scaling": scaling,
-        // Required, but not used.
+        // The field is required, but not used.
         "hidden_act": "silu",
         "intermediate_size": 0,
         "vocab_size": 0,

@@ -30,8 +30,8 @@ pub(super) fn open(
     }
 }
 
-/// Maps the files into memory and checks that every tensor is there: mistral.rs would take a
-/// missing one for a layer to be filled in later.
+/// Maps the files into memory and checks that every tensor exists. mistral.rs would treat a missing
+/// tensor as a layer that is filled in later.
 fn map(
     dir: &Path,
     files: &[PathBuf],
@@ -39,8 +39,8 @@ fn map(
     dtype: DType,
     device: &Device,
 ) -> Result<ShardedVarBuilder, LoadError> {
-    // SAFETY: the files are mapped only while the tensors are copied out of them; nobody may
-    // shorten them meanwhile, as with every program that maps its weights.
+    // SAFETY: the files are mapped only while the tensors are copied out of them. As for every
+    // program that maps its weights, no process may shorten them meanwhile.
     let weights =
         unsafe { ShardedSafeTensors::sharded(files, dtype, device, None, Arc::new(|_| true)) }
             .map_err(|source| LoadError::Weights {
@@ -59,8 +59,8 @@ fn map(
     }
 }
 
-/// Reads every tensor whole: those of GGUF files are stored in another way, and those that an adapter
-/// changes are nowhere as they are wanted.
+/// Reads every tensor whole. This is for GGUF files, whose tensors are stored differently, and for
+/// adapters, whose merged tensors are in no file.
 fn read(
     checkpoint: &Checkpoint,
     config: &ModelConfig,

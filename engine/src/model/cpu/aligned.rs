@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Numbers, the first at the start of a cache line.
+/// Numbers, the first of which is at the start of a cache line.
 #[derive(Debug)]
-pub(super) struct Aligned<T> {
+pub(super) struct AlignedVec<T> {
     lines: Vec<Line>,
     len: usize,
     of: std::marker::PhantomData<T>,
@@ -14,7 +14,7 @@ pub(super) struct Aligned<T> {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-impl<T: Pod> Aligned<T> {
+impl<T: Pod> AlignedVec<T> {
     /// All zeros.
     pub(super) fn zeros(len: usize) -> Self {
         let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
@@ -26,7 +26,7 @@ impl<T: Pod> Aligned<T> {
     }
 }
 
-impl<T: Pod> std::ops::Deref for Aligned<T> {
+impl<T: Pod> std::ops::Deref for AlignedVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -34,7 +34,7 @@ impl<T: Pod> std::ops::Deref for Aligned<T> {
     }
 }
 
-impl<T: Pod> std::ops::DerefMut for Aligned<T> {
+impl<T: Pod> std::ops::DerefMut for AlignedVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }

@@ -1,16 +1,16 @@
 //! Attention of a few queries that share a key head, over the blocks of one sequence.
 //!
-//! Softmax is taken block by block (Milakov & Gimelshein 2018). Blocks lie at fixed positions and what
-//! a query may not see is added as an exact zero.
+//! Softmax is computed block by block (Milakov & Gimelshein 2018). Blocks begin at fixed positions,
+//! and positions that a query may not see contribute an exact zero.
 //!
-//! **Invariant:** a query's result is the same bits whichever queries stand beside it.
+//! **Invariant:** a query's result has the same bits whatever other queries are computed with it.
 
 use super::kernels::{LANES, Lanes};
 use super::kv_blocks::KvBlocks;
 use super::ops::exp;
 use crate::model::kv_cache::BLOCK;
 
-/// One query: where it stands and what it may see.
+/// One query and the positions that it may see.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query<'a> {
     /// `head_dim` numbers, scaled.
@@ -28,8 +28,9 @@ pub(super) struct Scratch {
     sums: Vec<Vec<Lanes>>,
 }
 
-/// Answers queries of `head` in `layer`, up to eight together. `each(i, sums, total)` gets the values
-/// that query `i` sees, each times its weight, `value_width` numbers in all, and the weights' sum.
+/// Computes attention for queries of `head` in `layer`, up to eight together. It calls `each(i, sums,
+/// total)` with the weighted sum of the values that query `i` sees, `value_width` numbers, and the
+/// sum of the weights.
 pub(super) fn attend(
     kv: &KvBlocks,
     (layer, head): (usize, usize),
@@ -121,7 +122,8 @@ fn score<const N: usize>(
     }
 }
 
-/// Makes weights of scores; gives what earlier blocks' sums are to be multiplied with.
+/// Turns scores into weights. Returns the factor by which the sums of earlier blocks must be
+/// multiplied.
 fn weigh(
     scores: &mut [Lanes],
     first: usize,
@@ -148,7 +150,7 @@ fn weigh(
         scores.fill([0.0; LANES]);
         return 1.0;
     }
-    // Where nothing came before there is nothing to rescale.
+    // For the first visible block there are no sums to rescale.
     let rescale = if *most == f32::NEG_INFINITY || *most == larger {
         1.0
     } else {
@@ -170,7 +172,7 @@ fn weigh(
     rescale
 }
 
-/// Adds the values of a block's first positions, each times its weight.
+/// Adds the values of a block's first positions, each multiplied by its weight.
 fn add_values<const N: usize>(
     values: &[f32],
     weights: &[[Lanes; BLOCK / LANES]],

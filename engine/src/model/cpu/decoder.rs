@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::attention::{self, Query, attend};
-use super::disjoint::Disjoint;
+use super::disjoint::DisjointParts;
 use super::kernels::Lanes;
 use super::kv_blocks::{BlockShape, KvBlocks};
 use super::layer::Layer;
@@ -15,34 +15,34 @@ use super::matrix::Matrix;
 use super::ops::{rms_norm, rms_norm_in_place, rotate, swiglu};
 use super::packing::pack;
 use super::passages::{Angles, PassageSpan, angles, turn};
-use super::quantised::Quantised;
+use super::quantised::QuantisedActivations;
 use crate::config::ModelConfig;
 use crate::error::{ForwardError, LoadError};
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast, downcast_mut};
 use crate::model::rope::frequencies;
-use crate::model::span::{Span, SpanOf};
+use crate::model::span::{Span, SpanCache};
 use crate::model::weights::HEAD;
 
 /// Rows of activations that one thread takes at a time between the products.
 const ROWS: usize = 16;
 /// Query rows of one sequence and head that one thread takes at a time.
 const QUERIES: usize = 64;
-/// Numbers below which rows are not shared out among threads.
+/// With fewer numbers than this, rows are not distributed to threads.
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// The packed weights.
 pub(crate) struct CpuDecoder {
     config: ModelConfig,
-    /// None where the head is the embedding, too.
+    /// `None` if the head is also the embedding.
     embedding: Option<Matrix>,
     head: Matrix,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     /// Angle per position of each pair.
     frequencies: Vec<f32>,
-    /// Kept from one forward to the next, so that a step allocates nothing.
+    /// The buffers are kept for the next forward, so that a step allocates nothing.
     buffers: Mutex<Vec<Buffers>>,
 }
 
@@ -55,10 +55,10 @@ struct Buffers {
     gate_up: Vec<f32>,
     fed: Vec<f32>,
     angles: Angles,
-    /// Whether a row's key is turned to its position before it is written.
+    /// Whether a row's key is rotated to its position before it is written.
     turns_key: Vec<bool>,
     logits: Vec<f32>,
-    quantised: Quantised,
+    quantised: QuantisedActivations,
     attention: attention::Scratch,
 }
 
@@ -83,7 +83,8 @@ impl CpuDecoder {
             .into_par_iter()
             .map(|layer| Layer::load(config, weights, weight_type, layer))
             .collect::<Result<_, _>>()?;
-        // At 4 bits embedding and head lose more than their size is worth: they are kept at 8.
+        // At 4 bits embedding and head would lose more quality than the saved memory is worth, so
+        // they are kept at 8.
         let whole_type = match weight_type {
             Some(WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K) => Some(WeightType::Q8_0),
             other => other,
@@ -115,7 +116,7 @@ impl CpuDecoder {
         let pool = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = pool().pop().unwrap_or_default();
         self.embed(ids, spans, &mut buffers);
-        let shape = BlockShape::of(&self.config);
+        let shape = BlockShape::new(&self.config);
         let passages = spans.iter();
         let passages = passages.filter_map(|span| PassageSpan::new(span, shape, &self.frequencies));
         let mut passages: Vec<_> = passages.collect();
@@ -163,7 +164,7 @@ impl CpuDecoder {
         buffers.angles.extend(angles(&self.frequencies, positions));
         buffers.turns_key.clear();
         for span in spans {
-            let is_text = span.of == SpanOf::Text;
+            let is_text = span.of == SpanCache::Text;
             buffers.turns_key.extend(repeat_n(is_text, span.len));
         }
     }
@@ -218,8 +219,8 @@ impl CpuDecoder {
         add(states, normed);
     }
 
-    /// Norms queries and keys where the family does, turns them to their positions and scales queries.
-    /// Keys of passages are turned later, where they are seen.
+    /// Normalises queries and keys in families that do so, rotates them to their positions and scales
+    /// queries. Keys of passages are rotated later, when they are read.
     fn place(&self, layer: &Layer, qkv: &mut [f32], angles: &[(f32, f32)], turns_key: &[bool]) {
         let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
         let queries = self.config.num_attention_heads * head_dim;
@@ -288,15 +289,15 @@ impl CpuDecoder {
         let group = heads / config.num_key_value_heads;
         let row_len = (heads + 2 * config.num_key_value_heads) * head_dim;
         let window = config.window(layer).unwrap_or(usize::MAX);
-        let attended = Disjoint::new(attended);
-        // A piece of work: a span with what it sees, a key head, some of its tokens.
+        let attended = DisjointParts::new(attended);
+        // A piece of work is a span with its cache, a key head, and some of the span's tokens.
         let piece_tokens = (QUERIES / group).max(1);
         let mut pieces = Vec::new();
         let mut passages = passages.iter();
         for span in spans {
             let own = match span.of {
-                SpanOf::Text => None,
-                SpanOf::Passage { .. } => passages.next(),
+                SpanCache::Text => None,
+                SpanCache::Passage { .. } => passages.next(),
             };
             let seen = match own {
                 Some(passage) => (passage.turned(), 0),
@@ -351,7 +352,7 @@ impl CpuDecoder {
 
 impl Decoder for CpuDecoder {
     fn new_store(&self) -> Box<dyn KvStore> {
-        Box::new(KvBlocks::new(BlockShape::of(&self.config)))
+        Box::new(KvBlocks::new(BlockShape::new(&self.config)))
     }
 
     fn forward(

@@ -1,18 +1,18 @@
-//! Several threads writing to different parts of one slice.
+//! Lets several threads write to different parts of one slice.
 
 use std::marker::PhantomData;
 
-/// A slice whose parts are handed out without a check that no two overlap.
-pub(super) struct Disjoint<'a> {
+/// A slice that hands out parts without checking that they do not overlap.
+pub(super) struct DisjointParts<'a> {
     start: *mut f32,
     len: usize,
     of: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: whoever takes a part promises that it is nobody else's.
-unsafe impl Sync for Disjoint<'_> {}
+// SAFETY: callers of `slice` promise that no two parts overlap.
+unsafe impl Sync for DisjointParts<'_> {}
 
-impl<'a> Disjoint<'a> {
+impl<'a> DisjointParts<'a> {
     pub(super) fn new(slice: &'a mut [f32]) -> Self {
         Self {
             start: slice.as_mut_ptr(),
@@ -28,7 +28,8 @@ impl<'a> Disjoint<'a> {
     #[expect(clippy::mut_from_ref)]
     pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
         assert!(start + len <= self.len);
-        // SAFETY: within the slice, and nobody else's by the caller's promise.
+        // SAFETY: the part is within the slice, and the caller promises that no other part overlaps
+        // it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

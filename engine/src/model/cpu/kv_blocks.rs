@@ -1,7 +1,8 @@
 //! Keys and values of one sequence in blocks of positions.
 //!
-//! A block holds every layer: for each layer and head the keys of 16 positions side by side, so that 16
-//! scores are summed at once, then the values of one position after another.
+//! A block holds every layer. For each layer and head it holds first the keys, in groups of 16
+//! positions whose numbers are interleaved so that 16 scores are summed at once, and then the values of
+//! one position after another.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::error::ForwardError;
 use crate::model::BLOCK;
 use crate::model::decoder::KvStore;
 
-/// What all blocks have in common.
+/// The sizes that all blocks have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlockShape {
     pub(super) layers: usize,
@@ -22,7 +23,7 @@ pub(super) struct BlockShape {
 }
 
 impl BlockShape {
-    pub(super) fn of(config: &ModelConfig) -> Self {
+    pub(super) fn new(config: &ModelConfig) -> Self {
         Self {
             layers: config.num_hidden_layers,
             kv_heads: config.num_key_value_heads,
@@ -49,7 +50,7 @@ impl BlockShape {
 #[derive(Debug)]
 pub(super) struct KvBlocks {
     shape: BlockShape,
-    /// A block that forks share is copied when one of them writes to it.
+    /// Forks may share a block; it is copied when one of them writes to it.
     blocks: Vec<Arc<Vec<f32>>>,
 }
 
@@ -66,7 +67,7 @@ impl KvBlocks {
         self.shape.value_width()
     }
 
-    /// Makes room, or gives room back.
+    /// Allocates blocks, or frees those that are no longer needed.
     pub(super) fn set_blocks(&mut self, blocks: usize) {
         let len = self.shape.block_len();
         self.blocks.resize_with(blocks, || Arc::new(vec![0.0; len]));
@@ -94,8 +95,8 @@ impl KvBlocks {
         values[within * shape.value_width()..][..value.len()].copy_from_slice(value);
     }
 
-    /// Writes what `passage` holds of one of its layers into one of these from a position on, its keys
-    /// turned by `angles`, those of its first positions, `head_dim / 2` each.
+    /// Copies one layer of `passage` into one layer of these blocks, from a position on. Its keys are
+    /// rotated by `angles`, `head_dim / 2` angles a position.
     pub(super) fn land(
         &mut self,
         (layer, at): (usize, usize),
@@ -146,7 +147,7 @@ impl KvStore for KvBlocks {
         self.blocks.clear();
     }
 
-    /// Whole blocks are shared until one of both writes to them.
+    /// Whole blocks are shared until one of the two stores writes to them.
     fn fork(&self, blocks: usize, _len: usize) -> Result<Box<dyn KvStore>, ForwardError> {
         Ok(Box::new(Self {
             shape: self.shape,
@@ -163,7 +164,7 @@ impl KvStore for KvBlocks {
     }
 
     fn fits(&self, config: &ModelConfig) -> bool {
-        self.shape == BlockShape::of(config)
+        self.shape == BlockShape::new(config)
     }
 
     fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError> {

@@ -7,7 +7,7 @@ use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 
-/// Norms as they are, and matrices packed.
+/// The norms, and the packed matrices.
 pub(super) struct Layer {
     pub(super) attention_norm: Vec<f32>,
     /// Query, key and value projections, one below the other.

@@ -1,8 +1,8 @@
-//! The decoder on the CPU: kernels of our own over packed weights, no tensor library in between.
+//! The decoder on the CPU: our own kernels over packed weights, without a tensor library.
 //!
-//! candle's decoder (`../candle`) computes the same and runs everywhere; tests hold this one against it.
-//! What is won: quantised products that use every row of a batch, results that do not depend on the
-//! batch, and no cost per operation, which is what a small model's time goes to.
+//! candle's decoder (`../candle`) computes the same and runs on every device; tests compare the two. The
+//! advantages of this one are quantised products that use every row of a batch, results that do not
+//! depend on the batch, and no overhead per operation, which dominates the time of a small model.
 
 mod aligned;
 mod attention;

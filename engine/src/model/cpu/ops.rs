@@ -1,9 +1,9 @@
-//! What stands between the products, row by row.
+//! The operations between the matrix products, row by row.
 
 use super::kernels::{LANES, Lanes};
 
-/// e^x for x of at most 88, within 2e-6 of itself: a polynomial (Cephes' `expf`) that compilers can
-/// vectorise.
+/// e^x for x of at most 88, with a relative error below 2e-6: a polynomial (Cephes' `expf`) that
+/// compilers can vectorise.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
@@ -57,7 +57,7 @@ pub(super) fn swiglu(row: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Turns the pairs (i, i + half) of a head by their angles.
+/// Rotates the pairs (i, i + half) of a head by their angles.
 pub(super) fn rotate(head: &mut [f32], angles: &[(f32, f32)]) {
     let (first, second) = head.split_at_mut(angles.len());
     for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {

@@ -1,14 +1,14 @@
-//! Matrices of a checkpoint, packed.
+//! Packs the matrices of a checkpoint.
 
 use candle_core::quantized::GgmlDType;
 
 use super::kernels::{Q4KBlock, Q40Block, Q41Block};
-use super::matrix::{Matrix, Packed};
-use super::q4::{self, Q4Panels, Stored};
+use super::matrix::{Matrix, PackedWeights};
+use super::q4::{self, Q4Panels, StoredBlock};
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::stacked::Stacked;
+use crate::model::stacked::StackedMatrices;
 
 /// Packs matrices of `columns` columns, one below the other.
 pub(super) fn pack(
@@ -17,7 +17,7 @@ pub(super) fn pack(
     stacked: &[(&str, usize)],
     columns: usize,
 ) -> Result<Matrix, LoadError> {
-    let mut below = Stacked::open(weights, stacked, columns)?;
+    let mut below = StackedMatrices::open(weights, stacked, columns)?;
     let shape = (stacked.iter().map(|(_, rows)| rows).sum(), columns);
     match weight_type.unwrap_or_else(|| stored_type(weights, stacked)) {
         WeightType::Q8_0 if all_stored_as(GgmlDType::Q8_0, weights, stacked) => {
@@ -39,8 +39,8 @@ pub(super) fn pack(
     }
 }
 
-/// The type that keeps what is stored. Files of mixed types keep some matrices of a stack finer than others:
-/// none shall lose, and of 4 bits only the same levels are kept.
+/// The type that keeps the stored numbers. Files of mixed types store some matrices of a stack more finely
+/// than others. No matrix may lose precision, so a 4-bit type is chosen only if all matrices have that type.
 fn stored_type(weights: &Checkpoint, stacked: &[(&str, usize)]) -> WeightType {
     let types = || stacked.iter().map(|(name, _)| weights.weight_type(name));
     let finest = types().min().unwrap_or(WeightType::F32);
@@ -56,15 +56,15 @@ fn all_stored_as(element: GgmlDType, weights: &Checkpoint, stacked: &[(&str, usi
     names.all(|(name, _)| weights.element(name) == Some(element))
 }
 
-/// Packs blocks of 4 bits: as they are stored, or made of numbers.
-fn pack_q4<B: Stored>(
+/// Packs blocks of 4 bits, either as they are stored or quantised from numbers.
+fn pack_q4<B: StoredBlock>(
     weights: &Checkpoint,
     stacked: &[(&str, usize)],
-    mut below: Stacked<'_>,
+    mut below: StackedMatrices<'_>,
     (rows, columns): (usize, usize),
 ) -> Result<Matrix, LoadError>
 where
-    Packed: From<Q4Panels<B>>,
+    PackedWeights: From<Q4Panels<B>>,
 {
     if all_stored_as(B::ELEMENT, weights, stacked) {
         return Matrix::pack_q4_blocks((rows, columns), |blocks| {

@@ -1,15 +1,16 @@
-//! Passage blocks: their keys lie unturned in caches of their own, and are turned to where they are seen.
+//! Passage blocks: their keys are stored without rotation in caches of their own, and are rotated to the
+//! positions where they are read.
 
 use rayon::prelude::*;
 
 use super::kv_blocks::{BlockShape, KvBlocks};
 use crate::model::BLOCK;
-use crate::model::span::{Landing, Span, SpanOf};
+use crate::model::span::{Landing, Span, SpanCache};
 
-/// Angle by angle (cosine, sine) of the pairs of a head, position after position.
+/// (cosine, sine) of the angle of each pair of a head, position after position.
 pub(super) type Angles = Vec<(f32, f32)>;
 
-/// Angles at some positions. `frequencies` are a pair's angle per position each.
+/// The angles at some positions. `frequencies` holds each pair's angle per position.
 pub(super) fn angles(
     frequencies: &[f32],
     positions: impl Iterator<Item = usize>,
@@ -22,10 +23,10 @@ pub(super) fn angles(
     })
 }
 
-/// A passage span of a batch, as one layer after another sees it.
+/// A passage span of a batch, with buffers that each layer fills in turn.
 pub(super) struct PassageSpan {
     span: Span,
-    /// The layer's keys turned to their positions in the passage, and its values.
+    /// The current layer's keys, rotated to their positions in the passage, and its values.
     turned: KvBlocks,
     /// At the passage's own positions.
     own: Angles,
@@ -33,9 +34,9 @@ pub(super) struct PassageSpan {
 }
 
 impl PassageSpan {
-    /// What the layers need of a span; none for a span of a text.
+    /// What the layers need for a span; `None` for a span of a text.
     pub(super) fn new(span: &Span, shape: BlockShape, frequencies: &[f32]) -> Option<Self> {
-        let SpanOf::Passage { lands } = span.of else {
+        let SpanCache::Passage { lands } = span.of else {
             return None;
         };
         let len = span.end();
@@ -50,13 +51,13 @@ impl PassageSpan {
         })
     }
 
-    /// The layer that was turned last, as the only one of its blocks.
+    /// The layer that was rotated last, as the only layer of these blocks.
     pub(super) fn turned(&self) -> &KvBlocks {
         &self.turned
     }
 }
 
-/// Turns what the passages' caches hold of a layer, and lands those that are complete.
+/// Rotates one layer of the passages' caches, and lands the passages that are complete.
 pub(super) fn turn(layer: usize, passages: &mut [PassageSpan], caches: &mut [&mut KvBlocks]) {
     passages.par_iter_mut().for_each(|passage| {
         let cache = &*caches[passage.span.cache];
@@ -64,7 +65,7 @@ pub(super) fn turn(layer: usize, passages: &mut [PassageSpan], caches: &mut [&mu
     });
     for passage in passages {
         if let Some((landing, angles)) = &passage.landing {
-            // A text stands before its passages.
+            // A text's cache comes before those of its passages.
             let (before, own) = caches.split_at_mut(passage.span.cache);
             before[landing.cache].land((layer, landing.at), (own[0], layer), angles);
         }

@@ -1,4 +1,5 @@
-//! 4-bit matrices: ggml's blocks, made of numbers or read from a file, packed for the kernels.
+//! 4-bit matrices: ggml's blocks, quantised from numbers or read from a file, and packed for the
+//! kernels.
 //!
 //! Each block begins with a unit `d` in f16. `Q4_0` (18 bytes) and `Q4_1` (20, with a minimum in f16) hold 4
 //! bits for each of 32 columns of a row. `Q4_K` (144 bytes) holds 256 columns: a second unit in f16, 6-bit
@@ -13,29 +14,29 @@ use super::kernels::{BLOCK, LANES, Q4Block, Q4KBlock, Q40Block, Q41Block};
 /// Bytes of 32 columns' bits.
 const QUANTS: usize = BLOCK / 2;
 
-/// A block of a panel that rows are put in as ggml keeps them.
-pub(super) trait Stored: Q4Block {
-    /// What ggml calls it.
+/// A block of a panel that takes rows in ggml's format.
+pub(super) trait StoredBlock: Q4Block {
+    /// ggml's name of the type.
     const ELEMENT: GgmlDType;
-    /// Takes a row's block in, bit for bit. A row is set once.
+    /// Stores a row's block, bit for bit. Each row is set only once.
     fn set(&mut self, lane: usize, stored: &[u8]);
 }
 
 /// Whether rows of so many columns are whole blocks.
-pub(super) fn fits<B: Stored>(columns: usize) -> bool {
+pub(super) fn fits<B: StoredBlock>(columns: usize) -> bool {
     columns.is_multiple_of(B::ELEMENT.block_size())
 }
 
 /// Bytes of a row of so many columns.
-pub(super) fn row_bytes<B: Stored>(columns: usize) -> usize {
+pub(super) fn row_bytes<B: StoredBlock>(columns: usize) -> usize {
     columns / B::ELEMENT.block_size() * B::ELEMENT.type_size()
 }
 
-/// Writes a row's blocks to `blocks`, as candle quantises it.
+/// Quantises a row with candle and writes its blocks to `blocks`.
 ///
 /// # Errors
 /// The row is not whole blocks.
-pub(super) fn quantise<B: Stored>(row: &[f32], blocks: &mut [u8]) -> candle_core::Result<()> {
+pub(super) fn quantise<B: StoredBlock>(row: &[f32], blocks: &mut [u8]) -> candle_core::Result<()> {
     let row = Tensor::new(row, &Device::Cpu)?;
     blocks.copy_from_slice(&QTensor::quantize(&row, B::ELEMENT)?.data()?);
     Ok(())
@@ -45,11 +46,11 @@ pub(super) fn quantise<B: Stored>(row: &[f32], blocks: &mut [u8]) -> candle_core
 #[derive(Debug)]
 pub(super) struct Q4Panels<B> {
     blocks: Vec<B>,
-    /// Of a row
+    /// The number of blocks in a row
     blocks_each: usize,
 }
 
-impl<B: Stored> Q4Panels<B> {
+impl<B: StoredBlock> Q4Panels<B> {
     /// All zeros.
     pub(super) fn zeros(rows: usize, columns: usize) -> Self {
         let blocks_each = columns / B::ELEMENT.block_size();
@@ -64,7 +65,7 @@ impl<B: Stored> Q4Panels<B> {
         &self.blocks[at * self.blocks_each..][..self.blocks_each]
     }
 
-    /// Packs a row's blocks as they are, bit for bit. A row is set once.
+    /// Packs a row's blocks, bit for bit. Each row is set only once.
     pub(super) fn set_row(&mut self, at: usize, blocks: &[u8]) {
         let (panel, lane) = (at / LANES, at % LANES);
         let packed = &mut self.blocks[panel * self.blocks_each..][..self.blocks_each];
@@ -86,7 +87,7 @@ impl<B: Stored> Q4Panels<B> {
     }
 }
 
-impl Stored for Q40Block {
+impl StoredBlock for Q40Block {
     const ELEMENT: GgmlDType = GgmlDType::Q4_0;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -95,7 +96,7 @@ impl Stored for Q40Block {
     }
 }
 
-impl Stored for Q41Block {
+impl StoredBlock for Q41Block {
     const ELEMENT: GgmlDType = GgmlDType::Q4_1;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -104,7 +105,7 @@ impl Stored for Q41Block {
     }
 }
 
-impl Stored for Q4KBlock {
+impl StoredBlock for Q4KBlock {
     const ELEMENT: GgmlDType = GgmlDType::Q4K;
 
     fn set(&mut self, lane: usize, stored: &[u8]) {
@@ -124,8 +125,8 @@ fn unit(stored: &[u8], at: usize) -> f16 {
     f16::from_le_bytes([stored[at], stored[at + 1]])
 }
 
-/// Sets the 4 bits of a part of a row: `byte(k)` holds those of column `k` in its lower half and those of
-/// column `k + 16` in the upper one, which is how the panel has them, too.
+/// Sets the 4-bit numbers of a part of a row. `byte(k)` holds column `k` in its lower half and column `k
+/// + 16` in its upper half, as the panel does.
 fn set_quants(block: &mut impl Q4Block, part: usize, lane: usize, byte: impl Fn(usize) -> u8) {
     for (pair, bytes) in block.quants_mut(part).iter_mut().enumerate() {
         for (i, place) in bytes[4 * lane..][..4].iter_mut().enumerate() {
@@ -134,8 +135,9 @@ fn set_quants(block: &mut impl Q4Block, part: usize, lane: usize, byte: impl Fn(
     }
 }
 
-/// Of part `j` of a `Q4_K` block. The first four's stand in the lower 6 bits of a byte each; the others'
-/// lower 4 bits share a byte, and their upper 2 bits are those left over in the first four's.
+/// Scale and minimum of part `j` of a `Q4_K` block. Those of the first four parts are the lower 6 bits
+/// of a byte each. For the other parts, the lower 4 bits of scale and minimum share a byte, and their
+/// upper 2 bits are the two unused bits in the bytes of the first four.
 fn scale_and_min(steps: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (steps[j] & 63, steps[j + 4] & 63)
@@ -154,19 +156,19 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    /// What candle makes of the blocks.
-    fn numbers<B: Stored>(blocks: &[u8]) -> Vec<f32> {
+    /// The numbers that candle reads from the blocks.
+    fn numbers<B: StoredBlock>(blocks: &[u8]) -> Vec<f32> {
         let columns = blocks.len() / B::ELEMENT.type_size() * B::ELEMENT.block_size();
         let storage = QStorage::from_data(blocks.into(), &Device::Cpu, B::ELEMENT).unwrap();
         let tensor = QTensor::new(storage, columns).unwrap();
         tensor.dequantize(&Device::Cpu).unwrap().to_vec1().unwrap()
     }
 
-    fn random_blocks<B: Stored>(rng: &mut StdRng, columns: usize) -> Vec<u8> {
+    fn random_blocks<B: StoredBlock>(rng: &mut StdRng, columns: usize) -> Vec<u8> {
         let mut blocks = vec![0; row_bytes::<B>(columns)];
         rng.fill(&mut blocks[..]);
         for block in blocks.chunks_exact_mut(B::ELEMENT.type_size()) {
-            // The units, and what else there is behind them.
+            // The units, and the other f16 numbers after them.
             for unit in block[..4].as_chunks_mut::<2>().0 {
                 *unit = f16::from_f32(rng.random_range(-1.0..1.0)).to_le_bytes();
             }
@@ -174,7 +176,7 @@ mod tests {
         blocks
     }
 
-    fn packed_blocks<B: Stored>() {
+    fn packed_blocks<B: StoredBlock>() {
         let mut rng = StdRng::seed_from_u64(6);
         let (rows, columns) = (21, 3 * B::ELEMENT.block_size());
         let mut packed = Q4Panels::<B>::zeros(rows, columns);
@@ -198,13 +200,14 @@ mod tests {
         packed_blocks::<Q41Block>();
     }
 
-    fn quantised_row<B: Stored>() {
+    fn quantised_row<B: StoredBlock>() {
         let mut rng = StdRng::seed_from_u64(7);
         let row: Vec<f32> = (0..512).map(|_| rng.random_range(-1.0..1.0)).collect();
         let mut blocks = vec![0; row_bytes::<B>(row.len())];
         quantise::<B>(&row, &mut blocks).unwrap();
         for (kept, wanted) in numbers::<B>(&blocks).iter().zip(&row) {
-            // Half a step of 2/15, what is left of scale and minimum, and the end that `Q4_0` cuts off.
+            // The tolerance covers half a step of 2/15, the rounding of scale and minimum, and the end
+            // of the range that `Q4_0` cuts off.
             assert!((kept - wanted).abs() < 0.13, "{kept} {wanted}");
         }
         assert!(quantise::<B>(&row[1..], &mut blocks).is_err());

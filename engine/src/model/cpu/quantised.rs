@@ -1,30 +1,30 @@
-//! Activations in 8 bits, as the kernels for quantised weights take them.
+//! Activations in 8 bits, the input of the kernels for quantised weights.
 
 use rayon::prelude::*;
 
 use super::kernels::{BLOCK, Q4Row, Q8Row, quantise, quantise_signed};
 
-/// Numbers below which rows are not shared out among threads.
+/// With fewer numbers than this, rows are not distributed to threads.
 const WORTH_A_THREAD: usize = 1 << 17;
 
-/// A batch of activations in 8 bits, kept to be filled again.
+/// A batch of activations in 8 bits. Its memory is reused.
 #[derive(Debug, Default)]
-pub(crate) struct Quantised {
+pub(crate) struct QuantisedActivations {
     values: Vec<u8>,
     scales: Vec<f32>,
-    /// For [`Quantised::q4_rows`] only.
+    /// For [`QuantisedActivations::q4_rows`] only.
     sums: Vec<f32>,
 }
 
-impl Quantised {
-    /// Takes a batch in for [`Quantised::q8_rows`].
+impl QuantisedActivations {
+    /// Quantises a batch for [`QuantisedActivations::q8_rows`].
     pub(super) fn fill(&mut self, xs: &[f32], columns: usize) {
         self.fill_by(xs, columns, |x, values, scales, _| {
             quantise(x, values, scales);
         });
     }
 
-    /// Takes a batch in for [`Quantised::q4_rows`].
+    /// Quantises a batch for [`QuantisedActivations::q4_rows`].
     pub(super) fn fill_signed(&mut self, xs: &[f32], columns: usize) {
         self.fill_by(xs, columns, quantise_signed);
     }

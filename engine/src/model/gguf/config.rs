@@ -1,4 +1,4 @@
-//! The shape of a decoder, from a GGUF file's metadata.
+//! Reads the configuration of a decoder from a GGUF file's metadata.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::stored::damaged;
 /// A key is missing or of another type, the architecture or a setting is not supported, or numbers
 /// contradict one another.
 pub(super) fn config(header: &Header) -> Result<ModelConfig, LoadError> {
-    let family = Family::of(header)?;
+    let family = Family::new(header)?;
     let architecture = family.architecture;
     let hidden_size = family.count("embedding_length")?;
     let num_attention_heads = family.count("attention.head_count")?;
@@ -82,7 +82,7 @@ struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    fn of(header: &'a Header) -> Result<Self, LoadError> {
+    fn new(header: &'a Header) -> Result<Self, LoadError> {
         let key = "general.architecture";
         let name = header.required(key, header.text(key)?)?;
         let mut family = Self {
@@ -91,7 +91,7 @@ impl<'a> Family<'a> {
             architecture: Architecture::Llama,
         };
         family.architecture = match name {
-            // Mistral differs by its window only.
+            // Mistral differs from Llama only by its window.
             "llama" if family.window()?.is_some() => Architecture::Mistral,
             "llama" => Architecture::Llama,
             "qwen2" => Architecture::Qwen2,
@@ -142,7 +142,8 @@ impl<'a> Family<'a> {
         Ok(self.header.number(&self.key(key))?.unwrap_or(absent))
     }
 
-    /// No more than there are tensors, so that a damaged count asks for no names beyond reason.
+    /// The number of layers, at most the number of tensors, so that a damaged count does not make
+    /// the reader generate endless names.
     fn layers(&self) -> Result<usize, LoadError> {
         let (layers, tensors) = (self.count("block_count")?, self.header.tensors.len());
         if layers > tensors {
@@ -152,7 +153,7 @@ impl<'a> Family<'a> {
         Ok(layers)
     }
 
-    /// Rows of the embedding: the list of tokens may be shorter.
+    /// Rows of the embedding, which may be more than there are tokens in the list.
     fn vocabulary(&self) -> Result<usize, LoadError> {
         let embedding = self.header.tensors.get(EMBEDDING);
         let embedding = embedding.ok_or_else(|| LoadError::MissingTensor {
@@ -163,7 +164,7 @@ impl<'a> Family<'a> {
     }
 
     fn window(&self) -> Result<Option<SlidingWindow>, LoadError> {
-        // llama.cpp knows no window of Qwen's.
+        // llama.cpp does not support Qwen's window.
         if self.name != "llama" {
             return Ok(None);
         }
@@ -177,7 +178,7 @@ impl<'a> Family<'a> {
     }
 
     fn rope_scaling(&self, head_dim: usize) -> Result<RopeScaling, LoadError> {
-        // Files of 2023 have the second key, and no type.
+        // Files from 2023 have the second key, and no type.
         let older = self.number_or("rope.scale_linear", 1.0)?;
         let factor = self.number_or("rope.scaling.factor", older)? as f32;
         let kind = self.header.text(&self.key("rope.scaling.type"))?;

@@ -1,7 +1,7 @@
 //! The header of a GGUF file: metadata, and where each tensor lies.
 //!
-//! candle has a reader of it too, but that one believes every length: a damaged file makes it ask for more
-//! memory than there is.
+//! candle has a reader too, but it trusts every length: a damaged file makes it allocate more memory than
+//! the machine has.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,48 +16,49 @@ use super::value::Value;
 use crate::error::LoadError;
 use crate::model::stored::damaged;
 
-/// Metadata and tensors that a header may hold, far above what there is.
+/// The most metadata and tensors that a header may hold, far above what real files hold.
 const MOST_ENTRIES: u64 = 1 << 16;
-/// Elements of an array; vocabularies and their merges stay below a million.
+/// The most elements of an array. Vocabularies and their merges stay below a million.
 const MOST_ELEMENTS: u64 = 1 << 22;
-/// Bytes of a string.
+/// The most bytes of a string.
 const LONGEST_STRING: u64 = 1 << 24;
-/// Dimensions of a tensor.
+/// The most dimensions of a tensor.
 const MOST_DIMENSIONS: u32 = 4;
 
-/// What stands before the tensors.
+/// The part of the file before the tensors.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) path: Arc<Path>,
-    pub(super) metadata: BTreeMap<String, Entry>,
+    pub(super) metadata: BTreeMap<String, MetadataEntry>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct MetadataEntry {
     pub(super) value: Value,
-    /// Of the bytes that the value is stored in.
+    /// blake3 of the bytes in which the value is stored.
     pub(super) digest: blake3::Hash,
-    /// Where in the file its type and its value stand.
+    /// Where in the file its type and its value are.
     pub(super) span: Range<u64>,
 }
 
 /// One tensor, all of whose bytes are in the file.
 #[derive(Debug)]
 pub(super) struct TensorInfo {
-    /// The type of its blocks, or the number of one that is not known.
+    /// The type of its blocks, or the number of an unknown type.
     pub(super) element: Result<GgmlDType, u32>,
-    /// Rows first: the other way round than in the file.
+    /// The sizes, rows first. The file has them in the opposite order.
     pub(super) shape: Vec<usize>,
     /// Where in the file it starts.
     pub(super) start: u64,
 }
 
 impl Header {
-    /// Reads it, and no tensor.
+    /// Reads the header, but no tensor.
     ///
     /// # Errors
-    /// The file cannot be read, is none or an old GGUF file, or is damaged or cut short.
+    /// The file cannot be read, is not a GGUF file or one of an old version, or is damaged or cut
+    /// short.
     pub(super) fn read(path: &Path) -> Result<Self, LoadError> {
         let mut reader = Reader::open(path)?;
         reader.magic_and_version()?;
@@ -70,7 +71,7 @@ impl Header {
             let kind = reader.u32()?;
             reader.hasher.reset();
             let value = reader.value(kind)?;
-            let entry = Entry {
+            let entry = MetadataEntry {
                 value,
                 digest: reader.hasher.finalize(),
                 span: start..reader.position(),
@@ -93,7 +94,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Tensors are counted from the first aligned byte after the header, until here.
+    /// Turns the tensors' offsets, which count from the first aligned byte after the header, into
+    /// offsets in the file.
     fn place_tensors(&mut self, header_len: u64, file_len: u64) -> Result<(), LoadError> {
         let path = self.path.clone();
         let alignment = self.count("general.alignment")?.unwrap_or(32) as u64;
@@ -119,7 +121,8 @@ impl Header {
 }
 
 impl TensorInfo {
-    /// How many bytes it takes, as far as its type is known; `None` if that is no number of blocks.
+    /// How many bytes the tensor takes, if its type is known; `None` if its numbers are not whole
+    /// blocks.
     fn bytes(&self) -> Option<u64> {
         let Ok(element) = self.element else {
             return Some(0);
@@ -157,7 +160,7 @@ fn element(number: u32) -> Result<GgmlDType, u32> {
     })
 }
 
-/// Reads no further than the file goes, and hashes what it reads.
+/// Reads the file without going beyond its end, and hashes what it reads.
 struct Reader<'a> {
     path: &'a Path,
     file: BufReader<File>,
@@ -220,7 +223,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A number of things, each of which takes at least a byte.
+    /// Reads a count of things, each of which takes at least one byte of the file.
     fn count(&mut self, what: &str, most: u64) -> Result<u64, LoadError> {
         let count = self.u64()?;
         if count > most.min(self.left) {
@@ -229,7 +232,8 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    /// Bytes that are no UTF-8 are replaced: vocabularies of old converters hold such.
+    /// Reads a string. Invalid UTF-8 is replaced, because vocabularies of old converters contain
+    /// it.
     fn string(&mut self) -> Result<String, LoadError> {
         let len = self.count("bytes of a string", LONGEST_STRING)?;
         let mut bytes = vec![0; len as usize];
@@ -284,7 +288,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Its start is counted from the first tensor.
+    /// Reads a tensor's description. Its start is still relative to the first tensor.
     fn tensor(&mut self) -> Result<TensorInfo, LoadError> {
         let dimensions = self.u32()?;
         if dimensions > MOST_DIMENSIONS {

@@ -1,4 +1,4 @@
-//! GGUF: a model in one file, as llama.cpp keeps it.
+//! GGUF: llama.cpp's format of a model in one file.
 
 mod config;
 mod header;
@@ -21,18 +21,18 @@ use header::Header;
 
 pub use pre_tokenizer::{GgufPreTokenizer, gguf_pre_tokenizers};
 
-/// An opened GGUF file, of which the header was read.
+/// An opened GGUF file, whose header was read.
 #[derive(Debug)]
 pub(crate) struct Gguf {
     header: Header,
 }
 
-/// One of a GGUF file's metadata.
+/// One metadata entry of a GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufEntry {
     /// Its key.
     pub key: String,
-    /// Its type and its value as they stand in the file.
+    /// The bytes of its type and its value in the file.
     pub bytes: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn find(path: &Path) -> Result<Option<PathBuf>, LoadError> {
     if path.is_file() || (named(path, "gguf") && !path.is_dir()) {
         return Ok(Some(path.to_owned()));
     }
-    // Whoever loads a directory says what is wrong with it.
+    // Errors of the directory are reported where it is loaded.
     let Ok(entries) = fs::read_dir(path) else {
         return Ok(None);
     };
@@ -77,7 +77,7 @@ impl Gguf {
         &self.header.path
     }
 
-    /// Where the files lie that extend it.
+    /// The directory with the files that extend the GGUF file.
     pub(crate) fn dir(&self) -> &Path {
         self.path().parent().unwrap_or(Path::new(""))
     }

@@ -1,4 +1,4 @@
-//! Into which pieces text is cut before its bytes are merged.
+//! Pre-tokenizers: how text is cut into pieces before its bytes are merged.
 
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 /// The rules of one family of tokenizers.
 #[derive(Debug)]
 pub(super) struct PreTokenizer {
-    /// Each cuts the pieces that the one before it has left.
+    /// Each pattern cuts the pieces that the one before it produced.
     patterns: &'static [&'static str],
-    /// Whether characters are composed first.
+    /// Whether characters are composed (Unicode NFC) first.
     composed: bool,
     /// Whether a piece that is a token as a whole is taken without merging.
     pub(super) whole_words: bool,
@@ -36,7 +36,7 @@ pub struct GgufPreTokenizer {
     pub ignore_merges: bool,
 }
 
-/// All ways to cut text that are known by a name here.
+/// All pre-tokenizers that are known here by llama.cpp's name.
 pub fn gguf_pre_tokenizers() -> Vec<GgufPreTokenizer> {
     let names = ["llama-bpe", "qwen2", "tekken", "smollm", "gpt-2", "default"];
     let known = names.into_iter().filter_map(|name| {
@@ -55,9 +55,9 @@ impl PreTokenizer {
     /// The rules that the file names.
     ///
     /// # Errors
-    /// It names none, or some that are not known: ids would be others than those that the model has
-    /// learned from.
-    pub(super) fn of(header: &Header) -> Result<Self, LoadError> {
+    /// The file names none, or an unknown one. The ids would differ from those that the model was
+    /// trained on.
+    pub(super) fn from_header(header: &Header) -> Result<Self, LoadError> {
         let name = header.text(KEY)?;
         name.and_then(Self::named)
             .ok_or_else(|| LoadError::Unsupported {

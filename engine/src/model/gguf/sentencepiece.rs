@@ -1,4 +1,4 @@
-//! Llama 2's kind of tokenizer: pieces with scores, merged as sentencepiece does.
+//! Llama 2's kind of tokenizer: pieces with scores, which are merged as in sentencepiece.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -9,15 +9,16 @@ use super::header::Header;
 use super::tokenizer::{Kind, Token};
 use crate::error::LoadError;
 
-/// What stands for a space.
+/// The character that replaces a space.
 const SPACE: &str = "▁";
-/// Characters of a piece; sentencepiece's own limit is 16. Each longer one would take its square in time.
+/// The most characters of a piece; sentencepiece's own limit is 16. The time for a piece grows with the
+/// square of its length.
 const LONGEST_PIECE: usize = 512;
 
-/// Everything but vocabulary and added tokens.
+/// Writes everything except the vocabulary and the added tokens.
 ///
 /// # Errors
-/// A key holds another type than it should.
+/// The value of a key has the wrong type.
 pub(super) fn tokenizer(header: &Header, tokens: &[Token<'_>]) -> Result<Value, LoadError> {
     let prefixed = header
         .bool("tokenizer.ggml.add_space_prefix")?
@@ -48,8 +49,8 @@ pub(super) fn tokenizer(header: &Header, tokens: &[Token<'_>]) -> Result<Value, 
     }))
 }
 
-/// Every way to put a piece together from two others, the likeliest piece first: sentencepiece merges
-/// whichever two neighbours make the piece of the highest score.
+/// Every way to make a piece from two others, the likeliest piece first. sentencepiece merges the two
+/// neighbours that make the piece of the highest score.
 fn merges<'a>(tokens: &[Token<'a>]) -> Vec<(&'a str, &'a str)> {
     let pieces = || tokens.iter().filter(|token| token.kind == Kind::Normal);
     let known: HashSet<_> = pieces().map(|token| token.spelling).collect();

@@ -11,10 +11,10 @@ use crate::model::weights;
 
 pub(super) const EMBEDDING: &str = "token_embd.weight";
 pub(super) const HEAD: &str = "output.weight";
-/// The divisor of each rotary frequency; made for Llama 3.1 by llama.cpp's converter.
+/// The divisors of the rotary frequencies, which llama.cpp's converter writes for Llama 3.1.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Ours and theirs, of which a layer has its own.
+/// transformers' and llama.cpp's names of the tensors in each layer.
 const IN_LAYERS: [(&str, &str); 11] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -28,14 +28,14 @@ const IN_LAYERS: [(&str, &str); 11] = [
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
 ];
-/// Ours and theirs, of which a model has one.
+/// transformers' and llama.cpp's names of the tensors outside the layers.
 const ALONE: [(&str, &str); 3] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     ("lm_head", "output"),
 ];
 
-/// What llama.cpp calls the tensor that transformers calls `name`.
+/// llama.cpp's name of the tensor that transformers calls `name`.
 fn their_name(name: &str) -> Option<String> {
     let find = |table: &[(&str, &'static str)], part: &str| {
         let (_, theirs) = table.iter().find(|(ours, _)| *ours == part)?;
@@ -55,8 +55,8 @@ fn their_name(name: &str) -> Option<String> {
 /// Finds every tensor that the configuration calls for.
 ///
 /// # Errors
-/// One is missing or of a type that is not known, or there is one that the architecture has no use for:
-/// the model would not be the same without it.
+/// A tensor is missing or has an unknown type, or there is one that the architecture does not use.
+/// Ignoring such a tensor would give another model.
 pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkpoint, LoadError> {
     let mut unused: BTreeSet<_> = header.tensors.keys().map(String::as_str).collect();
     unused.remove(ROPE_FACTORS);
@@ -90,7 +90,7 @@ pub(super) fn checkpoint(header: &Header, config: &ModelConfig) -> Result<Checkp
             what: format!("the tensor {name}"),
             remedy: "use a Llama, Mistral, Qwen2 or Qwen3 model without such".into(),
         }),
-        None => Ok(Checkpoint::of(&header.path, tensors)),
+        None => Ok(Checkpoint::new(&header.path, tensors)),
     }
 }
 
@@ -123,10 +123,12 @@ impl ModelConfig {
         their_name(name)
     }
 
-    /// Within so many rows of the tensor that transformers calls `name`, those of a head, llama.cpp puts the two
-    /// side by side that turn together, row `i` and row `i + head_dim / 2`; `None` if it leaves them in order.
+    /// The rows of a head if llama.cpp reorders the rows of the tensor that transformers calls `name`: it makes
+    /// the two rows that rotate together, `i` and `i + head_dim / 2` of a head, adjacent. `None` if it leaves
+    /// the rows in order.
     pub fn gguf_pairing(&self, name: &str) -> Option<usize> {
-        // What llama.cpp calls `llama`; the other families turn halves, as transformers does.
+        // These are llama.cpp's `llama` models. The other families rotate halves, as transformers
+        // does.
         let is_llama = matches!(
             self.architecture,
             Architecture::Llama | Architecture::Mistral

@@ -1,4 +1,4 @@
-//! A GGUF file's tokenizer, written as the `tokenizer.json` that it was made of.
+//! Writes a GGUF file's tokenizer as the `tokenizer.json` that it was made from.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::tokens::chat_template::TokenizerConfig;
 
 const PREFIX: &str = "tokenizer.ggml.";
 const TOKENS: &str = "tokenizer.ggml.tokens";
-/// Tokens that frame a text whatever type a converter gave them.
+/// Tokens that frame a text. They count as control tokens whatever type a converter gave them.
 const FRAMING: [&str; 3] = [
     "tokenizer.ggml.bos_token_id",
     "tokenizer.ggml.eos_token_id",
@@ -22,7 +22,7 @@ const FRAMING: [&str; 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal,
-    /// Stands for what the vocabulary cannot spell.
+    /// Replaces text that the vocabulary cannot spell.
     Unknown,
     /// Enters by id only.
     Control,
@@ -34,14 +34,14 @@ pub(super) enum Kind {
     Byte,
 }
 
-/// A token and, where the tokenizer has such, how likely it is.
+/// A token and, if the tokenizer has scores, how likely it is.
 pub(super) struct Token<'a> {
     pub(super) spelling: &'a str,
     pub(super) kind: Kind,
     pub(super) score: f64,
 }
 
-/// blake3 of everything that says how text becomes ids.
+/// blake3 of all metadata that determine how text becomes ids.
 pub(super) fn fingerprint(header: &Header) -> String {
     let mut hasher = blake3::Hasher::new();
     let entries = header.metadata.iter();
@@ -61,7 +61,7 @@ pub(super) fn config(header: &Header) -> Result<TokenizerConfig, LoadError> {
         };
         match tokens.get(id) {
             Some(token) => Ok(Some((*token).to_owned())),
-            // The vocabulary may stand in tokenizer.json.
+            // The vocabulary may be in a tokenizer.json instead.
             None if tokens.is_empty() => Ok(None),
             None => {
                 let reason = format!("{key} is {id}, but there are {} tokens", tokens.len());
@@ -70,7 +70,7 @@ pub(super) fn config(header: &Header) -> Result<TokenizerConfig, LoadError> {
         }
     };
     let template = header.text("tokenizer.chat_template")?;
-    Ok(TokenizerConfig::of(
+    Ok(TokenizerConfig::new(
         &header.path,
         template.map(str::to_owned),
         spelling(FRAMING[0])?,
@@ -81,7 +81,7 @@ pub(super) fn config(header: &Header) -> Result<TokenizerConfig, LoadError> {
 /// The tokenizer in the format of `tokenizer.json`.
 ///
 /// # Errors
-/// It is of a kind that is not known, or its lists contradict one another.
+/// The tokenizer is of an unknown kind, or its lists contradict one another.
 pub(super) fn json(header: &Header) -> Result<Vec<u8>, LoadError> {
     let key = "tokenizer.ggml.model";
     let tokens = tokens(header)?;
@@ -102,7 +102,7 @@ pub(super) fn json(header: &Header) -> Result<Vec<u8>, LoadError> {
     serde_json::to_vec(&tokenizer).map_err(|error| damaged(&header.path, error))
 }
 
-/// The list of tokens with what the other lists say of each.
+/// The tokens, with the types and scores from the other lists.
 fn tokens(header: &Header) -> Result<Vec<Token<'_>>, LoadError> {
     let spellings = header.required(TOKENS, header.texts(TOKENS)?)?;
     let types = header.integers("tokenizer.ggml.token_type")?;
@@ -145,7 +145,7 @@ fn tokens(header: &Header) -> Result<Vec<Token<'_>>, LoadError> {
     Ok(tokens)
 }
 
-/// Spellings and ids. An unused token has no place in it: so it is never sampled either.
+/// Spellings and ids. Unused tokens are left out, so they are never sampled either.
 fn vocabulary(tokens: &[Token<'_>]) -> Value {
     let used = tokens.iter().enumerate();
     let used = used.filter(|(_, token)| token.kind != Kind::Unused);
@@ -172,7 +172,7 @@ fn added(tokens: &[Token<'_>]) -> Value {
 
 /// GPT-2's kind: merges of bytes, each of which is spelled as a printable character.
 fn byte_level(header: &Header) -> Result<Value, LoadError> {
-    let pre = PreTokenizer::of(header)?;
+    let pre = PreTokenizer::from_header(header)?;
     let key = "tokenizer.ggml.merges";
     let mut merges = Vec::new();
     for merge in header.required(key, header.texts(key)?)? {

@@ -1,10 +1,10 @@
-//! Metadata, asked for by key and type.
+//! Reads metadata by key and type.
 
 use super::header::Header;
 use crate::error::LoadError;
 use crate::model::stored::damaged;
 
-/// A value of the metadata; numbers of all widths are one.
+/// A value of the metadata. Numbers of all widths have one variant.
 #[derive(Debug)]
 pub(super) enum Value {
     Integer(i64),
@@ -26,10 +26,10 @@ impl Value {
     }
 }
 
-/// What counts and sizes may be, so that the product of two can be computed.
+/// The largest count or size, so that the product of two cannot overflow.
 const MOST: i64 = i32::MAX as i64;
 
-/// Each gives `None` for a key that is not there, and an error for a value of another type.
+/// Each method returns `None` for a missing key, and an error for a value of another type.
 impl Header {
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
         self.get(key, "a string", |value| match value {
@@ -82,7 +82,7 @@ impl Header {
         })
     }
 
-    /// What a key that must be there holds.
+    /// The value of a key that must exist.
     pub(super) fn required<T>(&self, key: &str, found: Option<T>) -> Result<T, LoadError> {
         found.ok_or_else(|| damaged(&self.path, format!("its metadata lack {key}")))
     }

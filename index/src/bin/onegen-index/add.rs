@@ -8,7 +8,7 @@ use onegen_index::{Index, add_from_corpus};
 use serde_json::json;
 
 use crate::Format;
-use crate::embedder::{ModelArguments, ModelEmbedder};
+use crate::model::{ModelArguments, check_model};
 use crate::progress::Progress;
 use crate::source::SourceArguments;
 
@@ -31,14 +31,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let index = Index::open_for_changes(&arguments.dir)?;
     let corpus = arguments.source.open()?;
-    let embedder = ModelEmbedder::load(&arguments.model)?;
-    embedder.check(&index)?;
+    let model = arguments.model.load()?;
+    check_model(&index, &model)?;
     let before = index.passages();
     let mut progress = Progress::new(corpus.total_bytes());
     let options = arguments.source.options(index.document_rules())?;
-    let added = add_from_corpus(corpus, &index, options, &embedder, |event| {
-        progress.on(&event)
-    });
+    let added = add_from_corpus(corpus, &index, options, &model, |event| progress.on(&event));
     progress.clear();
     let added = added.with_context(|| {
         let kept = index.passages();

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::HumanBytes;
-use onegen_index::{BuildOptions, DocumentRules, Index, build_from_corpus};
+use onegen_index::{BuildOptions, DocumentRules, Fingerprints, Index, build_from_corpus};
 use serde_json::json;
 
 use crate::Format;
-use crate::embedder::{ModelArguments, ModelEmbedder};
+use crate::model::ModelArguments;
 use crate::progress::Progress;
 use crate::source::SourceArguments;
 use crate::stats::describe;
@@ -34,12 +34,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let source = &arguments.source;
     let corpus = source.open()?;
-    let embedder = ModelEmbedder::load(&arguments.model)?;
-    let build = BuildOptions::new(embedder.dimension(), embedder.fingerprints().clone());
+    let model = arguments.model.load()?;
+    let build = BuildOptions::new(model.hidden_size(), Fingerprints::from(&model));
 
     let mut progress = Progress::new(corpus.total_bytes());
     let (out, options) = (&arguments.out, source.options(DocumentRules::default())?);
-    let built = build_from_corpus(corpus, out, build, options, &embedder, |event| {
+    let built = build_from_corpus(corpus, out, build, options, &model, |event| {
         progress.on(&event)
     });
     progress.clear();
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         out,
         "vectors     {} of {} dimensions",
         stats.vectors,
-        embedder.dimension()
+        model.hidden_size()
     )?;
     for search in searches {
         writeln!(out, "search      {search}")?;

@@ -1,15 +1,15 @@
-//! `onegen-index`: builds, changes, searches and verifies an index, embedding with the model that
-//! serves it.
+//! `onegen-index`: builds, changes, searches and verifies an index. It embeds with the model that
+//! will serve the index.
 //!
-//! Exit status: 0 if it did what was asked, 2 for wrong usage, 1 for the rest.
+//! Exit status: 0 for success, 2 for wrong usage, 1 for every other error.
 
 mod add;
 mod build;
 mod compact;
 mod delete;
-mod embedder;
 mod export;
 mod get;
+mod model;
 mod progress;
 mod pull;
 mod search;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    // Wrong usage ends here, with status 2.
+    // `parse` ends the process with status 2 if the usage is wrong.
     let result = match Arguments::parse().command {
         Command::Build(arguments) => build::run(&arguments),
         Command::Add(arguments) => add::run(&arguments),

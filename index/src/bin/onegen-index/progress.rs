@@ -1,16 +1,17 @@
-//! The progress bar of a build: how much of the corpus, at which rate, and how long it will take.
+//! The progress bar of a build: how much of the corpus is done, at which rate, and how long the
+//! rest will take.
 
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use onegen_index::IngestEvent;
 
-/// Draws on stderr, and only if that is a terminal.
+/// The bar is drawn on stderr, and only if stderr is a terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
     started: Instant,
     linking: bool,
-    // Passages of an earlier run.
+    // Passages that an earlier, interrupted run has embedded.
     resumed: u64,
 }
 
@@ -61,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Passages a second, of those that were embedded since the start.
+    /// Passages per second, counting only those that this run embedded.
     pub(crate) fn rate(&self, passages: u64) -> f64 {
         (passages - self.resumed) as f64 / self.seconds()
     }

@@ -4,14 +4,14 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
 use onegen_index::{Filter, Index, Passage, SearchOptions};
 use serde::Serialize;
 
 use crate::Format;
-use crate::embedder::{ModelArguments, ModelEmbedder};
+use crate::model::{ModelArguments, check_model};
 
 /// Find the passages nearest to a text, embedded as a user's question
 #[derive(clap::Args)]
@@ -56,11 +56,11 @@ struct Report<'a> {
     query: &'a str,
     embed_ms: f64,
     search_ms: f64,
-    hits: Vec<Found>,
+    hits: Vec<PrintedHit>,
 }
 
 #[derive(Serialize)]
-struct Found {
+struct PrintedHit {
     score: f32,
     #[serde(flatten)]
     passage: Passage,
@@ -74,12 +74,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         exact: arguments.exact,
     };
     let index = Index::open(&arguments.dir)?;
-    let embedder = ModelEmbedder::load(&arguments.model)?;
-    embedder.check(&index)?;
+    let model = arguments.model.load()?;
+    check_model(&index, &model)?;
 
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let start = Instant::now();
-    let query = embedder.query(&arguments.text)?;
+    let query = model
+        .embed_query(&arguments.text)
+        .context("cannot embed the query")?;
     let embed_ms = milliseconds(start);
     let start = Instant::now();
     let hits = index.search(&query, &options)?;
@@ -89,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.format.json {
         let hits = hits
             .into_iter()
-            .map(|hit| Found {
+            .map(|hit| PrintedHit {
                 score: hit.score,
                 passage: hit.passage,
             })

@@ -1,4 +1,4 @@
-//! What is read, and how it becomes passages.
+//! The arguments that say which corpus is read and how its documents become passages.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, ValueEnum};
 use onegen_index::{Corpus, DocumentRules, IngestOptions, Splitter, VectorsPer};
 
-/// A corpus and how it is taken in.
+/// A corpus and how it is indexed.
 #[derive(clap::Args)]
 pub(crate) struct SourceArguments {
     /// The corpus: .jsonl or .jsonl.gz (on each line an object with id, title, text, and perhaps url
@@ -51,7 +51,7 @@ impl SourceArguments {
             .with_context(|| format!("cannot read the corpus {}", self.corpus.display()))
     }
 
-    /// What is not said is done as `default` says.
+    /// Options that the user left out are taken from `default`.
     pub(crate) fn options(&self, default: DocumentRules) -> Result<IngestOptions> {
         let DocumentRules { vectors, split } = default;
         let rules = DocumentRules {

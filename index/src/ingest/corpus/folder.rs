@@ -10,8 +10,9 @@ use super::identity;
 use super::record::{Position, RecordReason};
 use super::source::{CorpusError, RECORD_LIMIT, Source};
 
-/// The files below a directory, by path. Hidden ones and links are left alone: what a link within
-/// the directory leads to is read at its own place, and nothing else belongs to it.
+/// The files below a directory, by path. Hidden files and symbolic links are skipped: a link's
+/// target within the directory is read at its own path, and a target outside does not belong to the
+/// corpus.
 pub(super) struct Folder {
     dir: PathBuf,
     files: Vec<TextFile>,
@@ -20,7 +21,7 @@ pub(super) struct Folder {
 }
 
 struct TextFile {
-    /// From the directory.
+    /// The path relative to the directory.
     path: PathBuf,
     bytes: u64,
     stamp: [u8; 24],
@@ -70,7 +71,7 @@ impl Folder {
         }
         let content = String::from_utf8(content).map_err(|_| RecordReason::NotUtf8("it"))?;
         let content = content.strip_prefix('\u{feff}').unwrap_or(&content);
-        let (title, text) = match Kind::of(&file.path) {
+        let (title, text) = match Kind::from_path(&file.path) {
             Some(Kind::Markdown) => markdown(content),
             _ => (None, content),
         };
@@ -100,7 +101,7 @@ impl Source for Folder {
         self.bytes_read
     }
 
-    /// Paths are unique: files that were read before need not be read again.
+    /// Paths are unique, so files that were read before need not be read again.
     fn pass(&mut self, records: u64) -> u64 {
         let files = self.files[self.next..].iter();
         let mut passed = 0;
@@ -126,12 +127,12 @@ fn list(
         if name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        // Of a link it is the link's own, neither file nor directory.
+        // For a symbolic link this is the type of the link itself, neither file nor directory.
         let file_type = entry.file_type()?;
         let path = below.join(name);
         if file_type.is_dir() {
             pending.push(path);
-        } else if file_type.is_file() && Kind::of(&path).is_some() {
+        } else if file_type.is_file() && Kind::from_path(&path).is_some() {
             let metadata = entry.metadata()?;
             files.push(TextFile {
                 path,
@@ -149,7 +150,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(path: &Path) -> Option<Self> {
+    fn from_path(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_ascii_lowercase();
         match extension.to_str()? {
             "md" | "markdown" => Some(Self::Markdown),
@@ -195,7 +196,7 @@ fn front_matter(content: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// The first line with `#`s before it or `===` under it, outside of code.
+/// The first line with `#`s before it or `===` under it that is not in a code block.
 fn first_heading(text: &str) -> Option<&str> {
     let mut in_code = false;
     let mut before = "";

@@ -1,4 +1,4 @@
-//! What says that a corpus is the one that was read before, without reading all of it.
+//! Recognises a corpus that was read before, without reading all of it.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 
 const ENDS: u64 = 1 << 20;
 
-/// Length, time of change, and the first and last MiB of a file, which is rewound.
+/// Made of the length, the modification time, and the first and last MiB of a file. The file is
+/// rewound.
 pub(super) fn of_file(file: &mut File, metadata: &Metadata) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stamp(metadata));
@@ -18,7 +19,7 @@ pub(super) fn of_file(file: &mut File, metadata: &Metadata) -> io::Result<String
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Paths, lengths and times of change of a folder's files, in their order.
+/// Made of the paths, lengths and modification times of a folder's files, in their order.
 pub(super) fn of_files<'a>(files: impl Iterator<Item = (&'a Path, &'a [u8; 24])>) -> String {
     let mut hasher = blake3::Hasher::new();
     for (path, stamp) in files {

@@ -33,7 +33,7 @@ impl Lines {
         }
     }
 
-    /// Lines of an input that counts its bytes by itself.
+    /// Lines of an input whose read bytes are counted elsewhere.
     pub(super) fn compressed(
         input: impl BufRead + Send + 'static,
         bytes_read: Arc<AtomicU64>,
@@ -54,7 +54,7 @@ impl Lines {
             .map_err(RecordReason::Read)?;
         self.bytes_read += read as u64;
         if read as u64 > self.limit && !self.buffer.ends_with(b"\n") {
-            // Not kept for the lines after it, which are hardly as long.
+            // The large buffer is not kept, because later lines are rarely as long.
             self.buffer = Vec::new();
             let skipped = self.input.skip_until(b'\n').map_err(RecordReason::Read)?;
             self.bytes_read += skipped as u64;
@@ -97,7 +97,8 @@ fn document(line: &[u8]) -> Result<Document, RecordReason> {
     let fields: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
         let column = error.column();
         let message = error.to_string();
-        // The parser counts lines within what it was given, which is always one.
+        // The parser adds its own line number, which is always 1, because it gets one line at a
+        // time.
         let message = message
             .split(" at line ")
             .next()

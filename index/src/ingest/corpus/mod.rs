@@ -6,7 +6,8 @@
 //! | `.parquet` | a row | the same names as columns; other columns of strings, numbers and booleans become metadata |
 //! | a directory | a `.md`, `.markdown` or `.txt` file | id: the path; title: front matter, first heading or file name |
 //!
-//! Everything is streamed: one record is in memory, and 128 bits of the id of each that was read.
+//! Everything is streamed: memory holds one record, and 128 bits of the id of each record that was
+//! read.
 
 mod document;
 mod folder;
@@ -31,8 +32,8 @@ pub use self::document::Document;
 pub use self::record::{Position, RecordError, RecordReason};
 pub use self::source::CorpusError;
 
-/// Reads documents, one after another. A bad record is an item like any other, and the next is read
-/// after it; only after [`RecordReason::Read`] there is no next.
+/// Reads documents one after another. A bad record is an item like any other, and reading continues
+/// after it; only after [`RecordReason::Read`] are there no further items.
 pub struct Corpus {
     source: Box<dyn Source>,
     total_bytes: u64,
@@ -45,10 +46,11 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Opens a corpus. The extension says what it is; whether lines are compressed is seen.
+    /// Opens a corpus. The file's extension decides its kind; compression is detected from its
+    /// first bytes.
     ///
     /// # Errors
-    /// It cannot be read, or is none of the kinds that are.
+    /// The corpus cannot be read, or is not of a known kind.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let path = path.as_ref();
         let metadata = path.metadata().map_err(CorpusError::io(path))?;
@@ -64,7 +66,7 @@ impl Corpus {
         if !metadata.is_file() {
             return Err(kind("it is neither a file nor a directory".into()));
         }
-        let format = Format::of(path).map_err(kind)?;
+        let format = Format::from_path(path).map_err(kind)?;
         let mut file = File::open(path).map_err(CorpusError::io(path))?;
         let identity = identity::of_file(&mut file, &metadata).map_err(CorpusError::io(path))?;
         let beginning = beginning(&mut file).map_err(CorpusError::io(path))?;
@@ -103,7 +105,7 @@ impl Corpus {
         }
     }
 
-    /// Where the last item stands.
+    /// The position of the last item.
     pub fn last_position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
@@ -124,18 +126,18 @@ impl Corpus {
         self.total_bytes
     }
 
-    /// Says whether a corpus is the one that was read before (hexadecimal). Of a file: its length,
-    /// its time of change, and blake3 of its first and last MiB; of a folder: path, length and time
-    /// of change of each file.
+    /// A text (hexadecimal) by which a corpus that was read before is recognised. For a file it is
+    /// made of its length, its modification time, and blake3 of its first and last MiB; for a
+    /// folder, of the path, length and modification time of each file.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Goes on where an interrupted run stopped: passes over the first records, whose errors were
-    /// reported then, and remembers their ids.
+    /// Continues where an interrupted run stopped: skips the first records, whose errors were
+    /// reported by that run, and remembers their ids.
     ///
     /// # Errors
-    /// The corpus ends before, or cannot be read that far.
+    /// The corpus has fewer records, or cannot be read that far.
     pub fn skip_records(&mut self, records: u64) -> Result<(), CorpusError> {
         let end = self.records + records;
         self.records += self.source.pass(records);
@@ -199,7 +201,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Result<Self, String> {
+    fn from_path(path: &Path) -> Result<Self, String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.to_lowercase();
         let (name, gz) = match name.strip_suffix(".gz") {

@@ -1,6 +1,6 @@
-//! OneGen's document data: `{"uid", "messages": [user, assistant]}`. The contents, one after
-//! another, are what its models embed: an instruction that quotes the retrieval token, the title,
-//! and the sentences with a retrieval token after each.
+//! OneGen's document data: `{"uid", "messages": [user, assistant]}`. The two contents, one after
+//! the other, are the text that OneGen's models embed: an instruction that quotes the retrieval
+//! token, the title, and the sentences with a retrieval token after each.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::document::Document;
 use super::record::{self, RecordReason, take};
 
-/// The retrieval token where no instruction says another.
+/// The retrieval token, unless the instruction quotes another one.
 const RETRIEVAL_TOKEN: &str = "[Document Fragment Representation]";
 
 /// Whether a line is of this kind.
@@ -17,11 +17,12 @@ pub(super) fn is(fields: &Map<String, Value>) -> bool {
     fields.contains_key("uid") && fields.contains_key("messages")
 }
 
-/// The document without instruction and retrieval tokens; its sentences end where those stood.
+/// The document without its instruction and retrieval tokens. Its sentences end where the retrieval
+/// tokens were.
 pub(super) fn document(mut fields: Map<String, Value>) -> Result<Document, RecordReason> {
     let id = record::id(take(&mut fields, "uid"), "uid")?;
     let contents = contents(&fields)?;
-    let fragment = Fragment::of(&contents);
+    let fragment = Fragment::new(&contents);
     let (text, sentences) = fragment.without_retrieval_tokens();
     if text.is_empty() {
         return Err(RecordReason::Empty("messages"));
@@ -46,7 +47,7 @@ fn contents(fields: &Map<String, Value>) -> Result<String, RecordReason> {
         })
 }
 
-/// What of the contents is the document's.
+/// The part of the contents that is the document.
 struct Fragment<'a> {
     retrieval_token: &'a str,
     title: &'a str,
@@ -55,7 +56,7 @@ struct Fragment<'a> {
 }
 
 impl<'a> Fragment<'a> {
-    fn of(contents: &'a str) -> Self {
+    fn new(contents: &'a str) -> Self {
         let Some((retrieval_token, heading, body)) = instruction(contents) else {
             return Self::with_wiki_title(RETRIEVAL_TOKEN, contents).unwrap_or(Self {
                 retrieval_token: RETRIEVAL_TOKEN,
@@ -74,7 +75,7 @@ impl<'a> Fragment<'a> {
                 text: body,
             };
         }
-        // Multi-hop names its fields, single-hop has the title on the first line.
+        // Multi-hop data name their fields; single-hop data have the title on the first line.
         Self::with_wiki_title(retrieval_token, body).unwrap_or_else(|| {
             let (title, text) = body.split_once('\n').unwrap_or(("", body));
             Self {

@@ -18,7 +18,7 @@ use super::document::Document;
 use super::record::{self, Position, RecordReason};
 use super::source::{CorpusError, Source};
 
-/// Rows that are decoded at once. Few, since a text can be long.
+/// Rows that are decoded at once. The number is small because a text can be long.
 const BATCH_ROWS: usize = 64;
 
 /// Columns that are fields of a document.
@@ -102,7 +102,7 @@ impl Source for Table {
         Some((Position::Row(self.row), document))
     }
 
-    /// In proportion to the rows, since pages of several columns are read at once.
+    /// Estimated from the number of rows, because pages of several columns are read at once.
     fn bytes_read(&self) -> u64 {
         let share = self.row as f64 / self.total_rows.max(1) as f64;
         (self.total_bytes as f64 * share.min(1.0)) as u64
@@ -127,7 +127,8 @@ fn unread_codec(metadata: &ParquetMetaData) -> Option<&'static str> {
     })
 }
 
-/// Fields of a document and other columns of plain values. What is not read is not decoded.
+/// The columns to read: the fields of a document, and other columns of plain values. All other
+/// columns are not decoded.
 fn columns(schema: &Type) -> Result<SchemaDescPtr, String> {
     let names: Vec<&str> = schema
         .get_fields()
@@ -213,7 +214,7 @@ fn document(row: Row) -> Result<Document, RecordReason> {
         metadata => metadata.unwrap_or_default(),
     };
     let metadata = match metadata {
-        // What the metadata say themselves counts.
+        // A field of the metadata column itself has priority over a column of the same name.
         Value::Object(metadata) => {
             others.extend(metadata);
             Value::Object(others)
@@ -271,7 +272,7 @@ fn json(value: Field) -> Result<Value, RecordReason> {
             }
             object.into()
         }
-        // Of other types no column is read.
+        // No column of another type is read.
         _ => Value::Null,
     })
 }

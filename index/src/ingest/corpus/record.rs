@@ -65,10 +65,10 @@ pub enum RecordReason {
     /// The corpus cannot be read any further.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
-    /// This file of a folder cannot be read; the next is tried.
+    /// This file of a folder cannot be read; reading continues with the next.
     #[error("cannot be opened: {0}")]
     Open(#[source] io::Error),
-    /// It is longer than is kept in memory.
+    /// The record is longer than the limit of what is kept in memory.
     #[error("longer than {limit} bytes")]
     TooLong {
         /// The most bytes that a record may have.
@@ -96,7 +96,7 @@ pub enum RecordReason {
         /// What it should be.
         expected: &'static str,
     },
-    /// A field holds nothing to be found by.
+    /// A field is empty, so nothing could be found by it.
     #[error("{0:?} is empty")]
     Empty(&'static str),
     /// The id was there before.
@@ -104,7 +104,7 @@ pub enum RecordReason {
     DuplicateId {
         /// The id.
         id: String,
-        /// The record that keeps it.
+        /// The earlier record, which keeps the id.
         first: Position,
     },
     /// The document cannot be embedded.
@@ -112,7 +112,8 @@ pub enum RecordReason {
     NotEmbeddable(String),
 }
 
-/// A document of `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`; other fields are left.
+/// Reads a document from `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`. Other fields are
+/// ignored.
 pub(super) fn document(mut fields: Map<String, Value>) -> Result<Document, RecordReason> {
     let id = take(&mut fields, "id").or_else(|| take(&mut fields, "_id"));
     let id = self::id(id, "id")?;

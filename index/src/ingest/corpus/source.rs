@@ -9,7 +9,7 @@ use super::record::{Position, RecordError, RecordReason};
 /// The most bytes of a record that is kept in memory whole: a line, or a file of a folder.
 pub(crate) const RECORD_LIMIT: u64 = 64 << 20;
 
-/// Why a corpus cannot be opened, or not be read on where it was left.
+/// Why a corpus cannot be opened, or cannot be continued where an earlier run stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CorpusError {
@@ -21,14 +21,14 @@ pub enum CorpusError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It is none of the kinds that are read.
+    /// It is not of a kind that can be read.
     #[error(
         "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of .md, .markdown and .txt files", .path.display()
     )]
     Kind {
         /// The file or directory.
         path: PathBuf,
-        /// What it is instead.
+        /// Why not.
         reason: String,
     },
     /// The table cannot be read.
@@ -61,15 +61,15 @@ impl CorpusError {
     }
 }
 
-/// What each kind of corpus brings.
+/// What each kind of corpus implements.
 pub(super) trait Source: Send {
-    /// The next record, or `None` at the end. After [`RecordReason::Read`] it is not asked again.
+    /// The next record, or `None` at the end. It is not called again after [`RecordReason::Read`].
     fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)>;
 
     /// How much of the total was read, in bytes.
     fn bytes_read(&self) -> u64;
 
-    /// Passes over records whose ids need not be known; returns how many.
+    /// Skips records whose ids need not be remembered, and returns how many it skipped.
     fn pass(&mut self, _records: u64) -> u64 {
         0
     }

@@ -1,13 +1,13 @@
 //! Building the HNSW graph (Malkov and Yashunin, 2016) over int8 codes.
 //!
-//! Vectors are inserted in batches. All of a batch search the graph as it stands before the batch, at
-//! once on all cores; what the batch's own vectors are to each other is compared outright. So each
-//! vector sees all before it, as if they were inserted one by one, and the graph is the same for any
+//! Vectors are inserted in batches. All vectors of a batch search the graph as it was before the
+//! batch, in parallel on all cores; within the batch every pair is compared directly. So each vector
+//! sees all vectors before it, as if they were inserted one by one, and the graph is the same for any
 //! number of threads.
 //!
-//! hnsw_rs, which built it before, was measured over the same codes: on 100,000 clustered vectors of
-//! 896 dimensions it built faster than faiss-cpu, but recall@10 at ef 128 was .93 where faiss's graph
-//! gave .99; and a distance in it cannot fail.
+//! An earlier version used hnsw_rs here, and it was measured over the same codes: on 100,000
+//! clustered vectors of 896 dimensions it built faster than faiss-cpu, but its recall@10 at ef 128
+//! was .93 where faiss's graph gave .99. Also, a distance function in hnsw_rs cannot return an error.
 
 use std::cmp::Reverse;
 
@@ -18,11 +18,11 @@ use crate::format::graph_record::GraphParameters;
 use crate::segment::codes::Codes;
 use crate::segment::graph::copies::Copies;
 use crate::segment::graph::layer::{Layer, level, scatter};
-use crate::segment::graph::links::{LayerLinks, Links, Words, flatten};
-use crate::segment::search::walk::{Adjacency, Beam, Ranked, Scratch, Walk};
+use crate::segment::graph::links::{LayerLinks, LinkArray, Links, flatten};
+use crate::segment::search::walk::{Adjacency, Beam, RankedVector, Scratch, Walk};
 
-// Large enough that threads seldom wait for each other, small enough for codes of a batch to stay in
-// a core's cache.
+// A batch is large enough that threads rarely wait for each other, and small enough that its codes
+// stay in a core's cache.
 const BATCH: usize = 1024;
 
 impl GraphParameters {
@@ -63,14 +63,14 @@ struct Builder<'c> {
 }
 
 impl Adjacency for Builder<'_> {
-    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+    fn links(&self, layer: usize, vector: u32) -> &[u32] {
         let layer = &self.layers[layer];
         layer.place(vector).map_or(&[], |place| layer.links(place))
     }
 }
 
-/// Links all vectors, of which there is at least one. `on_linked` hears how many are done
-/// and says whether to go on.
+/// Links all vectors, of which there must be at least one. `on_linked` is called with the number of
+/// linked vectors and returns whether to continue.
 pub(crate) fn build(
     codes: &Codes,
     parameters: &GraphParameters,
@@ -82,8 +82,9 @@ pub(crate) fn build(
     let mut firsts: Vec<u32> = (0..count)
         .filter(|&vector| builder.copies.is_first(vector))
         .collect();
-    // Highest first, as faiss does, and otherwise scattered: so that the first links go far, and tight
-    // clusters do not become islands, in whatever order the vectors come.
+    // Vectors of the highest layers come first, as in faiss, and otherwise the order is scattered. The
+    // first links are then long, and tight clusters do not become islands, whatever the order of the
+    // vectors.
     firsts.sort_by_cached_key(|&v| (Reverse(level(v, parameters.m)), scatter(v)));
     for (number, batch) in firsts.chunks(BATCH).enumerate() {
         builder.insert(batch)?;
@@ -124,7 +125,7 @@ impl<'c> Builder<'c> {
 
     fn insert(&mut self, batch: &[u32]) -> Result<(), IndexError> {
         // Links of each vector of the batch, for each of its layers, lowest first.
-        let chosen: Vec<Vec<Vec<Ranked>>> = (0..batch.len())
+        let chosen: Vec<Vec<Vec<RankedVector>>> = (0..batch.len())
             .into_par_iter()
             .map_init(Scratch::default, |scratch, place| {
                 self.choose(&batch[..place], batch[place], scratch)
@@ -132,12 +133,17 @@ impl<'c> Builder<'c> {
             .collect::<Result<_, _>>()?;
 
         // The other ends: (layer, vector, new link of that vector).
-        let mut ends: Vec<(usize, u32, Ranked)> = Vec::new();
+        let mut ends: Vec<(usize, u32, RankedVector)> = Vec::new();
         for (&vector, layers) in batch.iter().zip(&chosen) {
             for (height, links) in layers.iter().enumerate() {
                 self.layers[height].set(vector, links);
-                let end =
-                    |link: &Ranked| (height, link.vector(), Ranked::new(link.score(), vector));
+                let end = |link: &RankedVector| {
+                    (
+                        height,
+                        link.vector(),
+                        RankedVector::new(link.score(), vector),
+                    )
+                };
                 ends.extend(links.iter().map(end));
             }
             let level = layers.len() - 1;
@@ -146,14 +152,14 @@ impl<'c> Builder<'c> {
             }
         }
         ends.sort_unstable();
-        let ends: Vec<&[(usize, u32, Ranked)]> =
+        let ends: Vec<&[(usize, u32, RankedVector)]> =
             ends.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-        let linked_back: Vec<Vec<Ranked>> = ends
+        let linked_back: Vec<Vec<RankedVector>> = ends
             .par_iter()
             .map(|ends| {
                 let (height, vector, _) = ends[0];
                 let layer = &self.layers[height];
-                let mut links: Vec<Ranked> = layer.ranked(vector).collect();
+                let mut links: Vec<RankedVector> = layer.ranked(vector).collect();
                 links.extend(ends.iter().map(|end| end.2));
                 self.diverse(links, layer.capacity)
             })
@@ -164,7 +170,7 @@ impl<'c> Builder<'c> {
         Ok(())
     }
 
-    /// Hangs copies behind the first of them, and flattens the layers.
+    /// Appends copies to the chain of their first vector, and flattens the layers.
     fn finish(self) -> Result<Links, IndexError> {
         let lowest: Vec<Vec<u32>> = (0..self.codes.count() as u32)
             .map(|vector| {
@@ -183,7 +189,7 @@ impl<'c> Builder<'c> {
             what: "links",
             limit: u32::MAX.into(),
         })?;
-        Links::parse(Words::Built(words), self.codes.count()).map_err(|reason| {
+        Links::parse(LinkArray::Built(words), self.codes.count()).map_err(|reason| {
             IndexError::damaged(crate::segment::graph::links::GRAPH.as_ref(), reason)
         })
     }
@@ -194,7 +200,7 @@ impl<'c> Builder<'c> {
         earlier: &[u32],
         vector: u32,
         scratch: &mut Scratch,
-    ) -> Result<Vec<Vec<Ranked>>, IndexError> {
+    ) -> Result<Vec<Vec<RankedVector>>, IndexError> {
         let GraphParameters { m, ef_construction } = self.parameters;
         let level = level(vector, m);
         let mut candidates = vec![Vec::new(); level + 1];
@@ -229,18 +235,18 @@ impl<'c> Builder<'c> {
             .collect()
     }
 
-    /// Of more than `count` candidates those, best first, that are nearer to the vector than to any
-    /// chosen before: algorithm 4.
+    /// Selects from more than `count` candidates, best first, those that are nearer to the vector
+    /// than to any candidate chosen before: algorithm 4.
     fn diverse(
         &self,
-        mut candidates: Vec<Ranked>,
+        mut candidates: Vec<RankedVector>,
         count: usize,
-    ) -> Result<Vec<Ranked>, IndexError> {
+    ) -> Result<Vec<RankedVector>, IndexError> {
         if candidates.len() <= count {
             return Ok(candidates);
         }
         candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+        let mut chosen: Vec<RankedVector> = Vec::with_capacity(count);
         for candidate in candidates {
             if chosen.len() == count {
                 break;
@@ -294,10 +300,10 @@ mod tests {
         let (_home, vectors) = store(&singles(clustered(2, 3_000, 8, 20)));
         let links = build(vectors.codes(), &PARAMETERS, |_| true).unwrap();
         for vector in 0..3_000 {
-            let linked = links.of(0, vector);
+            let linked = links.links(0, vector);
             assert!((1..=2 * PARAMETERS.m).contains(&linked.len()));
             assert!(!linked.contains(&vector));
-            assert!(links.of(1, vector).len() <= PARAMETERS.m);
+            assert!(links.links(1, vector).len() <= PARAMETERS.m);
             assert_eq!(links.is_low(vector), level(vector, PARAMETERS.m) == 0);
         }
     }

@@ -1,4 +1,4 @@
-//! Choosing `ef` for a recall, by searches for vectors that the index holds.
+//! Chooses the `ef` that reaches a recall, by searching for vectors that the index holds.
 
 use rayon::prelude::*;
 
@@ -12,11 +12,11 @@ use crate::segment::search::score::{ScoredVector, VectorFilter};
 use crate::segment::search::walk::{Adjacency, Beam};
 use crate::segment::vectors::VectorStore;
 
-/// Recall@10 that is aimed at by default. The promise is .95; the rest is for queries unlike those
-/// that it was measured with.
+/// The recall@10 to reach. The promise to users is .95; the margin is for queries that differ from
+/// those of the measurement.
 pub(crate) const RECALL: f64 = 0.98;
 
-/// What a graph must reach with some `ef` to be used at all.
+/// The recall@10 that a graph must reach with some `ef` to be used at all.
 pub(crate) const LEAST_RECALL: f32 = 0.95;
 
 const K: usize = 10;
@@ -35,8 +35,8 @@ struct Trial<'v> {
 
 /// The smallest `ef` that reaches the recall, or the largest there is.
 ///
-/// Queries are vectors of the index, each searched for as though it was not there: it is not walked
-/// through, and its passage does not count.
+/// The queries are vectors of the index. Each is searched for as if it were not in the index: the
+/// walk does not pass it, and its passage does not count.
 pub(crate) fn calibrate(
     vectors: &VectorStore,
     links: &Links,
@@ -44,10 +44,10 @@ pub(crate) fn calibrate(
 ) -> Result<Calibration, IndexError> {
     let count = vectors.count() as u32;
     let step = count.div_ceil(QUERIES as u32).max(1);
-    // In the upper layers, and on to its copies, a walk has no choice but to pass a vector.
+    // A walk cannot avoid a vector of the upper layers, or one that leads to its copies.
     let avoidable = |vector: u32| -> Result<bool, IndexError> {
         let code = vectors.codes().code(vector)?;
-        for &link in links.of(0, vector) {
+        for &link in links.links(0, vector) {
             if vectors.codes().code(link)? == code {
                 return Ok(false);
             }
@@ -115,7 +115,7 @@ fn measure(
                 let coded = QueryCode::new(query);
                 let found = links.search(vectors.codes(), coded.coarse(), &beam)?;
                 let best = best_passages(vectors, query, &coded, found.best, K)?;
-                // Of equal scores any is as good.
+                // Among equal scores any vector counts as found.
                 let last = truth.last().map_or(f32::MAX, |last| last.score);
                 let hits = best.iter().filter(|hit| hit.score >= last).count();
                 Ok((hits, found.compared))
@@ -144,7 +144,8 @@ mod tests {
     use crate::segment::vectors::normalised;
     use crate::testing::{clustered, e5_vectors, singles, store};
 
-    /// Recall@10 of the graph alone on queries that were not stored, and what was measured before.
+    /// Recall@10 of the graph alone on queries that are not stored, and the calibration's own
+    /// measurement.
     fn unseen(mut rows: Vec<Vec<f32>>, queries: usize) -> (f64, Calibration) {
         let queries = rows.split_off(rows.len() - queries);
         let (_home, vectors) = store(&singles(rows));

@@ -1,6 +1,6 @@
-//! Vectors with the same code as an earlier one. A graph links only the first of them; the others hang
-//! behind it in a chain, in the order of their numbers. Linked as any other, many copies would have no
-//! room for links but to each other, and whatever is near them would have none but to them.
+//! Vectors with the same code as an earlier one. A graph links only the first of them; the others
+//! follow it in a chain, in the order of their numbers. If they were linked like other vectors, many
+//! copies would fill each other's links, and vectors near them would link only to copies.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -18,7 +18,8 @@ pub(crate) struct Copies {
 impl Copies {
     pub(crate) fn find(codes: &Codes) -> Result<Self, IndexError> {
         let mut copies = Self::default();
-        // The last vector of each hash. Two codes of one hash only cost the second its place in a chain.
+        // The last vector of each hash. If two different codes have the same hash, the second only loses
+        // its place in a chain.
         let mut last: HashMap<u64, u32> = HashMap::with_capacity(codes.count());
         for vector in 0..codes.count() as u32 {
             let code = codes.code(vector)?;

@@ -1,10 +1,10 @@
 //! One layer of a graph while it is built, and which vectors belong to it.
 
-use crate::segment::search::walk::Ranked;
+use crate::segment::search::walk::RankedVector;
 
 // With `m` of 2 and 2^31 vectors no level is likely to be above this.
 const MAX_LAYERS: usize = 40;
-/// As good as a random number for each vector: splitmix64.
+/// A pseudorandom number for each vector: splitmix64.
 pub(crate) fn scatter(vector: u32) -> u64 {
     let mut bits = (u64::from(vector) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ pub(crate) fn level(vector: u32, m: usize) -> usize {
     level
 }
 
-/// One layer being built: for each point a row of `capacity` links, and how good each is.
+/// One layer being built: for each point a row of `capacity` links with their scores.
 pub(crate) struct Layer {
     /// Ascending; empty in the lowest layer, which holds every vector.
     pub(crate) points: Vec<u32>,
@@ -56,16 +56,16 @@ impl Layer {
         &self.links[from..from + usize::from(self.counts[place])]
     }
 
-    pub(crate) fn ranked(&self, point: u32) -> impl Iterator<Item = Ranked> {
+    pub(crate) fn ranked(&self, point: u32) -> impl Iterator<Item = RankedVector> {
         let range = self.place(point).map_or(0..0, |place| {
             let from = place * self.capacity;
             from..from + usize::from(self.counts[place])
         });
         let links = self.links[range.clone()].iter().zip(&self.scores[range]);
-        links.map(|(&link, &score)| Ranked::new(score, link))
+        links.map(|(&link, &score)| RankedVector::new(score, link))
     }
 
-    pub(crate) fn set(&mut self, point: u32, links: &[Ranked]) {
+    pub(crate) fn set(&mut self, point: u32, links: &[RankedVector]) {
         let Some(place) = self.place(point) else {
             return;
         };

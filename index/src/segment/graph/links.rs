@@ -22,13 +22,13 @@ pub(crate) type LayerLinks<'l> = Vec<(u32, &'l [u32])>;
 /// The graph of a segment.
 pub(crate) const GRAPH: &str = "graph.links";
 
-/// Where the flat array lives.
-pub(crate) enum Words {
+/// The flat array, in memory or mapped.
+pub(crate) enum LinkArray {
     Built(Vec<u32>),
     Mapped(CheckedFile),
 }
 
-impl Words {
+impl LinkArray {
     pub(crate) fn as_slice(&self) -> &[u32] {
         match self {
             Self::Built(words) => words,
@@ -37,7 +37,7 @@ impl Words {
     }
 }
 
-/// Places of a layer's parts in the flat array.
+/// Where the parts of a layer are in the flat array.
 struct Layer {
     points: Range<usize>,
     begins: Range<usize>,
@@ -46,7 +46,7 @@ struct Layer {
 
 /// A graph that can be searched.
 pub(crate) struct Links {
-    words: Words,
+    words: LinkArray,
     layers: Vec<Layer>,
     entry: u32,
 }
@@ -73,7 +73,7 @@ pub(crate) fn flatten(layers: &[LayerLinks<'_>], entry: u32) -> Option<Vec<u32>>
 
 impl Links {
     /// Checks every number of the array, so that a search never leaves it.
-    pub(crate) fn parse(words: Words, vectors: usize) -> Result<Self, &'static str> {
+    pub(crate) fn parse(words: LinkArray, vectors: usize) -> Result<Self, &'static str> {
         let all = words.as_slice();
         let [layer_count, entry, ..] = *all else {
             return Err("it is too short for a graph");
@@ -126,7 +126,7 @@ impl Links {
         self.words.as_slice()
     }
 
-    /// Whether a vector is in the lowest layer only.
+    /// Whether a vector is only in the lowest layer.
     pub(crate) fn is_low(&self, vector: u32) -> bool {
         let points = self
             .layers
@@ -157,7 +157,7 @@ impl Links {
 }
 
 impl Adjacency for Links {
-    fn of(&self, layer: usize, vector: u32) -> &[u32] {
+    fn links(&self, layer: usize, vector: u32) -> &[u32] {
         let (part, words) = (&self.layers[layer], self.words());
         let row = match layer {
             0 => vector as usize,
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn flattened_links_are_read_back() {
-        let links = Links::parse(Words::Built(square()), 4).ok().unwrap();
-        assert_eq!(links.of(0, 3), [0, 2]);
-        assert_eq!(links.of(1, 2), [0u32; 0]);
-        assert_eq!(links.of(1, 3), [0u32; 0]);
+        let links = Links::parse(LinkArray::Built(square()), 4).ok().unwrap();
+        assert_eq!(links.links(0, 3), [0, 2]);
+        assert_eq!(links.links(1, 2), [0u32; 0]);
+        assert_eq!(links.links(1, 3), [0u32; 0]);
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
             ..Beam::new(40)
         };
         let part = links.search(codes, query, &limited).unwrap();
-        // The links of one vector are compared to the end.
+        // The limit is checked only between vectors, so all links of the last vector are compared.
         assert!(part.compared <= whole.compared / 2 + 2 * parameters.m);
     }
 
@@ -231,10 +231,10 @@ mod tests {
                 *word = value % 64;
             }
             words.truncate(length);
-            if let Ok(links) = Links::parse(Words::Built(words), 4) {
+            if let Ok(links) = Links::parse(LinkArray::Built(words), 4) {
                 for height in 0..links.layers.len() {
                     for point in 0..4 {
-                        prop_assert!(links.of(height, point).iter().all(|&v| v < 4));
+                        prop_assert!(links.links(height, point).iter().all(|&v| v < 4));
                     }
                 }
             }

@@ -1,4 +1,5 @@
-//! The HNSW graph of a segment: its links, and what a search through them was measured to need.
+//! The HNSW graph of a segment: its links, and the `ef` that searches through them need, as
+//! measured.
 
 pub(crate) mod build;
 pub(crate) mod calibrate;
@@ -12,15 +13,15 @@ use crate::segment::graph::calibrate::{LEAST_RECALL, RECALL, calibrate};
 use crate::segment::graph::links::Links;
 use crate::segment::vectors::VectorStore;
 
-/// A graph and what a search through it was measured to need.
+/// A graph and the `ef` that searches through it need, as measured.
 pub(crate) struct Graph {
     pub(crate) links: Links,
     pub(crate) calibration: Calibration,
 }
 
 impl Graph {
-    /// Links all vectors, of which there is at least one, and measures the graph. `None` if it does not
-    /// find enough with any `ef`: such vectors are better scanned.
+    /// Links all vectors, of which there must be at least one, and measures the graph. Returns `None`
+    /// if the graph finds too little with every `ef`; such vectors are better scanned.
     pub(crate) fn build(
         vectors: &VectorStore,
         parameters: &GraphParameters,

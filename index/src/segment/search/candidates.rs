@@ -1,4 +1,4 @@
-//! From scores within bounds to the best passages by their true scores.
+//! Selects the best passages by their true scores from estimates with error bounds.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use crate::error::IndexError;
 use crate::segment::codes::{Estimate, QueryCode};
 use crate::segment::search::score::{PART, ScoredVector, dot};
-use crate::segment::search::walk::Ranked;
+use crate::segment::search::walk::RankedVector;
 use crate::segment::vectors::VectorStore;
 
-/// A vector that may be among the best, and its score within bounds.
+/// A vector that may be among the best, and its estimated score with its bounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) vector: u32,
@@ -28,12 +28,13 @@ impl Candidate {
     }
 }
 
-/// Collects those candidates that may be the best of one of the best `k` passages.
+/// Collects the candidates that may be the best vector of one of the best `k` passages.
 pub(crate) struct CandidateSet {
     k: usize,
-    /// What the best passages before the last score at least, `k` of them, the worst on top.
-    best: BinaryHeap<Reverse<Ranked>>,
-    /// The last passage met, and what it scores at least.
+    /// Lower bounds of the scores of the best `k` passages before the last one met. The worst is on
+    /// top.
+    best: BinaryHeap<Reverse<RankedVector>>,
+    /// The last passage met, and a lower bound of its score.
     last: Option<(u32, f32)>,
     candidates: Vec<Candidate>,
 }
@@ -48,7 +49,7 @@ impl CandidateSet {
         }
     }
 
-    /// What `k` passages are known to score: a vector with less is not needed.
+    /// The score that `k` passages are known to reach. A vector that scores less is not needed.
     pub(crate) fn reached(&self) -> f32 {
         match self.best.peek() {
             Some(Reverse(worst)) if self.best.len() == self.k => worst.score(),
@@ -76,7 +77,7 @@ impl CandidateSet {
             return;
         };
         if at_least > self.reached() {
-            self.best.push(Reverse(Ranked::new(at_least, 0)));
+            self.best.push(Reverse(RankedVector::new(at_least, 0)));
             if self.best.len() > self.k {
                 self.best.pop();
             }
@@ -92,7 +93,7 @@ impl CandidateSet {
 }
 
 /// The best `k` passages among the candidates, ascending by vector, each by its best vector in f32.
-/// Right if the bounds of the estimates are.
+/// The result is exact if the bounds of the estimates are correct.
 pub(crate) fn rescore(
     vectors: &VectorStore,
     query: &[f32],
@@ -132,11 +133,12 @@ pub(crate) fn best_passages(
     vectors: &VectorStore,
     query: &[f32],
     coded: &QueryCode,
-    found: Vec<Ranked>,
+    found: Vec<RankedVector>,
     k: usize,
 ) -> Result<Vec<ScoredVector>, IndexError> {
-    // What codes lack points as good as anywhere, so of its norm a query sees a share of about
-    // 1/√dimension. Six times that spares reading most rows; the recall is measured with it.
+    // The error of a code has practically a random direction, so its product with a query is about
+    // 1/√dimension of its norm. A bound of six times that avoids reading most rows. The recall is
+    // measured with this bound.
     let share = (6.0 / (vectors.dimension() as f32).sqrt()).min(1.0);
     let mut candidates = found
         .into_iter()

@@ -1,17 +1,18 @@
-//! Dot product of int8 codes: the one product that a graph walk and a scan spend their time in.
+//! The dot product of int8 codes, in which walks and scans spend their time.
 //!
-//! What LLVM makes of the plain loop takes 2.1 times as long as the VNNI instructions for rows of 896
-//! in the cache, and 1.8 times for rows in memory at random; so these are spelled out. For AVX2 the
-//! plain loop compiles to what one would write by hand.
+//! LLVM's code for the plain loop takes 2.1 times as long as the VNNI instructions for rows of 896 in
+//! the cache, and 1.8 times for random rows in memory. VNNI is therefore written by hand. For AVX2
+//! the plain loop compiles to what one would write by hand.
 
 /// Rows of codes are padded with zeros to a multiple of this many bytes, a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// Numbers in a row, at most: of so many, all ±127, the product still fits into i32.
+/// The most numbers in a row: the product of two such rows, with all numbers ±127, still fits into
+/// i32.
 pub(crate) const LARGEST_DIMENSION: usize = 1 << 17;
 
-/// Σ aᵢ·bᵢ of two rows of equal length with numbers within ±127. Exact, and so the same on every
-/// machine.
+/// Σ aᵢ·bᵢ of two rows of equal length with numbers within ±127. It is exact and therefore the same
+/// on every machine.
 pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -45,11 +46,12 @@ fn vnni(a: &[i8], b: &[i8]) -> i32 {
     use std::arch::x86_64::*;
     let (a_lines, a_rest) = a.as_chunks::<LINE>();
     let (b_lines, b_rest) = b.as_chunks::<LINE>();
-    // The instruction multiplies unsigned by signed: a + 128 is taken for a, and 128·b off again.
+    // The instruction multiplies unsigned by signed numbers, so a + 128 takes the place of a, and
+    // 128·b is subtracted again.
     let flip = _mm512_set1_epi8(i8::MIN);
     let (mut products, mut excess) = (_mm512_setzero_si512(), _mm512_setzero_si512());
     for (a, b) in a_lines.iter().zip(b_lines) {
-        // SAFETY: both references are to 64 bytes, which is what is read.
+        // SAFETY: both references point to 64 bytes, and 64 bytes are read.
         let (a, b) = unsafe {
             (
                 _mm512_loadu_si512(a.as_ptr().cast()),

@@ -1,4 +1,4 @@
-//! The exact scan that every other search is judged by.
+//! The exact scan, which every other search is compared with.
 
 use rayon::prelude::*;
 
@@ -8,8 +8,8 @@ use crate::segment::search::candidates::{Candidate, CandidateSet, rescore};
 use crate::segment::search::score::{PART, ScoredVector, VectorFilter};
 use crate::segment::vectors::VectorStore;
 
-/// The best `k` passages of all that `filter` allows, each by its best vector: what scoring every
-/// f32 row gives, to the bit.
+/// The best `k` passages that `filter` allows, each scored by its best vector. The result equals
+/// that of scoring every f32 row, bit for bit.
 ///
 /// The codes are scanned; only rows whose score may reach the k-th best are read.
 pub(crate) fn exact(
@@ -26,7 +26,7 @@ pub(crate) fn exact(
         let range = from as u32..count.min(from + PART) as u32;
         let rows = codes.rows(range.clone())?.chunks_exact(codes.stride());
         let scales = codes.scales(range.clone())?;
-        // What cannot be among the best of a part cannot be among the best of all.
+        // A vector that is not among the best of its part is not among the best of all.
         let mut possible = CandidateSet::new(k);
         for (vector, (row, &scale)) in range.zip(rows.zip(scales)) {
             if allowed(vector) && coded.at_most(row, scale) >= possible.reached() {

@@ -1,8 +1,9 @@
-//! Scores and their order: what every search shares.
+//! Scores and their order, which all searches share.
 
 use std::cmp::Ordering;
 
-// Vectors that one core takes at a time; with fewer it is done before others are awake.
+// Vectors that one core takes at a time. With fewer, it would be done before the other cores'
+// threads are awake.
 pub(crate) const PART: usize = 2048;
 
 /// One vector and its cosine with the query.
@@ -13,7 +14,8 @@ pub(crate) struct ScoredVector {
 }
 
 impl ScoredVector {
-    /// Of two equal scores the vector with the lower number comes first, hence the earlier passage.
+    /// Orders by score, best first. Of two equal scores the vector with the lower number comes
+    /// first, so the earlier passage does.
     pub(crate) fn best_first(&self, other: &Self) -> Ordering {
         other
             .score
@@ -26,15 +28,15 @@ impl ScoredVector {
 #[derive(Clone, Copy)]
 pub(crate) struct VectorFilter<'f> {
     pub(crate) allows: &'f (dyn Fn(u32) -> bool + Sync),
-    /// How many vectors it allows.
+    /// The number of vectors that the filter allows.
     pub(crate) vectors: usize,
 }
 
-/// Dot product. The same order of additions wherever it is called, so that a score never depends on
-/// the search.
+/// Dot product. Additions always happen in the same order, so that a score never depends on the
+/// kind of search.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // One AVX-512 or two AVX registers of independent sums; adding them up pairwise in the end
-    // would look better, but makes the compiler split the registers and halves the speed.
+    // The sums fill one AVX-512 register or two AVX registers. Adding them pairwise at the end
+    // would look better, but it makes the compiler split the registers, which halves the speed.
     const LANES: usize = 16;
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();

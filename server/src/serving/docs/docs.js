@@ -1,4 +1,4 @@
-// The API's documentation, made of the document that the server gives of itself.
+// The API's documentation, made from the server's OpenAPI document.
 
 import { make } from "../page/dom.js";
 import { fieldsOf, nameOf, typeOf } from "./schema.js";
@@ -121,7 +121,7 @@ async function show() {
   byId("schemas").append(...types(api.components.schemas));
   byId("schemas").hidden = false;
   byId("filter").addEventListener("input", filter);
-  // What the address names was not there when the browser looked for it.
+  // The element that the address names did not exist yet when the browser looked for it.
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 }
 

@@ -1,7 +1,8 @@
-//! The documentation at `/docs`: a page that reads the served OpenAPI document, embedded as it stands.
+//! The documentation at `/docs`: a page that reads the served OpenAPI document. Its files are embedded
+//! unchanged.
 //!
-//! It is written by hand, since Swagger UI, Redoc and Scalar are megabytes of scripts that set styles
-//! and markup from strings, which the policy of these pages forbids.
+//! It is written by hand, because Swagger UI, Redoc and Scalar are megabytes of scripts that set
+//! styles and markup from strings, which the content security policy of these pages forbids.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ static FILES: [File; 4] = [
     file!("text.js", SCRIPT),
 ];
 
-/// The documentation and its files. Anybody may have them, as they may have the document.
+/// The routes of the documentation and its files. They need no key, like the OpenAPI document.
 pub(crate) fn routes() -> Router<Arc<App>> {
     static_files::routes(&INDEX, "/docs", &FILES, "/docs")
 }

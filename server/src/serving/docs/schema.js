@@ -1,10 +1,10 @@
-// JSON Schemas as people read them: a line for each field, with links to what has a name.
+// Shows JSON Schemas for people: a line for each field, with links to named types.
 
 import { make } from "../page/dom.js";
 import { said } from "./text.js";
 
 const REFERENCE = "#/components/schemas/";
-/** What says no more than the type of a number does. */
+/** Bounds that add nothing to the type of a number. */
 const WIDEST = [0, 2 ** 32 - 1, 2 ** 63, 2 ** 64, -(2 ** 63), -(2 ** 31), 2 ** 31 - 1];
 
 /** The name of the type that a schema refers to, if it does. */
@@ -59,7 +59,7 @@ export function fieldsOf(schema, schemas) {
   const parts = [];
   const properties = Object.entries(named.properties ?? {});
   if (properties.length > 0) parts.push(make("dl", {}, ...properties.flatMap(([name, field]) => line(name, field, named.required ?? []))));
-  // Rules of which fields go together have no types of their own: descriptions tell of them.
+  // Rules about which fields go together have no types of their own; descriptions explain them.
   const isRule = (part) => part.anyOf !== undefined || part.type === undefined && nameOf(part) === undefined;
   const variants = (named.oneOf ?? named.anyOf ?? []).filter((part) => !isRule(part));
   if (variants.length > 0) {
@@ -80,7 +80,7 @@ function variantOf(variant, schemas) {
 function line(name, schema, required) {
   const needed = required.includes(name) ? [make("span", { class: "needed" }, "required")] : [];
   const type = make("span", { class: "type" }, ...typeOf(schema));
-  // Of a field that may be null, the type beside null has it.
+  // In a field that may be null, the type beside null has the items.
   const description = schema.description ?? schema.oneOf?.map((variant) => variant.description).find(Boolean);
   return [make("dt", {}, make("code", {}, name), type, ...needed), make("dd", {}, ...(description ? said(description) : []))];
 }

@@ -1,4 +1,4 @@
-// Descriptions as the document has them: plain, but for code between backticks.
+// Descriptions from the document: plain text, except for code between backticks.
 
 import { make } from "../page/dom.js";
 

@@ -1,14 +1,14 @@
-// What the server is asked, over HTTP.
+// The page's requests to the server.
 
 const KEY = "onegen.key";
-/** What a proxy says of a server that is not there. */
+/** The statuses of a proxy whose server is down. */
 const AWAY = [502, 503, 504];
-/** What a server says that goes, and mostly comes back. */
+/** The error code of a server that is stopping and will usually be restarted. */
 const LEAVING = "shutting_down";
 
-/** An answer that did not come, in words for people. */
+/** Why an answer did not come, in words for people. */
 export class AskError extends Error {
-  /** `code` is the server's; `lost` tells that nobody knows what the server has done. */
+  /** `code` is the server's error code; `lost` means that it is unknown what the server has done. */
   constructor(message, { status = 0, code = null, lost = false } = {}) {
     super(message);
     this.status = status;
@@ -17,7 +17,7 @@ export class AskError extends Error {
   }
 }
 
-/** The API key, for as long as the tab lives. */
+/** The API key, kept as long as the tab is open. */
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
@@ -52,10 +52,10 @@ const json = (method, body, signal, more) => ({
 const at = (conversation, rest = "") => `v1/conversations/${encodeURIComponent(conversation)}${rest}`;
 const stream = (conversation, rest = "") => `v1/stream?conv_id=${encodeURIComponent(conversation)}${rest}`;
 
-/** What is served: `/readyz`, whether or not it takes requests just now. */
+/** The state of the server from `/readyz`, also if it does not accept requests now. */
 export async function readiness() {
   const response = await ask("readyz");
-  // While it shuts down it says so with another status and the same body.
+  // A server that shuts down answers with another status and the same body.
   if (!response.ok && response.status !== 503) throw await refusal(response);
   return response.json();
 }
@@ -66,17 +66,17 @@ export async function model() {
 }
 
 const documents = new Map();
-/** One after another: a page full of cards is to be no storm of requests. */
+/** Texts are fetched one after another, so that a page with many cards does not flood the server. */
 let queue = Promise.resolve();
 
-/** The text of a passage, asked for once: `{text}`, or `{why}` where the server does not give it. */
+/** The text of a passage, which is fetched once: `{text}`, or `{why}` if the server does not return it. */
 export function passageText(id, collection) {
   const path = `v1/documents/${encodeURIComponent(id)}?collection=${encodeURIComponent(collection)}`;
   if (!documents.has(path)) {
     const answer = queue.then(() => document(path)).catch(() => ({ why: "The passage's text did not arrive." }));
     queue = answer;
     documents.set(path, answer);
-    // What is missing now may be there the next time.
+    // A text that is missing now may exist the next time.
     answer.then(({ why }) => why && documents.delete(path));
   }
   return documents.get(path);
@@ -120,7 +120,7 @@ export async function lastAnswer(conversation, signal) {
   return { text, annotations, retrievals: retrievals.reverse() };
 }
 
-/** Has the server forget a conversation. One that cannot is no error. */
+/** Deletes a conversation on the server. A failure is not an error. */
 export async function forget(conversation) {
   await ask(at(conversation), { method: "DELETE" }).catch(() => {});
 }
@@ -148,7 +148,7 @@ export async function stop(conversation, signal) {
   await ask(stream(conversation), { method: "DELETE", signal });
 }
 
-/** What an event of an answer says; null at the end. An error is thrown. */
+/** The content of an event of an answer; null at the end. An error event is thrown. */
 export function chunk(data) {
   if (data === "[DONE]") return null;
   const { error, ...rest } = JSON.parse(data);

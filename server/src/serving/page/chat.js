@@ -1,4 +1,4 @@
-// The conversation that is shown, and what is asked in it.
+// The conversation that is shown, and the questions in it.
 
 import { byId, count, make, say } from "./dom.js";
 import { Run } from "./run.js";
@@ -10,11 +10,11 @@ import * as store from "./store.js";
 import { TurnView } from "./turn.js";
 
 const CURRENT = "onegen.current";
-/** A turn is kept so often while it grows. */
+/** How often a growing turn is saved. */
 const KEEP_MS = 500;
-/** Without one the same answer would come again. */
+/** At temperature 0 the same answer would come again. */
 const AGAIN_TEMPERATURE = 0.7;
-/** A longer answer is told of, not read out: who wants to hear it goes to it. */
+/** The most words of an answer that are read out to a screen reader; a longer answer is only announced. */
 const SPOKEN_WORDS = 150;
 
 /** The conversation that is shown. */
@@ -260,7 +260,7 @@ export function changedElsewhere(name) {
   const there = store.read(current.id);
   const concerned = (id === null || id === current.id) && current.turns.length && !running.has(current.id);
   const [here, beyond] = [current.turns.at(-1), there?.turns.at(-1)];
-  // The other tab has not asked yet, or has not heard yet of an end that is known here.
+  // The other tab has not asked yet, or does not know yet of an end that is known here.
   const behind = beyond?.state === "running" && (!beyond.expects || here?.key === beyond.key);
   if (concerned && !behind) open(there && !there.deleted ? there : store.fresh(current.collection));
   else side.list();

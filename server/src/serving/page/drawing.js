@@ -1,6 +1,6 @@
-// The elements of a block of Markdown, of which only those that are made here can come out.
+// Draws a block of Markdown as elements. Only the kinds of elements that are created here can occur.
 //
-// No text is lost: what is not drawn as something else, HTML above all, is shown as it is.
+// No text is lost: text without its own drawing, such as HTML, is shown unchanged.
 
 import { button, make } from "./dom.js";
 import { webAddress } from "./links.js";
@@ -16,11 +16,11 @@ const ELEMENTS = {
   StrongEmphasis: "strong",
   Strikethrough: "del",
 };
-/** Syntax that has done its work. */
+/** Syntax that is not shown. */
 const SILENT = new Set(["EmphasisMark", "StrikethroughMark", "HeaderMark", "QuoteMark", "ListMark", "CodeMark"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: "\"", apos: "'", nbsp: "\u00a0" };
 const COPIED_MS = 1500;
-/** What is nested deeper is shown as it is. */
+/** Text that is nested more deeply is shown unchanged. */
 const DEEPEST = 40;
 
 /** One block while it is drawn. */

@@ -1,7 +1,7 @@
-// Markdown in an element, drawn as it grows.
+// Draws Markdown in an element while the text grows.
 //
-// The parser says where in the text everything stands, so that marks (where the model searched) and
-// spans (what it wrote of a passage) land where they belong.
+// The parser reports the position of every node in the text, so that marks (where the model searched) and
+// spans (what it wrote after a passage) can be put at their exact places.
 
 import { Drawing, children } from "./drawing.js";
 import { GFM, parser } from "./lezer-markdown.js";

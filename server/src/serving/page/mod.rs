@@ -1,6 +1,6 @@
-//! The page at `/`: a chat in plain HTML, CSS and JavaScript modules, embedded as they stand.
+//! The page at `/`: a chat in plain HTML, CSS and JavaScript modules, embedded unchanged.
 //!
-//! It speaks to the API as any client does. Nothing is loaded from elsewhere, and the headers forbid it.
+//! It uses the API like any other client. It loads nothing from other servers, which the headers forbid.
 
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ static FILES: [File; 24] = [
     file!("turn.js", SCRIPT),
 ];
 
-/// The page and its files. Anybody may have them: they hold nothing of the server's.
+/// The routes of the page and its files. They need no key, because they contain no data of the
+/// server.
 pub(crate) fn routes() -> Router<Arc<App>> {
     static_files::routes(&INDEX, "/", &FILES, "/page")
 }
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
     use crate::serving::static_files::tests::comes_from_here_only;
 
-    /// What a text names in double quotes.
+    /// The texts in double quotes within a text.
     fn quoted(text: &str) -> impl Iterator<Item = &str> {
         text.split('"').skip(1).step_by(2)
     }

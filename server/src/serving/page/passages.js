@@ -29,7 +29,7 @@ export function passageCard(number, passage, collection, answer, question) {
   return card;
 }
 
-/** What else the search found. The model has not read it. */
+/** The other passages that the search found. The model has not read them. */
 export function alsoFound(passages) {
   const items = passages.map((passage) => make("li", {}, ...titled(passage), " ", scored(passage.score, false)));
   return make("div", { class: "also" }, make("span", { class: "faint" }, "Also found, not read:"), make("ul", {}, ...items));

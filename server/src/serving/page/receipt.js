@@ -1,4 +1,4 @@
-// What an answer cost, as the server measured it.
+// The receipt of an answer: its tokens and times, as the server measured them.
 
 import { count, make } from "./dom.js";
 

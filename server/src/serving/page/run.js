@@ -1,25 +1,25 @@
-// A turn under way: a question is put to the server and its answer followed to the end, whatever
-// happens to the connection, to this page or to the server.
+// Runs a turn: sends a question to the server and follows its answer to the end, whatever happens to the
+// connection, to this page or to the server.
 //
 // The server drives the turn by itself and numbers its events. A connection that breaks is made again
-// from the first event that is missing; a page that was loaded again begins with the first of all. Where
-// the server has no such stream any more, it is asked what it has kept of the turn: all or nothing.
+// from the first event that is missing; a reloaded page begins with the first event of all. If the server
+// no longer has the stream, the page asks what the server has kept of the turn: all of it or nothing.
 
 import * as api from "./api.js";
 import * as store from "./store.js";
 import { Broken, events } from "./stream.js";
 
-/** A turn that was just stopped may hold its conversation for another moment. */
+/** A turn that was just stopped may keep its conversation busy for a moment. */
 const BUSY_RETRIES = 10;
 const BUSY_WAIT_MS = 150;
-/** How long a server that is away is waited for, and how often it is asked. */
+/** How long the page waits for a server that is down, and how often it asks. */
 const PATIENCE_MS = 120_000;
 const FIRST_WAIT_MS = 200;
 const LONGEST_WAIT_MS = 5_000;
-/** A stop waits for the server no longer than this. */
+/** The longest time that a stop waits for the server. */
 const STOP_MS = 5_000;
 
-/** Why a conversation cannot go on as the server has it. */
+/** Why a conversation cannot be continued in the server's state. */
 const GONE = {
   conversation_not_found: "The server had forgotten this conversation.",
   conversation_holds_deleted_document: "A document that this conversation had read was deleted.",
@@ -29,7 +29,7 @@ const ASKED_AGAIN = "The server had lost this answer, so the question was asked 
 
 /** The server has kept nothing of the turn. */
 class Lost extends Error {}
-/** Somebody has stopped the turn. */
+/** The turn was stopped by the user. */
 class Stopped extends Error {}
 
 /** A turn, the last of its conversation, on its way to its end. */
@@ -123,7 +123,7 @@ export class Run {
     const messages = conversation.kept ? [question] : [...store.messages(conversation), question];
     turn.expects = conversation.kept + messages.length + 1;
     Object.assign(turn, { completion: null, times: null });
-    // The same as long as the server may have it.
+    // The key stays the same as long as the server may have the turn.
     turn.key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.next = 0;
     this.started = performance.now();
@@ -210,7 +210,7 @@ export class Run {
 
   take({ choices: [choice], onegen, usage }) {
     const { turn, view } = this;
-    // What is there of an earlier try, or of this page before it was loaded again, comes once more.
+    // Parts from an earlier try, or from before the page was reloaded, are dropped, because they come again.
     if (this.next === 0) {
       turn.parts = [];
       turn.finish = null;
@@ -272,7 +272,7 @@ export class Run {
     try {
       await api.stop(conversation.server, signal);
       const kept = await this.kept(signal);
-      // It may be on its way to the server still, or on its way into the server's files.
+      // The turn may still be on its way to the server, or the server may still be writing it to its files.
       turn.doubtful = !kept;
       return kept;
     } catch {
@@ -281,7 +281,7 @@ export class Run {
     }
   }
 
-  /** Waits, but not when the network is back. */
+  /** Waits, but returns at once when the network comes back. */
   sleep(ms) {
     const { signal } = this.halt;
     return new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-// Keeping the answer that comes in view.
+// Keeps a growing answer in view.
 
 const ABOVE_QUESTION_PX = 16;
 /** What is farther from the end than this is away from it. */

@@ -1,9 +1,9 @@
-// What is served, and what of it is shown.
+// Shows the served model and its collections.
 
 import * as api from "./api.js";
 import { button, byId, count, make } from "./dom.js";
 
-/** Only the model that comes with onegen is known to have read about these. */
+/** Example questions, which only suit the model that comes with onegen. */
 const EXAMPLES = {
   almanac: [
     "What is the capital of Peru?",
@@ -13,7 +13,7 @@ const EXAMPLES = {
   ],
 };
 
-/** What `/readyz` said last. */
+/** The last response of `/readyz`. */
 let served = null;
 
 /** The model, as requests name it, once that is known. */

@@ -1,4 +1,4 @@
-// What somebody has chosen in this browser: colours, and how questions are asked.
+// The user's settings in this browser: colours, and how questions are asked.
 
 import * as api from "./api.js";
 import { byId, say } from "./dom.js";

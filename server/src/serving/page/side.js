@@ -7,7 +7,7 @@ import * as store from "./store.js";
 const CROSS = "M7 7l10 10M17 7L7 17";
 /** How long a deleted conversation can be brought back. */
 const UNDO_MS = 8_000;
-/** A list of no more than so many needs no search. */
+/** A list with at most this many conversations needs no search. */
 const SHORT_LIST = 1;
 
 const narrow = matchMedia("(max-width: 52rem)");
@@ -56,7 +56,7 @@ export function remove({ id }) {
   byId("new").focus();
 }
 
-/** Deletes for good, here and at the server, what nobody wanted back. */
+/** Deletes conversations finally, here and on the server, if they were not brought back in time. */
 function sweep() {
   const old = store.all(true).filter(({ deleted }) => Date.now() - deleted >= UNDO_MS);
   for (const conversation of old) {
@@ -128,6 +128,6 @@ export function begin(of) {
   byId("shade").addEventListener("click", () => show(false));
   narrow.addEventListener("change", () => show(false));
   sweep();
-  // Of a page that was closed before their time was over.
+  // These were deleted in a page that was closed before their time was over.
   if (store.all(true).length) setTimeout(sweep, UNDO_MS);
 }

@@ -1,9 +1,9 @@
 // Server-sent events as they come over a connection.
 
-/** The connection is no more. */
+/** The connection is broken. */
 export class Broken extends Error {}
 
-/** Longer than a server that works is silent: it sends a comment every 15 s. */
+/** A working server is never silent for so long: it sends a comment every 15 s. */
 const SILENCE_MS = 35_000;
 const WATCH_MS = 2_000;
 
@@ -21,7 +21,7 @@ export async function* events(response) {
   const watch = setInterval(() => {
     if (Date.now() - heard > SILENCE_MS) broken(new Broken());
   }, WATCH_MS);
-  // What came before the network was back comes over no connection of now.
+  // A connection from before the network came back is dead.
   const online = () => broken(new Broken());
   addEventListener("online", online);
   let rest = "";

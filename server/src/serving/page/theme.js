@@ -1,7 +1,7 @@
-// Before anything is drawn: the colours that were chosen here last, else the system's.
+// Runs before anything is drawn: sets the colours that were last chosen here, or the system's.
 try {
   const chosen = localStorage.getItem("onegen.theme");
   if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
 } catch {
-  // Storage is forbidden: the system's colours it is.
+  // If storage is forbidden, the system's colours are used.
 }

@@ -9,7 +9,7 @@ import { retrievals, text } from "./store.js";
 
 const LENS = "M10.5 17a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13zM15.5 15.5L20 20";
 const PENCIL = "M5 19l1-4L16.5 4.5l3 3L9 18l-4 1z";
-/** An answer is drawn anew no more often than this: often enough for an eye. */
+/** The shortest time between two redraws of an answer. */
 const DRAW_MS = 30;
 const LOST = "The connection was lost. Trying again…";
 /** The name of the highlight in the stylesheet. */
@@ -54,7 +54,7 @@ export class TurnView {
     this.draw();
   }
 
-  /** Whether the server is waited for. */
+  /** Whether the page is waiting for the server. */
   wait(waits) {
     if (waits && this.waiting.hidden && this.element.isConnected) say(LOST);
     this.waiting.hidden = !waits;
@@ -97,7 +97,7 @@ export class TurnView {
     card?.scrollIntoView({ block: "nearest" });
   }
 
-  /** Everything that is known at the end: sources, the receipt, or why there is none. */
+  /** Shows what is known only at the end: sources, the receipt, or the reason why there is none. */
   end() {
     const { turn } = this;
     const found = retrievals(turn);

@@ -1,4 +1,5 @@
-//! `onegen-eval`: what a model reads, finds, withholds and links, over question sets and linked texts.
+//! `onegen-eval`: measures how well a model reads, retrieves, abstains and links, over question sets
+//! and linked texts.
 
 mod arguments;
 mod progress;
@@ -15,7 +16,7 @@ use onegen_train::exam::figures;
 use onegen_train::exam::linking::{EntityLine, Linker, LinkingFigures, LinkingSet};
 use onegen_train::exam::local::LocalModel;
 use onegen_train::exam::remote::RemoteServer;
-use onegen_train::exam::sitting::{Conditions, Paper};
+use onegen_train::exam::sitting::{Conditions, PreparedSet};
 use onegen_train::exam::small_talk;
 use onegen_train::exam::vectors::Vectors;
 
@@ -40,7 +41,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         asks || !arguments.linking.is_empty(),
         "nothing to measure: give --set, --small-talk or --linking"
     );
-    // Everything is read before the first model is loaded, so that a wrong path costs no time.
+    // All files are read before the first model is loaded, so that a wrong path is reported at
+    // once.
     let papers = papers(arguments)?;
     let lines = arguments.small_talk.as_deref().map(small_talk_lines);
     let lines = lines.transpose()?.unwrap_or_default();
@@ -80,10 +82,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     report.finish(arguments)
 }
 
-/// Asks everything but links.
+/// Measures everything except linking.
 async fn ask(
     examinee: &mut Examinee,
-    papers: &[Paper],
+    papers: &[PreparedSet],
     lines: &[small_talk::Line],
     conditions: &Conditions,
     report: &mut Report,
@@ -93,13 +95,13 @@ async fn ask(
         let set = &paper.set;
         let what = format!("{name}: {}", set.name);
         let mut passages = Progress::new(&what, "passages", set.passages.len());
-        let too_long = examinee.learn(set, |done| passages.tell(done)).await?;
+        let too_long = examinee.learn(set, |done| passages.print(done)).await?;
         if too_long > 0 {
             let all = set.passages.len();
             eprintln!("{what}: {too_long} of {all} passages are too long to be found");
         }
         let mut questions = Progress::new(&what, "questions", set.questions.len());
-        let told = |done| questions.tell(done);
+        let told = |done| questions.print(done);
         let records = paper.sit(&name, examinee, conditions, told).await?;
         report.add(figures::of_records(&records, report.seed()), &records);
     }
@@ -122,7 +124,7 @@ async fn link(
     let entities = entities.context("--linking needs --entities, the collection to link to")?;
     let entities = EntityLine::read(entities)?;
     let mut progress = Progress::new(name, "entities", entities.len());
-    let told = |done| progress.tell(done);
+    let told = |done| progress.print(done);
     let linker = Linker::load(&model.directory, options, entities, told)?;
     for set in texts {
         let records = linker.sit(name, set, arguments.min_score, arguments.concurrent);
@@ -133,8 +135,8 @@ async fn link(
     Ok(())
 }
 
-/// The sets with what other retrievers find in them.
-fn papers(arguments: &Arguments) -> Result<Vec<Paper>> {
+/// The sets, with the results of other retrievers in them.
+fn papers(arguments: &Arguments) -> Result<Vec<PreparedSet>> {
     let excluded = arguments.exclude.as_deref().map(data::ids);
     let excluded = excluded.transpose()?.unwrap_or_default();
     let paper = |spec: &String| {
@@ -146,7 +148,7 @@ fn papers(arguments: &Arguments) -> Result<Vec<Paper>> {
         let vectors = arguments.retriever_vectors.as_ref();
         let vectors = vectors.map(|folder| folder.join(format!("{}.safetensors", set.name)));
         let vectors = vectors.map(|path| Vectors::read(&path)).transpose()?;
-        Paper::new(set, vectors.as_ref())
+        PreparedSet::new(set, vectors.as_ref())
     };
     arguments.set.iter().map(paper).collect()
 }

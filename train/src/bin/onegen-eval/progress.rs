@@ -1,11 +1,11 @@
-//! How far it is, on standard error.
+//! Prints progress on standard error.
 
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// The time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Tells now and then how many of something are done, and how long the rest will take.
+/// Prints from time to time how many things are done, and how long the rest will take.
 pub(crate) struct Progress {
     what: String,
     all: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins now. `things` are what is counted, such as "questions".
+    /// Begins now. `things` names what is counted, such as "questions".
     pub(crate) fn new(what: &str, things: &str, all: usize) -> Self {
         let now = Instant::now();
         Self {
@@ -25,8 +25,8 @@ impl Progress {
         }
     }
 
-    /// Tells that so many are done, unless it told a moment ago.
-    pub(crate) fn tell(&mut self, done: usize) {
+    /// Prints that `done` things are done, unless a line was printed a moment ago.
+    pub(crate) fn print(&mut self, done: usize) {
         if done == 0 || self.told.elapsed() < INTERVAL && done < self.all {
             return;
         }

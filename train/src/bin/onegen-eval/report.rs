@@ -1,4 +1,4 @@
-//! Where the figures go: standard output, the records' file, a model card.
+//! Writes the figures to standard output, a file of records and a model card.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,18 +11,18 @@ use serde::Serialize;
 
 use crate::arguments::Arguments;
 
-/// What has been measured so far.
+/// The figures measured so far.
 pub(crate) struct Report {
     /// The figures of each model; those of the last one are being measured.
     models: Vec<(String, Vec<Figure>)>,
     records: Option<(PathBuf, BufWriter<File>)>,
-    /// The first fault of writing records; it is told at the end, so that no figure is lost by it.
+    /// The first error in writing records. It is reported at the end, so that no figure is lost.
     fault: Option<std::io::Error>,
     seed: u64,
 }
 
 impl Report {
-    /// Opens the file of records, if there shall be one. `seed` is that of the intervals.
+    /// Opens the file of records, if one is wanted. `seed` is the seed of the intervals.
     pub(crate) fn new(records: Option<&Path>, seed: u64) -> Result<Self> {
         let open = |path: &Path| {
             let file = File::create(path);
@@ -89,7 +89,7 @@ fn write_lines<T: Serialize>(file: &mut impl Write, records: &[T]) -> std::io::R
     file.flush()
 }
 
-/// What a reader of the table must know.
+/// The text under the table, with the conditions of the measurement.
 fn caption(arguments: &Arguments) -> String {
     let drawn = match arguments.limit {
         Some(limit) => format!(

@@ -41,7 +41,7 @@ pub enum Element {
 }
 
 impl Element {
-    /// All, by falling precision.
+    /// All types, in order of falling precision.
     pub(super) const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
@@ -72,7 +72,8 @@ impl Element {
         }
     }
 
-    /// ggml's number of it, and the number of a file that is mostly made of it (`llama_ftype`).
+    /// ggml's number of the type, and the number of a file that mostly has this type
+    /// (`llama_ftype`).
     fn numbers(self) -> (u32, u32) {
         match self {
             Self::F32 => (0, 0),
@@ -97,7 +98,7 @@ impl Element {
         self.numbers().1
     }
 
-    /// The finer one of two.
+    /// The more precise of two types.
     pub(super) fn finer(self, other: Self) -> Self {
         let place = |one| Self::ALL.into_iter().position(|each| each == one);
         if place(self) <= place(other) {
@@ -107,7 +108,8 @@ impl Element {
         }
     }
 
-    /// Itself, or the finer one that rows of so many columns are whole blocks of.
+    /// This type, or the next more precise one for which rows of `columns` columns are whole
+    /// blocks.
     pub(super) fn fitting(self, columns: usize) -> Self {
         let fits = |one: Self| columns.is_multiple_of(one.ggml().block_size());
         match self {
@@ -117,13 +119,13 @@ impl Element {
         }
     }
 
-    /// Bytes of `count` numbers, whole blocks.
+    /// Bytes of `count` numbers, which must be whole blocks.
     pub(super) fn bytes(self, count: usize) -> usize {
         let ggml = self.ggml();
         count / ggml.block_size() * ggml.type_size()
     }
 
-    /// Appends a row of numbers, whole blocks.
+    /// Appends a row of numbers, which must be whole blocks.
     pub(super) fn encode(self, row: &[f32], to: &mut Vec<u8>) -> Result<()> {
         match self {
             Self::F32 => to.extend(row.iter().flat_map(|x| x.to_le_bytes())),

@@ -1,4 +1,5 @@
-//! The format: metadata, where each tensor lies, tensors (version 3, little-endian).
+//! The file format (version 3, little-endian): metadata, the places of the tensors, and the
+//! tensors.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,11 +12,11 @@ use super::element::Element;
 use super::metadata::ALIGNMENT;
 use crate::convert::Source;
 
-/// Metadata in the order that they are written in.
+/// Metadata, in the order in which they are written.
 #[derive(Default)]
 pub(super) struct Entries(Vec<GgufEntry>);
 
-/// The numbers of the types that are written here.
+/// The numbers of the metadata types that are written here.
 const U32: u32 = 4;
 const I32: u32 = 5;
 const F32: u32 = 6;
@@ -24,7 +25,7 @@ const TEXT: u32 = 8;
 const LIST: u32 = 9;
 
 impl Entries {
-    /// Those of another file.
+    /// The metadata of another file.
     pub(super) fn copied(entries: Vec<GgufEntry>) -> Self {
         Self(entries)
     }
@@ -90,7 +91,7 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// A tensor to be written.
-pub(super) struct Planned<'a> {
+pub(super) struct PlannedTensor<'a> {
     pub(super) name: String,
     /// Rows first
     pub(super) shape: Vec<usize>,
@@ -101,20 +102,20 @@ pub(super) struct Planned<'a> {
 /// Where a tensor's numbers come from.
 pub(super) enum Numbers<'a> {
     Given(&'a [f32]),
-    /// The tensor of that name, as its blocks are stored
+    /// The tensor of that name, copied block by block
     Stored(String),
-    /// The tensor of that name, made into blocks
+    /// The tensor of that name, read as numbers and encoded
     Rows(String),
 }
 
 /// Writes a file.
 ///
 /// # Errors
-/// A tensor cannot be read, or the disk refused it.
+/// A tensor cannot be read, or writing failed.
 pub(super) fn write_file(
     path: &Path,
     entries: &Entries,
-    tensors: &[Planned<'_>],
+    tensors: &[PlannedTensor<'_>],
     source: &Source,
 ) -> Result<()> {
     let mut header = b"GGUF".to_vec();
@@ -155,7 +156,7 @@ pub(super) fn write_file(
     Ok(())
 }
 
-impl Planned<'_> {
+impl PlannedTensor<'_> {
     fn bytes(&self) -> usize {
         self.element.bytes(self.shape.iter().product())
     }
@@ -171,13 +172,13 @@ impl Planned<'_> {
             }
             Numbers::Stored(name) | Numbers::Rows(name) => name,
         };
-        // The rows of a vector are its numbers where these have an order of their own.
+        // If the numbers of a vector are reordered, each number counts as a row.
         let head = source.config().gguf_pairing(name);
         let row_bytes = match self.shape[..] {
             [_, columns] => self.element.bytes(columns),
             _ => self.element.bytes(1),
         };
-        let mut order = Paired::new(head, row_bytes);
+        let mut order = HeadOrder::new(head, row_bytes);
         if let Numbers::Stored(_) = self.source {
             let mut rows = source.tensors.rows(name)?;
             while let Some(row) = rows.next_stored()? {
@@ -196,8 +197,8 @@ impl Planned<'_> {
     }
 }
 
-/// Puts rows in llama.cpp's order, a head at a time.
-struct Paired {
+/// Reorders rows as llama.cpp does, one head at a time.
+struct HeadOrder {
     /// Rows of a head; `None` where rows stay in order
     head: Option<usize>,
     row_bytes: usize,
@@ -205,7 +206,7 @@ struct Paired {
     written: usize,
 }
 
-impl Paired {
+impl HeadOrder {
     fn new(head: Option<usize>, row_bytes: usize) -> Self {
         Self {
             head,
@@ -215,7 +216,7 @@ impl Paired {
         }
     }
 
-    /// Writes what is whole.
+    /// Writes all complete heads.
     fn write(&mut self, to: &mut impl Write) -> Result<()> {
         let Some(head) = self.head else {
             to.write_all(&self.bytes)?;

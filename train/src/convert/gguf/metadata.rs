@@ -1,4 +1,4 @@
-//! The metadata of a model that was no GGUF file before.
+//! The metadata of a model that does not come from a GGUF file.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use onegen_engine::{Architecture, ModelConfig, RopeScaling};
 
 use super::file::Entries;
 
-/// Tensors begin at multiples of so many bytes: what a file that says nothing means.
+/// Tensors begin at multiples of this many bytes, the default of the format.
 pub(super) const ALIGNMENT: usize = 32;
 
-/// What llama.cpp calls the family.
+/// llama.cpp's name of the family.
 pub(super) fn architecture(config: &ModelConfig) -> &'static str {
     match config.architecture {
         Architecture::Llama | Architecture::Mistral => "llama",
@@ -19,11 +19,11 @@ pub(super) fn architecture(config: &ModelConfig) -> &'static str {
     }
 }
 
-/// Everything but the tokenizer.
+/// All metadata except the tokenizer's.
 ///
 /// # Errors
-/// llama.cpp does not know what the model does.
-pub(super) fn of(config: &ModelConfig, out: &Path) -> Result<Entries> {
+/// llama.cpp does not support the model.
+pub(super) fn entries(config: &ModelConfig, out: &Path) -> Result<Entries> {
     let architecture = architecture(config);
     ensure!(
         architecture == "llama" || config.sliding_window.is_none(),

@@ -1,7 +1,7 @@
-//! A GGUF file, which llama.cpp and what is built on it load, and the engine too.
+//! Writes a GGUF file, which llama.cpp, programs built on it, and the engine can load.
 //!
-//! Of a GGUF base all metadata are kept as they stand, but for those that a merged model changes. What such a
-//! file has no place for, `onegen.json` and `generation_config.json`, is written beside it.
+//! All metadata of a GGUF base are kept unchanged, except those that merging changes. `onegen.json` and
+//! `generation_config.json`, for which the format has no place, are written beside the file.
 
 mod element;
 mod file;
@@ -16,22 +16,22 @@ use candle_core::quantized::GgmlDType;
 use onegen_engine::{ModelConfig, RopeScaling};
 
 use super::{Source, new_name, write_json};
-use file::{Entries, Planned, write_file};
+use file::{Entries, PlannedTensor, write_file};
 
 pub use element::Element;
 
-/// Writes a model. Without `element` every tensor stays as it is stored, but for those that an adapter changes:
-/// made of numbers once more, fewer than 8 bits would lose about as much as the adapter adds, so these have at
-/// least as many. Until all is written the file is called `OUT.new`.
+/// Writes a model. Without `element` every tensor keeps its stored type, except those that an adapter changes:
+/// these get at least 8 bits, because quantising them again to fewer would lose about as much as the adapter
+/// adds. Until everything is written the file is called `OUT.new`.
 ///
 /// # Errors
-/// A part of the model cannot be read, GGUF has no words for it, or the disk refused the file.
+/// A part of the model cannot be read, GGUF cannot express the model, or writing failed.
 pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()> {
     let entries = entries(source, out, element)?;
     let factors = rope_factors(source.config());
     let mut tensors = Vec::new();
     if let Some(factors) = &factors {
-        tensors.push(Planned {
+        tensors.push(PlannedTensor {
             name: "rope_freqs.weight".into(),
             shape: vec![factors.len()],
             element: Element::F32,
@@ -41,9 +41,9 @@ pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()
     for (name, shape) in source.tensors.list()? {
         let theirs = source.config().gguf_name(&name);
         let theirs = theirs.with_context(|| format!("llama.cpp has no name for {name}"))?;
-        let stored = source.tensors.stored_as(&name).and_then(Element::of);
+        let stored = source.tensors.stored_as(&name).and_then(Element::from_ggml);
         let element = chosen(&name, &shape, element, stored, source);
-        tensors.push(Planned {
+        tensors.push(PlannedTensor {
             name: theirs,
             element,
             source: if stored == Some(element) {
@@ -63,7 +63,7 @@ pub fn write(source: &Source, out: &Path, element: Option<Element>) -> Result<()
     write_json(&generation, &source.generation_config_json()?)
 }
 
-/// The type of a tensor's blocks.
+/// The type in which a tensor is written.
 fn chosen(
     name: &str,
     shape: &[usize],
@@ -76,7 +76,7 @@ fn chosen(
     };
     let table = name.contains("embed_tokens") || name.contains("lm_head");
     let element = match asked {
-        // Embedding and head lose most.
+        // Embedding and head would lose most.
         Some(asked) if table => asked.finer(Element::Q8_0),
         Some(asked) => asked,
         None => match (stored, source.base_stored_as(name)) {
@@ -88,7 +88,7 @@ fn chosen(
     element.fitting(*columns)
 }
 
-/// By what each rotary frequency is divided, where a file says it in numbers.
+/// The divisor of each rotary frequency, if the file has to list them.
 fn rope_factors(config: &ModelConfig) -> Option<Vec<f32>> {
     match &config.rope_scaling {
         RopeScaling::Default | RopeScaling::Linear { .. } => None,
@@ -116,11 +116,11 @@ fn entries(source: &Source, out: &Path, element: Option<Element>) -> Result<Entr
     let has_tokenizer_file = source.files.find("tokenizer.json").is_some();
     let mut entries = match source.files.gguf_metadata()? {
         Some(base) => Entries::copied(base),
-        None => metadata::of(config, out)?,
+        None => metadata::entries(config, out)?,
     };
     let architecture = metadata::architecture(config);
     if matches!(config.rope_scaling, RopeScaling::Factors(_)) {
-        // What a factor for all comes to stands in the factors of each.
+        // The listed factors of all frequencies already include a common factor.
         entries.remove(&format!("{architecture}.rope.scaling.factor"));
         entries.remove(&format!("{architecture}.rope.scale_linear"));
     }
@@ -162,12 +162,14 @@ fn entries(source: &Source, out: &Path, element: Option<Element>) -> Result<Entr
 }
 
 impl Source {
-    /// How the base stores a tensor, whatever becomes of it.
+    /// The base's type of a tensor, before any change by an adapter.
     fn base_stored_as(&self, name: &str) -> Option<Element> {
-        self.tensors.base_stored_as(name).and_then(Element::of)
+        self.tensors
+            .base_stored_as(name)
+            .and_then(Element::from_ggml)
     }
 
-    /// Whether any tensor is another one than the base's.
+    /// Whether any tensor differs from the base's.
     fn is_changed(&self) -> bool {
         let changed = |(name, _): &(String, Vec<usize>)| self.tensors.stored_as(name).is_none();
         self.tensors.list().is_ok_and(|all| all.iter().any(changed))
@@ -175,7 +177,7 @@ impl Source {
 }
 
 impl Element {
-    fn of(stored: GgmlDType) -> Option<Self> {
+    fn from_ggml(stored: GgmlDType) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.ggml() == stored)
     }
 }

@@ -1,4 +1,4 @@
-//! `tokenizer.ggml.*` from a `tokenizer.json`: vocabularies of bytes, as GPT-2 has brought them.
+//! Makes `tokenizer.ggml.*` from a `tokenizer.json` with a byte-level vocabulary like GPT-2's.
 
 use anyhow::{Context, Result, anyhow, bail};
 use onegen_engine::{GgufPreTokenizer, gguf_pre_tokenizers};
@@ -9,8 +9,8 @@ use tokenizers::Tokenizer;
 use super::file::Entries;
 use crate::convert::Source;
 
-/// Text that ways to cut text disagree about: digits in rows, contractions in either case, spaces and lines,
-/// marks, scripts, and characters that are composed or not.
+/// A text that different pre-tokenizers cut differently: sequences of digits, contractions in both cases,
+/// spaces and lines, punctuation, scripts, and characters in composed and decomposed form.
 const PROBE: &str = "It's 1 12 123 1234 12345, I'LL say; we'Ve   three  spaces\n\nand \r\n lines.\t\tTabs\n \n \
     x=y*(z+1); a_b-c/d \"quoted\" ... !? #!/bin e\u{301}te\u{301} été straße ЯЗЫК язык 東京都 ไทย हिन्दी ١٢٣ Ⅷ \u{1F600}\u{1F680} \
     'twas $5.00 100% <|x|> CamelCaseWord ALLCAPS word1word2 \u{a0}nbsp   ";
@@ -19,7 +19,7 @@ const PROBE: &str = "It's 1 12 123 1234 12345, I'LL say; we'Ve   three  spaces\n
 struct File {
     model: Model,
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: Vec<AddedToken>,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +41,7 @@ enum Merge {
 }
 
 #[derive(Deserialize)]
-struct Added {
+struct AddedToken {
     content: String,
     special: bool,
 }
@@ -52,10 +52,10 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// Says how text becomes ids, in place of what the entries said before.
+/// Replaces the entries that describe how text becomes ids.
 ///
 /// # Errors
-/// The tokenizer is of another kind, or cuts text in a way that has no name here.
+/// The tokenizer is of another kind, or its pre-tokenizer is unknown.
 pub(super) fn set(entries: &mut Entries, source: &Source) -> Result<()> {
     let json: Value = serde_json::from_slice(&source.tokenizer.json)?;
     let file: File = serde_json::from_value(json.clone()).context("tokenizer.json is damaged")?;
@@ -83,7 +83,7 @@ pub(super) fn set(entries: &mut Entries, source: &Source) -> Result<()> {
     }
     for added in &file.added_tokens {
         let kind = if added.special { CONTROL } else { USER_DEFINED };
-        // The tokenizer library has a say in which id it is.
+        // The tokenizer library may assign an id other than the file's.
         let id = source.tokens.id_of(&added.content);
         let id = id.with_context(|| format!("the tokenizer does not know {:?}", added.content))?;
         put(id as usize, &added.content, kind)?;
@@ -133,7 +133,7 @@ fn other_kind(kind: &str) -> String {
     )
 }
 
-/// The named way to cut text that gives the ids of this tokenizer.
+/// The known pre-tokenizer that gives the same ids as this tokenizer.
 fn rules(json: &Value) -> Result<GgufPreTokenizer> {
     let own = encode(json, None)?;
     for rules in gguf_pre_tokenizers() {
@@ -152,13 +152,13 @@ fn rules(json: &Value) -> Result<GgufPreTokenizer> {
     )
 }
 
-/// The ids of the probe, cut by the tokenizer's own rules or by others.
+/// The ids of the probe text, cut by the tokenizer's own rules or by others.
 fn encode(json: &Value, rules: Option<&GgufPreTokenizer>) -> Result<Vec<u32>> {
     let mut json = json.clone();
     json["post_processor"] = Value::Null;
     json["truncation"] = Value::Null;
     json["padding"] = Value::Null;
-    // A piece that spells an added token is none of the rules' business.
+    // Added tokens are removed, because the pre-tokenizer does not cut them.
     json["added_tokens"] = json!([]);
     if let Some(rules) = rules {
         json["normalizer"] = rules.normalizer.clone();

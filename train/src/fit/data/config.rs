@@ -1,4 +1,4 @@
-//! What a configuration says of data: which sets, and how dialogues are made of them.
+//! The configuration of data: the sets, and how dialogues are made from them.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::neighbours::NeighbourSource;
 
-/// Which questions say enough to be searched for on their own.
+/// Which questions are specific enough to be searched for without their history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standalone {
     /// All
     #[default]
     All,
-    /// Those that hold a name, a number or a word of the passage's title
+    /// Those that contain a name, a number or a word of the passage's title
     Named,
     /// None
     Never,
@@ -23,10 +23,10 @@ pub enum Standalone {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// As they stand, one behind the other: the published records hold their prompts
+    /// Unchanged, one after the other, because the published records contain their prompts
     #[default]
     Raw,
-    /// By the model's chat template
+    /// With the model's chat template
     Chat,
 }
 
@@ -41,13 +41,14 @@ pub enum DataConfig {
         questions: PathBuf,
         /// The file of passages
         passages: PathBuf,
-        /// How often an epoch goes through it
+        /// How often it is used in an epoch
         #[serde(default = "one")]
         repeat: usize,
         /// Which questions are searched for on their own
         #[serde(default)]
         standalone: Standalone,
-        /// Passages that are taken for one another: they are learnt together. Without it those of one title are.
+        /// Where neighbours come from, that is, passages that a search confuses; they are trained together.
+        /// Without it passages of the same title are trained together.
         #[serde(default)]
         neighbours: Option<NeighbourSource>,
     },
@@ -55,7 +56,7 @@ pub enum DataConfig {
     Talk {
         /// The file of conversations
         conversations: PathBuf,
-        /// How often an epoch goes through it
+        /// How often it is used in an epoch
         #[serde(default = "one")]
         repeat: usize,
     },
@@ -67,19 +68,20 @@ pub enum DataConfig {
         records: PathBuf,
         /// The file of documents
         documents: PathBuf,
-        /// Negatives of each retrieval token: of those that its record names, else random ones
+        /// Negatives of each retrieval token: those that its record names, and random ones if there
+        /// are too few
         #[serde(default = "two")]
         negatives: usize,
-        /// Retrieval tokens of a record that are learnt at once, drawn anew each time
+        /// Retrieval tokens of a record that are trained at once, drawn anew each time
         #[serde(default = "two")]
         anchors: usize,
-        /// Tokens of a record or document; what is behind is cut off
+        /// The most tokens of a record or document; the rest is cut off
         #[serde(default = "longest")]
         longest: usize,
-        /// `raw`: messages as they stand; `chat`: in the model's chat template
+        /// `raw`: messages unchanged; `chat`: in the model's chat template
         #[serde(default)]
         framing: Framing,
-        /// How often an epoch goes through it
+        /// How often it is used in an epoch
         #[serde(default = "one")]
         repeat: usize,
     },
@@ -97,14 +99,15 @@ fn one() -> usize {
     1
 }
 
-/// Whether a text that is written and a query that is searched with are one forward pass or two.
+/// Whether the written text and the query for a search share one forward pass, or use two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Passes {
-    /// One (OneGen): `[RQ]` is a part of the text, written by the model and searched with where it stands
+    /// One (OneGen): `[RQ]` is part of the text that the model writes, and its state is the query
     #[default]
     One,
-    /// Two (GritLM): the query is a text of its own that ends with `[RQ]`, of which what is written holds nothing
+    /// Two (GritLM): the query is a text of its own that ends with `[RQ]`, which the written text does not
+    /// contain
     Two,
 }
 
@@ -114,37 +117,37 @@ impl Passes {
     }
 }
 
-/// How dialogues are made of questions, and what is left out.
+/// How dialogues are made from questions, and what is left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CourseConfig {
-    /// Passages of one title that are learnt together, each the others' hardest negative
+    /// Passages of one title that are trained together, each the others' hardest negative
     pub run: usize,
-    /// Passages of more tokens are left out
+    /// Passages with more tokens are left out
     pub passage_tokens: usize,
-    /// Answers of more tokens are left out
+    /// Answers with more tokens are left out
     pub answer_tokens: usize,
-    /// Questions of a passage that are learnt together
+    /// Questions of a passage that are trained together
     pub questions: usize,
-    /// Turns of a dialogue; older ones are left out
+    /// The most turns of a dialogue; older ones are left out
     pub turns: usize,
-    /// Wordings of "the passage does not tell", one a line; the first is the usual one
+    /// Wordings of "the passage does not say", one a line; the first is the most frequent
     pub abstain: Option<PathBuf>,
-    /// System messages that change nothing, one a line
+    /// System messages without effect on the answers, one a line
     pub system: Option<PathBuf>,
-    /// What may follow any answer, `{"user","assistant"}` a line
+    /// Turns that may follow any answer, `{"user","assistant"}` a line
     pub after_answer: Option<PathBuf>,
-    /// Share of questions that are asked once more of a passage that does not tell
+    /// Share of questions that are also asked about a passage without the answer
     pub unanswerable: f64,
     /// Share of dialogues with a system message
     pub with_system: f64,
     /// Share of questions that become the follow-up of another one
     pub follow_up: f64,
-    /// Share of dialogues that go on with something that may follow any answer
+    /// Share of dialogues that continue with a turn that may follow any answer
     pub with_after_answer: f64,
-    /// Share of histories whose passages are not there any more
+    /// Share of histories whose passages are gone
     pub bare_history: f64,
-    /// `one` or `two`. Left out where it is the default, so that runs of before go on
+    /// `one` or `two`. The default is not serialised, so that checkpoints of older runs stay valid
     #[serde(skip_serializing_if = "Passes::is_one")]
     pub passes: Passes,
 }

@@ -1,4 +1,4 @@
-//! Dialogues as the server will write them, laid out as segments of a pack.
+//! Lays out dialogues, in the form in which the server will write them, as segments of a pack.
 
 use anyhow::{Context, Result, ensure};
 use onegen_engine::{ChatMessage, Passage, PassageAttention, Role, Tokens};
@@ -15,7 +15,7 @@ pub struct Turn {
     pub reading: Option<Reading>,
     /// What it answers
     pub answer: String,
-    /// Whether the model learns to write this turn, or finds it in its history
+    /// Whether the model is trained to write this turn, or only finds it in its history
     pub learnt: bool,
 }
 
@@ -24,9 +24,9 @@ pub struct Turn {
 pub struct Reading {
     /// Which of the pack's passages is spliced
     pub shown: usize,
-    /// Keys of those that `[RQ]` is to find; none where the question does not tell
+    /// Keys of the passages that `[RQ]` should find; empty if the question is not specific enough
     pub positives: Vec<u32>,
-    /// Keys of those that it is not to find, for losses that want a query's own
+    /// Keys of passages that it should not find, for losses that need a query's own negatives
     pub negatives: Vec<u32>,
 }
 
@@ -55,21 +55,21 @@ pub struct Layout<'a> {
     tokens: &'a Tokens,
     end: u32,
     pack: Pack,
-    passages: Vec<Laid>,
+    passages: Vec<LaidPassage>,
     passes: Passes,
 }
 
 /// A passage of a pack.
-struct Laid {
-    /// What stands between `[RQ]` and the answer, the closing token left out
+struct LaidPassage {
+    /// The ids between `[RQ]` and the answer, without the closing token
     ids: Vec<u32>,
     close: u32,
-    /// The segment that holds those ids, where a block is shared
+    /// The segment with those ids, if blocks are shared
     segment: Option<usize>,
 }
 
 impl<'a> Layout<'a> {
-    /// A pack of these passages, which attend as the model's `onegen.json` says.
+    /// A pack with these passages. The model's `onegen.json` defines what they attend to.
     ///
     /// # Errors
     /// The tokenizer failed, or no token ends a turn.
@@ -89,7 +89,7 @@ impl<'a> Layout<'a> {
             let close = splice.close;
             let mut ids = splice.ids();
             ids.pop();
-            // A block is embedded by the same tokens that are read.
+            // A block is embedded with the same tokens that are read.
             let embedded = if shared {
                 ids.clone()
             } else {
@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
                 at: TokenPosition { segment, offset },
                 key: passage.key,
             });
-            laid.push(Laid {
+            laid.push(LaidPassage {
                 ids,
                 close,
                 segment: shared.then_some(segment),
@@ -116,7 +116,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// The same with queries that are parts of the dialogues, or texts of their own.
+    /// The same, with queries as parts of the dialogues or as texts of their own.
     #[must_use]
     pub fn in_passes(self, passes: Passes) -> Self {
         Self { passes, ..self }
@@ -125,7 +125,7 @@ impl<'a> Layout<'a> {
     /// Adds a dialogue.
     ///
     /// # Errors
-    /// The template refuses it, or a turn reads a passage that is not there.
+    /// The template refuses the dialogue, or a turn reads a passage that is not in the pack.
     pub fn dialogue(&mut self, dialogue: &Dialogue) -> Result<()> {
         let mut messages: Vec<ChatMessage> = (dialogue.system.iter())
             .map(|system| ChatMessage::new(Role::System, system.clone()))
@@ -149,7 +149,7 @@ impl<'a> Layout<'a> {
             branch.write(self.end, turn.learnt);
             messages.push(ChatMessage::new(Role::Assistant, turn.answer.clone()));
         }
-        // Nothing is predicted from a dialogue's last token.
+        // Nothing is predicted after a dialogue's last token.
         branch.ids.pop();
         self.close(&mut branch);
         Ok(())
@@ -185,8 +185,8 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Puts `[RQ]` behind what a branch holds, and sees to it that nothing of the branch sees it. What stands
-    /// before it has the states that a pass of its own would give it.
+    /// Adds `[RQ]` after the tokens of a branch, in a segment that the branch itself does not see. The tokens
+    /// before it have the same states as in a pass of their own.
     fn ask_apart(&mut self, branch: &mut Branch, reading: &Reading) {
         self.close(branch);
         if reading.positives.is_empty() {
@@ -201,7 +201,7 @@ impl<'a> Layout<'a> {
         });
     }
 
-    /// Makes a segment of what a branch holds.
+    /// Makes a segment from the open tokens of a branch.
     fn close(&mut self, branch: &mut Branch) {
         let ids = std::mem::take(&mut branch.ids);
         if ids.is_empty() {
@@ -241,7 +241,7 @@ struct Branch {
     ids: Vec<u32>,
     position: usize,
     sees: Vec<VisibleSegment>,
-    /// Offsets in the open segment, and what is written after them
+    /// Offsets in the open segment, each with the token to be written after it
     predict: Vec<(usize, u32)>,
     queries: Vec<(usize, Reading)>,
 }

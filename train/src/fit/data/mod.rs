@@ -1,4 +1,4 @@
-//! What is learnt from: data sets become runs of passages with dialogues, and runs become packs.
+//! Training data: data sets become runs of passages with dialogues, and runs become packs.
 
 pub mod config;
 pub mod dialogue;
@@ -22,7 +22,7 @@ use config::{CourseConfig, DataConfig};
 use published::{PublishedOptions, PublishedSet};
 use sets::{QaSet, TalkSet};
 
-/// All data, in an order that a seed decides.
+/// All data, in an order that is determined by a seed.
 pub struct Course {
     sets: Vec<Set>,
     seed: u64,
@@ -34,12 +34,12 @@ enum Set {
     Published(PublishedSet),
 }
 
-/// Where a run is in its data.
+/// The position of a training run in its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoursePosition {
-    /// Times that everything was learnt
+    /// Completed epochs
     pub epoch: usize,
-    /// Runs of this epoch that were learnt
+    /// Runs of this epoch that were trained
     pub run: usize,
 }
 
@@ -54,7 +54,7 @@ impl Course {
     /// Reads all data, for a model with these tokens.
     ///
     /// # Errors
-    /// A file cannot be read or a line of it is broken: the error names both.
+    /// A file cannot be read, or a line of it is invalid. The error names both.
     pub fn load(
         config: &CourseConfig,
         data: &[DataConfig],
@@ -178,13 +178,13 @@ impl Course {
         match &self.sets[run.set] {
             Set::Questions(set) => set.pack(&run.members, tokens, rng),
             Set::Talk(set) => set.pack(&run.members, tokens, rng).map(Some),
-            // A run is one record.
+            // A run consists of one record.
             Set::Published(set) => set.pack(run.members[0], tokens, rng),
         }
     }
 }
 
-/// A course as it is learnt.
+/// An iterator over the batches of a course.
 pub struct Lessons<'a> {
     course: &'a Course,
     tokens: &'a Tokens,
@@ -198,12 +198,12 @@ impl Lessons<'_> {
         self.place
     }
 
-    /// The share of the epoch that was learnt.
+    /// The share of the epoch that was trained.
     pub fn share(&self) -> f64 {
         self.place.run as f64 / self.runs.len().max(1) as f64
     }
 
-    /// Packs of at least `tokens` tokens in all.
+    /// Packs with at least `tokens` tokens in total.
     ///
     /// # Errors
     /// The tokenizer or the chat template failed.

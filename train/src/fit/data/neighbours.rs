@@ -1,5 +1,5 @@
-//! Which passages are taken for one another: what a search finds in place of the right one. Such passages are
-//! learnt in one pack, each the others' hardest negative, at no further cost.
+//! Neighbours: passages that a search finds in place of the right one. They are trained in one pack, each the
+//! others' hardest negative, at no further cost.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::records::{Group, QuestionRecord, read_lines};
 use crate::bm25::{Bm25, words};
 
-/// Questions of a passage that are searched for.
+/// The most questions of a passage that are searched for.
 const QUESTIONS: usize = 3;
-/// What a question finds.
+/// How many passages a search for a question returns.
 pub(in crate::fit) const FOUND: usize = 8;
-/// Neighbours of a passage that are kept.
+/// The most neighbours of a passage that are kept.
 const KEPT: usize = 8;
-/// Words that more than one in so many passages hold tell nothing.
+/// Words that occur in more than one of this many passages are ignored.
 const COMMON: usize = 20;
 /// Where a set's neighbours come from: `"words"`, or the name of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PathBuf", into = "PathBuf")]
 pub enum NeighbourSource {
-    /// A search by words (BM25) for each passage's own questions, made when the data are read
+    /// A word-based search (BM25) for each passage's own questions, done when the data are read
     Words,
     /// A file that `onegen-train mine` wrote
     File(PathBuf),
@@ -48,10 +48,10 @@ impl From<NeighbourSource> for PathBuf {
 }
 
 impl NeighbourSource {
-    /// For each group the groups that are taken for it, the likeliest first.
+    /// For each group its neighbours, the likeliest first.
     ///
     /// # Errors
-    /// The file cannot be read, or names a passage that is not there.
+    /// The file cannot be read, or names a passage that does not exist.
     pub(super) fn find(&self, groups: &[Group]) -> Result<Vec<Vec<usize>>> {
         match self {
             Self::Words => Ok(by_words(groups)),
@@ -60,19 +60,19 @@ impl NeighbourSource {
     }
 }
 
-/// A passage and those that are taken for it, the likeliest first.
+/// A passage and its neighbours, the likeliest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbours {
     /// The passage
     pub id: String,
-    /// The others
+    /// Its neighbours
     pub near: Vec<String>,
 }
 
-/// Reads which of some groups are taken for one another.
+/// Reads the neighbours of groups from a file.
 ///
 /// # Errors
-/// The file cannot be read, or names a passage that is not there.
+/// The file cannot be read, or names a passage that does not exist.
 fn read(path: &Path, groups: &[Group]) -> Result<Vec<Vec<usize>>> {
     let places: HashMap<&str, usize> = (groups.iter().enumerate())
         .map(|(at, group)| (group.passage.id.as_str(), at))
@@ -102,7 +102,7 @@ pub(in crate::fit) fn searched(group: &Group) -> impl Iterator<Item = &QuestionR
     alone.take(QUESTIONS)
 }
 
-/// For each group those that a search by words finds for its questions in its place.
+/// For each group the groups that a word-based search finds for its questions in its place.
 pub(in crate::fit) fn by_words(groups: &[Group]) -> Vec<Vec<usize>> {
     let texts = groups
         .iter()
@@ -130,7 +130,8 @@ pub(in crate::fit) fn by_words(groups: &[Group]) -> Vec<Vec<usize>> {
     found.collect()
 }
 
-/// What several questions about a passage found in its place: those that were found higher first.
+/// Combines the results of several questions about a passage, without the passage itself. Results
+/// with better ranks come first.
 pub(in crate::fit) fn nearest(
     own: usize,
     rankings: impl Iterator<Item = Vec<usize>>,

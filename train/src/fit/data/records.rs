@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 /// A passage.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct PassageRecord {
-    /// What questions name it by
+    /// The id by which questions name it
     pub id: String,
     /// Its title
     #[serde(default)]
@@ -31,17 +31,17 @@ pub struct PastTurn {
     pub a: String,
 }
 
-/// A question. Fields that are not named here are passed over.
+/// A question. Other fields are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct QuestionRecord {
     /// Its name
     pub id: String,
     /// The question
     pub question: String,
-    /// Its answers; the first one is learnt
+    /// Its answers; the model is trained on the first
     #[serde(default)]
     pub answers: Vec<String>,
-    /// The passage that tells the answer
+    /// The passage with the answer
     #[serde(default)]
     pub passage_id: Option<String>,
     /// All passages that are right
@@ -50,7 +50,7 @@ pub struct QuestionRecord {
     /// The dialogue before it
     #[serde(default)]
     pub history: Vec<PastTurn>,
-    /// Whether the passage tells the answer
+    /// Whether the passage contains the answer
     #[serde(default = "yes")]
     pub answerable: bool,
     /// Whether the answer is known
@@ -62,7 +62,7 @@ fn yes() -> bool {
     true
 }
 
-/// Opens a text file; one whose name ends in `.gz` is unpacked.
+/// Opens a text file. A file whose name ends in `.gz` is decompressed.
 ///
 /// # Errors
 /// The file cannot be opened.
@@ -74,16 +74,16 @@ pub fn open_text(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// Reads a file of JSON lines; one whose name ends in `.gz` is unpacked.
+/// Reads a file of JSON lines. A file whose name ends in `.gz` is decompressed.
 ///
 /// # Errors
-/// The file cannot be read, or a line is no such record: the error names file and line.
+/// The file cannot be read, or a line is not a valid record. The error names file and line.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let numbered = read_numbered(path)?.into_iter();
     Ok(numbered.map(|(_, record)| record).collect())
 }
 
-/// The same with the number of each record's line.
+/// The same, with the line number of each record.
 ///
 /// # Errors
 /// As [`read_lines`].
@@ -110,10 +110,10 @@ pub struct Group {
     pub questions: Vec<QuestionRecord>,
 }
 
-/// Reads passages and the questions about them; passages without a question stay as what is not to be found.
+/// Reads passages and the questions about them. Passages without a question are kept as negatives.
 ///
 /// # Errors
-/// As [`read_lines`], or a question names a passage that is not there.
+/// As [`read_lines`], or a question names a passage that does not exist.
 pub fn read_groups(passages: &Path, questions: &Path) -> Result<Vec<Group>> {
     let passages_path = passages;
     let mut groups: Vec<Group> = read_lines(passages)?

@@ -1,4 +1,4 @@
-//! Dialogues drawn from questions and their passages, and from conversations that search for nothing.
+//! Draws dialogues from questions and their passages, and from conversations without a search.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ struct Lines {
     with_system: f64,
 }
 
-/// What may follow any answer; `{answer}` and `{ANSWER}` stand for it.
+/// A turn that may follow any answer; `{answer}` and `{ANSWER}` stand for that answer.
 #[derive(Clone, Debug, Deserialize)]
 struct AfterAnswer {
     user: String,
@@ -95,7 +95,7 @@ pub(super) struct QaSet {
     /// The key of its first passage
     pub(super) first_key: u32,
     pub(super) groups: Vec<Group>,
-    /// For each group those that are taken for it; empty where nobody has looked
+    /// For each group its neighbours; empty if none were searched for
     pub(super) near: Vec<Vec<usize>>,
     pub(super) repeat: usize,
     pub(super) standalone: Standalone,
@@ -104,7 +104,8 @@ pub(super) struct QaSet {
 }
 
 impl QaSet {
-    /// Runs of passages that are taken for one another, or else of those of one title, in a new order each time.
+    /// Runs of neighbouring passages, or of passages with the same title if no neighbours are known. The order
+    /// is new each time.
     pub(super) fn runs(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
         let runs = (0..self.repeat).flat_map(|_| {
             if self.near.is_empty() {
@@ -116,7 +117,7 @@ impl QaSet {
         runs.collect()
     }
 
-    /// Each passage with its nearest ones that are in no run yet.
+    /// Each passage together with its nearest neighbours that are in no run yet.
     fn runs_of_neighbours(&self, rng: &mut StdRng) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.groups.len()).collect();
         order.shuffle(rng);
@@ -144,7 +145,7 @@ impl QaSet {
         let mut order = Vec::new();
         for (at, group) in self.groups.iter().enumerate() {
             let title = group.passage.title.as_str();
-            // Passages without a title have nothing in common.
+            // Passages without a title do not belong together.
             let title = if title.is_empty() {
                 group.passage.id.as_str()
             } else {
@@ -166,7 +167,7 @@ impl QaSet {
         runs
     }
 
-    /// The pack of a run; none where no passage fits or no question is left.
+    /// The pack of a run; `None` if no passage fits or no question is left.
     pub(super) fn pack(
         &self,
         members: &[usize],
@@ -266,7 +267,7 @@ impl QaSet {
         }
     }
 
-    /// A text that is about something else: another passage of the run, or any.
+    /// A text about something else: another passage of the run, or any passage.
     fn elsewhere(&self, members: &[usize], shown: usize, rng: &mut StdRng) -> &str {
         let near = members.iter().enumerate().filter(|(at, _)| *at != shown);
         let near: Vec<usize> = near.map(|(_, group)| *group).collect();
@@ -277,7 +278,7 @@ impl QaSet {
         &self.groups[at].passage.text
     }
 
-    /// A question as a turn that learns to search and to answer.
+    /// A question as a turn that trains searching and answering.
     fn turn(
         &self,
         question: &QuestionRecord,
@@ -313,7 +314,7 @@ impl QaSet {
         }
     }
 
-    /// A question as it is asked when the one before was about the same: a pronoun for the title.
+    /// A question as a follow-up about the same passage, with a pronoun in place of the title.
     fn follow_up(
         &self,
         question: &QuestionRecord,
@@ -331,7 +332,7 @@ impl QaSet {
         turn
     }
 
-    /// A question behind its history, of which the passages may be gone.
+    /// A question after its history, whose passages may be gone.
     fn with_history(
         &self,
         question: &QuestionRecord,
@@ -358,7 +359,8 @@ impl QaSet {
         turns
     }
 
-    /// A question that the passage does not answer: one about another passage of the run, or a changed one.
+    /// A question that the passage does not answer: one about another passage of the run, or a changed
+    /// question.
     fn unanswerable(
         &self,
         question: &QuestionRecord,
@@ -418,7 +420,7 @@ impl QaSet {
     }
 }
 
-/// Whether a question holds a name, a number or a word of the title.
+/// Whether a question contains a name, a number or a word of the title.
 fn names_something(question: &str, title: &str) -> bool {
     let bare = |word: &str| {
         word.trim_matches(|c: char| !c.is_alphanumeric())
@@ -438,7 +440,7 @@ fn names_something(question: &str, title: &str) -> bool {
     })
 }
 
-/// A question with a pronoun in place of the title, where it holds it.
+/// A question with a pronoun in place of the title, if it contains the title.
 fn with_pronoun(question: &str, title: &str, text: &str) -> Option<String> {
     let start = question.find(title).filter(|_| !title.is_empty())?;
     let (before, after) = (&question[..start], &question[start + title.len()..]);
@@ -463,7 +465,7 @@ fn with_pronoun(question: &str, title: &str, text: &str) -> Option<String> {
     })
 }
 
-/// Conversations in which nothing is searched for.
+/// Conversations without a search.
 pub(super) struct TalkSet {
     pub(super) conversations: Vec<Conversation>,
     pub(super) repeat: usize,
@@ -482,7 +484,7 @@ struct Message {
     content: String,
 }
 
-/// Conversations that are learnt together.
+/// Conversations that are trained together.
 const TALKS: usize = 6;
 
 impl TalkSet {
@@ -536,7 +538,7 @@ impl Conversation {
     }
 }
 
-/// Whether something of this share happens.
+/// True with the probability `share`.
 fn happens(rng: &mut StdRng, share: f64) -> bool {
     rng.random_bool(share.clamp(0.0, 1.0))
 }

@@ -1,4 +1,4 @@
-//! How published data spell control tokens, whatever the model calls its own.
+//! The spellings of control tokens in published data, which may differ from the model's own.
 
 use anyhow::{Context, Result};
 use onegen_engine::Tokens;
@@ -6,20 +6,20 @@ use onegen_engine::Tokens;
 /// The published spellings, and the model's tokens that they stand for.
 #[derive(Debug)]
 pub(super) struct Spellings {
-    /// `[RQ]`, or what stands behind a mention
+    /// `[RQ]`, or the token after a mention
     pub(super) query: u32,
-    /// `[RD]`, or what stands behind an entity's description
+    /// `[RD]`, or the token after an entity's description
     pub(super) passage: u32,
-    /// Before and behind a passage that is read
+    /// The tokens before and after a passage that is read
     around: Option<(u32, u32)>,
-    /// Spellings that are none of the model's own tokens
+    /// Spellings that are not tokens of the model itself
     aliases: Vec<(&'static str, u32)>,
     query_spellings: Vec<String>,
     passage_spellings: Vec<String>,
 }
 
 impl Spellings {
-    /// Those of a model that answers, or of one that links entities.
+    /// The spellings for a model that answers questions, or for one that links entities.
     ///
     /// # Errors
     /// The tokenizer lacks a token.
@@ -43,7 +43,7 @@ impl Spellings {
             let id = id.with_context(|| format!("the tokenizer has no token {go_on:?}"))?;
             published.push(("[_CONTINUE_]", id));
         }
-        // A tokenizer that knows a spelling reads it by itself.
+        // A spelling that the tokenizer knows needs no alias.
         published.retain(|(spelling, _)| tokens.id_of(spelling).is_none());
         let onegen = tokens.onegen();
         let spelt = |own: &str, id: u32| {
@@ -61,7 +61,7 @@ impl Spellings {
         })
     }
 
-    /// The ids of a published text: what spells a control token is one.
+    /// The ids of a published text, in which spellings of control tokens become control tokens.
     pub(super) fn encode(&self, text: &str, tokens: &Tokens) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         let mut rest = text;
@@ -82,32 +82,32 @@ impl Spellings {
         found.min_by_key(|(at, ..)| *at)
     }
 
-    /// How many retrieval tokens a text spells.
+    /// How many retrieval tokens a text contains.
     pub(super) fn count_queries(&self, text: &str) -> usize {
         count(text, &self.query_spellings)
     }
 
-    /// How many passage tokens a text spells.
+    /// How many passage tokens a text contains.
     pub(super) fn count_passages(&self, text: &str) -> usize {
         count(text, &self.passage_spellings)
     }
 
-    /// The spellings of retrieval tokens, for messages.
+    /// The spellings of retrieval tokens, for error messages.
     pub(super) fn query_spellings(&self) -> String {
         self.query_spellings.join(" or ")
     }
 
-    /// The spellings of passage tokens, for messages.
+    /// The spellings of passage tokens, for error messages.
     pub(super) fn passage_spellings(&self) -> String {
         self.passage_spellings.join(" or ")
     }
 
-    /// Whether a token stands before a passage that is read.
+    /// Whether a token begins a passage that is read.
     pub(super) fn opens(&self, id: u32) -> bool {
         self.around.is_some_and(|(open, _)| open == id)
     }
 
-    /// Whether a token stands behind one.
+    /// Whether a token ends one.
     pub(super) fn closes(&self, id: u32) -> bool {
         self.around.is_some_and(|(_, close)| close == id)
     }

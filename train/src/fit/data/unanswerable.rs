@@ -1,4 +1,4 @@
-//! Questions that a passage does not answer, made of ones that it does.
+//! Makes questions that a passage does not answer from questions that it does.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -32,7 +32,7 @@ const OPPOSITES: [(&str, &str); 24] = [
     ("support", "oppose"),
 ];
 
-/// Words that begin with a capital for their place or their kind, not for what they name.
+/// Words that may begin with a capital letter although they are not names.
 const COMMON: [&str; 24] = [
     "What",
     "Which",
@@ -60,9 +60,9 @@ const COMMON: [&str; 24] = [
     "Does",
 ];
 
-/// A question that asks for something else: with another number, another name, or its opposite. None where
-/// the question holds none of these. Other names and numbers are taken from `elsewhere`, a text that is not
-/// about the same.
+/// A changed question that asks for something else: with another number, another name, or a word replaced
+/// by its opposite. `None` if the question contains none of these. The other names and numbers come from
+/// `elsewhere`, a text about something else.
 pub(super) fn changed(
     question: &str,
     passage: &str,
@@ -101,7 +101,7 @@ pub(super) fn changed(
     Some(words.join(" "))
 }
 
-/// A random word of a text that meets a condition.
+/// A random word of a text for which `meets` is true.
 fn pick(text: &str, rng: &mut StdRng, meets: impl Fn(&str) -> bool) -> Option<String> {
     let words: Vec<&str> = text
         .split_whitespace()

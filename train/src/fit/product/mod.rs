@@ -1,8 +1,8 @@
-//! Products of token rows with weight matrices that are packed for them.
+//! Products of token rows with packed weight matrices.
 //!
-//! A matrix is kept in panels of 32 outputs. A tile of up to 12 rows and 32 outputs stays in registers
-//! while the inner dimension is walked once. Each number is summed in the order of the inner dimension, so a
-//! row's result depends on nothing but that row.
+//! A matrix is stored in panels of 32 outputs. A tile of up to 12 rows and 32 outputs stays in registers
+//! during one pass over the inner dimension. Each number is summed in the order of the inner dimension, so a
+//! row's result depends only on that row.
 
 mod plain;
 mod tile;
@@ -30,7 +30,8 @@ impl Element for f32 {
     unsafe fn multiply(tile: &Tile<Self>) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the caller keeps the tile's promise, and the processor has the instructions.
+            // SAFETY: the caller keeps the tile's promise, and the processor supports the
+            // instructions.
             return unsafe { x86::multiply_f32(tile) };
         }
         // SAFETY: as promised by the caller.
@@ -54,7 +55,7 @@ impl Element for bf16 {
     unsafe fn multiply(tile: &Tile<Self>) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
-            // SAFETY: the caller keeps the tile's promise, and the processor has the instructions.
+            // SAFETY: the caller keeps the tile's promise, and the processor supports the instructions.
             return unsafe { x86::multiply_bf16(tile) };
         }
         // SAFETY: as promised by the caller.
@@ -62,7 +63,7 @@ impl Element for bf16 {
     }
 }
 
-/// Rows of numbers in the type that products take, each padded with zeros to whole groups.
+/// Rows of numbers in the type that products use, each padded with zeros to whole groups.
 #[derive(Clone, Debug, Default)]
 pub struct Rows<E> {
     values: Vec<E>,
@@ -120,13 +121,13 @@ impl<E: Element> Rows<E> {
 
 /// A matrix packed for products: `outputs` times `inner` numbers.
 #[derive(Clone, Debug)]
-pub struct Packed<E> {
+pub struct PackedMatrix<E> {
     panels: Vec<E>,
     outputs: usize,
     inner: usize,
 }
 
-impl<E: Element> Packed<E> {
+impl<E: Element> PackedMatrix<E> {
     /// Packs a matrix whose rows are the outputs: `inner` numbers each.
     pub fn from_rows(matrix: &[f32], outputs: usize, inner: usize) -> Self {
         Self::pack(outputs, inner, |output, at| matrix[output * inner + at])
@@ -157,7 +158,7 @@ impl<E: Element> Packed<E> {
         }
     }
 
-    /// Numbers that a product gives for each row.
+    /// Numbers of a product for each row.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
@@ -193,7 +194,7 @@ impl<E: Element> Packed<E> {
         }
     }
 
-    /// Each row times the matrix: `out` (rows, outputs), added to what stands there or put in its place.
+    /// Multiplies each row by the matrix. The result (rows, outputs) is added to `out` or replaces it.
     pub fn product(&self, rows: &Rows<E>, out: &mut [f32], add: bool) {
         let count = rows.count();
         assert_eq!(rows.width, self.inner, "the inner dimensions differ");
@@ -245,11 +246,11 @@ mod tests {
                 .map(|i| w[i % outputs * inner + i / outputs])
                 .collect();
             let rows = Rows::<E>::new(&x, inner);
-            let packed = Packed::<E>::from_rows(&w, outputs, inner);
+            let packed = PackedMatrix::<E>::from_rows(&w, outputs, inner);
             let mut out = vec![1.0; count * outputs];
             packed.product(&rows, &mut out, true);
             let mut again = vec![5.0; count * outputs];
-            Packed::<E>::from_columns(&transposed, outputs, inner)
+            PackedMatrix::<E>::from_columns(&transposed, outputs, inner)
                 .product(&rows, &mut again, false);
             for (i, (out, again)) in out.iter().zip(&again).enumerate() {
                 let (row, output) = (i / outputs, i % outputs);
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn a_row_or_a_column_is_replaced_alone() {
         let matrix = vec![1.0; 40 * 6];
-        let mut packed = Packed::<bf16>::from_rows(&matrix, 40, 6);
+        let mut packed = PackedMatrix::<bf16>::from_rows(&matrix, 40, 6);
         packed.set_row(33, &[2.0; 6]);
         packed.set_column(5, &[3.0; 40]);
         let mut row = vec![0.0; 6];

@@ -1,11 +1,11 @@
-//! The tile for any processor, which the others are held against.
+//! The tile product for any processor, with which the others are compared.
 
 use super::tile::{Element, PANEL, TILE, Tile};
 
 /// Multiplies a tile.
 ///
 /// # Safety
-/// The tile's pointers are valid for what its sizes say.
+/// The tile's pointers are valid for its sizes.
 pub(super) unsafe fn multiply<E: Element>(tile: &Tile<E>) {
     let mut sums = [[0.0f32; PANEL]; TILE];
     for group in 0..tile.inner / E::GROUP {

@@ -7,9 +7,9 @@ pub(super) const TILE: usize = 12;
 
 /// The type that weights and kept activations have. Sums are f32 in either.
 pub trait Element: Copy + Default + Send + Sync + 'static {
-    /// What it is called in a configuration.
+    /// Its name in a configuration.
     const NAME: &'static str;
-    /// How many neighbours of the inner dimension stand together in a panel.
+    /// How many neighbours of the inner dimension are adjacent in a panel.
     const GROUP: usize;
     /// Rounds to the nearest, ties to even.
     fn from_f32(value: f32) -> Self;
@@ -18,7 +18,7 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Multiplies a tile with the fastest kernel of this machine.
     ///
     /// # Safety
-    /// The tile's pointers are valid for what its sizes say.
+    /// The tile's pointers are valid for its sizes.
     unsafe fn multiply(tile: &Tile<Self>);
 }
 
@@ -31,15 +31,15 @@ pub struct Tile<E> {
     pub(super) row_stride: usize,
     /// How many rows
     pub(super) count: usize,
-    /// `inner` times 32 numbers, those of [`Element::GROUP`] neighbours together
+    /// `inner` times 32 numbers; those of [`Element::GROUP`] neighbours are adjacent
     pub(super) panel: *const E,
     /// The inner dimension, a multiple of [`Element::GROUP`]
     pub(super) inner: usize,
-    /// Where the first row's first result belongs
+    /// The place of the first row's first result
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
     /// Results of each row, at most 32
     pub(super) columns: usize,
-    /// Whether results are added to what stands there
+    /// Whether results are added to the old values
     pub(super) add: bool,
 }

@@ -1,13 +1,14 @@
-//! Sentences that mention things: `{n}` is the thing that the sentence is about, `{capital}` one of its
-//! attributes (a mention where the attribute names a thing, else plain text), `{@city}` any thing of a
-//! kind, and `{=month}` a word that is no mention, whatever letter it begins with.
+//! Sentences that mention things. `{n}` is the thing that the sentence is about. `{capital}` is one of
+//! its attributes, a mention if the attribute names a thing, and plain text otherwise. `{@city}` is any
+//! thing of a kind. `{=month}` is a word that is not a mention, even if it begins with a capital
+//! letter.
 
 mod table;
 
 use crate::phrases::Wording;
 use table::FRAMES;
 
-/// Sentences about a kind: those of training and those that training never shows.
+/// Sentences about a kind: those for training, and held-out ones.
 pub struct Frames {
     kinds: &'static [&'static str],
     known: &'static [&'static str],
@@ -85,7 +86,7 @@ const NOTHING: Frames = Frames {
     ],
 };
 
-/// What a sentence may begin with.
+/// Words with which a sentence may begin.
 pub fn openers(wording: Wording) -> &'static [&'static str] {
     match wording {
         Wording::Known => &[
@@ -112,7 +113,7 @@ pub fn openers(wording: Wording) -> &'static [&'static str] {
     }
 }
 
-/// What may stand between two clauses.
+/// Words between two clauses.
 pub fn joints(wording: Wording) -> &'static [&'static str] {
     match wording {
         Wording::Known => &[", and ", ", but ", "; ", " while ", " because ", ", so "],

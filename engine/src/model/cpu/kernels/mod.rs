@@ -1,11 +1,11 @@
 //! Inner products of 16 rows of a matrix (a *panel*) with a few rows of activations.
 //!
-//! One plain version that says what is computed, and versions for AVX2 and AVX-512 that give the same
-//! bits; which one runs is decided once, from what the CPU can do.
+//! A plain version defines what is computed. Versions for AVX2 and AVX-512 give the same bits. Which
+//! version runs is decided once, from the CPU's instruction sets.
 //!
-//! **Invariant:** every number is summed in one order that depends on nothing but its own row and
-//! activations. So a token's states are the same bits whatever else is in the batch and however its
-//! text was cut into steps.
+//! **Invariant:** every number is summed in an order that depends only on its own row and
+//! activations. So a token's states have the same bits whatever else is in the batch, and however
+//! its text was cut into steps.
 
 mod panel;
 mod plain;
@@ -22,7 +22,7 @@ use half::{bf16, f16};
 pub(super) use panel::{BLOCK, LANES, Lanes, MOST_ROWS, Number, Q8Panel, Q8Row};
 pub(super) use q4::{Q4Block, Q4KBlock, Q4Row, Q40Block, Q41Block, q4_products, quantise_signed};
 
-/// What the CPU can do.
+/// The instruction sets that kernels exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isa {
     Plain,
@@ -33,13 +33,13 @@ pub(super) enum Isa {
 }
 
 impl Isa {
-    /// The best that this CPU can do.
+    /// The best instruction set that this CPU supports.
     pub(super) fn detected() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
         *DETECTED.get_or_init(|| Self::all().last().copied().unwrap_or(Isa::Plain))
     }
 
-    /// Everything that this CPU can do, the best last.
+    /// All instruction sets that this CPU supports, the best last.
     pub(super) fn all() -> Vec<Self> {
         let mut all = vec![Isa::Plain];
         #[cfg(target_arch = "x86_64")]
@@ -63,7 +63,7 @@ pub(super) trait Weight: Number {
     /// The panels' products with rows of activations; see [`float_products`].
     ///
     /// # Safety
-    /// The CPU can do `isa`.
+    /// The CPU supports `isa`.
     #[doc(hidden)]
     unsafe fn products(
         isa: Isa,
@@ -84,7 +84,7 @@ macro_rules! weight {
             ) {
                 match isa {
                     Isa::Plain => plain::float_products(panels, xs, each),
-                    // SAFETY: the caller knows that the CPU can do it.
+                    // SAFETY: the caller promises that the CPU supports it.
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => unsafe { x86::float_products_avx2(panels, xs, each) },
                     #[cfg(target_arch = "x86_64")]
@@ -118,7 +118,7 @@ pub(super) fn float_products<W: Weight>(
 }
 
 /// As [`float_products`]: within a block of 32 columns the sum is exact, in integers; blocks are added
-/// in f32, each times the product of its two scales.
+/// in f32, each multiplied by its two scales.
 pub(super) fn q8_products(
     isa: Isa,
     panel: Q8Panel<'_>,
@@ -190,7 +190,7 @@ mod tests {
             let wanted = results(Isa::Plain, &panels, &xs);
             for isa in Isa::all() {
                 assert_eq!(results(isa, &panels, &xs), wanted, "{isa:?}");
-                // One row and one panel alone give the same bits.
+                // Computing one row and one panel alone gives the same bits.
                 let alone = results(isa, &panels[panels.len() - 1..], &xs[rows - 1..]);
                 assert_eq!(alone.last(), wanted.last(), "{isa:?}");
             }

@@ -2,11 +2,11 @@
 
 use half::{bf16, f16};
 
-/// Rows of a panel. Within a panel the 16 rows' weights of one column stand side by side.
+/// Rows of a panel. Within a panel the 16 rows' weights of one column are adjacent.
 pub(in crate::model::cpu) const LANES: usize = 16;
 /// Columns that share a scale in a quantised row.
 pub(in crate::model::cpu) const BLOCK: usize = 32;
-/// Rows of activations that one call takes at most.
+/// The most rows of activations that one call takes.
 pub(in crate::model::cpu) const MOST_ROWS: usize = 8;
 
 /// One number for each row of a panel.
@@ -40,8 +40,8 @@ number!(f32, |value| value, |value| value);
 number!(f16, f16::to_f32, f16::from_f32);
 number!(bf16, bf16::to_f32, bf16::from_f32);
 
-/// A panel of 8-bit weights: for each block of 32 columns 16 scales, and the weights in groups of four
-/// columns, 16 rows side by side, four bytes each.
+/// A panel of 8-bit weights. For each block of 32 columns it holds 16 scales, and the weights in
+/// groups of four columns: for each of the 16 rows four bytes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model::cpu) struct Q8Panel<'a> {
     /// 512 a block

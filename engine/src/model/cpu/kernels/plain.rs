@@ -1,4 +1,5 @@
-//! The products in plain Rust: what the others must give, and what runs where nothing better can.
+//! The products in plain Rust. They define the result of all other versions, and run on CPUs that
+//! support none of those.
 
 use half::f16;
 

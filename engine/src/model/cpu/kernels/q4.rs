@@ -1,4 +1,4 @@
-//! Products with 4-bit weights: what they are made of, which version runs, and the plain one.
+//! Products with 4-bit weights: the blocks, the choice of the version, and the plain version.
 
 use bytemuck::Zeroable;
 use half::f16;
@@ -9,7 +9,7 @@ use super::{Isa, quantise};
 /// Columns that share `d` and `dmin` in `Q4_K`.
 const SUPER_BLOCK: usize = 256;
 const SUPER_PARTS: usize = SUPER_BLOCK / BLOCK;
-/// Bytes of a part of 16 rows that the kernels take at a time: two groups of four columns.
+/// Bytes of 16 rows that the kernels read at a time: two groups of four columns.
 const PAIR: usize = 4 * LANES;
 const PAIRS: usize = BLOCK / 8;
 
@@ -17,17 +17,18 @@ const PAIRS: usize = BLOCK / 8;
 /// half, and column `16 + 4p + i` in the upper one.
 pub(crate) type Quants = [[u8; PAIR]; PAIRS];
 
-/// A block of a panel of 4-bit weights, 16 blocks as ggml keeps them of a row each. It has one or more
-/// parts of 32 columns; a weight is `scale * quant - min` with the scale and minimum of its part and row.
+/// A block of a panel of 4-bit weights, made of one of ggml's blocks from each of 16 rows. It has one or
+/// more parts of 32 columns. A weight is `scale * quant - min`, with the scale and minimum of its part
+/// and row.
 pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
-    /// How many there are.
+    /// The number of parts.
     const PARTS: usize;
     /// The factor of the minima.
     const MIN_TIMES: f32;
     fn quants(&self, part: usize) -> &Quants;
     fn quants_mut(&mut self, part: usize) -> &mut Quants;
     fn scale(&self, part: usize) -> Factor<'_>;
-    /// What the minimum is, but for a number that all are multiplied by.
+    /// The minimum, without the factor [`Q4Block::MIN_TIMES`] that all minima are multiplied by.
     fn min(&self, part: usize) -> Factor<'_>;
 
     #[inline(always)]
@@ -50,11 +51,11 @@ pub(crate) trait Q4Block: Copy + Zeroable + Send + Sync + 'static {
     }
 }
 
-/// A number for each row of a panel, by how it is kept.
+/// A number for each row of a panel, in the form in which it is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factor<'a> {
     Units(&'a [f16; LANES]),
-    /// Each times its own number.
+    /// A unit for each row, multiplied by a number of the row.
     Steps(&'a [f16; LANES], &'a [u8; LANES]),
 }
 
@@ -67,7 +68,8 @@ impl Factor<'_> {
     }
 }
 
-/// 16 of ggml's `Q4_K`, each of 256 columns: scale and minimum are 6 bits times a unit.
+/// 16 of ggml's `Q4_K` blocks, each of 256 columns. Scale and minimum are 6-bit numbers, multiplied
+/// by a unit.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Q4KBlock {
@@ -100,7 +102,7 @@ impl Q4Block for Q4KBlock {
     }
 }
 
-/// 16 of ggml's `Q4_0`, each of 32 columns: a weight is `d * (quant - 8)`.
+/// 16 of ggml's `Q4_0` blocks, each of 32 columns: a weight is `d * (quant - 8)`.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(32))]
 pub(crate) struct Q40Block {
@@ -128,7 +130,7 @@ impl Q4Block for Q40Block {
     }
 }
 
-/// 16 of ggml's `Q4_1`, each of 32 columns: a weight is `d * quant + m`.
+/// 16 of ggml's `Q4_1` blocks, each of 32 columns: a weight is `d * quant + m`.
 #[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Q41Block {
@@ -164,7 +166,8 @@ pub(crate) struct Q4Row<'a> {
     pub(crate) values: &'a [i8],
     /// One a block
     pub(crate) scales: &'a [f32],
-    /// The sum of each block's values times its scale: what a minimum is multiplied by
+    /// For each block the sum of its values times its scale. The block's minimum is multiplied by
+    /// this sum
     pub(crate) sums: &'a [f32],
 }
 
@@ -186,8 +189,8 @@ pub(crate) fn quantise_signed(
     }
 }
 
-/// As [`super::q8_products`]: within a part of 32 columns the sum is exact, in integers; then its scaled
-/// sum is added in f32 and its minimum's share taken off.
+/// As [`super::q8_products`]: within a part of 32 columns the sum is exact, in integers; then the scaled
+/// sum is added in f32 and the minimum's part is subtracted.
 pub(crate) fn q4_products<B: Q4Block>(
     isa: Isa,
     panel: &[B],
@@ -292,7 +295,7 @@ mod tests {
         let width = B::PARTS * BLOCK;
         for (blocks, rows) in [(1, 1), (5, 8), (4, 3), (3, 6), (2, 7)] {
             let mut panel: Vec<_> = (0..blocks).map(|_| random_block(&mut rng)).collect();
-            // The largest sums that there can be.
+            // These inputs give the largest possible sums.
             for part in 0..B::PARTS {
                 *panel[0].quants_mut(part) = [[0xff; PAIR]; PAIRS];
             }

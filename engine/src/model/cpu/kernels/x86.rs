@@ -31,7 +31,8 @@ macro_rules! in_tiles {
         let mut m = 0;
         while m < xs.len() {
             let left = xs.len() - m;
-            // (rows, panels) of a tile: at most 16 sums in registers, enough of them to hide latency.
+            // A tile's rows and panels: at most 16 sums fit into the registers, and there should be
+            // enough of them to hide latency.
             let (rows, width) = match left {
                 8.. => (8, 2),
                 4.. => (4, 4),
@@ -61,7 +62,8 @@ macro_rules! in_tiles {
     }};
 }
 
-/// Cuts rows into tiles of the given heights, what is left into single ones, and runs `tile` on each.
+/// Cuts rows into tiles of the given heights and the remaining rows into tiles of one, and runs
+/// `tile` on each.
 macro_rules! in_row_tiles {
     ($tile:ident, $panel:expr, $xs:expr, $each:expr; $($rows:literal)*) => {{
         let mut m = 0;
@@ -152,8 +154,8 @@ pub(super) unsafe fn q8_products(
     in_row_tiles!(q8_tile, panel, xs, each; 8 4 2);
 }
 
-/// `vpdpbusd` multiplies unsigned by signed: the activations are 128 too large, so 128 times the sum of
-/// the weights is taken off.
+/// `vpdpbusd` multiplies unsigned by signed numbers. The activations are therefore stored 128 too
+/// large, and 128 times the sum of the weights is subtracted.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q8_tile<const ROWS: usize>(
     panel: Q8Panel<'_>,
@@ -205,8 +207,8 @@ pub(super) unsafe fn q8_products_avx2(
     in_row_tiles!(q8_tile_avx2, panel, xs, each; 4 2);
 }
 
-/// `vpmaddubsw` multiplies unsigned by signed and saturates at 16 bits: with magnitudes up to 127 on
-/// both sides it never does.
+/// `vpmaddubsw` multiplies unsigned by signed numbers and saturates at 16 bits. With magnitudes up
+/// to 127 on both sides it never saturates.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn q8_tile_avx2<const ROWS: usize>(
     panel: Q8Panel<'_>,

@@ -22,8 +22,8 @@ pub(super) unsafe fn q4_products(
     in_row_tiles!(q4_tile, panel, xs, each; 8 4 2);
 }
 
-/// Here the weights are the unsigned side of `vpdpbusd`, and four activations are broadcast by the
-/// instruction itself.
+/// Here the weights are the unsigned operand of `vpdpbusd`, and the instruction itself broadcasts
+/// four activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q4_tile<const ROWS: usize>(
     panel: &[impl Q4Block],
@@ -37,7 +37,7 @@ unsafe fn q4_tile<const ROWS: usize>(
     for (b, block) in panel.iter().enumerate() {
         for part in 0..block.parts() {
             let at = b * block.parts() + part;
-            // Two sums a row, so that one needs not wait for the other.
+            // There are two sums a row, so that one need not wait for the other.
             let mut exact = [[_mm512_setzero_si512(); 2]; ROWS];
             // SAFETY: of each row four values at a time and one scale and sum are read within part `at`,
             // which the caller has checked to be there.
@@ -102,7 +102,8 @@ pub(super) unsafe fn q4_products_avx2(
     in_row_tiles!(q4_tile_avx2, panel, xs, each; 4 2);
 }
 
-/// `vpmaddubsw` gives at most 2 * 15 * 127, and the eight of a part still fit 16 bits.
+/// `vpmaddubsw` gives at most 2 * 15 * 127, and the sum of the eight results of a part still fits
+/// 16 bits.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn q4_tile_avx2<const ROWS: usize>(
     panel: &[impl Q4Block],
@@ -156,7 +157,7 @@ unsafe fn q4_tile_avx2<const ROWS: usize>(
     ROWS
 }
 
-/// Those of the first or the second 8 rows.
+/// The factors of the first or the second 8 rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn half_of_factors(factor: Factor<'_>, half: usize) -> __m256 {

@@ -7,62 +7,65 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::aligned::Aligned;
-use super::disjoint::Disjoint;
+use super::aligned::AlignedVec;
+use super::disjoint::DisjointParts;
 use super::kernels::{
     BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q4KBlock, Q8Panel, Q40Block, Q41Block, Weight,
     float_products, q4_products, q8_products,
 };
-use super::q4::{Q4Panels, Stored};
-use super::quantised::Quantised;
+use super::q4::{Q4Panels, StoredBlock};
+use super::quantised::QuantisedActivations;
 
-/// Multiplications below which a second thread costs more than it brings, as long as the weights are
-/// fewer than [`FROM_MEMORY`].
+/// With fewer multiplications than this a second thread costs more than it gains, if there are fewer
+/// weights than [`FROM_MEMORY`].
 const WORTH_A_THREAD: usize = 1 << 20;
-/// Weights that hardly stay in a core's cache from one step to the next: two threads read them faster.
+/// With more weights than this, they rarely stay in a core's cache from one step to the next, and two
+/// threads read them faster.
 const FROM_MEMORY: usize = 1 << 19;
-/// Bytes of panels that stay in the second-level cache while all rows of a batch pass by.
+/// Bytes of panels that fit into the second-level cache while all rows of a batch are multiplied
+/// with them.
 const CACHED_BYTES: usize = 128 << 10;
-/// Pieces of work a thread, so that one that is held up delays nobody.
+/// Pieces of work for each thread. With several small pieces, a thread that is delayed does not
+/// delay the others.
 const PIECES: usize = 4;
 
-/// `(rows, columns)`, in panels of 16 rows; the last one is filled up with zeros.
+/// A matrix `(rows, columns)` in panels of 16 rows. The last panel is padded with zeros.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
-    weights: Packed,
+    weights: PackedWeights,
     bias: Option<Vec<f32>>,
 }
 
 /// The weights, by type.
 #[derive(Debug)]
-pub(super) enum Packed {
-    F32(Aligned<f32>),
-    F16(Aligned<f16>),
-    Bf16(Aligned<bf16>),
+pub(super) enum PackedWeights {
+    F32(AlignedVec<f32>),
+    F16(AlignedVec<f16>),
+    Bf16(AlignedVec<bf16>),
     Q8 {
-        weights: Aligned<i8>,
-        scales: Aligned<f16>,
+        weights: AlignedVec<i8>,
+        scales: AlignedVec<f16>,
     },
     Q40(Q4Panels<Q40Block>),
     Q41(Q4Panels<Q41Block>),
     Q4K(Q4Panels<Q4KBlock>),
 }
 
-impl From<Q4Panels<Q40Block>> for Packed {
+impl From<Q4Panels<Q40Block>> for PackedWeights {
     fn from(panels: Q4Panels<Q40Block>) -> Self {
         Self::Q40(panels)
     }
 }
 
-impl From<Q4Panels<Q41Block>> for Packed {
+impl From<Q4Panels<Q41Block>> for PackedWeights {
     fn from(panels: Q4Panels<Q41Block>) -> Self {
         Self::Q41(panels)
     }
 }
 
-impl From<Q4Panels<Q4KBlock>> for Packed {
+impl From<Q4Panels<Q4KBlock>> for PackedWeights {
     fn from(panels: Q4Panels<Q4KBlock>) -> Self {
         Self::Q4K(panels)
     }
@@ -81,42 +84,42 @@ impl Matrix {
         self.rows
     }
 
-    /// Writes row `at` to `row`, as numbers: an embedding is looked up in its head.
+    /// Writes row `at` to `row`, as numbers. A tied embedding is looked up in the head in this way.
     pub(crate) fn row(&self, at: usize, row: &mut [f32]) {
         let (panel, lane) = (at / LANES, at % LANES);
         let start = panel * self.columns * LANES;
         match &self.weights {
-            Packed::F32(weights) => strided(&weights[start..], lane, row),
-            Packed::F16(weights) => strided(&weights[start..], lane, row),
-            Packed::Bf16(weights) => strided(&weights[start..], lane, row),
-            Packed::Q8 { weights, scales } => {
+            PackedWeights::F32(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::F16(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::Bf16(weights) => strided(&weights[start..], lane, row),
+            PackedWeights::Q8 { weights, scales } => {
                 for (k, value) in row.iter_mut().enumerate() {
                     let weight = weights[start + q8_place(k, lane)];
                     let scale = scales[(start / BLOCK) + k / BLOCK * LANES + lane];
                     *value = f32::from(weight) * scale.to_f32();
                 }
             }
-            Packed::Q40(panels) => panels.row(at, row),
-            Packed::Q41(panels) => panels.row(at, row),
-            Packed::Q4K(panels) => panels.row(at, row),
+            PackedWeights::Q40(panels) => panels.row(at, row),
+            PackedWeights::Q41(panels) => panels.row(at, row),
+            PackedWeights::Q4K(panels) => panels.row(at, row),
         }
     }
 
     /// `xs` is `(batch, columns)`, `out` is `(batch, rows)`: `out = xs * self^T + bias`.
     ///
-    /// **Invariant:** a row of `out` is the same bits whatever the other rows of `xs` are.
-    pub(crate) fn product(&self, xs: &[f32], out: &mut [f32], scratch: &mut Quantised) {
+    /// **Invariant:** a row of `out` has the same bits whatever the other rows of `xs` are.
+    pub(crate) fn product(&self, xs: &[f32], out: &mut [f32], scratch: &mut QuantisedActivations) {
         let batch = xs.len() / self.columns;
         debug_assert_eq!(xs.len(), batch * self.columns);
         debug_assert_eq!(out.len(), batch * self.rows);
         match self.weights {
-            Packed::Q8 { .. } => scratch.fill(xs, self.columns),
-            Packed::Q40(_) | Packed::Q41(_) | Packed::Q4K(_) => {
+            PackedWeights::Q8 { .. } => scratch.fill(xs, self.columns),
+            PackedWeights::Q40(_) | PackedWeights::Q41(_) | PackedWeights::Q4K(_) => {
                 scratch.fill_signed(xs, self.columns);
             }
-            Packed::F32(_) | Packed::F16(_) | Packed::Bf16(_) => {}
+            PackedWeights::F32(_) | PackedWeights::F16(_) | PackedWeights::Bf16(_) => {}
         }
-        let (scratch, out) = (&*scratch, Disjoint::new(out));
+        let (scratch, out) = (&*scratch, DisjointParts::new(out));
         let panels = self.rows.div_ceil(LANES);
         let threads = rayon::current_num_threads();
         let weights = self.rows * self.columns;
@@ -135,14 +138,14 @@ impl Matrix {
         &self,
         panels: Range<usize>,
         xs: &[f32],
-        quantised: &Quantised,
-        out: &Disjoint<'_>,
+        quantised: &QuantisedActivations,
+        out: &DisjointParts<'_>,
     ) {
         match &self.weights {
-            Packed::F32(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::F16(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::Bf16(weights) => self.float_panels(weights, panels, xs, out),
-            Packed::Q8 { weights, scales } => {
+            PackedWeights::F32(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::F16(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::Bf16(weights) => self.float_panels(weights, panels, xs, out),
+            PackedWeights::Q8 { weights, scales } => {
                 let (isa, blocks) = (Isa::detected(), self.columns / BLOCK);
                 let rows: Vec<_> = quantised.q8_rows(self.columns).collect();
                 for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
@@ -158,18 +161,18 @@ impl Matrix {
                     }
                 }
             }
-            Packed::Q40(weights) => self.q4_panels(weights, panels, quantised, out),
-            Packed::Q41(weights) => self.q4_panels(weights, panels, quantised, out),
-            Packed::Q4K(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q40(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q41(weights) => self.q4_panels(weights, panels, quantised, out),
+            PackedWeights::Q4K(weights) => self.q4_panels(weights, panels, quantised, out),
         }
     }
 
-    fn q4_panels<B: Stored>(
+    fn q4_panels<B: StoredBlock>(
         &self,
         weights: &Q4Panels<B>,
         panels: Range<usize>,
-        quantised: &Quantised,
-        out: &Disjoint<'_>,
+        quantised: &QuantisedActivations,
+        out: &DisjointParts<'_>,
     ) {
         let rows: Vec<_> = quantised.q4_rows(self.columns).collect();
         for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
@@ -186,7 +189,7 @@ impl Matrix {
         weights: &[W],
         panels: Range<usize>,
         xs: &[f32],
-        out: &Disjoint<'_>,
+        out: &DisjointParts<'_>,
     ) {
         let isa = Isa::detected();
         let size = self.columns * LANES;
@@ -206,10 +209,10 @@ impl Matrix {
     }
 
     #[inline]
-    fn write(&self, panel: usize, row: usize, sums: &Lanes, out: &Disjoint<'_>) {
+    fn write(&self, panel: usize, row: usize, sums: &Lanes, out: &DisjointParts<'_>) {
         let start = panel * LANES;
         let len = LANES.min(self.rows - start);
-        // SAFETY: each panel is one thread's, so nobody else writes here.
+        // SAFETY: each panel belongs to one thread, so no other thread writes here.
         let out = unsafe { out.slice(row * self.rows + start, len) };
         match &self.bias {
             None => out.copy_from_slice(&sums[..len]),
@@ -229,7 +232,7 @@ fn strided<W: Weight>(panel: &[W], lane: usize, row: &mut [f32]) {
     }
 }
 
-/// Where in a quantised panel the weight of column `k` stands.
+/// Where in a quantised panel the weight of column `k` is.
 fn q8_place(k: usize, lane: usize) -> usize {
     k / 4 * (4 * LANES) + lane * 4 + k % 4
 }
@@ -265,7 +268,7 @@ mod tests {
                 let matrix = Matrix::pack((rows, columns), weight_type, read).unwrap();
                 let matrix = matrix.with_bias(bias.clone());
                 let mut out = vec![0.0; batch * rows];
-                matrix.product(&xs, &mut out, &mut Quantised::default());
+                matrix.product(&xs, &mut out, &mut QuantisedActivations::default());
                 for (b, x) in xs.chunks(columns).enumerate() {
                     for r in 0..rows {
                         let row = &weights[r * columns..][..columns];
@@ -299,9 +302,13 @@ mod tests {
         }
     }
 
-    fn of_4_bits<B: Stored>(rows: usize, columns: usize, mut draw: impl FnMut(&mut [f32])) -> Matrix
+    fn of_4_bits<B: StoredBlock>(
+        rows: usize,
+        columns: usize,
+        mut draw: impl FnMut(&mut [f32]),
+    ) -> Matrix
     where
-        Packed: From<Q4Panels<B>>,
+        PackedWeights: From<Q4Panels<B>>,
     {
         let mut row = vec![0.0; columns];
         let quantised = Matrix::pack_q4_blocks((rows, columns), |blocks| {
@@ -320,13 +327,13 @@ mod tests {
         for weight_type in [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q4_K] {
             let matrix = random(rows, columns, weight_type, &mut rng).with_bias(bias.clone());
             let mut out = vec![0.0; batch * rows];
-            matrix.product(&xs, &mut out, &mut Quantised::default());
+            matrix.product(&xs, &mut out, &mut QuantisedActivations::default());
             let mut row = vec![0.0; columns];
             for r in 0..rows {
                 matrix.row(r, &mut row);
                 for (x, out) in xs.chunks(columns).zip(out.chunks(rows)) {
                     let exact: f32 = row.iter().zip(x).map(|(w, x)| w * x).sum();
-                    // What the activations lose at 8 bits.
+                    // The difference comes from the activations' 8 bits.
                     let apart = (out[r] - exact - bias[r]).abs();
                     assert!(apart < 6e-2, "{weight_type:?} {r}: {apart}");
                 }
@@ -341,7 +348,7 @@ mod tests {
         let xs: Vec<f32> = (0..batch * columns).map(|_| rng.random()).collect();
         for weight_type in WeightType::ALL {
             let matrix = random(rows, columns, weight_type, &mut rng);
-            let mut scratch = Quantised::default();
+            let mut scratch = QuantisedActivations::default();
             let mut all = vec![0.0; batch * rows];
             matrix.product(&xs, &mut all, &mut scratch);
             for (x, wanted) in xs.chunks(columns).zip(all.chunks(rows)) {

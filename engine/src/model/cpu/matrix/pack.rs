@@ -1,21 +1,22 @@
-//! Making matrices: of numbers, or of blocks as ggml stores them.
+//! Packs matrices from numbers, or from blocks in ggml's formats.
 
 use bytemuck::Pod;
 use half::f16;
 
-use super::{Matrix, Packed, q8_place};
+use super::{Matrix, PackedWeights, q8_place};
 use crate::model::WeightType;
-use crate::model::cpu::aligned::Aligned;
+use crate::model::cpu::aligned::AlignedVec;
 use crate::model::cpu::kernels::{BLOCK, LANES, Weight};
-use crate::model::cpu::q4::{self, Q4Panels, Stored};
+use crate::model::cpu::q4::{self, Q4Panels, StoredBlock};
 
 /// Bytes of a stored block of `Q8_0`: a scale in 16 bits and the levels.
 const STORED_BLOCK: usize = 2 + BLOCK;
 
 impl Matrix {
-    /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised
-    /// types need columns in whole blocks of 32; other matrices are kept in bf16 then. 4 bits are made of
-    /// blocks ([`Matrix::pack_q4_blocks`]); here they are 8, for what shall not or cannot be 4.
+    /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised types
+    /// need whole blocks of 32 columns; a matrix without them is kept in bf16. 4-bit matrices are packed
+    /// from blocks ([`Matrix::pack_q4_blocks`]). If a 4-bit type is asked for here, the matrix gets 8
+    /// bits, because it must not or cannot have 4.
     ///
     /// # Errors
     /// The errors of `read`.
@@ -26,14 +27,14 @@ impl Matrix {
     ) -> Result<Self, E> {
         let shape = (rows, columns);
         let weights = match weight_type {
-            WeightType::F32 => Packed::F32(pack_floats(shape, read)?),
-            WeightType::F16 => Packed::F16(pack_floats(shape, read)?),
-            WeightType::Bf16 => Packed::Bf16(pack_floats(shape, read)?),
+            WeightType::F32 => PackedWeights::F32(pack_floats(shape, read)?),
+            WeightType::F16 => PackedWeights::F16(pack_floats(shape, read)?),
+            WeightType::Bf16 => PackedWeights::Bf16(pack_floats(shape, read)?),
             WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q4_K => {
                 if columns.is_multiple_of(BLOCK) {
                     pack_q8(shape, read)?
                 } else {
-                    Packed::Bf16(pack_floats(shape, read)?)
+                    PackedWeights::Bf16(pack_floats(shape, read)?)
                 }
             }
         };
@@ -45,17 +46,17 @@ impl Matrix {
         })
     }
 
-    /// Packs a matrix whose rows `read` writes one after another as ggml's blocks of 4 bits, which the
-    /// columns must be whole ones of. Nothing is lost.
+    /// Packs a matrix whose rows `read` writes one after another as ggml's 4-bit blocks. The columns
+    /// must be whole blocks. The numbers stay exactly the same.
     ///
     /// # Errors
     /// The errors of `read`.
-    pub(in crate::model::cpu) fn pack_q4_blocks<B: Stored, E>(
+    pub(in crate::model::cpu) fn pack_q4_blocks<B: StoredBlock, E>(
         (rows, columns): (usize, usize),
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E>
     where
-        Packed: From<Q4Panels<B>>,
+        PackedWeights: From<Q4Panels<B>>,
     {
         assert!(q4::fits::<B>(columns));
         let mut packed = Q4Panels::<B>::zeros(rows, columns);
@@ -81,8 +82,8 @@ impl Matrix {
         mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
         let (panels, blocks) = (rows.div_ceil(LANES), columns / BLOCK);
-        let mut weights = Aligned::zeros(panels * columns * LANES);
-        let mut scales = Aligned::zeros(panels * blocks * LANES);
+        let mut weights = AlignedVec::zeros(panels * columns * LANES);
+        let mut scales = AlignedVec::zeros(panels * blocks * LANES);
         let mut row = vec![0; blocks * STORED_BLOCK];
         for at in 0..rows {
             read(&mut row)?;
@@ -98,7 +99,7 @@ impl Matrix {
         Ok(Self {
             rows,
             columns,
-            weights: Packed::Q8 { weights, scales },
+            weights: PackedWeights::Q8 { weights, scales },
             bias: None,
         })
     }
@@ -107,8 +108,8 @@ impl Matrix {
 fn pack_floats<W: Weight + Pod, E>(
     (rows, columns): (usize, usize),
     mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
-) -> Result<Aligned<W>, E> {
-    let mut weights = Aligned::zeros(rows.div_ceil(LANES) * columns * LANES);
+) -> Result<AlignedVec<W>, E> {
+    let mut weights = AlignedVec::zeros(rows.div_ceil(LANES) * columns * LANES);
     let mut row = vec![0f32; columns];
     for at in 0..rows {
         read(at, &mut row)?;
@@ -124,16 +125,17 @@ fn pack_floats<W: Weight + Pod, E>(
 fn pack_q8<E>(
     (rows, columns): (usize, usize),
     mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
-) -> Result<Packed, E> {
+) -> Result<PackedWeights, E> {
     let len = rows.div_ceil(LANES) * columns * LANES;
-    let (mut weights, mut scales) = (Aligned::zeros(len), Aligned::zeros(len / BLOCK));
+    let (mut weights, mut scales) = (AlignedVec::zeros(len), AlignedVec::zeros(len / BLOCK));
     let mut row = vec![0f32; columns];
     for at in 0..rows {
         read(at, &mut row)?;
         let (start, lane) = (at / LANES * columns * LANES, at % LANES);
         for (block, values) in row.chunks_exact(BLOCK).enumerate() {
             let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-            // The scale as it is kept, so that what is rounded off is made up for.
+            // The values are quantised with the scale as it is stored, so that they compensate its
+            // rounding.
             let scale = f16::from_f32(largest / 127.0);
             scales[start / BLOCK + block * LANES + lane] = scale;
             let scale = scale.to_f32();
@@ -144,5 +146,5 @@ fn pack_q8<E>(
             }
         }
     }
-    Ok(Packed::Q8 { weights, scales })
+    Ok(PackedWeights::Q8 { weights, scales })
 }

@@ -26,7 +26,7 @@ pub(super) struct DocumentLine {
     pub(super) messages: Vec<MessageLine>,
 }
 
-/// What a retrieval token is to find, or is not.
+/// The documents that a retrieval token should find, or should not.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum References {
@@ -52,7 +52,7 @@ impl Uid {
 }
 
 impl References {
-    /// What is named, in order.
+    /// The names, in order.
     pub(super) fn into_texts(self) -> Vec<String> {
         let all = match self {
             Self::One(one) => vec![one],

@@ -1,9 +1,9 @@
-//! Data in the form that OneGen published: records with a retrieval token for each thing to find, and the
-//! documents that are found, with a passage token behind every sentence.
+//! Data in the format that OneGen published: records with a retrieval token for each thing to find, and
+//! documents with a passage token after every sentence.
 //!
-//! Each token has one role. One that the model writes is learnt by cross-entropy; retrieval tokens are compared;
-//! the rest is context: what the user says, what stands between the marks of a passage, the marks included, and
-//! whatever follows a retrieval token, since the server puts it there.
+//! Each token has one role. Tokens that the model writes are trained by cross-entropy. Retrieval tokens are
+//! trained by the contrastive loss. All other tokens are context: the user's text, passages with their marks,
+//! and the token after a retrieval token, because the server writes it.
 
 mod lines;
 mod text;
@@ -24,15 +24,15 @@ use crate::fit::pack::{Pack, PassageToken, TokenPosition};
 use lines::{DocumentLine, RecordLine, References};
 use text::{Anchor, RecordText};
 
-/// What of the published data is learnt, and how.
+/// How the published data are used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PublishedOptions {
     pub(super) repeat: usize,
     /// Negatives of each retrieval token
     pub(super) negatives: usize,
-    /// Retrieval tokens of a record that are learnt at once
+    /// Retrieval tokens of a record that are trained at once
     pub(super) anchors: usize,
-    /// Tokens of a record or document; what is behind is cut off
+    /// The most tokens of a record or document; the rest is cut off
     pub(super) longest: usize,
     pub(super) framing: Framing,
     pub(super) passes: Passes,
@@ -44,7 +44,7 @@ pub(super) struct PublishedSet {
     spellings: Spellings,
     records: Vec<Record>,
     documents: Vec<Document>,
-    /// The key behind that of the last sentence
+    /// One more than the key of the last sentence
     end_key: u32,
 }
 
@@ -53,7 +53,7 @@ struct Record {
     retrievals: Vec<Retrieval>,
 }
 
-/// What a retrieval token is to find, and what not.
+/// The sentences that a retrieval token should find, and those that it should not.
 struct Retrieval {
     positives: Vec<Sentence>,
     negatives: Vec<Sentence>,
@@ -78,8 +78,8 @@ impl PublishedSet {
     /// Reads records and documents; the sentences' keys begin with `first_key`.
     ///
     /// # Errors
-    /// A file cannot be read, or a line is broken: it is no such record, or has not one entry for each of its
-    /// retrieval tokens. The error names both.
+    /// A file cannot be read, or a line is invalid: it is not a record, or the number of its entries differs
+    /// from that of its retrieval tokens. The error names file and line.
     pub(super) fn load(
         records: &Path,
         documents: &Path,
@@ -220,14 +220,14 @@ impl PublishedSet {
         Ok(record)
     }
 
-    /// What a reference names; `None` if there is no such document or sentence.
+    /// The sentence that a reference names; `None` if there is no such document or sentence.
     fn sentence(
         &self,
         reference: &str,
         places: &HashMap<String, usize>,
     ) -> Result<Option<Sentence>> {
         let (uid, number) = match reference.split_once('-') {
-            // A document by itself is its first sentence, and mostly its only one.
+            // A document's name alone means its first sentence, which is usually its only one.
             None => (reference, 0),
             Some((uid, number)) => {
                 let number = number.parse::<usize>();
@@ -244,7 +244,7 @@ impl PublishedSet {
         Ok(found.filter(|sentence| number < self.documents[sentence.document].sentences))
     }
 
-    /// The key behind that of the last sentence.
+    /// One more than the key of the last sentence.
     pub(super) fn end_key(&self) -> u32 {
         self.end_key
     }
@@ -260,7 +260,8 @@ impl PublishedSet {
         all.map(|record| vec![record]).collect()
     }
 
-    /// The pack of a record: the documents that it may find, and itself; none where nothing of it fits.
+    /// The pack of a record: the documents that it may find, and the record itself. `None` if nothing
+    /// of it fits.
     pub(super) fn pack(
         &self,
         member: usize,
@@ -283,7 +284,8 @@ impl PublishedSet {
         let mut chosen = Vec::new();
         for anchor in anchors {
             let retrieval = &record.retrievals[anchor];
-            // A random one is searched for; none of the others counts against it.
+            // One of the right sentences is drawn as the target; the others do not count as
+            // negatives.
             let Some(right) = retrieval.positives.choose(rng) else {
                 continue;
             };
@@ -315,7 +317,7 @@ impl PublishedSet {
         self.documents[sentence.document].first_key + sentence.number as u32
     }
 
-    /// Wrong sentences: some that the record names, and others at random where it names too few.
+    /// Negative sentences: those that the record names, and random ones if it names too few.
     fn negatives(&self, retrieval: &Retrieval, rng: &mut StdRng) -> Vec<Sentence> {
         let right = |one: &Sentence| retrieval.positives.contains(one);
         let named: Vec<Sentence> = (retrieval.negatives.iter())
@@ -324,7 +326,7 @@ impl PublishedSet {
             .collect();
         let wanted = self.options.negatives;
         let mut chosen: Vec<Sentence> = named.choose_multiple(rng, wanted).copied().collect();
-        // Few documents may hold no more wrong ones.
+        // A small set may not have enough other sentences, so the number of tries is limited.
         for _ in 0..8 * wanted {
             if chosen.len() >= wanted {
                 break;
@@ -339,7 +341,7 @@ impl PublishedSet {
         chosen
     }
 
-    /// Lays out a sentence's document, once a pack. Says whether the sentence was not cut off.
+    /// Lays out a sentence's document, once in each pack. Returns whether the sentence is complete.
     fn lay(
         &self,
         sentence: Sentence,
@@ -359,7 +361,7 @@ impl PublishedSet {
             .filter(|at| ids[*at] == self.spellings.passage)
             .collect();
         laid.insert(sentence.document, ends.len());
-        // What follows the last sentence tells of nothing.
+        // Tokens after the last sentence are of no use.
         ids.truncate(ends.last().map_or(0, |last| last + 1));
         if !ids.is_empty() {
             let segment = pack.push(ids, 0, vec![]);
@@ -389,7 +391,7 @@ impl PublishedSet {
                     }
                     text.context(&ids);
                 }
-                // The template writes it with the user's.
+                // The template writes the system message together with the user's.
                 (Framing::Chat, Role::System) => {}
                 (Framing::Chat, Role::User) => {
                     let messages = &record.messages[..=at];

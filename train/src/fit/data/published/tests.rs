@@ -76,7 +76,7 @@ fn what_the_model_writes_is_learnt_and_the_rest_is_context() {
     wanted.extend(tokens.end_of_turn());
     let learnt: Vec<u32> = pack.predict.iter().map(|target| target.id).collect();
     assert_eq!(learnt, wanted);
-    // Each is what follows the token that it is learnt at.
+    // Each target is the token after its position.
     for Target { at, id } in &pack.predict {
         assert_eq!(pack.segments[at.segment].ids[at.offset + 1], *id);
     }
@@ -85,7 +85,7 @@ fn what_the_model_writes_is_learnt_and_the_rest_is_context() {
 #[test]
 fn each_sentence_of_a_document_is_a_passage_and_queries_know_theirs() {
     let (pack, tokens) = pack(OPTIONS);
-    // Keys 10 and 11 are of the first document, then one for each other.
+    // Keys 10 and 11 belong to the first document; each other document has one key.
     let mut keys: Vec<u32> = pack.passages.iter().map(|passage| passage.key).collect();
     keys.sort_unstable();
     assert_eq!(keys, [10, 11, 12, 13]);
@@ -94,7 +94,8 @@ fn each_sentence_of_a_document_is_a_passage_and_queries_know_theirs() {
         assert_eq!(segment.ids[passage.at.offset], tokens.passage_id());
         assert_eq!((segment.position, segment.sees.len()), (0, 0));
     }
-    // What stands behind the last sentence is left out; the token that the instruction quotes is no passage.
+    // The text after the last sentence is left out, and the token that the instruction quotes is not a
+    // passage token.
     let first = &pack.segments[pack
         .passages
         .iter()
@@ -114,7 +115,7 @@ fn each_sentence_of_a_document_is_a_passage_and_queries_know_theirs() {
     positives.sort_unstable();
     positives.dedup();
     assert_eq!(positives, [10, 11]);
-    // The one that the record names, and a random one.
+    // These are the negative that the record names, and a random one.
     let mut negatives = query.negatives.clone();
     negatives.sort_unstable();
     assert_eq!(negatives, [12, 13]);

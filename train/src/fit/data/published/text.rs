@@ -9,30 +9,30 @@ use crate::fit::pack::{Pack, Query, Target, TokenPosition};
 #[derive(Default)]
 pub(super) struct RecordText {
     ids: Vec<u32>,
-    /// Whether each is learnt to be written
+    /// Whether the model is trained to write each token
     learnt: Vec<bool>,
-    /// Where the retrieval tokens stand
+    /// The places of the retrieval tokens
     pub(super) retrievals: Vec<usize>,
 }
 
-/// A retrieval token that is learnt.
+/// A retrieval token that is trained.
 pub(super) struct Anchor {
-    /// Which of the text's
+    /// Its number among the text's retrieval tokens
     pub(super) retrieval: usize,
-    /// Keys of what it is to find
+    /// Keys of the sentences that it should find
     pub(super) positives: Vec<u32>,
-    /// Keys of what it is not to find
+    /// Keys of the sentences that it should not find
     pub(super) negatives: Vec<u32>,
 }
 
 impl RecordText {
-    /// What is only read.
+    /// Adds tokens that are only read.
     pub(super) fn context(&mut self, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
         self.learnt.resize(self.ids.len(), false);
     }
 
-    /// What the model writes, passages left out.
+    /// Adds tokens that the model writes. Passages among them are only read.
     pub(super) fn written(&mut self, ids: &[u32], spellings: &Spellings) -> Result<()> {
         let mut within = false;
         let mut after_retrieval = false;
@@ -50,14 +50,14 @@ impl RecordText {
         Ok(())
     }
 
-    /// Takes away what is behind so many tokens.
+    /// Removes everything after the first `longest` tokens.
     pub(super) fn cut(&mut self, longest: usize) {
         self.ids.truncate(longest);
         self.learnt.truncate(longest);
         self.retrievals.retain(|at| *at < longest);
     }
 
-    /// Adds the text as one segment; retrieval tokens are where they stand.
+    /// Adds the text as one segment, with the retrieval tokens in place.
     pub(super) fn lay(self, anchors: Vec<Anchor>, pack: &mut Pack) {
         if self.ids.is_empty() {
             return;
@@ -84,8 +84,8 @@ impl RecordText {
         }
     }
 
-    /// Adds the text without its retrieval tokens, and each of those behind what stands before it, as texts of
-    /// their own.
+    /// Adds the text without its retrieval tokens. Each of these gets a text of its own, together with the
+    /// text before it.
     pub(super) fn lay_twice(self, anchors: Vec<Anchor>, query: u32, pack: &mut Pack) {
         let stays = |at: &usize| !self.retrievals.contains(at);
         let left: Vec<usize> = (0..self.ids.len()).filter(stays).collect();

@@ -1,4 +1,4 @@
-//! The things of one lesson: drawn, named, related to one another, and described.
+//! Draws, names, relates and describes the things of one lesson.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -7,9 +7,9 @@ use super::kinds;
 use crate::world::kinds::{Kind, Naming, Value};
 use crate::world::{Entity, World, names};
 
-/// Something that can be mentioned.
+/// A thing that can be mentioned.
 #[derive(Clone, Debug)]
-pub struct Thing {
+pub struct LessonEntity {
     /// Its kind
     pub kind: &'static Kind,
     /// Its full name
@@ -18,42 +18,43 @@ pub struct Thing {
     pub short: Option<String>,
     /// A value for each attribute of the kind: names of other things, or one plain text
     pub facts: Vec<Vec<String>>,
-    /// Attributes that a text tells, so that its description tells them too
+    /// Attributes that a text states, so that the description states them, too
     pub told: Vec<usize>,
-    /// Whether a text says which kind it is, beside the class
+    /// Whether a text says its kind, besides the class
     pub kind_told: bool,
     /// Whether a text mentions it
     pub mentioned: bool,
 }
 
 /// The things of one lesson.
-pub struct Things<'a, 'r, R> {
-    /// Where chance, names and plain values come from
+pub struct LessonEntities<'a, 'r, R> {
+    /// The source of random choices, names and plain values
     pub world: &'a mut World<'r, R>,
-    /// Every thing so far
-    pub all: Vec<Thing>,
+    /// All things so far
+    pub all: Vec<LessonEntity>,
 }
 
-impl<R: Rng> Things<'_, '_, R> {
-    /// Adds a thing of a fresh name.
+impl<R: Rng> LessonEntities<'_, '_, R> {
+    /// Adds a thing with a new name.
     pub fn add(&mut self, kind: &'static Kind) -> usize {
         let name = self.fresh_name(kind);
         self.add_named(kind, name)
     }
 
-    /// Adds a thing of that name.
+    /// Adds a thing with the given name.
     pub fn add_named(&mut self, kind: &'static Kind, name: String) -> usize {
         let facts = kind.attributes.iter().map(|attribute| {
             let Some(named) = kinds::named_by(kind, attribute) else {
                 let usual = usual(kind.name, attribute.key);
                 let word = usual.choose(self.world.rng).copied();
-                // Known words, so that a kind is read in them; the others are invented.
+                // Often a known word, from which the kind can be recognised; otherwise an invented
+                // word.
                 return match word.filter(|_| self.world.rng.random_bool(0.6)) {
                     Some(word) => vec![word.to_owned()],
                     None => vec![self.world.value(attribute)],
                 };
             };
-            // Countries share a language; a town is a capital only where a text makes it one.
+            // Countries may share a language; a town is a capital only if a text says so.
             let names = match attribute.value {
                 Value::Places => self.world.rng.random_range(1..=4),
                 _ if attribute.key == "capital_of" => 0,
@@ -63,7 +64,7 @@ impl<R: Rng> Things<'_, '_, R> {
         });
         let facts = facts.collect();
         let short = short(kind, &name);
-        self.all.push(Thing {
+        self.all.push(LessonEntity {
             kind,
             name,
             short,
@@ -75,7 +76,7 @@ impl<R: Rng> Things<'_, '_, R> {
         self.all.len() - 1
     }
 
-    /// A new thing; now and then it has the name of one of another class.
+    /// A new thing, which sometimes gets the name of a thing of another class.
     pub fn add_or_name_again(&mut self, kind: &'static Kind) -> usize {
         let namesake = self.all.choose(self.world.rng).filter(|other| {
             other.kind.naming == kind.naming && kinds::class(other.kind) != kinds::class(kind)
@@ -86,7 +87,8 @@ impl<R: Rng> Things<'_, '_, R> {
         }
     }
 
-    /// A thing of the kind that the sentence is not about: one that is there, or a new one.
+    /// A thing of the kind, other than the one that the sentence is about: an existing one, or a
+    /// new one.
     pub fn another(&mut self, kind: &'static Kind, about: Option<usize>) -> usize {
         let there: Vec<usize> = (0..self.all.len())
             .filter(|at| self.all[*at].kind.name == kind.name && Some(*at) != about)
@@ -97,14 +99,14 @@ impl<R: Rng> Things<'_, '_, R> {
         }
     }
 
-    /// The things that an attribute names, added where they were only names; they know of it in turn.
-    /// Empty where the attribute names none.
+    /// The things that an attribute names. Names without a thing get one, which refers back to this
+    /// thing. Empty if the attribute names none.
     pub fn named_by(&mut self, thing: usize, attribute: usize) -> Vec<usize> {
         let kind = self.all[thing].kind;
         let Some(named) = kinds::named_by(kind, &kind.attributes[attribute]) else {
             return vec![];
         };
-        // "{n} is the capital of …" makes it one.
+        // The sentence "{n} is the capital of …" makes the town a capital.
         if kind.attributes[attribute].key == "capital_of"
             && self.all[thing].facts[attribute].is_empty()
         {
@@ -157,10 +159,10 @@ impl<R: Rng> Things<'_, '_, R> {
         }
     }
 
-    /// Adds things that share a name with `thing` or have one easily taken for it, where the text still
-    /// tells which is meant.
+    /// Adds things with the same name as `thing` or a similar one, if the text still shows which one is
+    /// meant.
     pub fn add_rivals(&mut self, thing: usize) {
-        let Thing {
+        let LessonEntity {
             kind,
             name,
             told,
@@ -180,7 +182,7 @@ impl<R: Rng> Things<'_, '_, R> {
                 continue;
             }
             let called_alike = |rng: &mut R| match (other.naming, kind.naming) {
-                // One of that name in another walk of life, or a person of that surname.
+                // A person of the same name with other facts, or a person with the same surname.
                 (Naming::Person, Naming::Person) if rng.random_bool(0.5) => name.clone(),
                 (Naming::Person, _) => {
                     format!("{} {}", first_name(rng), names::capitalised(&last))
@@ -200,7 +202,7 @@ impl<R: Rng> Things<'_, '_, R> {
         }
     }
 
-    /// Adds a thing by the first of a few drawn names that may be given.
+    /// Adds a thing with the first allowed name of a few drawn ones.
     fn add_called(&mut self, kind: &'static Kind, mut name: impl FnMut(&mut R) -> String) {
         for _ in 0..30 {
             let name = name(self.world.rng);
@@ -217,7 +219,7 @@ impl<R: Rng> Things<'_, '_, R> {
             let rng = &mut *self.world.rng;
             let place = |rng: &mut R| loop {
                 let name = names::place(rng);
-                // "Orm and Vass" would be two places.
+                // "Orm and Vass" would look like two places.
                 if !name.contains(" and ") {
                     return name;
                 }
@@ -267,9 +269,10 @@ impl<R: Rng> Things<'_, '_, R> {
         }
     }
 
-    /// Its description: what opens every description of its kind, what the text tells, and more.
+    /// Its description: first the attribute that opens every description of its kind, then those
+    /// that the text states, and some others.
     pub fn describe(&mut self, thing: usize) -> Entity {
-        let Thing {
+        let LessonEntity {
             kind,
             name,
             facts,
@@ -313,7 +316,7 @@ impl<R: Rng> Things<'_, '_, R> {
     }
 }
 
-/// First names of anybody.
+/// Common first names.
 pub const COMMON_NAMES: &[&str] = &[
     "Anna", "Peter", "Maria", "John", "Mary", "Paul", "Lucy", "Tom", "Eva", "Max", "Clara", "Ben",
     "Laura", "Jack", "Emma", "Leo", "Nina", "Oscar", "Sarah", "David", "Julia", "Daniel", "Sophie",
@@ -321,7 +324,7 @@ pub const COMMON_NAMES: &[&str] = &[
     "Grace", "Omar", "Mina", "Kofi", "Priya", "Chen",
 ];
 
-/// A first name, of an invented person or of anybody.
+/// A first name, invented or common.
 pub fn first_name(rng: &mut impl Rng) -> String {
     if rng.random_bool(0.35) {
         COMMON_NAMES
@@ -334,7 +337,7 @@ pub fn first_name(rng: &mut impl Rng) -> String {
     }
 }
 
-/// What an attribute that is told in plain text often says.
+/// Frequent values of a plain-text attribute.
 fn usual(kind: &str, attribute: &str) -> &'static [&'static str] {
     match (kind, attribute) {
         ("planet", "kind") => &[
@@ -369,7 +372,7 @@ fn usual(kind: &str, attribute: &str) -> &'static [&'static str] {
     }
 }
 
-/// The shorter name that a thing is also called by.
+/// The shorter name of a thing, if it has one.
 pub fn short(kind: &Kind, name: &str) -> Option<String> {
     let short = match kind.name {
         "mountain" => name.strip_prefix("Mount ")?,
