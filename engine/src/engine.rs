@@ -16,7 +16,7 @@ use crate::step::StepLoop;
 use crate::step::command::Command;
 use crate::step::options::EngineOptions;
 use crate::turn::events::Turn;
-use crate::turn::request::Request;
+use crate::turn::request::Task;
 use crate::turn::retrieval::{RetrievalWorkers, Retriever};
 
 /// A running engine. Clones share it; when the last one is dropped, turns under way fail with
@@ -97,16 +97,17 @@ impl Engine {
         &self.shared.counters
     }
 
-    /// Hands in a request. The answer comes between two steps; nothing is forwarded for a request
-    /// that is refused. Needs no particular async runtime.
+    /// Hands in a [`crate::Request`] or a [`crate::LinkRequest`]. The answer comes between two steps; nothing
+    /// is forwarded for a request that is refused. Needs no particular async runtime.
     ///
     /// # Errors
     /// [`SubmitError`] says why the request was refused.
-    pub async fn submit(&self, request: Request) -> Result<Turn, SubmitError> {
-        request.sampling.validate()?;
-        request.retrieval.validate()?;
-        let request = Box::new(request);
-        let ask = |reply| Command::Submit { request, reply };
+    pub async fn submit(&self, task: impl Into<Task>) -> Result<Turn, SubmitError> {
+        let task = task.into();
+        if let Task::Write(request) = &task {
+            request.validate()?;
+        }
+        let ask = |reply| Command::Submit { task, reply };
         self.ask(ask).await.unwrap_or(Err(SubmitError::Stopped))
     }
 

@@ -7,8 +7,8 @@
 //! The engine knows nothing of HTTP or of an index. It is used in three ways:
 //!
 //! * [`Model::load`] and [`Model::embed_passages`] embed a corpus, [`Model::embed_query`] a question;
-//! * [`Engine::start`] owns the step loop: [`Engine::submit`] hands in a [`Request`] and gives back a
-//!   [`Turn`], a stream of [`Event`]s;
+//! * [`Engine::start`] owns the step loop: [`Engine::submit`] hands in a [`Request`] to write or a
+//!   [`LinkRequest`] to link a text, and gives back a [`Turn`], a stream of [`Event`]s;
 //! * [`Tokens`] turns messages and passages into token ids, control tokens by id only.
 
 // The modules are in order of their layers: each imports only from those above it.
@@ -31,7 +31,7 @@ pub use conversations::ConversationInfo;
 pub use conversations::store::StoreOptions;
 pub use counters::{Counters, EngineStats, ForwardedTokens};
 pub use decoding::constraint::{Constraint, Grammar};
-pub use decoding::linking::{Linking, Mention};
+pub use decoding::linking::Mention;
 pub use decoding::logprobs::{Logprob, TokenLogprob};
 pub use decoding::sampling::SamplingParams;
 pub use decoding::visible_text::Text;
@@ -58,6 +58,6 @@ pub use tokens::token_log::{Span, SpanKind, TokenLog};
 pub use turn::events::{
     Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage,
 };
-pub use turn::request::{Request, RetrievalParams};
+pub use turn::request::{LinkRequest, Request, RetrievalParams, Task};
 pub use turn::retrieval::Retriever;
 pub use turn::timeline::{PhaseTime, Timeline, TurnPhase};

@@ -10,8 +10,8 @@ use common::{
     FAMILIES, Family, block_on, clean_forward, difference, engine, load, request, write_json,
 };
 use onegen_engine::{
-    Engine, EngineError, EngineOptions, Event, FinishReason, Kernels, LoadOptions, Mention, Model,
-    Request, SpanKind, SubmitError, TokensError, Turn, TurnSummary,
+    Engine, EngineError, EngineOptions, Event, FinishReason, Kernels, LinkRequest, LoadOptions,
+    Mention, Model, SpanKind, SubmitError, TokensError, Turn, TurnSummary,
 };
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -26,7 +26,7 @@ const TEXTS: [&str; 4] = [
 ];
 
 fn submit(engine: &Engine, name: &str, text: &str) -> Turn {
-    let request = Request::linking(name, text, engine.model().tokens()).unwrap();
+    let request = LinkRequest::new(name, text, engine.model().tokens()).unwrap();
     block_on(engine.submit(request)).unwrap()
 }
 
@@ -208,7 +208,7 @@ fn a_linking_model_refuses_to_answer_and_another_one_to_link() {
     let refused = block_on(engine.submit(chat)).unwrap_err();
     assert!(matches!(refused, SubmitError::OnlyLinks), "{refused}");
     let chats = Family::Qwen3.model();
-    let refused = Request::linking("link", "Peru", chats.tokens()).unwrap_err();
+    let refused = LinkRequest::new("link", "Peru", chats.tokens()).unwrap_err();
     assert!(
         matches!(&refused, TokensError::NoLinking { lacking } if lacking.len() == 3),
         "{refused}"

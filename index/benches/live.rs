@@ -1,19 +1,19 @@
 //! Puts vectors into an index while two threads search it and merges run, and prints one JSON object.
 //!
 //! ```text
-//! live CORPUS VECTORS DIR [scan]
+//! live CORPUS VECTORS DIR [scan] [SECONDS]
 //! ```
 //!
 //! CORPUS is `clustered`, `equal` (a tenth of the vectors are one) or `topics` (clusters one after the
-//! other). With `scan` the delta has no graph, which is how it was before hnsw_rs. Vectors have 896
-//! dimensions and come in batches of 1,000. Recall@10 is measured against an exact search between
+//! other). With `scan` the delta has no graph. Vectors have 896 dimensions and come in batches of 1,000, one
+//! after the other or one in so many SECONDS. Recall@10 is measured against an exact search between
 //! batches, while the searching threads and the merge go on.
 
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use onegen_index::{
@@ -35,14 +35,13 @@ fn main() -> Result<()> {
         .filter(|a| a != "--bench")
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (corpus, vectors, dir, scan) = match arguments[..] {
-        [corpus, vectors, dir] => (corpus, vectors.parse()?, Path::new(dir), false),
-        [corpus, vectors, dir, "scan"] => (corpus, vectors.parse()?, Path::new(dir), true),
-        _ => {
-            println!("usage: live clustered|equal|topics VECTORS DIR [scan]");
-            return Ok(());
-        }
+    let [corpus, vectors, dir, ref options @ ..] = arguments[..] else {
+        println!("usage: live clustered|equal|topics VECTORS DIR [scan] [SECONDS]");
+        return Ok(());
     };
+    let (vectors, dir, scan) = (vectors.parse()?, Path::new(dir), options.contains(&"scan"));
+    let seconds = options.iter().find(|option| **option != "scan");
+    let pace = Duration::from_secs_f64(seconds.unwrap_or(&"0").parse()?);
     let corpus = Corpus::new(corpus, vectors)?;
     let fingerprints = Fingerprints {
         name: "random".into(),
@@ -71,6 +70,7 @@ fn main() -> Result<()> {
             let begun = Instant::now();
             index.apply(changes)?;
             batches.push(begun.elapsed().as_secs_f64());
+            thread::sleep(pace.saturating_sub(begun.elapsed()));
             in_log = index.stats().in_log.max(in_log);
             if batch % 4 == 3 {
                 let some = queries.iter().skip(batch % QUERIES).take(10);
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     index.settle()?;
     index.compact()?;
     let merged = while_searching(&index, &queries, || {
-        thread::sleep(std::time::Duration::from_secs(5));
+        thread::sleep(Duration::from_secs(5));
         Ok(())
     })?;
     let ends = 5.min(batches.len());

@@ -6,17 +6,18 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use clap::Parser;
 use common::almanac::models;
 use common::{Files, Server};
 use onegen_server::Config;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -373,67 +374,82 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
     }
 }
 
-#[tokio::test]
-async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
-    if Command::new("script").arg("--version").output().is_err() {
-        println!("skipped: no `script` to make a terminal with");
-        return;
-    }
-    // The random model hardly ever comes to an end.
-    let files = Files::new();
-    let server = files.serve().await;
-    // `exec`: a shell in between would take Control-C too, and some then end as if they were killed.
-    let chat = format!("exec {PROGRAM} chat --url {}", server.url);
-    let run = move || {
-        let mut child = Command::new("script")
+/// The chat on a terminal, which `script` makes.
+struct Terminal {
+    chat: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Terminal {
+    /// `None` where there is no `script`. `state` is the folder of the user's state, for the history.
+    fn new(url: &str, arguments: &str, state: &Path) -> Option<Self> {
+        if Command::new("script").arg("--version").output().is_err() {
+            println!("skipped: no `script` to make a terminal with");
+            return None;
+        }
+        // `exec`: a shell in between would take Control-C too, and some then end as if they were killed.
+        let chat = format!("exec {PROGRAM} chat --url {url} {arguments}");
+        let mut chat = Command::new("script")
             .args(["-qec", &chat, "/dev/null"])
             .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .env("XDG_STATE_HOME", state)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let mut told = Vec::new();
-        let mut until = |wanted: &str| {
-            let mut byte = [0];
-            while !String::from_utf8_lossy(&told).contains(wanted) {
-                assert_eq!(
-                    output.read(&mut byte).unwrap(),
-                    1,
-                    "{:?} without {wanted:?}",
-                    String::from_utf8_lossy(&told)
-                );
-                told.push(byte[0]);
-            }
-            std::mem::take(&mut told)
-        };
-        let greeting = until("> ");
-        assert!(
-            String::from_utf8_lossy(&greeting).contains("\x1b[2m"),
-            "{greeting:?}"
-        );
-        input.write_all(b"What is the capital of Peru?\n").unwrap();
-        until("Peru?\r\n");
+        Some(Self {
+            input: chat.stdin.take().unwrap(),
+            output: chat.stdout.take().unwrap(),
+            chat,
+        })
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.input.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// What is shown up to the end of `wanted`.
+    fn until(&mut self, wanted: &str) -> String {
+        let mut shown = Vec::new();
+        let mut byte = [0];
+        while !shown.ends_with(wanted.as_bytes()) {
+            let read = self.output.read(&mut byte).unwrap();
+            let so_far = String::from_utf8_lossy(&shown);
+            assert_eq!(read, 1, "{so_far:?} without {wanted:?}");
+            shown.push(byte[0]);
+        }
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    fn ends_well(mut self) {
+        assert!(self.chat.wait().unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
+    // The random model hardly ever comes to an end.
+    let files = Files::new();
+    let server = files.serve().await;
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut terminal) = Terminal::new(&server.url, "", state.path()) else {
+        return;
+    };
+    let run = move || {
+        let greeting = terminal.until("> ");
+        assert!(greeting.contains("\x1b[2m"), "{greeting:?}");
+        terminal.types("What is the capital of Peru?\r");
+        terminal.until("Peru?");
+        terminal.until("\r\n");
         let mut first = [0; 16];
-        output.read_exact(&mut first).unwrap();
-        input.write_all(b"\x03").unwrap();
-        let mut until = |wanted: &str| {
-            let mut told = String::new();
-            let mut byte = [0];
-            while !told.contains(wanted) {
-                assert_eq!(
-                    output.read(&mut byte).unwrap(),
-                    1,
-                    "{told:?} without {wanted:?}"
-                );
-                told.push(byte[0].into());
-            }
-        };
-        until("stopped; the conversation goes on without this turn");
-        until("> ");
-        input.write_all(b"/quit\n").unwrap();
-        assert!(child.wait().unwrap().success());
+        terminal.output.read_exact(&mut first).unwrap();
+        terminal.types("\x03");
+        terminal.until("stopped; the conversation goes on without this turn");
+        terminal.until("> ");
+        terminal.types("/quit\r");
+        terminal.ends_well();
     };
     spawn_blocking(run).await.unwrap();
     let cancelled = server
@@ -442,5 +458,85 @@ async fn on_a_terminal_there_are_colours_and_control_c_stops_the_answer() {
     assert!(
         cancelled < common::CONTEXT as f64 / 2.0,
         "{cancelled} tokens were written"
+    );
+}
+
+/// A server that gives each question the same answer, and the last messages of the questions.
+async fn recording() -> (String, Arc<Mutex<Vec<String>>>) {
+    let questions = Arc::new(Mutex::new(Vec::new()));
+    let recorded = questions.clone();
+    let complete = async move |Json(request): Json<Value>| {
+        let question = request["messages"].as_array().unwrap().last().unwrap();
+        let question = question["content"].as_str().unwrap();
+        recorded.lock().unwrap().push(question.to_owned());
+        (
+            [(CONTENT_TYPE, "text/event-stream")],
+            format!("{TEXT}data: [DONE]\n\n"),
+        )
+    };
+    let ready = r#"{"status":"ok","model":"onegen","passages":1,"collections":[]}"#;
+    let routes = Router::new()
+        .route("/readyz", get(move || async move { ready }))
+        .route("/v1/chat/completions", post(complete));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (url, questions)
+}
+
+#[tokio::test]
+async fn on_a_terminal_lines_are_edited_emptied_and_called_up_again() {
+    const ANSWER: &str = "Li\u{fffd}[2Jma";
+    const BEGINNING: &str = "\x01";
+    const UP: &str = "\x1b[A";
+    const CONTROL_C: &str = "\x03";
+    const CONTROL_D: &str = "\x04";
+    let (url, questions) = recording().await;
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().to_owned();
+    let run = move || {
+        let mut terminal = Terminal::new(&url, "", &path)?;
+        terminal.until("> ");
+        terminal.types("Nothing");
+        terminal.until("Nothing");
+        terminal.types(CONTROL_C);
+        terminal.until("\r\n");
+        terminal.until("> ");
+        terminal.types(&format!("at is it?{BEGINNING}Wh\r"));
+        terminal.until(ANSWER);
+        terminal.until("> ");
+        terminal.types(&format!("{UP}\r"));
+        terminal.until(ANSWER);
+        terminal.until("> ");
+        terminal.types(CONTROL_D);
+        terminal.ends_well();
+
+        let mut next = Terminal::new(&url, "", &path)?;
+        next.until("> ");
+        next.types(&format!("{UP}\r"));
+        next.until(ANSWER);
+        next.until("> ");
+        next.types(CONTROL_D);
+        next.ends_well();
+
+        let mut without = Terminal::new(&url, "--no-history", &path)?;
+        without.until("> ");
+        without.types(&format!("{UP}And this?\r"));
+        without.until(ANSWER);
+        without.until("> ");
+        without.types(CONTROL_D);
+        without.ends_well();
+        Some(())
+    };
+    if spawn_blocking(run).await.unwrap().is_none() {
+        return;
+    }
+    let questions = questions.lock().unwrap();
+    let what = "What is it?";
+    assert_eq!(*questions, [what, what, what, "And this?"]);
+    let history = fs::read_to_string(state.path().join("onegen/chat-history")).unwrap();
+    assert!(
+        history.contains(what) && !history.contains("And this?"),
+        "{history}"
     );
 }

@@ -7,7 +7,7 @@ use crate::error::{ConversationError, SubmitError};
 use crate::ids::{ConversationId, SequenceId};
 use crate::model::KvCache;
 use crate::turn::events::Turn;
-use crate::turn::request::Request;
+use crate::turn::request::Task;
 use crate::turn::retrieval::SearchOutcome;
 
 /// A command to the step thread. Answers go back through `reply`; one that nobody waits for any
@@ -15,8 +15,7 @@ use crate::turn::retrieval::SearchOutcome;
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit {
-        /// Boxed: it is many times as large as other commands.
-        request: Box<Request>,
+        task: Task,
         reply: oneshot::Sender<Result<Turn, SubmitError>>,
     },
     Cancel(SequenceId),

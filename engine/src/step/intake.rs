@@ -14,7 +14,7 @@ use crate::step::command::Command;
 use crate::step::sequence::Sequence;
 use crate::tokens::token_log::TokenLog;
 use crate::turn::events::Turn;
-use crate::turn::request::Request;
+use crate::turn::request::Task;
 use crate::turn::retrieval::SearchOutcome;
 
 impl StepLoop {
@@ -28,11 +28,11 @@ impl StepLoop {
         };
         while let Some(command) = next {
             match command {
-                Command::Submit { request, reply } => {
-                    let _ = reply.send(self.submit(*request));
+                Command::Submit { task, reply } => {
+                    let _ = reply.send(self.submit(task));
                 }
                 Command::Cancel(id) => self.cancel(id),
-                Command::Retrieved(found) => self.on_search_outcome(found),
+                Command::Retrieved(outcome) => self.on_search_outcome(outcome),
                 Command::Restored { sequence, cache } => self.on_restored(sequence, cache),
                 Command::Look { id, reply } => {
                     let _ = reply.send(self.look(&id));
@@ -58,10 +58,10 @@ impl StepLoop {
         ControlFlow::Continue(())
     }
 
-    fn submit(&mut self, mut request: Request) -> Result<Turn, SubmitError> {
-        let log_len = self.check(&request)?;
+    fn submit(&mut self, mut task: Task) -> Result<Turn, SubmitError> {
+        let log_len = self.check(&task)?;
         let context = self.rules.context;
-        let needed = log_len + request.prompt.len() + 1;
+        let needed = log_len + task.prompt().len() + 1;
         if needed > context {
             return Err(SubmitError::ContextLength {
                 needed,
@@ -76,15 +76,19 @@ impl StepLoop {
         }
         let id = SequenceId(self.sequences_so_far);
         self.sequences_so_far += 1;
-        let name = request.conversation.clone();
+        let name = task.conversation().clone();
         let mut conversation = self
             .conversations
             .take(&name, id)
-            .unwrap_or_else(|| self.new_conversation(&request));
-        conversation.cache_salt = request.cache_salt.clone();
+            .unwrap_or_else(|| self.new_conversation(&task));
+        conversation.cache_salt = task.cache_salt().cloned();
         let (events, stream) = unbounded_channel();
-        request.retriever = request.retriever.or_else(|| self.workers.retriever());
-        let sequence = Sequence::new(id, request, conversation, &self.rules, events);
+        if let Task::Write(request) = &mut task
+            && request.retriever.is_none()
+        {
+            request.retriever = self.workers.retriever();
+        }
+        let sequence = Sequence::new(id, task, conversation, &self.rules, events);
         let timeline = sequence.timeline();
         self.waiting.push_back(sequence);
         let commands = self.commands.clone();
@@ -97,9 +101,9 @@ impl StepLoop {
 
     /// A conversation without a log. Its KV-cache starts with what another one holds of the same
     /// prompt, in whole blocks: a system prompt is neither forwarded nor held twice.
-    fn new_conversation(&self, request: &Request) -> Conversation {
-        let prompt = &request.prompt;
-        let running = self.running.iter().map(|sequence| &sequence.conversation);
+    fn new_conversation(&self, task: &Task) -> Conversation {
+        let prompt = task.prompt();
+        let running = self.running.iter().map(|s| &s.turn.conversation);
         let marks = self.rules.tokens.block_marks();
         let shared = |other: &Conversation| {
             // The last token is forwarded in any case: its logits are wanted.
@@ -111,7 +115,7 @@ impl StepLoop {
         };
         let candidates = running
             .chain(self.conversations.idle())
-            .filter(|other| other.cache_salt == request.cache_salt);
+            .filter(|other| other.cache_salt.as_ref() == task.cache_salt());
         let best = candidates
             .map(|other| (shared(other), other))
             .max_by_key(|(len, _)| *len)
@@ -121,24 +125,25 @@ impl StepLoop {
         Conversation::new(TokenLog::default(), cache)
     }
 
-    /// Checks a request against its conversation; gives the length of that one's log.
-    fn check(&self, request: &Request) -> Result<usize, SubmitError> {
-        if self.rules.tokens.links_entities() && request.linking.is_none() {
-            return Err(SubmitError::OnlyLinks);
-        }
-        let name = &request.conversation;
+    /// Checks a task against its conversation; gives the length of that one's log.
+    fn check(&self, task: &Task) -> Result<usize, SubmitError> {
+        let stop_token_ids = match task {
+            Task::Write(_) if self.rules.tokens.links_entities() => {
+                return Err(SubmitError::OnlyLinks);
+            }
+            Task::Write(request) => request.sampling.stop_token_ids.as_slice(),
+            Task::Link(_) => &[],
+        };
+        let (name, prompt) = (task.conversation(), task.prompt());
         let log_len = match self.conversations.find(name) {
             Some(ConversationState::Busy(_)) => return Err(SubmitError::Busy(name.clone())),
             Some(ConversationState::Idle(conversation)) => conversation.log.len(),
-            None if request
-                .expected_log_len
-                .is_some_and(|expected| expected > 0) =>
-            {
+            None if task.expected_log_len().is_some_and(|len| len > 0) => {
                 return Err(SubmitError::UnknownConversation(name.clone()));
             }
             None => 0,
         };
-        match request.expected_log_len {
+        match task.expected_log_len() {
             Some(expected) if expected != log_len => {
                 return Err(SubmitError::LogLength {
                     conversation: name.clone(),
@@ -148,7 +153,7 @@ impl StepLoop {
             }
             _ => {}
         }
-        match request.prompt.last() {
+        match prompt.last() {
             None => return Err(SubmitError::EmptyPrompt),
             Some(&id) if id == self.rules.tokens.query_id() => {
                 return Err(SubmitError::QueryAtEnd);
@@ -156,15 +161,10 @@ impl StepLoop {
             Some(_) => {}
         }
         if let Some(marks) = self.rules.tokens.block_marks() {
-            marks
-                .check(&request.prompt)
-                .map_err(SubmitError::PassageBlock)?;
+            marks.check(prompt).map_err(SubmitError::PassageBlock)?;
         }
         let vocabulary = self.rules.never_sampled.len();
-        let mut named = request
-            .prompt
-            .iter()
-            .chain(&request.sampling.stop_token_ids);
+        let mut named = prompt.iter().chain(stop_token_ids);
         match named.find(|&&id| id as usize >= vocabulary) {
             Some(&id) => Err(SubmitError::UnknownId { id, vocabulary }),
             None => Ok(log_len),
@@ -173,21 +173,22 @@ impl StepLoop {
 
     /// Ends a turn that nobody listens to any more.
     fn cancel(&mut self, id: SequenceId) {
-        if let Some(index) = self.running.iter().position(|s| s.id == id) {
+        if let Some(index) = self.running.iter().position(|s| s.turn.id == id) {
             let sequence = self.running.remove(index);
             self.abandon(sequence, None);
-        } else if let Some(index) = self.waiting.iter().position(|s| s.id == id)
+        } else if let Some(index) = self.waiting.iter().position(|s| s.turn.id == id)
             && let Some(sequence) = self.waiting.remove(index)
         {
             self.abandon(sequence, None);
         }
     }
 
-    /// Hands an answer to the sequence that waits for it; one that was cancelled waits no more.
-    fn on_search_outcome(&mut self, found: SearchOutcome) {
-        let waits = |s: &Sequence| s.id == found.sequence;
-        if let Some(index) = self.running.iter().position(waits) {
-            let next = self.running[index].on_search_outcome(found, &self.rules);
+    /// Hands an answer to the sequence that is parked for it; one that was cancelled waits no more.
+    fn on_search_outcome(&mut self, outcome: SearchOutcome) {
+        let asked = |s: &Sequence| s.turn.id == outcome.sequence;
+        if let Some(index) = self.running.iter().position(asked)
+            && let Some(next) = self.running[index].on_search_outcome(outcome, &self.rules)
+        {
             self.conclude(index, next);
         }
     }
@@ -195,12 +196,12 @@ impl StepLoop {
     /// Gives a sequence the KV-cache that the store has read for it.
     fn on_restored(&mut self, id: SequenceId, cache: KvCache) {
         self.kv_restoring_bytes -= cache.bytes();
-        let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) else {
+        let Some(sequence) = self.running.iter_mut().find(|s| s.turn.id == id) else {
             return;
         };
         self.kv_restored += u64::from(!cache.is_empty());
-        sequence.conversation.stored = cache.len();
-        sequence.conversation.cache = cache;
+        sequence.turn.conversation.stored = cache.len();
+        sequence.turn.conversation.cache = cache;
         sequence.admit();
     }
 
@@ -211,8 +212,8 @@ impl StepLoop {
                 .running
                 .iter()
                 .chain(&self.waiting)
-                .find(|s| s.id == sequence)
-                .map(|s| s.conversation.info(true)),
+                .find(|s| s.turn.id == sequence)
+                .map(|s| s.turn.conversation.info(true)),
         }
     }
 

@@ -18,7 +18,7 @@ impl StepLoop {
             if parts[index] == 0 {
                 continue;
             }
-            let Conversation { log, cache, .. } = &self.running[index].conversation;
+            let Conversation { log, cache, .. } = &self.running[index].turn.conversation;
             let new = &log.ids()[cache.len()..][..parts[index]];
             let needed = self.model.bytes_after(cache, new);
             let growth = needed.saturating_sub(cache.bytes());
@@ -34,7 +34,7 @@ impl StepLoop {
     /// Has the store read what it holds of the sequence's KV-cache and memory does not; false where
     /// there is nothing to read or no room for it.
     pub(super) fn restore(&mut self, sequence: &mut Sequence) -> bool {
-        let conversation = &mut sequence.conversation;
+        let conversation = &mut sequence.turn.conversation;
         let positions = conversation.stored;
         if positions <= conversation.cache.len() {
             return false;
@@ -55,7 +55,7 @@ impl StepLoop {
             return false;
         }
         self.kv_restoring_bytes += cache.bytes();
-        store.load(&sequence.name, sequence.id, positions, cache);
+        store.load(&sequence.name, sequence.turn.id, positions, cache);
         sequence.restore();
         true
     }
@@ -78,7 +78,7 @@ impl StepLoop {
 
     /// Drops the KV-cache of the last waiting sequence that brought one along.
     fn drop_waiting_kv(&mut self) -> bool {
-        let mut caches = self.waiting.iter_mut().map(|s| &mut s.conversation.cache);
+        let mut caches = (self.waiting.iter_mut()).map(|s| &mut s.turn.conversation.cache);
         match caches.rfind(|cache| cache.bytes() > 0) {
             Some(cache) => {
                 cache.clear();
@@ -93,10 +93,10 @@ impl StepLoop {
     fn drop_later_kv(&mut self, index: usize, parts: &mut [usize]) -> bool {
         let later = (index + 1..self.running.len()).rev().find(|&later| {
             let sequence = &self.running[later];
-            sequence.conversation.cache.bytes() > 0 && !sequence.is_retrieving()
+            sequence.turn.conversation.cache.bytes() > 0 && !sequence.is_retrieving()
         });
         let Some(later) = later else { return false };
-        self.running[later].conversation.cache.clear();
+        self.running[later].turn.conversation.cache.clear();
         parts[later] = 0;
         true
     }
@@ -108,7 +108,7 @@ impl StepLoop {
 
     /// Bytes held by all KV-caches; a block that several share counts for each.
     pub(super) fn kv_bytes(&self) -> usize {
-        let held = |s: &Sequence| s.conversation.cache.bytes();
+        let held = |s: &Sequence| s.turn.conversation.cache.bytes();
         self.kv_restoring_bytes
             + self.conversations.idle_kv_bytes()
             + self

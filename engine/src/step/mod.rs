@@ -17,12 +17,11 @@ use crate::conversations::{Conversation, Conversations};
 use crate::counters::{Counters, EngineStats};
 use crate::error::EngineError;
 use crate::ids::ConversationId;
-use crate::model::normalise::normalised;
 use crate::model::{Model, SequenceInput, SequenceOutput};
 use crate::step::command::Command;
 use crate::step::options::EngineOptions;
-use crate::step::sequence::{Next, Rules, Sequence};
-use crate::turn::retrieval::{RetrievalWorkers, Search};
+use crate::step::sequence::{FinishedSequence, Next, Rules, Sequence};
+use crate::turn::retrieval::RetrievalWorkers;
 
 /// Everything that happens to conversations happens here, one step after another.
 pub(crate) struct StepLoop {
@@ -163,7 +162,7 @@ impl StepLoop {
                 continue;
             }
             sequence.on_step(began);
-            let Conversation { log, cache, .. } = &mut sequence.conversation;
+            let Conversation { log, cache, .. } = &mut sequence.turn.conversation;
             let new = cache.len()..cache.len() + part;
             batch.push(SequenceInput {
                 ids: &log.ids()[new.clone()],
@@ -179,33 +178,12 @@ impl StepLoop {
     }
 
     /// Takes in what the forward gave one sequence.
-    fn advance(&mut self, index: usize, mut output: SequenceOutput) -> Next {
+    fn advance(&mut self, index: usize, output: SequenceOutput) -> Next {
         let sequence = &mut self.running[index];
         // **Invariant:** positions are counted where they are forwarded, and nowhere else.
         sequence.count(output.forwarded);
         self.counters.add_forwarded(output.forwarded);
-        if sequence.is_linking() {
-            return sequence.on_copied(output, &self.rules);
-        }
-        if let Some(logits) = output.logits.pop() {
-            return sequence.on_logits(logits, &self.rules);
-        }
-        if let Some(state) = output.hidden.pop() {
-            let Some(retriever) = sequence.retriever() else {
-                return Next::Fail(EngineError::Retrieval("there is no retriever".into()));
-            };
-            // **Invariant:** a parked sequence holds no step back; the others go on without it.
-            let asked = Instant::now();
-            sequence.park(asked);
-            self.workers.search(Search {
-                retriever,
-                sequence: sequence.id,
-                query_embedding: normalised(state),
-                k: sequence.k(),
-                asked,
-            });
-        }
-        Next::GoOn
+        sequence.on_output(output, &self.rules, &self.workers)
     }
 
     /// Ends a running sequence that is over.
@@ -216,13 +194,17 @@ impl StepLoop {
             Next::GoOn => {}
             Next::Finish(reason) => {
                 let sequence = self.running.remove(index);
-                let is_kept = !sequence.is_linking();
-                let (name, conversation, last_event) = sequence.finish(reason);
-                if is_kept {
-                    self.keep(name, conversation, || last_event.send());
-                } else {
-                    self.conversations.remove(&name);
-                    last_event.send();
+                let FinishedSequence {
+                    name,
+                    kept,
+                    last_event,
+                } = sequence.finish(reason);
+                match kept {
+                    Some(conversation) => self.keep(name, conversation, || last_event.send()),
+                    None => {
+                        self.conversations.remove(&name);
+                        last_event.send();
+                    }
                 }
             }
             Next::Fail(error) => {

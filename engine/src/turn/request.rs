@@ -1,9 +1,10 @@
 //! What a caller asks for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::decoding::constraint::Grammar;
-use crate::decoding::linking::Linking;
+use crate::decoding::linking::MarkedCopy;
 use crate::decoding::sampling::SamplingParams;
 use crate::error::{SubmitError, TokensError};
 use crate::ids::ConversationId;
@@ -11,7 +12,62 @@ use crate::tokens::Tokens;
 use crate::tokens::chat_template::{ChatMessage, Role};
 use crate::turn::retrieval::Retriever;
 
-/// One turn to be generated.
+/// What a turn is to do.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// To write an answer in a conversation. Boxed for its size.
+    Write(Box<Request>),
+    /// To copy a text and mark the mentions in it.
+    Link(LinkRequest),
+}
+
+impl Task {
+    /// The conversation that the turn's tokens are appended to.
+    pub(crate) fn conversation(&self) -> &ConversationId {
+        match self {
+            Self::Write(request) => &request.conversation,
+            Self::Link(request) => &request.name,
+        }
+    }
+
+    /// The ids to append.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        match self {
+            Self::Write(request) => &request.prompt,
+            Self::Link(request) => &request.prompt,
+        }
+    }
+
+    /// How many tokens the log must hold before, if that matters.
+    pub(crate) fn expected_log_len(&self) -> Option<usize> {
+        match self {
+            Self::Write(request) => request.expected_log_len,
+            Self::Link(_) => Some(0),
+        }
+    }
+
+    /// The salt that conversations must have in common to share KV-caches.
+    pub(crate) fn cache_salt(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Write(request) => request.cache_salt.as_ref(),
+            Self::Link(request) => request.cache_salt.as_ref(),
+        }
+    }
+}
+
+impl From<Request> for Task {
+    fn from(request: Request) -> Self {
+        Self::Write(Box::new(request))
+    }
+}
+
+impl From<LinkRequest> for Task {
+    fn from(request: LinkRequest) -> Self {
+        Self::Link(request)
+    }
+}
+
+/// One turn to be written.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The conversation to start or to continue.
@@ -35,9 +91,6 @@ pub struct Request {
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
-    /// A text to be copied and linked. The turn then writes nothing else, sends each [`crate::Mention`], and
-    /// leaves no conversation behind; sampling, retrieval and grammar are ignored. Default `None`.
-    pub linking: Option<Linking>,
     /// Conversations share KV-caches only if their salts are equal, so that the time to the first token does
     /// not show a client what others have asked (vLLM's `cache_salt`). The default, `None`, is a salt like any
     /// other. When memory runs short, the salt whose idle conversations hold most loses a KV-cache first.
@@ -56,27 +109,56 @@ impl Request {
             retrieval: RetrievalParams::default(),
             retriever: None,
             grammar: None,
-            linking: None,
             cache_salt: None,
         }
     }
 
-    /// A request to link the entities of a text. The name only tells this turn apart from others.
+    /// Checks every parameter against its range.
+    pub(crate) fn validate(&self) -> Result<(), SubmitError> {
+        self.sampling.validate()?;
+        self.retrieval.validate()
+    }
+}
+
+/// A text to be copied and linked. The turn writes nothing else, sends each [`crate::Mention`], and leaves no
+/// conversation behind.
+#[derive(Clone)]
+pub struct LinkRequest {
+    /// The name of the turn's conversation, which only tells this turn apart from others.
+    pub name: ConversationId,
+    /// Which KV-caches may be shared, as in [`Request::cache_salt`]. Default `None`.
+    pub cache_salt: Option<Arc<str>>,
+    prompt: Vec<u32>,
+    pub(crate) copy: MarkedCopy,
+}
+
+impl LinkRequest {
+    /// A request to link the entities of a text. The text's outer white space is no part of any mention. May
+    /// take a millisecond.
     ///
     /// # Errors
     /// The model links nothing, its template refuses the text, or its tokenizer failed.
-    pub fn linking(
+    pub fn new(
         name: impl Into<ConversationId>,
         text: &str,
         tokens: &Arc<Tokens>,
     ) -> Result<Self, TokensError> {
-        let linking = Linking::new(text, tokens)?;
+        let copy = MarkedCopy::new(text, tokens.clone())?;
         let prompt = tokens.encode_chat(&[ChatMessage::new(Role::User, text)])?;
         Ok(Self {
-            expected_log_len: Some(0),
-            linking: Some(linking),
-            ..Self::new(name, prompt)
+            name: name.into(),
+            cache_salt: None,
+            prompt,
+            copy,
         })
+    }
+}
+
+impl fmt::Debug for LinkRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

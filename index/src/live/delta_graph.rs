@@ -23,7 +23,8 @@ use crate::segment::search::dot_i8::dot_i8;
 
 // Links of a node in the upper layers; twice as many in the lowest.
 const M: usize = 16;
-const EF_CONSTRUCTION: usize = 80;
+// With 80, recall@10 on 60,000 vectors in topic order falls to .43; with 200 it is .99.
+const EF_CONSTRUCTION: usize = 200;
 // The layers that hnsw_rs allows at most.
 const LAYERS: usize = 16;
 // Only a hint, for the memory that is reserved.

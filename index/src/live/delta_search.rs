@@ -4,15 +4,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::filter::Filter;
 use crate::live::change::DeltaPassage;
 use crate::live::delta::{Delta, Part};
 use crate::live::delta_graph::DeltaGraph;
 use crate::segment::codes::QueryCode;
 use crate::segment::search::candidates::{Candidate, CandidateSet};
-use crate::segment::search::score::{PART, ScoredVector, dot};
+use crate::segment::search::score::{ScoredVector, dot};
 
 // Nodes that a search through a graph keeps in view, at least.
 const EF: usize = 224;
@@ -74,19 +72,26 @@ impl Delta {
     }
 
     /// Those rows, ascending, that may be among the best `k` of them: codes say how good a passage is at
-    /// least and at most, so no other row can be.
+    /// least and at most, so no other row can be. On this thread alone: the pool's may all be busy with a
+    /// merge for longer than this takes.
     fn scan(&self, rows: Range<usize>, query: &DeltaQuery<'_>) -> Vec<u32> {
-        let part = |(number, passages): (usize, &[Option<Arc<_>>])| {
-            let first = (rows.start + number * PART) as u32;
-            scan_part(first, passages, query)
-        };
-        let passages = self.range(rows.clone());
-        if passages.len() <= PART {
-            part((0, passages))
-        } else {
-            let parts = passages.par_chunks(PART).enumerate();
-            parts.flat_map_iter(part).collect()
+        let mut possible = CandidateSet::new(query.k);
+        for (row, passage) in (rows.start as u32..).zip(self.range(rows)) {
+            let Some(passage) = passage else { continue };
+            let mut is_allowed = None;
+            for (numbers, scale) in passage.codes.iter() {
+                if query.coded.at_most(numbers, scale) >= possible.reached()
+                    && *is_allowed.get_or_insert_with(|| query.allows(passage))
+                {
+                    let estimate = query.coded.estimate(numbers, scale);
+                    let vector = row;
+                    possible.offer(row, Candidate { vector, estimate });
+                }
+            }
         }
+        let mut rows: Vec<u32> = possible.finish().iter().map(|c| c.vector).collect();
+        rows.dedup();
+        rows
     }
 
     /// Rows near a query of those that a graph holds, ascending. `None` where they are better scanned.
@@ -103,7 +108,8 @@ impl Delta {
         let ef = EF.max(query.k.saturating_mul(2).saturating_mul(per_passage));
         let is_worth_it = |passages: usize| {
             let allowed = passages.saturating_mul(per_passage);
-            allowed >= ef.saturating_mul(RAREST) && allowed >= graph.nodes() / RAREST
+            allowed >= self.graph_from().max(ef.saturating_mul(RAREST))
+                && allowed >= graph.nodes() / RAREST
         };
         // A filter is compared with every row once; without one only rows that the walk meets are looked at.
         let allowed: Option<Vec<bool>> = query.filter.map(|_| {
@@ -143,35 +149,6 @@ impl DeltaQuery<'_> {
         self.filter
             .is_none_or(|filter| filter.matches(passage.passage.metadata.as_ref()))
     }
-}
-
-fn scan_part(
-    first_row: u32,
-    passages: &[Option<Arc<DeltaPassage>>],
-    query: &DeltaQuery<'_>,
-) -> Vec<u32> {
-    let mut possible = CandidateSet::new(query.k);
-    for (row, passage) in (first_row..).zip(passages) {
-        let Some(passage) = passage else { continue };
-        let mut is_allowed = None;
-        for (numbers, scale) in passage.codes.iter() {
-            if query.coded.at_most(numbers, scale) >= possible.reached()
-                && *is_allowed.get_or_insert_with(|| query.allows(passage))
-            {
-                let estimate = query.coded.estimate(numbers, scale);
-                possible.offer(
-                    row,
-                    Candidate {
-                        vector: row,
-                        estimate,
-                    },
-                );
-            }
-        }
-    }
-    let mut rows: Vec<u32> = possible.finish().iter().map(|c| c.vector).collect();
-    rows.dedup();
-    rows
 }
 
 /// The best vector of a passage.

@@ -3,6 +3,8 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use crate::live::background::lower_priority;
+
 /// The thread. It ends when this is dropped, after the step that it is in.
 pub(crate) struct Grower {
     // Taken when it is dropped, which ends the thread's loop.
@@ -17,6 +19,7 @@ impl Grower {
         // One wake-up that waits stands for all that follow it.
         let (wake, woken) = sync_channel(1);
         let work = move || {
+            lower_priority();
             while woken.recv().is_ok() {
                 while step() {}
             }

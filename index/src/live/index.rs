@@ -12,6 +12,7 @@ use crate::format::document_rules::{DocumentRules, VectorsPer};
 use crate::format::lock::lock_directory;
 use crate::format::log::Log;
 use crate::format::manifest::{MANIFEST_FILE, Manifest};
+use crate::live::background::background_pool;
 use crate::live::change::{Applied, Change};
 use crate::live::current::Current;
 use crate::live::delta::DeltaOptions;
@@ -392,7 +393,14 @@ impl Shared {
             },
             stop: &self.stop,
         };
-        merger.merge(from)?;
+        // Not in the pool that searches share: they would wait for the merge's own work there.
+        match background_pool() {
+            Ok(pool) => pool.install(|| merger.merge(from))?,
+            Err(error) => {
+                tracing::warn!(%error, "no threads for a merge: it runs on those of searches");
+                merger.merge(from)?;
+            }
+        }
         self.merge_failed.store(false, Ordering::Relaxed);
         Ok(())
     }

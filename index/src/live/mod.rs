@@ -1,5 +1,6 @@
 //! An open index: what searches see, how it is changed, and how changes become segments.
 
+mod background;
 pub(crate) mod change;
 pub(crate) mod current;
 pub(crate) mod delta;

@@ -25,7 +25,7 @@ use crate::routes::errors::TurnErrors;
 use crate::routes::sampling::SamplingFields;
 use crate::routes::sse::{self, data, done};
 use crate::routes::usage::{finish_reason, sum, usage};
-use crate::turns::{Finished, LiveTurn, RequestedRetrieval, TextRequest, TurnEvent};
+use crate::turns::{Finished, LiveTurn, RequestedRetrieval, TextRequest, TurnEvent, TurnOptions};
 use crate::wire::citations::receipt;
 use crate::wire::clock::unix_seconds;
 use crate::wire::errors::{ApiError, FieldNames};
@@ -69,7 +69,7 @@ async fn complete(
         model: app.model.name.clone(),
         collection: requests
             .first()
-            .map(|request| request.retrieval.collection().name().to_owned())
+            .map(|request| request.options.retrieval.collection().name().to_owned())
             .unwrap_or_default(),
     };
     // One that is refused takes the others with it: they are cancelled when they are dropped.
@@ -119,14 +119,16 @@ fn validate(
         let param = "stream_options.events".to_owned();
         return Err(ApiError::Unsupported { param });
     }
-    let sampling = SamplingFields::from_completion(&request).into_params()?;
-    let each = prompts.into_iter().map(|prompt| TextRequest {
+    let options = TurnOptions {
         caller: caller.clone(),
-        prompt,
-        sampling: sampling.clone(),
-        retrieval: retrieval.clone(),
+        sampling: SamplingFields::from_completion(&request).into_params()?,
+        retrieval,
         received,
         fields: FIELDS,
+    };
+    let each = prompts.into_iter().map(|prompt| TextRequest {
+        options: options.clone(),
+        prompt,
     });
     Ok((each.collect(), delivery))
 }

@@ -4,19 +4,20 @@
 
 mod asking;
 mod client;
+mod lines;
 mod screen;
 mod stream;
 
-use std::io::{self, BufRead, IsTerminal, stdin};
+use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use onegen_proto::Receipt;
-use tokio::sync::mpsc;
 
 use asking::Conversation;
 use client::Client;
+use lines::Lines;
 use screen::Screen;
 
 const HELP: &str = "\
@@ -24,7 +25,7 @@ const HELP: &str = "\
 /retry    asks the last question again, for another answer
 /sources  shows the passages that the last answer was read from
 /forget   has the server forget this conversation, and begins a new one
-/quit     leaves, as does the end of input; ctrl-c stops an answer";
+/quit     leaves, as does ctrl-d; ctrl-c stops an answer or empties the line";
 
 /// Where the chat's server is and what is asked of it.
 #[derive(Debug, Clone, Args)]
@@ -46,6 +47,9 @@ pub struct ChatConfig {
     /// Collection to search [default: the server's]
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
+    /// Keeps no file of what was typed on a terminal; without this the next chat can call it up too
+    #[arg(long)]
+    pub no_history: bool,
     /// Asks this and ends; without it questions are read from the standard input, one a line
     #[arg(value_name = "QUESTION")]
     pub question: Vec<String>,
@@ -78,7 +82,7 @@ pub async fn chat(config: ChatConfig) -> Result<()> {
             let told = format!("{model} at {url}, over {} passages. /help", served.passages);
             chat.screen.aside(&told)?;
         }
-        chat.converse(watched).await?;
+        chat.converse(watched, !config.no_history).await?;
     }
     match chat.failed {
         0 => Ok(()),
@@ -101,22 +105,9 @@ struct Chat {
 }
 
 impl Chat {
-    async fn converse(&mut self, watched: bool) -> Result<()> {
-        let mut lines = read_lines();
-        loop {
-            if watched {
-                self.screen.prompt()?;
-            }
-            let line = tokio::select! {
-                line = lines.recv() => line,
-                interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None)?,
-            };
-            let Some(line) = line.transpose()? else {
-                if watched {
-                    self.screen.line("")?;
-                }
-                return Ok(());
-            };
+    async fn converse(&mut self, watched: bool, keeps_history: bool) -> Result<()> {
+        let mut lines = Lines::new(&mut self.screen, watched, keeps_history)?;
+        while let Some(line) = lines.next(&mut self.screen).await? {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
@@ -136,6 +127,7 @@ impl Chat {
                 question => self.ask(question.to_owned(), None).await?,
             }
         }
+        Ok(())
     }
 
     async fn show_sources(&mut self) -> Result<()> {
@@ -150,19 +142,4 @@ impl Chat {
         }
         Ok(())
     }
-}
-
-/// The lines of the standard input, each read when the one before is taken. The thread that waits for
-/// the next one ends with the process.
-fn read_lines() -> mpsc::Receiver<io::Result<String>> {
-    let (read, lines) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in stdin().lock().lines() {
-            // Nobody waits any more after /quit.
-            if read.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }

@@ -20,6 +20,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
+    pub(super) const PROMPT: &str = "> ";
+
     /// Without colours where the output is no terminal or `NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -29,8 +31,13 @@ impl Screen {
         }
     }
 
-    pub(super) fn prompt(&mut self) -> io::Result<()> {
-        self.print(&self.dressed("> ", Style::Bold))
+    /// The prompt as it stands before what is typed.
+    pub(super) fn styled_prompt(&self) -> String {
+        self.dressed(Self::PROMPT, Style::Bold)
+    }
+
+    pub(super) fn print_prompt(&mut self) -> io::Result<()> {
+        self.print(&self.styled_prompt())
     }
 
     /// More of the answer.

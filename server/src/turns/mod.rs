@@ -1,6 +1,7 @@
 //! How a validated request becomes a turn of the engine, and what happens until that ends.
 
 mod constraint;
+mod cutoff;
 mod fork;
 pub(crate) mod linking;
 mod place;
@@ -10,6 +11,6 @@ mod watch;
 
 pub(crate) use constraint::RequestedConstraint;
 pub(crate) use fork::Fork;
-pub(crate) use request::{TextRequest, TurnRequest};
+pub(crate) use request::{TextRequest, TurnOptions, TurnRequest};
 pub(crate) use retrieval::RequestedRetrieval;
 pub(crate) use watch::{Finished, LiveTurn, TurnEvent};

@@ -60,9 +60,9 @@ impl TurnRequest {
     /// The request names a conversation that is not there, busy, or has read what is gone; it does not
     /// fit the context, or is one too many.
     pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        self.sampling.max_tokens = app
-            .bounds
-            .max_tokens(self.sampling.max_tokens, self.fields.max_tokens)?;
+        let sampling = &mut self.options.sampling;
+        let max_tokens = self.options.fields.max_tokens;
+        sampling.max_tokens = app.bounds.max_tokens(sampling.max_tokens, max_tokens)?;
         match self.conversation.clone() {
             Some(id) => self.continue_named(app, id).await,
             None => self.continue_recognised_or_begin(app).await,
@@ -74,7 +74,7 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(mut transcript) = app.conversations.get(&id, &self.caller.owner) else {
+        let Some(mut transcript) = app.conversations.get(&id, &self.options.caller.owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let all = transcript.messages.len();
@@ -96,7 +96,7 @@ impl TurnRequest {
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
         for (id, transcript) in app
             .conversations
-            .recognise(&self.messages, &self.caller.owner)
+            .recognise(&self.messages, &self.options.caller.owner)
         {
             match self.continue_recognised(app, id, transcript).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
@@ -112,7 +112,7 @@ impl TurnRequest {
         let transcript = Transcript {
             messages: self.messages.clone(),
             turns: Vec::new(),
-            owner: self.caller.owner.clone(),
+            owner: self.options.caller.owner.clone(),
             named: false,
             retrievals: Vec::new(),
         };
@@ -184,7 +184,7 @@ impl TurnRequest {
     async fn begin(&self, app: &Arc<App>, mut target: TurnTarget) -> Result<LiveTurn, ApiError> {
         target.transcript.begin_again();
         let messages = target.transcript.messages.clone();
-        let prompt = encode(app, self.fields, move |tokens| {
+        let prompt = encode(app, self.options.fields, move |tokens| {
             tokens.encode_chat(&messages)
         })
         .await?;
@@ -200,7 +200,7 @@ impl TurnRequest {
     ) -> Result<LiveTurn, ApiError> {
         let messages = target.transcript.messages.clone();
         let last_assistant = target.transcript.log_end().messages.saturating_sub(1);
-        let prompt = encode(app, self.fields, move |tokens| {
+        let prompt = encode(app, self.options.fields, move |tokens| {
             tokens.encode_turn(&messages, last_assistant, log_end)
         })
         .await?;
@@ -218,27 +218,12 @@ impl TurnRequest {
             None => None,
         };
         let request = Request {
-            conversation: target.conversation,
-            prompt,
-            trims_text: true,
             // **Invariant:** nothing is appended to a log that somebody else has continued.
             expected_log_len: Some(target.transcript.log_end().log_len),
-            sampling: self.sampling.clone(),
-            retrieval: self.retrieval.params.clone(),
-            retriever: Some(self.retrieval.retriever.clone()),
             grammar,
-            linking: None,
-            cache_salt: self.caller.owner.name().cloned(),
+            ..Request::new(target.conversation, prompt)
         };
-        let turn = LiveTurn::submit(
-            app,
-            request,
-            &self.retrieval,
-            &self.caller,
-            self.received,
-            self.fields,
-        )
-        .await?;
+        let turn = LiveTurn::submit(app, &self.options, request).await?;
         if let Some(trace) = turn.trace() {
             trace.converses(turn.conversation());
             for message in &target.transcript.messages {
@@ -262,29 +247,18 @@ impl TextRequest {
     /// The text does not fit the context, or the request is one too many.
     pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
         let text = self.prompt.clone();
-        let prompt = encode(app, self.fields, move |tokens| tokens.encode_text(&text)).await?;
+        let prompt = encode(app, self.options.fields, move |tokens| {
+            tokens.encode_text(&text)
+        })
+        .await?;
+        let name = format!("text_{}", Uuid::new_v4().simple());
         let request = Request {
-            conversation: format!("text_{}", Uuid::new_v4().simple()).into(),
-            prompt,
             // A text that goes on after a word begins with a space.
             trims_text: false,
             expected_log_len: Some(0),
-            sampling: self.sampling,
-            retrieval: self.retrieval.params.clone(),
-            retriever: Some(self.retrieval.retriever.clone()),
-            grammar: None,
-            linking: None,
-            cache_salt: self.caller.owner.name().cloned(),
+            ..Request::new(name, prompt)
         };
-        let turn = LiveTurn::submit(
-            app,
-            request,
-            &self.retrieval,
-            &self.caller,
-            self.received,
-            self.fields,
-        )
-        .await?;
+        let turn = LiveTurn::submit(app, &self.options, request).await?;
         if let Some(trace) = turn.trace() {
             trace.reads(Role::User, &self.prompt);
         }

@@ -9,11 +9,24 @@ use crate::turns::constraint::RequestedConstraint;
 use crate::turns::retrieval::RequestedRetrieval;
 use crate::wire::errors::FieldNames;
 
-/// A turn that a client asks for, validated.
+/// What all requests to write have in common, whatever is gone on with.
+#[derive(Debug, Clone)]
+pub(crate) struct TurnOptions {
+    /// Who asks: whose conversations the turn may continue, whose a new one is, and whose KV-caches it may share.
+    pub(crate) caller: Caller,
+    pub(crate) sampling: SamplingParams,
+    /// The retrieval of this turn only: the conversation's next one may search another collection.
+    pub(crate) retrieval: RequestedRetrieval,
+    /// When the request came.
+    pub(crate) received: Instant,
+    /// What the route calls the fields that can be at fault here.
+    pub(crate) fields: FieldNames,
+}
+
+/// A turn of a conversation that a client asks for, validated.
 #[derive(Debug, Clone)]
 pub(crate) struct TurnRequest {
-    /// Whose conversations it may continue, and whose the new one is.
-    pub(crate) caller: Caller,
+    pub(crate) options: TurnOptions,
     /// The conversation that the client names.
     pub(crate) conversation: Option<ConversationId>,
     /// How many of that conversation's messages it goes on after; all, where nothing is said. After
@@ -23,26 +36,12 @@ pub(crate) struct TurnRequest {
     pub(crate) kept: bool,
     /// With a named conversation the new messages, else all. The last is the user's.
     pub(crate) messages: Vec<ChatMessage>,
-    pub(crate) sampling: SamplingParams,
     pub(crate) constraint: Option<RequestedConstraint>,
-    /// The retrieval of this turn only: the conversation's next one may search another collection.
-    pub(crate) retrieval: RequestedRetrieval,
-    /// When the request came.
-    pub(crate) received: Instant,
-    /// What the route calls the fields that can be at fault here.
-    pub(crate) fields: FieldNames,
 }
 
 /// A text to go on with, validated: no messages, and no conversation afterwards.
 #[derive(Debug, Clone)]
 pub(crate) struct TextRequest {
-    /// Whose KV-caches it may share.
-    pub(crate) caller: Caller,
+    pub(crate) options: TurnOptions,
     pub(crate) prompt: String,
-    pub(crate) sampling: SamplingParams,
-    pub(crate) retrieval: RequestedRetrieval,
-    /// When the request came.
-    pub(crate) received: Instant,
-    /// What the route calls the fields that can be at fault here.
-    pub(crate) fields: FieldNames,
 }

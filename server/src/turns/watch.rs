@@ -1,24 +1,22 @@
 //! Watching a turn of the engine until its end, and remembering what it has said.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, Text,
     TokenLogprob, Turn, TurnSummary,
 };
-use tokio::time::sleep_until;
 
-use crate::admission::{Caller, Validity};
 use crate::app::App;
 use crate::collections::Collection;
 use crate::conversations::past_retrievals::PastRetrieval;
 use crate::conversations::{Transcript, TurnEnd};
 use crate::metrics::Observation;
 use crate::traces::TurnTrace;
+use crate::turns::cutoff::Cutoff;
 use crate::turns::fork::Fork;
-use crate::turns::retrieval::RequestedRetrieval;
-use crate::wire::errors::{ApiError, FieldNames};
+use crate::turns::request::TurnOptions;
+use crate::wire::errors::ApiError;
 
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
 pub(crate) struct LiveTurn {
@@ -27,10 +25,8 @@ pub(crate) struct LiveTurn {
     turn: Option<Turn>,
     /// Declared behind `turn`, so that a copy is deleted after its turn is cancelled.
     watched: WatchedConversation,
-    /// Ends when the key that asked is withdrawn.
-    validity: Validity,
+    cutoff: Cutoff,
     conversation: ConversationId,
-    received: Instant,
     observation: Observation,
     /// `None` for a turn that is not traced.
     trace: Option<TurnTrace>,
@@ -67,37 +63,40 @@ pub(super) struct WatchedConversation {
     pub(super) constrained_by: Option<&'static str>,
 }
 
-/// Waits for a deadline, if there is one.
-pub(crate) async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl LiveTurn {
-    /// Hands a request to the engine: a turn that belongs to no conversation yet.
+    /// Hands a request to the engine with these options: a turn that belongs to no conversation yet.
+    ///
+    /// # Errors
+    /// The engine refuses it; the error names the field at fault.
     pub(super) async fn submit(
         app: &Arc<App>,
+        options: &TurnOptions,
         request: Request,
-        retrieval: &RequestedRetrieval,
-        caller: &Caller,
-        received: Instant,
-        fields: FieldNames,
     ) -> Result<Self, ApiError> {
-        let sampling = request.sampling.clone();
-        let turn = app.engine.submit(request).await;
-        let turn = turn.map_err(|error| fields.submit_error(error))?;
+        let TurnOptions {
+            caller,
+            sampling,
+            retrieval,
+            received,
+            fields,
+        } = options;
+        let turn = app.engine.submit(Request {
+            sampling: sampling.clone(),
+            retrieval: retrieval.params.clone(),
+            retriever: Some(retrieval.retriever.clone()),
+            cache_salt: caller.owner.name().cloned(),
+            ..request
+        });
+        let turn = turn.await.map_err(|error| fields.submit_error(error))?;
         let collection = retrieval.collection().clone();
         Ok(Self {
             app: app.clone(),
             conversation: turn.conversation().clone(),
             watched: WatchedConversation::default(),
-            received,
-            observation: Observation::new(app.metrics.clone(), received),
-            trace: TurnTrace::begin(turn.timeline(), collection.name(), &sampling),
+            cutoff: Cutoff::new(app, caller, *received),
+            observation: Observation::new(app.metrics.clone(), *received),
+            trace: TurnTrace::begin(turn.timeline(), collection.name(), sampling),
             turn: Some(turn),
-            validity: caller.validity(),
             collection,
             text: String::new(),
         })
@@ -150,15 +149,7 @@ impl LiveTurn {
     /// The next event, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<TurnEvent> {
         let turn = self.turn.as_mut()?;
-        let deadline = self.app.bounds.deadline(self.received);
-        let event = tokio::select! {
-            biased;
-            () = self.app.shutdown.is_cut_off() => Err(ApiError::ShuttingDown),
-            () = self.validity.ended() => Err(ApiError::KeyWithdrawn),
-            () = until(deadline) => Err(ApiError::TimedOut { after: self.received.elapsed() }),
-            event = turn.next() => Ok(event),
-        };
-        let event = match event {
+        let event = match self.cutoff.within(turn.next()).await {
             Ok(event) => event,
             Err(error) => {
                 self.turn = None;

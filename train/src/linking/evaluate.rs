@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use futures::executor::block_on;
-use onegen_engine::{Engine, EngineOptions, Event, LoadOptions, Model, Request};
+use onegen_engine::{Engine, EngineOptions, Event, LinkRequest, LoadOptions, Model};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -246,7 +246,7 @@ pub(crate) async fn marked(
     name: &str,
     text: &str,
 ) -> Result<(Vec<onegen_engine::Mention>, usize)> {
-    let request = Request::linking(name, text, engine.model().tokens())?;
+    let request = LinkRequest::new(name, text, engine.model().tokens())?;
     let turn = engine.submit(request).await;
     let mut turn = turn.with_context(|| format!("{text:?} was refused"))?;
     let mut mentions = Vec::new();

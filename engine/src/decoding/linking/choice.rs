@@ -33,14 +33,14 @@ impl MarkedCopy {
         }
         // Nothing where a mark has been begun, or a mention must end.
         let text = self.likely(1).next().or_else(|| likeliest(logits, text));
-        match self
+        let is_mention_open = self
             .readings
             .iter()
-            .all(|reading| reading.mention.is_none())
-        {
-            true if text.is_some() => text,
-            _ => likeliest(logits, text.into_iter().chain(marks)),
+            .any(|reading| reading.mention.is_some());
+        if text.is_some() && !is_mention_open {
+            return text;
         }
+        likeliest(logits, text.into_iter().chain(marks))
     }
 
     /// Collects the tokens of `words` that can be written with what led there and goes on from `readings`.

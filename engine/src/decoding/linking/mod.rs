@@ -9,12 +9,6 @@ mod choice;
 mod copy;
 mod words;
 
-use std::fmt;
-use std::sync::Arc;
-
-use crate::error::TokensError;
-use crate::tokens::Tokens;
-
 pub(crate) use copy::MarkedCopy;
 
 /// A mention that was marked, as soon as its embedding is there.
@@ -27,27 +21,4 @@ pub struct Mention {
     /// The state at its `[LK]`: `hidden_size` numbers, of length 1, to be compared with those of
     /// [`crate::Model::embed_passages`].
     pub embedding: Vec<f32>,
-}
-
-/// A text to be linked, for the tokens of one model.
-#[derive(Clone)]
-pub struct Linking {
-    pub(crate) copy: MarkedCopy,
-}
-
-impl Linking {
-    /// Prepares a text. Its outer white space is no part of any mention. May take a millisecond.
-    ///
-    /// # Errors
-    /// The model links nothing, or its tokenizer failed.
-    pub fn new(text: &str, tokens: &Arc<Tokens>) -> Result<Self, TokensError> {
-        let copy = MarkedCopy::new(text, tokens.clone())?;
-        Ok(Self { copy })
-    }
-}
-
-impl fmt::Debug for Linking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Linking").finish_non_exhaustive()
-    }
 }

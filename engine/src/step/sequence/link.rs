@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Next, Phase, Rules, Sequence, WantedOffsets};
-use crate::decoding::linking::{Linking, MarkedCopy, Mention};
+use super::turn_state::{Next, Rules, TurnState, WantedOffsets};
+use crate::decoding::linking::{MarkedCopy, Mention};
 use crate::error::EngineError;
 use crate::model::SequenceOutput;
 use crate::model::normalise::normalised;
@@ -17,11 +17,11 @@ use crate::turn::timeline::TurnPhase;
 /// step over one.
 const LIKELY_TOKENS: usize = 4;
 
-/// How far a linking turn is. It is in [`super::Phase::Prefill`] or [`super::Phase::Decode`] like any other.
+/// How far a linking turn is.
 ///
 /// **Invariant:** the turn writes what it would write token by token: a speculative token stays only if the
 /// logits before it choose it.
-pub(super) struct LinkState {
+pub(super) struct Linking {
     copy: MarkedCopy,
     /// Tokens of the log that are certain; those after them are speculative.
     certain: usize,
@@ -30,11 +30,12 @@ pub(super) struct LinkState {
     ended: Option<FinishReason>,
 }
 
-impl LinkState {
-    pub(super) fn new(linking: Linking, prompt_tokens: usize) -> Self {
+impl Linking {
+    /// The state before the first token, behind a prompt of so many tokens.
+    pub(super) fn new(copy: MarkedCopy, prompt_tokens: usize) -> Self {
         Self {
-            ended: linking.copy.is_done().then_some(FinishReason::Stop),
-            copy: linking.copy,
+            ended: copy.is_done().then_some(FinishReason::Stop),
+            copy,
             certain: prompt_tokens,
             link: None,
         }
@@ -61,98 +62,82 @@ impl LinkState {
             logits: (next.max(start)..end).map(offset).collect(),
         }
     }
-}
-
-impl Sequence {
-    /// Whether the turn links, so that nothing of it is kept.
-    pub(crate) fn is_linking(&self) -> bool {
-        self.linking.is_some()
-    }
 
     /// Goes on with the output of a forward.
-    pub(crate) fn on_copied(&mut self, output: SequenceOutput, rules: &Rules) -> Next {
-        let Some(mut state) = self.linking.take() else {
-            return Next::GoOn;
-        };
-        let next = self.copy_on(&mut state, output, rules);
-        self.linking = Some(state);
-        next
-    }
-
-    fn copy_on(
+    pub(super) fn on_output(
         &mut self,
-        state: &mut LinkState,
+        turn: &mut TurnState,
         mut output: SequenceOutput,
         rules: &Rules,
     ) -> Next {
         if let Some(hidden) = output.hidden.pop()
-            && let Some((_, Range { start, end })) = state.link.take()
+            && let Some((_, Range { start, end })) = self.link.take()
         {
             let embedding = normalised(hidden);
-            self.emit(Event::Mention(Mention {
+            turn.emit(Event::Mention(Mention {
                 start,
                 end,
                 embedding,
             }));
         }
-        if !output.logits.is_empty() && matches!(self.phase, Phase::Prefill { .. }) {
-            self.phase = Phase::Decode;
-            self.timeline.begin(TurnPhase::Decode, Instant::now());
+        // The first logits end the prefill.
+        if !output.logits.is_empty() && turn.usage.completion_tokens == 0 {
+            turn.timeline.begin(TurnPhase::Decode, Instant::now());
         }
         for logits in output.logits {
-            if state.ended.is_some() {
+            if self.ended.is_some() {
                 break;
             }
-            let position = state.certain - 1;
-            let Some(id) = state.copy.choose(&logits) else {
+            let position = self.certain - 1;
+            let Some(id) = self.copy.choose(&logits) else {
                 return Next::Fail(EngineError::Logits { position });
             };
-            if self.conversation.log.ids().get(state.certain) == Some(&id) {
-                state.certain += 1;
-                self.wrote(state, id, rules);
+            if turn.conversation.log.ids().get(self.certain) == Some(&id) {
+                self.certain += 1;
+                self.after_token(turn, id, rules);
                 continue;
             }
-            self.conversation.truncate(state.certain);
-            self.write(state, id, SpanKind::Generated);
-            self.wrote(state, id, rules);
+            turn.conversation.truncate(self.certain);
+            self.append(turn, id, SpanKind::Generated);
+            self.after_token(turn, id, rules);
             break;
         }
-        match (state.ended, &state.link) {
+        match (self.ended, &self.link) {
             (Some(reason), None) => Next::Finish(reason),
             _ => Next::GoOn,
         }
     }
 
     /// Appends a token that is certain.
-    fn write(&mut self, state: &mut LinkState, id: u32, kind: SpanKind) {
-        self.conversation.log.push(id, kind);
-        state.certain += 1;
+    fn append(&mut self, turn: &mut TurnState, id: u32, kind: SpanKind) {
+        turn.conversation.log.push(id, kind);
+        self.certain += 1;
     }
 
     /// What follows from the last certain token: after a mention `[LK]` and `[_CONTINUE_]`, and tokens
     /// that are likely to come next.
-    fn wrote(&mut self, state: &mut LinkState, id: u32, rules: &Rules) {
-        let mention = state.copy.advance(id);
+    fn after_token(&mut self, turn: &mut TurnState, id: u32, rules: &Rules) {
+        let mention = self.copy.advance(id);
         let is_mention = mention.is_some();
         if let Some(mention) = mention {
-            state.link = Some((state.certain, mention));
-            self.write(state, state.copy.marks().link, SpanKind::Retrieval);
+            self.link = Some((self.certain, mention));
+            self.append(turn, self.copy.marks().link, SpanKind::Retrieval);
         }
         // The next token may be the end of a mention.
-        let is_full = state.certain + state.copy.most_to_close() > rules.context;
-        state.ended = if state.copy.is_done() {
+        let is_full = self.certain + self.copy.most_to_close() > rules.context;
+        self.ended = if self.copy.is_done() {
             Some(FinishReason::Stop)
         } else {
             is_full.then_some(FinishReason::Length)
         };
-        if state.ended.is_none() && is_mention {
-            self.write(state, state.copy.marks().go_on, SpanKind::Generated);
+        if self.ended.is_none() && is_mention {
+            self.append(turn, self.copy.marks().go_on, SpanKind::Generated);
         }
-        self.usage.completion_tokens = state.certain - self.usage.prompt_tokens;
-        if state.ended.is_none() && self.conversation.log.len() == state.certain {
-            let most = LIKELY_TOKENS.min(rules.context - state.certain);
-            let likely: Vec<_> = state.copy.likely(most).collect();
-            self.conversation.log.extend(&likely, SpanKind::Generated);
+        turn.usage.completion_tokens = self.certain - turn.usage.prompt_tokens;
+        if self.ended.is_none() && turn.conversation.log.len() == self.certain {
+            let most = LIKELY_TOKENS.min(rules.context - self.certain);
+            let likely: Vec<_> = self.copy.likely(most).collect();
+            turn.conversation.log.extend(&likely, SpanKind::Generated);
         }
     }
 }

@@ -65,8 +65,8 @@ async fn complete(
             Err(playback) => return Ok(sse::playback(app.streams.heartbeat, playback)),
         },
     };
-    let logprobs = request.sampling.logprobs.is_some();
-    let collection = request.retrieval.collection().name().to_owned();
+    let logprobs = request.options.sampling.logprobs.is_some();
+    let collection = request.options.retrieval.collection().name().to_owned();
     let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
     let turn = request.start(&app).await?;
     let answer = Answer::new(app.model.name.clone(), collection.clone(), logprobs);

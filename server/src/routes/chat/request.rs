@@ -11,7 +11,7 @@ use crate::collections::Collections;
 use crate::routes::delivery::Delivery;
 use crate::routes::sampling::SamplingFields;
 use crate::served_model::ServedModel;
-use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnRequest};
+use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest};
 use crate::wire::errors::{ApiError, FieldNames};
 use crate::wire::json::typed;
 use crate::wire::messages::{role, text};
@@ -49,16 +49,18 @@ pub(super) fn validate(
     let constraint = RequestedConstraint::from_chat_request(&request)?;
     let retrieval = request.retrieval.clone().unwrap_or_default();
     let turn = TurnRequest {
-        caller: caller.clone(),
         conversation,
         after: None,
         kept: true,
         messages: messages(request.messages)?,
-        sampling,
         constraint,
-        retrieval: RequestedRetrieval::new(retrieval, collections, caller)?,
-        received,
-        fields,
+        options: TurnOptions {
+            caller: caller.clone(),
+            sampling,
+            retrieval: RequestedRetrieval::new(retrieval, collections, caller)?,
+            received,
+            fields,
+        },
     };
     Ok((turn, delivery))
 }
@@ -178,9 +180,14 @@ mod tests {
             logit_bias: HashMap::from([(3, -100.0)]),
             logprobs: Some(5),
         };
-        assert_eq!(turn.sampling, expected);
+        assert_eq!(turn.options.sampling, expected);
         assert_eq!(
-            validated(json!({"top_k": -1})).unwrap().0.sampling.top_k,
+            validated(json!({"top_k": -1}))
+                .unwrap()
+                .0
+                .options
+                .sampling
+                .top_k,
             None
         );
         assert_eq!(fault(json!({"top_k": -2})), "top_k");
@@ -259,9 +266,9 @@ mod tests {
     fn retrieval_options_arrive_and_unknown_ones_are_refused() {
         let options = json!({"enabled": false, "k": 3});
         let (turn, _) = validated(json!({"retrieval": options})).unwrap();
-        assert!(!turn.retrieval.params.enabled);
-        assert_eq!(turn.retrieval.params.k, 3);
-        assert_eq!(turn.retrieval.collection().name(), "default");
+        assert!(!turn.options.retrieval.params.enabled);
+        assert_eq!(turn.options.retrieval.params.k, 3);
+        assert_eq!(turn.options.retrieval.collection().name(), "default");
         assert_eq!(
             fault(json!({"retrieval": {"filters": {}}})),
             "retrieval.filters"

@@ -77,11 +77,11 @@ async fn create(
         results: request.include.iter().flatten().any(|one| one == RESULTS),
         store: request.store.unwrap_or(true),
         kept: turn.kept,
-        temperature: turn.sampling.temperature,
-        top_p: turn.sampling.top_p,
+        temperature: turn.options.sampling.temperature,
+        top_p: turn.options.sampling.top_p,
         request,
     };
-    let collection = turn.retrieval.collection().name().to_owned();
+    let collection = turn.options.retrieval.collection().name().to_owned();
     let instructions = settings.request.instructions.is_some() && turn.conversation.is_none();
     let turn = turn.start(&app).await?;
     let writing = RunningResponse {

@@ -10,7 +10,7 @@ use crate::admission::{Caller, Owner};
 use crate::app::App;
 use crate::conversations::stored_responses::stored_response;
 use crate::routes::sampling::SamplingFields;
-use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnRequest};
+use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest};
 use crate::wire::errors::{ApiError, FieldNames};
 use crate::wire::messages::{role, text};
 
@@ -63,19 +63,21 @@ pub(super) fn turn_request(
         }
     }
     Ok(TurnRequest {
-        caller: caller.clone(),
         kept: request.store.unwrap_or(true) || request.conversation.is_some(),
         conversation: continued.conversation,
         after: continued.after,
         messages,
-        sampling,
         constraint: request
             .text
             .as_ref()
             .and_then(RequestedConstraint::from_response_text),
-        retrieval,
-        received,
-        fields: FIELDS,
+        options: TurnOptions {
+            caller: caller.clone(),
+            sampling,
+            retrieval,
+            received,
+            fields: FIELDS,
+        },
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
-use onegen_engine::{Event, FinishReason, Mention, Request, Role, Turn, TurnSummary};
+use onegen_engine::{Event, FinishReason, Mention, Role, Turn, TurnSummary};
 use onegen_index::{Hit, SearchOptions};
 use onegen_proto::{EntityCandidate, EntityMention, OffsetUnit};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::collections::Collection;
 use crate::metrics::Observation;
 use crate::traces::{RequestTrace, TurnTrace};
-use crate::turns::watch::until;
+use crate::turns::cutoff::Cutoff;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::{ApiError, FieldNames};
 
@@ -118,18 +118,11 @@ impl Linking {
     /// The next event, or `None` after the last. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<LinkEvent, ApiError>> {
         let shared = self.shared.clone();
-        let LinkContext {
-            app, link_request, ..
-        } = &*shared;
-        let (received, mut validity) = (link_request.received, link_request.caller.validity());
-        let deadline = app.bounds.deadline(received);
-        let event = tokio::select! {
-            biased;
-            () = app.shutdown.is_cut_off() => Err(ApiError::ShuttingDown),
-            () = validity.ended() => Err(ApiError::KeyWithdrawn),
-            () = until(deadline) => Err(ApiError::TimedOut { after: received.elapsed() }),
-            event = self.next_of_parts() => event,
-        };
+        let LinkRequest {
+            caller, received, ..
+        } = &shared.link_request;
+        let mut cutoff = Cutoff::new(&shared.app, caller, *received);
+        let event = cutoff.within(self.next_of_parts()).await.flatten();
         if let Err(error) = &event {
             for mut part in self.running.drain(..) {
                 part.failed(error);
@@ -168,12 +161,11 @@ impl LinkContext {
         let tokens = app.engine.model().tokens().clone();
         let (text, bytes) = (part.text.clone(), part.bytes.clone());
         let name = format!("link_{}", Uuid::new_v4().simple());
-        let request = blocking(move || Request::linking(name, &text[bytes], &tokens)).await?;
-        let request = request.map_err(|error| FIELDS.tokens_error(error))?;
-        let turn = app.engine.submit(Request {
-            cache_salt: link_request.caller.owner.name().cloned(),
-            ..request
-        });
+        let request =
+            blocking(move || onegen_engine::LinkRequest::new(name, &text[bytes], &tokens)).await?;
+        let mut request = request.map_err(|error| FIELDS.tokens_error(error))?;
+        request.cache_salt = link_request.caller.owner.name().cloned();
+        let turn = app.engine.submit(request);
         let turn = turn.await.map_err(|error| FIELDS.submit_error(error))?;
         let trace = self.trace.clone().map(|trace| {
             let trace = TurnTrace::within(trace, turn.timeline(), link_request.collection.name());

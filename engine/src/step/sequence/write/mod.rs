@@ -1,0 +1,237 @@
+//! A turn that writes: it samples token by token, and retrieves while it does.
+//!
+//! When `[RQ]` is sampled its forward yields the query embedding (*query*), the turn is parked (*retrieving*),
+//! and the passage that comes back is spliced in by another *prefill*.
+
+mod sample;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::turn_state::{Next, Rules, TurnState, WantedOffsets};
+use crate::decoding::constraint::Grammar;
+use crate::decoding::sampling::Sampler;
+use crate::decoding::visible_text::VisibleText;
+use crate::error::EngineError;
+use crate::model::SequenceOutput;
+use crate::model::normalise::normalised;
+use crate::tokens::splice::Passage;
+use crate::tokens::token_log::{SpanKind, TokenLog};
+use crate::turn::events::{Event, FinishReason, RetrievalReceipt};
+use crate::turn::request::{Request, RetrievalParams};
+use crate::turn::retrieval::{RetrievalWorkers, Retriever, Search, SearchOutcome};
+use crate::turn::timeline::TurnPhase;
+
+/// How far a writing turn is.
+pub(super) struct Writing {
+    phase: Phase,
+    sampler: Sampler,
+    grammar: Option<Grammar>,
+    retrieval: RetrievalParams,
+    /// What answers its searches; `None` where it may not search.
+    retriever: Option<Arc<dyn Retriever>>,
+    searches_left: usize,
+    text: VisibleText,
+    receipts: Vec<RetrievalReceipt>,
+}
+
+/// What the tokens are that lack their KV.
+enum Phase {
+    /// The prompt, or what follows the retrieval's query: the splice.
+    Prefill { splice: Option<Splice> },
+    /// The last sampled token.
+    Decode,
+    /// `[RQ]`, whose hidden state is wanted for this retriever.
+    Query {
+        query: Query,
+        retriever: Arc<dyn Retriever>,
+    },
+    /// None that may be forwarded: the turn is parked until the retriever answers.
+    Retrieving(Query),
+}
+
+/// What must be remembered of the moment when `[RQ]` was sampled.
+struct Query {
+    /// The logits that it was sampled from.
+    logits: Vec<f32>,
+    at_token: usize,
+    char_offset: usize,
+    /// Positions forwarded for the turn by then.
+    forwarded: u64,
+}
+
+/// A passage whose tokens are being prefilled.
+struct Splice {
+    query: Query,
+    found: Vec<Passage>,
+    search_ms: f64,
+    answered: Instant,
+    tokens: usize,
+}
+
+impl Writing {
+    /// The state before the first token; the prompt ends `log`.
+    pub(super) fn new(request: Request, log: &TokenLog, rules: &Rules) -> Self {
+        let limit = request.retrieval.max_retrievals;
+        let text = VisibleText::new(
+            rules.tokens.clone(),
+            request.sampling.stop.clone(),
+            request.trims_text && request.grammar.is_none(),
+        );
+        Self {
+            phase: Phase::Prefill { splice: None },
+            sampler: Sampler::new(request.sampling, log),
+            grammar: request.grammar,
+            retriever: request.retriever.filter(|_| request.retrieval.enabled),
+            searches_left: limit.unwrap_or(rules.tokens.onegen().max_retrievals),
+            retrieval: request.retrieval,
+            text,
+            receipts: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_retrieving(&self) -> bool {
+        matches!(self.phase, Phase::Retrieving(_))
+    }
+
+    /// The receipts of all retrievals, in order.
+    pub(super) fn into_receipts(self) -> Vec<RetrievalReceipt> {
+        self.receipts
+    }
+
+    /// What the last of the log's tokens, at offset `last`, is forwarded for.
+    pub(super) fn wanted(&self, last: usize) -> WantedOffsets {
+        let mut wanted = WantedOffsets::default();
+        match self.phase {
+            Phase::Query { .. } => wanted.hidden.push(last),
+            _ => wanted.logits.push(last),
+        }
+        wanted
+    }
+
+    /// Samples the next token, or has the retriever asked.
+    pub(super) fn on_output(
+        &mut self,
+        turn: &mut TurnState,
+        mut output: SequenceOutput,
+        rules: &Rules,
+        workers: &RetrievalWorkers,
+    ) -> Next {
+        let phase = std::mem::replace(&mut self.phase, Phase::Decode);
+        match (phase, output.hidden.pop(), output.logits.pop()) {
+            (Phase::Query { query, retriever }, Some(state), _) => {
+                let asked = Instant::now();
+                workers.search(Search {
+                    retriever,
+                    sequence: turn.id,
+                    query_embedding: normalised(state),
+                    k: self.retrieval.k,
+                    asked,
+                });
+                // **Invariant:** a parked sequence holds no step back; the others go on without it. The query
+                // embedding comes from the forward that wrote `[RQ]` into the KV-cache, and no logits of that
+                // position are ever asked for.
+                turn.timeline.begin(TurnPhase::Retrieval, asked);
+                self.phase = Phase::Retrieving(query);
+                Next::GoOn
+            }
+            (Phase::Prefill { splice }, _, Some(logits)) => {
+                let now = Instant::now();
+                turn.timeline.begin(TurnPhase::Decode, now);
+                if let Some(splice) = splice {
+                    self.report(turn, splice, now);
+                }
+                self.sample(turn, logits, true, rules)
+            }
+            (_, _, Some(logits)) => self.sample(turn, logits, true, rules),
+            // The step had no room for all that lacks its KV.
+            (phase, _, None) => {
+                self.phase = phase;
+                Next::GoOn
+            }
+        }
+    }
+
+    /// Splices the best passage, or takes `[RQ]` back when there is none. `None` where the turn is not parked.
+    pub(super) fn on_search_outcome(
+        &mut self,
+        turn: &mut TurnState,
+        outcome: SearchOutcome,
+        rules: &Rules,
+    ) -> Option<Next> {
+        match std::mem::replace(&mut self.phase, Phase::Decode) {
+            Phase::Retrieving(query) => Some(self.splice(turn, query, outcome, rules)),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    fn splice(
+        &mut self,
+        turn: &mut TurnState,
+        query: Query,
+        outcome: SearchOutcome,
+        rules: &Rules,
+    ) -> Next {
+        let passages = match outcome.passages {
+            Ok(passages) => passages,
+            Err(error) => return Next::Fail(EngineError::Retrieval(error.message)),
+        };
+        let Some(best) = passages.first() else {
+            turn.timeline.begin(TurnPhase::Decode, outcome.answered);
+            take_back_query(turn);
+            return self.sample(turn, query.logits, false, rules);
+        };
+        let splice = match rules.tokens.splice(best) {
+            Ok(splice) => splice,
+            Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
+        };
+        // The splice and one token after it must fit.
+        if turn.conversation.log.len() + splice.len() >= rules.context {
+            take_back_query(turn);
+            return self.end(turn, FinishReason::Length);
+        }
+        turn.timeline.begin(TurnPhase::Splice, outcome.answered);
+        // **Invariant:** what follows `[RQ]` is appended as ids to the same log and KV-cache.
+        turn.conversation
+            .log
+            .extend(&splice.ids(), SpanKind::Passage);
+        turn.usage.passage_tokens += splice.len();
+        self.phase = Phase::Prefill {
+            splice: Some(Splice {
+                query,
+                found: passages,
+                search_ms: outcome.search_time.as_secs_f64() * 1e3,
+                answered: outcome.answered,
+                tokens: splice.len(),
+            }),
+        };
+        Next::GoOn
+    }
+
+    /// Sends the receipt of a splice whose first logits have been computed.
+    fn report(&mut self, turn: &TurnState, splice: Splice, now: Instant) {
+        let since_query = turn.forwarded.total() - splice.query.forwarded;
+        let receipt = RetrievalReceipt {
+            index: self.receipts.len(),
+            at_token: splice.query.at_token,
+            char_offset: splice.query.char_offset,
+            passages: splice.found,
+            query_tokens_reencoded: since_query.saturating_sub(1 + splice.tokens as u64),
+            search_ms: splice.search_ms,
+            splice_tokens: splice.tokens,
+            splice_ms: (now - splice.answered).as_secs_f64() * 1e3,
+        };
+        self.receipts.push(receipt.clone());
+        turn.emit(Event::Retrieval(receipt));
+    }
+}
+
+/// Undoes the sampling of `[RQ]`, which is the log's last token and the cache's.
+fn take_back_query(turn: &mut TurnState) {
+    let before = turn.conversation.log.len() - 1;
+    turn.conversation.truncate(before);
+    turn.usage.completion_tokens -= 1;
+}
