@@ -286,6 +286,22 @@ pub enum ConstraintError {
     /// It does not allow any first token.
     #[error("no text meets the constraint: {0}")]
     Unsatisfiable(String),
+    /// It exceeds a bound that keeps the compiler within its stack and its time.
+    #[error("the constraint has {found} {what}, but may have at most {most}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// The compiler was not ready in time.
+    #[error("the constraint does not compile within {seconds} s; make it smaller")]
+    TooSlow {
+        /// The time limit.
+        seconds: u64,
+    },
     /// A choice without any text.
     #[error("there is no text to choose; name at least one")]
     NoChoice,

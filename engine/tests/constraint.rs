@@ -275,6 +275,51 @@ fn a_constraint_that_cannot_be_met_is_refused_with_the_compilers_words() {
 }
 
 #[test]
+fn the_largest_constraints_of_each_kind_compile_and_write_or_are_refused_with_a_reason() {
+    let model = Family::Qwen3.model();
+    let engine = engine(&model, None);
+    let nested = (0..62).fold(json!({"const": "a"}), |schema, _| json!({"not": schema}));
+    let chain: serde_json::Map<_, _> = (0..1_000)
+        .map(|n| match n {
+            999 => (n.to_string(), json!({"const": "a"})),
+            _ => (n.to_string(), json!({"$ref": format!("#/$defs/{}", n + 1)})),
+        })
+        .collect();
+    let rules = |body: fn(usize) -> String| -> String {
+        let rules = (0..998).map(|n| format!("r{n}: {}\n", body(n)));
+        format!("start: r0\n{}r998: \"a\"\n", rules.collect::<String>())
+    };
+    let constraints = [
+        Constraint::JsonSchema(nested),
+        Constraint::JsonSchema(json!({"$ref": "#/$defs/0", "$defs": chain})),
+        Constraint::Lark(rules(|n| format!("r{}", n + 1))),
+        Constraint::Lark(rules(|n| format!("\"b\" | r{}", n + 1))),
+        Constraint::Lark(format!("start: {}\"a\"{}", "(".repeat(64), ")?".repeat(64))),
+        Constraint::Lark(format!("start: {}", "\"a\" ".repeat(10_000))),
+        Constraint::Lark(format!("start: \"a\"{}", " | \"b\"".repeat(10_000))),
+        Constraint::Lark(format!("start: {}\"a\"", "~".repeat(60_000))),
+        Constraint::Regex(format!("{}a{}", "(".repeat(64), ")?".repeat(64))),
+        Constraint::Regex("a".repeat(16_000)),
+        Constraint::Regex("a?".repeat(8_000)),
+        Constraint::Regex(format!("a{}", "|b".repeat(8_000))),
+        Constraint::Regex(format!("a{}", "?".repeat(16_000))),
+        Constraint::Choice((0..1_000).map(|n| format!("{n:060}")).collect()),
+    ];
+    for (number, constraint) in constraints.into_iter().enumerate() {
+        match compile(&model, constraint) {
+            Err(ConstraintError::Compile(reason)) => println!("{number}: {reason:.100}"),
+            Err(error) => panic!("{number}: {error}"),
+            Ok(grammar) => {
+                let mut request = request(&model, &number.to_string(), "What?", 8);
+                request.grammar = Some(grammar);
+                // It may lead nowhere, but not take the step thread with it.
+                let _ = block_on(async { engine.submit(request).await.unwrap().collect().await });
+            }
+        }
+    }
+}
+
+#[test]
 fn a_text_that_leads_nowhere_fails_its_turn_and_leaves_the_conversation() {
     let model = Family::Qwen3.model();
     let engine = engine(&model, None);

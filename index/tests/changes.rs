@@ -11,8 +11,8 @@ use std::thread;
 
 use common::{fingerprints, options};
 use onegen_index::{
-    Applied, BuildOptions, Change, Filter, Hit, Index, IndexBuilder, IndexError, Part, Passage,
-    SearchOptions,
+    BuildOptions, Change, ChangeCounts, Filter, Hit, Index, IndexBuilder, IndexError, Part,
+    Passage, SearchOptions,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -97,8 +97,8 @@ fn floats(directions: &[Direction]) -> Vec<Vec<f32>> {
 struct Model(Vec<(u8, Vec<Direction>, Option<u8>)>);
 
 impl Model {
-    fn apply(&mut self, edits: &[Edit]) -> Applied {
-        let mut applied = Applied::default();
+    fn apply(&mut self, edits: &[Edit]) -> ChangeCounts {
+        let mut applied = ChangeCounts::default();
         for edit in edits {
             let before = self.0.len();
             match edit {

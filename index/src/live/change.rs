@@ -37,7 +37,7 @@ pub enum Change {
 
 /// What a batch of changes did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Applied {
+pub struct ChangeCounts {
     /// Passages put in.
     pub upserted: usize,
     /// Those of them that took the place of another.

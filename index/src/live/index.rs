@@ -13,7 +13,7 @@ use crate::format::lock::lock_directory;
 use crate::format::log::Log;
 use crate::format::manifest::{MANIFEST_FILE, Manifest};
 use crate::live::background::background_pool;
-use crate::live::change::{Applied, Change};
+use crate::live::change::{Change, ChangeCounts};
 use crate::live::current::Current;
 use crate::live::delta::DeltaOptions;
 use crate::live::grower::Grower;
@@ -276,7 +276,7 @@ impl Index {
     /// [`IndexError::NoVector`], [`IndexError::Dimension`], [`IndexError::NoDirection`] for a passage
     /// that cannot be searched, [`IndexError::ReadOnly`], and [`IndexError::NotApplied`] if the disk
     /// refuses; nothing was changed then.
-    pub fn apply(&self, changes: Vec<Change>) -> Result<Applied, IndexError> {
+    pub fn apply(&self, changes: Vec<Change>) -> Result<ChangeCounts, IndexError> {
         let writer = self.writer()?;
         let dimension = self.shared.manifest.dimension as usize;
         let prepared = changes

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::IndexError;
-use crate::live::change::{Applied, CheckedChange, DeltaPassage};
+use crate::live::change::{ChangeCounts, CheckedChange, DeltaPassage};
 use crate::live::delta::Delta;
 use crate::live::hit::{Hit, SearchOptions};
 use crate::live::live_segment::LiveSegment;
@@ -50,8 +50,8 @@ impl Snapshot {
         &mut self,
         changes: &[CheckedChange],
         mut touched: impl FnMut(IdDigest),
-    ) -> Result<Applied, IndexError> {
-        let mut applied = Applied::default();
+    ) -> Result<ChangeCounts, IndexError> {
+        let mut applied = ChangeCounts::default();
         for change in changes {
             match change {
                 CheckedChange::Upsert(entry) => {

@@ -8,7 +8,7 @@ use crate::error::IndexError;
 use crate::format::lock::DirectoryLock;
 use crate::format::log::Log;
 use crate::format::manifest::Manifest;
-use crate::live::change::{self, Applied, CheckedChange};
+use crate::live::change::{self, ChangeCounts, CheckedChange};
 use crate::live::current::Current;
 use crate::live::snapshot::Snapshot;
 use crate::segment::passages::IdDigest;
@@ -36,7 +36,7 @@ pub(crate) struct Committer {
 struct QueuedBatch {
     changes: Vec<CheckedChange>,
     payload: Vec<u8>,
-    answer: Arc<Mutex<Option<Result<Applied, IndexError>>>>,
+    answer: Arc<Mutex<Option<Result<ChangeCounts, IndexError>>>>,
 }
 
 impl Writer {
@@ -65,7 +65,7 @@ impl Writer {
         &self,
         current: &Current,
         changes: Vec<CheckedChange>,
-    ) -> Result<Applied, IndexError> {
+    ) -> Result<ChangeCounts, IndexError> {
         let payload = change::encode(&changes)?;
         let answer = Arc::new(Mutex::new(None));
         lock(&self.queue).push(QueuedBatch {

@@ -4,7 +4,7 @@ mod forgetting;
 
 use std::sync::Arc;
 
-use onegen_index::{Applied, Change, IndexError, Passage, SplitPassage};
+use onegen_index::{Change, ChangeCounts, IndexError, Passage, SplitPassage};
 use onegen_proto::{Document, DocumentPart, StoredDocument, StoredPassage};
 
 use crate::collections::{Collection, Embedding};
@@ -279,7 +279,7 @@ fn not_found(collection: &Collection, id: &str) -> ApiError {
 
 /// The result of a batch of changes.
 struct AppliedChanges {
-    applied: Applied,
+    applied: ChangeCounts,
     /// The number of conversations that held old versions.
     conversations: usize,
 }

@@ -1,5 +1,8 @@
 //! Constraints: what a turn's text must be, compiled to a grammar that masks tokens.
 
+mod bounds;
+mod compile;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -80,9 +83,18 @@ impl Grammar {
     /// Compiles a constraint. A large one may take a second: not for an async thread.
     ///
     /// # Errors
-    /// It does not compile, or no text meets it.
+    /// It is too large, does not compile or takes too long to, or no text meets it.
     pub fn compile(constraint: &Constraint, tokens: &Tokens) -> Result<Self, ConstraintError> {
+        constraint.check_size()?;
         let compiler = GrammarCompiler::of(tokens)?;
+        let constraint = constraint.clone();
+        compile::on_large_stack(move || Self::compile_here(&constraint, compiler))
+    }
+
+    fn compile_here(
+        constraint: &Constraint,
+        compiler: Arc<GrammarCompiler>,
+    ) -> Result<Self, ConstraintError> {
         let parser = compiler.factory.create_parser(constraint.grammar()?);
         let parser = parser.map_err(|error| ConstraintError::Compile(reason(error)))?;
         let mut grammar = Self {
