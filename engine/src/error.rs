@@ -175,6 +175,14 @@ pub enum TokensError {
         /// The usual linking tokens that its tokenizer lacks.
         lacking: Vec<&'static str>,
     },
+    /// A text cannot fit the context, however long its tokens are. It was not read.
+    #[error("at least {needed} tokens are needed, but the model's context holds {available}")]
+    TooLong {
+        /// A lower bound of the tokens that are needed.
+        needed: usize,
+        /// Tokens that the context holds.
+        available: usize,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),

@@ -240,3 +240,47 @@ fn a_missing_template_is_an_error_only_when_messages_come() {
         Err(TokensError::NoChatTemplate)
     ));
 }
+
+#[test]
+fn a_text_that_cannot_fit_the_context_is_refused_before_it_is_tokenised() {
+    let dir = Family::Llama.write(1);
+    let tokens = tokens(dir.path()).unwrap();
+    let text = "Lima is the capital of Peru. ".repeat(40_000);
+    let refused = |ids: Result<Vec<u32>, TokensError>| match ids {
+        Err(TokensError::TooLong { needed, available }) => {
+            assert_eq!(available, POSITIONS);
+            // A lower bound, since a token may stand for many bytes.
+            assert!(
+                needed > available && needed <= tokens.count(&text),
+                "{needed}"
+            );
+        }
+        other => panic!("{:?}", other.map(|ids| ids.len())),
+    };
+    refused(tokens.encode_text(&text));
+    refused(tokens.encode_chat(&[user(&text)]));
+    refused(tokens.encode_query(&text));
+    refused(tokens.passage_ids("Lima", &text));
+    // Each fits, all of them do not.
+    let part = "Lima ".repeat(POSITIONS / 2);
+    let parts = vec![user(&part); 200];
+    refused(tokens.encode_chat(&parts));
+    // What may fit is read, and the engine has the last word.
+    assert!(tokens.encode_text(&part).is_ok());
+}
+
+#[test]
+fn a_long_text_has_as_many_tokens_as_its_parts() {
+    let dir = Family::Llama.write(1);
+    let tokens = tokens(dir.path()).unwrap();
+    let text = "Perú — 日本 is 12,345 km away.\n\n  Naïve 🦙 ".repeat(6_000);
+    assert!(text.len() > 3 * 64 * 1024);
+    assert_eq!(
+        tokens.count(&text),
+        tokens.encode_plain(&text).unwrap().len()
+    );
+    // Without any white space it is cut between characters.
+    let word = "日".repeat(100_000);
+    let whole = tokens.encode_plain(&word).unwrap().len();
+    assert!(tokens.count(&word).abs_diff(whole) <= word.len() / (64 * 1024) * 3);
+}

@@ -8,10 +8,11 @@ use axum::http::HeaderValue;
 use futures::FutureExt;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
+use tokio::sync::Semaphore;
 
 use crate::admission::{Access, Bounds, Limits};
 use crate::certificate::Certificate;
-use crate::collections::{Collections, Embedding};
+use crate::collections::{Collections, Embedding, Encoding};
 use crate::config::{Config, ProxyConfig, StreamConfig};
 use crate::conversations::Conversations;
 use crate::documents::DeletedDocuments;
@@ -23,16 +24,22 @@ use crate::traces::Traces;
 use crate::wire::clock::unix_seconds;
 use crate::wire::json::BodyLimit;
 
+/// Constraints that are compiled at once. The others wait.
+const CONSTRAINTS_AT_ONCE: usize = 2;
+
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) access: Arc<Access>,
     pub(crate) bounds: Bounds,
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) collections: Arc<Collections>,
+    /// As many constraints may be compiled at once.
+    pub(crate) compiling: Arc<Semaphore>,
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) deleted_documents: DeletedDocuments,
     pub(crate) embedding: Embedding,
+    pub(crate) encoding: Encoding,
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
@@ -95,16 +102,19 @@ impl App {
         let deleted_documents =
             DeletedDocuments::new(engine.clone(), collections.clone(), conversations.clone());
         deleted_documents.forget_since_last_run();
+        let encoding = Encoding::new(engine.model().tokens().clone());
         let shutdown = Arc::new(Shutdown::new());
         Ok(Arc::new(Self {
             access: Arc::new(access),
             bounds: Bounds::new(&config.limits),
             certificate,
             collections,
+            compiling: Arc::new(Semaphore::new(CONSTRAINTS_AT_ONCE)),
             conversations,
             cors_origins: config.listen.cors_origins.clone(),
             deleted_documents,
-            embedding: Embedding::new(engine.model().clone()),
+            embedding: Embedding::new(engine.model().clone(), encoding.clone()),
+            encoding,
             engine,
             limits: Arc::new(Limits::new(&config.limits, shutdown.clone())),
             metrics: Arc::new(Metrics::new()?),

@@ -169,7 +169,14 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
         expect(&server, body, status, code, Some(param)).await;
     }
     let schema = json!({"type": "json_schema", "json_schema": {"schema": {"type": "unheard"}}});
+    let deep = (0..64).fold(json!({"const": 1}), |inner, _| json!({"items": inner}));
+    let deep = json!({"type": "json_schema", "json_schema": {"schema": deep}});
     let not_compiling = [
+        (
+            json!({"response_format": deep}),
+            "response_format.json_schema.schema",
+            "66 values in one another, but may have at most 64",
+        ),
         (
             json!({"response_format": schema}),
             "response_format.json_schema.schema",

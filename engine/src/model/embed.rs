@@ -1,7 +1,7 @@
 //! Embeddings: the state at `[RD]` of a passage, or at `[RQ]` of a question.
 
 use super::normalise::normalised;
-use crate::error::ForwardError;
+use crate::error::{ForwardError, TokensError};
 use crate::model::{Model, PassageKv, SequenceInput};
 use crate::tokens::token_log::SpanKind;
 
@@ -52,28 +52,24 @@ impl Model {
         passages: &[(&str, &str)],
     ) -> Result<Vec<Result<Vec<f32>, ForwardError>>, ForwardError> {
         let available = self.max_positions();
-        let ids = passages
-            .iter()
-            .map(|(title, text)| self.tokens().passage_ids(title, text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let lengths: Vec<_> = ids.iter().map(Vec::len).collect();
-        let fitting: Vec<_> = ids
-            .into_iter()
-            .filter(|ids| ids.len() <= available)
-            .collect();
-        let mut embeddings = self.embed_passages(&fitting)?.into_iter();
         let too_long = |needed| ForwardError::ContextLength { needed, available };
-        Ok(lengths
-            .into_iter()
-            .map(|len| {
-                if len <= available {
-                    // There is one embedding for each passage that fits.
-                    embeddings.next().ok_or_else(|| too_long(len))
-                } else {
-                    Err(too_long(len))
-                }
-            })
-            .collect())
+        let ids =
+            passages.iter().map(
+                |(title, text)| match self.tokens().passage_ids(title, text) {
+                    Ok(ids) if ids.len() <= available => Ok(Ok(ids)),
+                    Ok(ids) => Ok(Err(too_long(ids.len()))),
+                    Err(TokensError::TooLong { needed, .. }) => Ok(Err(too_long(needed))),
+                    Err(error) => Err(error.into()),
+                },
+            );
+        let ids: Vec<Result<Vec<u32>, ForwardError>> = ids.collect::<Result<_, ForwardError>>()?;
+        let fitting: Vec<_> = ids.iter().flatten().cloned().collect();
+        let mut embeddings = self.embed_passages(&fitting)?.into_iter();
+        let each = ids.into_iter().map(|ids| {
+            // There is one embedding for each passage that fits.
+            ids.and_then(|ids| embeddings.next().ok_or_else(|| too_long(ids.len())))
+        });
+        Ok(each.collect())
     }
 
     /// Embeds a question on its own: the state at `[RQ]` right after it, `hidden_size` numbers of

@@ -55,6 +55,7 @@ impl Tokens {
     /// # Errors
     /// The tokenizer failed.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        self.read_bound.check(0, text)?;
         let mut ids = self.encode_plain(text)?;
         self.begin(&mut ids);
         Ok(ids)
@@ -180,15 +181,21 @@ impl Tokens {
             };
             while let Some((before, id, after)) = self.control.split_first(rest) {
                 text.push_str(before);
-                ids.extend(self.encode_plain(&text)?);
+                self.encode_behind(&text, &mut ids)?;
                 text.clear();
                 ids.push(id);
                 rest = after;
             }
             text.push_str(rest);
         }
-        ids.extend(self.encode_plain(&text)?);
+        self.encode_behind(&text, &mut ids)?;
         Ok(ids)
+    }
+
+    fn encode_behind(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokensError> {
+        self.read_bound.check(ids.len(), text)?;
+        ids.extend(self.encode_plain(text)?);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use super::derived::DerivedTables;
 use super::marks::{LinkTokens, Mark};
 use super::onegen_config::OneGenConfig;
 use super::passage_block::BlockMarks;
+use super::read_bound::ReadBound;
 use super::source::{TokenizerSource, plain_tokenizer, tokenizer};
 use crate::config::{ModelConfig, OneOrMany};
 use crate::error::LoadError;
@@ -132,6 +133,7 @@ impl Tokens {
             linking,
             chat: ChatTemplate::from_config(&config)?,
             fingerprint,
+            read_bound: ReadBound::new(&plain, model.max_position_embeddings),
             tokenizer,
             plain,
             control,

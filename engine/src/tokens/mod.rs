@@ -13,6 +13,7 @@ mod load;
 pub(crate) mod marks;
 pub(crate) mod onegen_config;
 pub(crate) mod passage_block;
+mod read_bound;
 pub(crate) mod source;
 pub(crate) mod splice;
 mod template;
@@ -32,6 +33,7 @@ use derived::DerivedTables;
 use marks::LinkTokens;
 use onegen_config::{LinkingConfig, OneGenConfig};
 use passage_block::BlockMarks;
+use read_bound::ReadBound;
 
 /// A model's tokenizer with its control tokens and templates.
 #[derive(Debug)]
@@ -54,9 +56,33 @@ pub struct Tokens {
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     fingerprint: String,
+    read_bound: ReadBound,
     /// Computed when it is first needed.
     bytes: OnceLock<Vec<Vec<u8>>>,
     derived: DerivedTables,
+}
+
+/// Bytes of a text that are counted at once.
+const COUNTED_BYTES: usize = 64 << 10;
+
+/// Cuts a text into pieces of at most `most` bytes, before white space where there is some.
+fn pieces(text: &str, most: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut end = rest.len();
+        if end > most {
+            let boundary = (0..=most).rev().find(|&at| rest.is_char_boundary(at));
+            let within = &rest[..boundary.unwrap_or(most)];
+            let space = within.rfind(char::is_whitespace).filter(|&at| at > 0);
+            end = space.unwrap_or(within.len());
+        }
+        let (piece, later) = rest.split_at(end);
+        rest = later;
+        Some(piece)
+    })
 }
 
 impl Tokens {
@@ -211,8 +237,15 @@ impl Tokens {
 
     /// How many tokens a text has. If the tokenizer fails, this is the number of bytes, which is an
     /// upper bound.
+    ///
+    /// A long text is counted in pieces that end where white space begins. Tokenizers cut texts there
+    /// too, and need memory in proportion to what they are given.
     pub fn count(&self, text: &str) -> usize {
-        self.encode_plain(text).map_or(text.len(), |ids| ids.len())
+        let count = |piece: &str| {
+            self.encode_plain(piece)
+                .map_or(piece.len(), |ids| ids.len())
+        };
+        pieces(text, COUNTED_BYTES).map(count).sum()
     }
 
     /// The text of `ids`, without control tokens.

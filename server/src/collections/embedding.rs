@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use onegen_engine::{ForwardError, Model};
+use onegen_engine::{ForwardError, Model, Tokens, TokensError};
 use tokio::sync::Semaphore;
 
+use crate::collections::encoding::Encoding;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
@@ -17,6 +18,7 @@ const BATCH_POSITIONS: usize = 512;
 /// request ends after the current batch.
 pub(crate) struct Embedding {
     model: Arc<Model>,
+    encoding: Encoding,
     one: Semaphore,
 }
 
@@ -38,14 +40,18 @@ pub(crate) struct TooLong {
 }
 
 impl Embedding {
-    pub(crate) fn new(model: Arc<Model>) -> Self {
+    pub(crate) fn new(model: Arc<Model>, encoding: Encoding) -> Self {
         let one = Semaphore::new(1);
-        Self { model, one }
+        Self {
+            model,
+            encoding,
+            one,
+        }
     }
 
-    /// The model that embeds.
-    pub(crate) fn model(&self) -> &Arc<Model> {
-        &self.model
+    /// Where the texts that are embedded become ids.
+    pub(crate) fn encoding(&self) -> &Encoding {
+        &self.encoding
     }
 
     /// Embeds (title, text) pairs as passages: the state at `[RD]`.
@@ -57,16 +63,24 @@ impl Embedding {
         texts: Vec<(String, String)>,
     ) -> Result<Vec<Result<TextEmbedding, TooLong>>, ApiError> {
         let available = self.model.max_positions();
-        let ids = self
-            .on_model(move |model| {
-                let each = texts.iter();
-                let ids = each.map(|(title, text)| Ok(model.tokens().passage_ids(title, text)?));
-                ids.collect::<Result<Vec<_>, ForwardError>>()
-            })
-            .await?;
-        let lengths: Vec<_> = ids.iter().map(Vec::len).collect();
+        let bytes = texts
+            .iter()
+            .map(|(title, text)| title.len() + text.len())
+            .sum();
+        let encode = move |tokens: &Tokens| -> Result<Vec<_>, TokensError> {
+            let each = texts.iter();
+            each.map(|(title, text)| within(tokens.passage_ids(title, text), available))
+                .collect()
+        };
+        let encoded = self.encoding.run(bytes, encode).await?;
+        let encoded = encoded.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let lengths: Vec<_> = encoded
+            .iter()
+            .map(|ids| ids.as_ref().map(Vec::len).map_err(|too_long| *too_long))
+            .collect();
+        let ids: Vec<Vec<u32>> = encoded.into_iter().flatten().collect();
         let mut vectors = Vec::with_capacity(ids.len());
-        let mut rest = ids.into_iter().filter(|ids| ids.len() <= available);
+        let mut rest = ids.into_iter();
         let mut next = rest.next();
         while next.is_some() {
             let (mut batch, mut positions) = (Vec::new(), 0);
@@ -81,18 +95,14 @@ impl Embedding {
             vectors.extend(embedded.await?);
         }
         let mut vectors = vectors.into_iter();
-        let each = lengths.into_iter().map(|needed| {
+        let each = lengths.into_iter().map(|length| {
+            let tokens = length?;
             // There is one vector for each text that was not too long.
-            let vector = if needed <= available {
-                vectors.next()
-            } else {
-                None
-            };
-            let vector = vector.ok_or(TooLong { needed, available })?;
-            Ok(TextEmbedding {
-                vector,
-                tokens: needed,
-            })
+            let vector = vectors.next().ok_or(TooLong {
+                needed: tokens,
+                available,
+            })?;
+            Ok(TextEmbedding { vector, tokens })
         });
         Ok(each.collect())
     }
@@ -107,13 +117,10 @@ impl Embedding {
     ) -> Result<Result<TextEmbedding, TooLong>, ApiError> {
         let available = self.model.max_positions();
         let embed = move |model: &Model| {
-            let tokens = model.tokens().encode_query(&text)?.len();
-            if tokens > available {
-                return Ok(Err(TooLong {
-                    needed: tokens,
-                    available,
-                }));
-            }
+            let tokens = match within(model.tokens().encode_query(&text), available)? {
+                Ok(ids) => ids.len(),
+                Err(too_long) => return Ok(Err(too_long)),
+            };
             let vector = model.embed_query(&text)?;
             Ok(Ok(TextEmbedding { vector, tokens }))
         };
@@ -136,5 +143,21 @@ impl Embedding {
         let model = self.model.clone();
         let done = blocking(move || work(&model)).await?;
         done.map_err(|error| ApiError::Internal(error.to_string()))
+    }
+}
+
+/// The ids of a text, unless they are more than the context holds.
+fn within(
+    ids: Result<Vec<u32>, TokensError>,
+    available: usize,
+) -> Result<Result<Vec<u32>, TooLong>, TokensError> {
+    match ids {
+        Ok(ids) if ids.len() <= available => Ok(Ok(ids)),
+        Ok(ids) => Ok(Err(TooLong {
+            needed: ids.len(),
+            available,
+        })),
+        Err(TokensError::TooLong { needed, available }) => Ok(Err(TooLong { needed, available })),
+        Err(error) => Err(error),
     }
 }

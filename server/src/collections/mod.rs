@@ -1,6 +1,7 @@
 //! The collections that are served: indexes by name.
 
 mod embedding;
+mod encoding;
 mod indexing;
 pub(crate) mod search;
 
@@ -21,6 +22,7 @@ use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
 use crate::wire::errors::ApiError;
 
 pub(crate) use embedding::{Embedding, TextEmbedding};
+pub(crate) use encoding::Encoding;
 
 /// An index with its name in requests. It may be replaced while requests are answered; each request
 /// searches the index that was current when it began.

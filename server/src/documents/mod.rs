@@ -4,6 +4,7 @@ mod forgetting;
 
 use std::sync::Arc;
 
+use onegen_engine::Tokens;
 use onegen_index::{Change, ChangeCounts, IndexError, Passage, SplitPassage};
 use onegen_proto::{Document, DocumentPart, StoredDocument, StoredPassage};
 
@@ -104,16 +105,16 @@ impl Upload {
         if collection.index().is_read_only() {
             return Err(ApiError::CollectionReadOnly(collection.name().to_owned()));
         }
-        let tokens = embedding.model().tokens().clone();
         let rules = collection.index().document_rules();
-        let split = move || -> Vec<Vec<SplitPassage>> {
+        let bytes = documents.iter().map(|document| document.text.len()).sum();
+        let split = move |tokens: &Tokens| -> Vec<Vec<SplitPassage>> {
             let count = |text: &str| tokens.count(text);
             let documents = documents.into_iter().map(index_document);
             documents
                 .map(|document| rules.split.split(document, count))
                 .collect()
         };
-        let documents = blocking(split).await?;
+        let documents = embedding.encoding().run(bytes, split).await?;
 
         let texts = documents.iter().flatten().flat_map(|split| {
             let titled = |text: &str| (split.passage.title.clone(), text.to_owned());

@@ -60,14 +60,21 @@ impl RequestedConstraint {
         Self::new(field, Constraint::JsonSchema(json!({"type": "object"})))
     }
 
-    /// Compiles it off the async threads: a large one takes its time.
+    /// Compiles it off the async threads, a few of all requests' at a time: a large one takes its time.
     ///
     /// # Errors
     /// [`ApiError::Invalid`] names the field and says why it does not compile.
     pub(crate) async fn compile(&self, app: &Arc<App>) -> Result<Grammar, ApiError> {
         let tokens = app.engine.model().tokens().clone();
         let constraint = self.constraint.clone();
-        let compile = move || Grammar::compile(&constraint, &tokens);
+        // The semaphore is never closed, so this cannot fail. It counts until the work ends, also when the
+        // request does not wait for it any more.
+        let room = app.compiling.clone().acquire_owned().await;
+        let compile = move || {
+            let compiled = Grammar::compile(&constraint, &tokens);
+            drop(room);
+            compiled
+        };
         blocking(compile).await?.map_err(|error| match error {
             ConstraintError::Tokens(_) => ApiError::Internal(error.to_string()),
             error => ApiError::invalid(self.field, error.to_string()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onegen_engine::{ConversationId, Request, Role, Tokens, TokensError};
+use onegen_engine::{ChatMessage, ConversationId, Request, Role, Tokens, TokensError};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -10,7 +10,6 @@ use crate::conversations::{Transcript, new_id};
 use crate::turns::fork::Fork;
 use crate::turns::request::{TextRequest, TurnRequest};
 use crate::turns::watch::{LiveTurn, WatchedConversation};
-use crate::wire::blocking::blocking;
 use crate::wire::errors::{ApiError, FieldNames};
 
 /// The conversation that a turn's tokens are appended to.
@@ -184,7 +183,8 @@ impl TurnRequest {
     async fn begin(&self, app: &Arc<App>, mut target: TurnTarget) -> Result<LiveTurn, ApiError> {
         target.transcript.begin_again();
         let messages = target.transcript.messages.clone();
-        let prompt = encode(app, self.options.fields, move |tokens| {
+        let bytes = bytes(&messages);
+        let prompt = encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_chat(&messages)
         })
         .await?;
@@ -200,7 +200,8 @@ impl TurnRequest {
     ) -> Result<LiveTurn, ApiError> {
         let messages = target.transcript.messages.clone();
         let last_assistant = target.transcript.log_end().messages.saturating_sub(1);
-        let prompt = encode(app, self.options.fields, move |tokens| {
+        let bytes = bytes(messages.get(last_assistant..).unwrap_or_default());
+        let prompt = encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_turn(&messages, last_assistant, log_end)
         })
         .await?;
@@ -247,7 +248,7 @@ impl TextRequest {
     /// The text does not fit the context, or the request is one too many.
     pub(crate) async fn start(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
         let text = self.prompt.clone();
-        let prompt = encode(app, self.options.fields, move |tokens| {
+        let prompt = encode(app, self.options.fields, text.len(), move |tokens| {
             tokens.encode_text(&text)
         })
         .await?;
@@ -266,13 +267,18 @@ impl TextRequest {
     }
 }
 
-/// Encodes off the async threads: a long prompt takes its time.
+/// Bytes of the contents of messages.
+fn bytes(messages: &[ChatMessage]) -> usize {
+    messages.iter().map(|message| message.content.len()).sum()
+}
+
+/// Encodes so many bytes, off the async threads.
 async fn encode(
     app: &Arc<App>,
     fields: FieldNames,
+    bytes: usize,
     encode: impl FnOnce(&Tokens) -> Result<Vec<u32>, TokensError> + Send + 'static,
 ) -> Result<Vec<u32>, ApiError> {
-    let tokens = app.engine.model().tokens().clone();
-    let encoded = blocking(move || encode(&tokens)).await?;
+    let encoded = app.encoding.run(bytes, encode).await?;
     encoded.map_err(|error| fields.tokens_error(error))
 }

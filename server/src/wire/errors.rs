@@ -324,6 +324,11 @@ impl FieldNames {
             | TokensError::MissingMessage(_)
             | TokensError::MessageLeftOut(_) => ApiError::invalid(self.prompt, error.to_string()),
             TokensError::NoLinking { .. } => ApiError::ModelLinksNothing(error),
+            TokensError::TooLong { needed, available } => ApiError::ContextLength {
+                needed,
+                available,
+                param: self.prompt,
+            },
             other => ApiError::Internal(other.to_string()),
         }
     }

@@ -70,8 +70,12 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         let kill = Command::new("kill").args([signal, &pid]).status();
         assert!(kill.unwrap().success());
     }

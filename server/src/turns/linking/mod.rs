@@ -96,7 +96,9 @@ impl LinkRequest {
     pub(crate) async fn start(mut self, app: &Arc<App>) -> Result<Linking, ApiError> {
         let model = app.engine.model().clone();
         let (texts, unit) = (std::mem::take(&mut self.texts), self.offsets);
-        let parts = blocking(move || parts(texts, unit, &model)).await??;
+        let bytes = texts.iter().map(String::len).sum();
+        let parts = app.encoding.run(bytes, move |_| parts(texts, unit, &model));
+        let parts = parts.await??;
         let mut linking = Linking {
             parts: parts.len(),
             shared: Arc::new(LinkContext {
