@@ -175,7 +175,7 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
         (
             json!({"response_format": deep}),
             "response_format.json_schema.schema",
-            "66 values in one another, but may have at most 64",
+            "65 values in one another, but may have at most 64",
         ),
         (
             json!({"response_format": schema}),
