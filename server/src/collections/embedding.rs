@@ -6,7 +6,7 @@ use onegen_engine::{ForwardError, Model, Tokens, TokensError};
 use tokio::sync::Semaphore;
 
 use crate::collections::encoding::Encoding;
-use crate::wire::blocking::blocking;
+use crate::wire::blocking::blocking_within;
 use crate::wire::errors::ApiError;
 
 /// Positions that are forwarded at once, as many as in a step of the engine. Meanwhile the engine's
@@ -19,7 +19,7 @@ const BATCH_POSITIONS: usize = 512;
 pub(crate) struct Embedding {
     model: Arc<Model>,
     encoding: Encoding,
-    one: Semaphore,
+    one: Arc<Semaphore>,
 }
 
 /// A text's embedding.
@@ -41,11 +41,10 @@ pub(crate) struct TooLong {
 
 impl Embedding {
     pub(crate) fn new(model: Arc<Model>, encoding: Encoding) -> Self {
-        let one = Semaphore::new(1);
         Self {
             model,
             encoding,
-            one,
+            one: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -131,17 +130,8 @@ impl Embedding {
         &self,
         work: impl FnOnce(&Model) -> Result<T, ForwardError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        // The semaphore is never closed, so this cannot fail.
-        let _one = self.one.acquire().await;
-        self.on_model(work).await
-    }
-
-    async fn on_model<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Model) -> Result<T, ForwardError> + Send + 'static,
-    ) -> Result<T, ApiError> {
         let model = self.model.clone();
-        let done = blocking(move || work(&model)).await?;
+        let done = blocking_within(&self.one, 1, move || work(&model)).await?;
         done.map_err(|error| ApiError::Internal(error.to_string()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onegen_engine::Tokens;
 use tokio::sync::Semaphore;
 
-use crate::wire::blocking::blocking;
+use crate::wire::blocking::blocking_within;
 use crate::wire::errors::ApiError;
 
 /// Kilobytes of text that are tokenised at once. The tokenizer takes some two hundred times as much memory.
@@ -37,16 +37,8 @@ impl Encoding {
         work: impl FnOnce(&Tokens) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let kilobytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = self.kilobytes.clone();
-        // The semaphore is never closed, so this cannot fail.
-        let room = room.acquire_many_owned(kilobytes.clamp(1, KILOBYTES_AT_ONCE));
-        let room = room.await;
+        let kilobytes = kilobytes.clamp(1, KILOBYTES_AT_ONCE);
         let tokens = self.tokens.clone();
-        blocking(move || {
-            let done = work(&tokens);
-            drop(room);
-            done
-        })
-        .await
+        blocking_within(&self.kilobytes, kilobytes, move || work(&tokens)).await
     }
 }

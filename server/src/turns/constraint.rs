@@ -9,7 +9,7 @@ use onegen_proto::{
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::wire::blocking::blocking;
+use crate::wire::blocking::blocking_within;
 use crate::wire::errors::ApiError;
 
 /// A constraint and the field that it came in.
@@ -67,15 +67,9 @@ impl RequestedConstraint {
     pub(crate) async fn compile(&self, app: &Arc<App>) -> Result<Grammar, ApiError> {
         let tokens = app.engine.model().tokens().clone();
         let constraint = self.constraint.clone();
-        // The semaphore is never closed, so this cannot fail. It counts until the work ends, also when the
-        // request does not wait for it any more.
-        let room = app.compiling.clone().acquire_owned().await;
-        let compile = move || {
-            let compiled = Grammar::compile(&constraint, &tokens);
-            drop(room);
-            compiled
-        };
-        blocking(compile).await?.map_err(|error| match error {
+        let compile = move || Grammar::compile(&constraint, &tokens);
+        let compiled = blocking_within(&app.compiling, 1, compile).await?;
+        compiled.map_err(|error| match error {
             ConstraintError::Tokens(_) => ApiError::Internal(error.to_string()),
             error => ApiError::invalid(self.field, error.to_string()),
         })
