@@ -224,6 +224,38 @@ fn assert_is_full(error: &IndexError) {
 }
 
 #[test]
+fn an_open_index_takes_changes_again_as_soon_as_a_full_disk_has_room() {
+    const TEST: &str = "an_open_index_takes_changes_again_as_soon_as_a_full_disk_has_room";
+    let Some((home, _)) = child::task::<u64>() else {
+        on_a_small_disk(TEST, 4 << 20);
+        return;
+    };
+    let (dir, ballast) = (home.join("index"), home.join("ballast"));
+    build(&dir, options(DIMENSION), &clustered(1, 100, DIMENSION, 3));
+    let index = Index::open_for_changes_with(&dir, 1 << 30).unwrap();
+    let text = "long ".repeat(400);
+    let mut number = 1000;
+    for leave in [0, 3000, 20_000] {
+        fill(&ballast, leave);
+        let error = loop {
+            match index.apply(vec![upsert(number, &text)]) {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, IndexError::NotApplied(_)), "{error}");
+        fs::remove_file(&ballast).unwrap();
+        index.apply(vec![upsert(number, &text)]).unwrap();
+        number += 1;
+    }
+    let before = all(&index).unwrap();
+    assert_eq!(before.len(), number - 900);
+    drop(index);
+    let index = Index::open_for_changes_with(&dir, 1 << 30).unwrap();
+    assert_eq!(all(&index).unwrap(), before);
+}
+
+#[test]
 fn changes_and_merges_on_a_full_disk_are_refused_and_go_on_when_there_is_space() {
     const TEST: &str =
         "changes_and_merges_on_a_full_disk_are_refused_and_go_on_when_there_is_space";

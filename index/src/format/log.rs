@@ -158,8 +158,9 @@ impl Log {
         Ok(log)
     }
 
-    /// Writes batches and syncs them to the disk. If that fails, the log accepts no more batches,
-    /// because it is then unknown what the disk holds, and a log must not have holes.
+    /// Writes batches and syncs them to the disk. If the disk is full, they are cut off again, and the log
+    /// accepts others. If it fails for another reason, the log accepts no more batches, because it is
+    /// then unknown what the disk holds, and a log must not have holes.
     pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), IndexError> {
         self.check_usable()?;
         let mut frames = Vec::new();
@@ -174,11 +175,12 @@ impl Log {
             frames.extend(payload);
         }
         let written = self.write_frames(&frames);
-        if written.is_err() {
-            self.failed = true;
+        if let Err(error) = &written {
             // The batch was not acknowledged. If cutting it off fails too, the next opening of the
             // log cuts it off.
-            let _ = self.file.set_len(self.end);
+            let cut_off = self.file.set_len(self.end);
+            let full = matches!(error, IndexError::Io { source, .. } if is_full(source));
+            self.failed |= cut_off.is_err() || !full;
         }
         written
     }
@@ -219,9 +221,18 @@ impl Log {
         self.check_usable()?;
         // After a failed sync the next sync can succeed although data was lost.
         let synced = self.file.sync_data();
-        self.failed = synced.is_err();
+        // What was synced before is on the disk, also if there is no room for more.
+        self.failed = synced.as_ref().is_err_and(|error| !is_full(error));
         synced.map_err(IndexError::io("sync", &self.path))
     }
+}
+
+/// Whether there was no room: all that was written before is then as it was.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Reads the log with a number and verifies it.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
@@ -26,6 +27,14 @@ use crate::live::writer::Writer;
 use crate::segment::FinishOptions;
 use crate::segment::passages::Passage;
 
+/// How long after a merge has failed another is tried: a full disk may have room again.
+const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced whole, so a poisoned lock guards something whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An open index. Shared between threads by reference; its files are mapped, not read.
 pub struct Index {
     shared: Arc<Shared>,
@@ -44,9 +53,9 @@ struct Shared {
     stop: AtomicBool,
     // Held by the one merge that may run.
     merge: Mutex<()>,
-    // A merge beside everything else failed: none is started again until one that was asked for
-    // succeeds.
-    merge_failed: AtomicBool,
+    // When a merge beside everything else failed. None is started again for a while, or until one that was
+    // asked for succeeds.
+    merge_failed: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Index {
@@ -151,7 +160,7 @@ impl Index {
             delta: delta.unwrap_or_default(),
             stop: AtomicBool::new(false),
             merge: Mutex::default(),
-            merge_failed: AtomicBool::new(false),
+            merge_failed: Mutex::default(),
         });
         let grower = shared.writer.as_ref().and_then(|_| {
             let shared = shared.clone();
@@ -326,11 +335,12 @@ impl Index {
 
     /// Starts a merge beside everything else, unless one runs.
     fn merge_if_due(&self) {
-        let failed = self.shared.merge_failed.load(Ordering::Relaxed);
-        if failed || self.shared.due(&self.shared.current.get()).is_none() {
+        let failed = *lock(&self.shared.merge_failed);
+        let waits = failed.is_some_and(|at| at.elapsed() < MERGE_AGAIN_AFTER);
+        if waits || self.shared.due(&self.shared.current.get()).is_none() {
             return;
         }
-        let mut merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut merging = lock(&self.merging);
         if merging.as_ref().is_some_and(|merge| !merge.is_finished()) {
             return;
         }
@@ -340,7 +350,7 @@ impl Index {
             match shared.merge_from(writer, |snapshot| shared.due(snapshot)) {
                 Ok(()) | Err(IndexError::Closed) => {}
                 Err(error) => {
-                    shared.merge_failed.store(true, Ordering::Relaxed);
+                    *lock(&shared.merge_failed) = Some(Instant::now());
                     tracing::error!(%error, "changes stay in the log, since they cannot be merged");
                 }
             }
@@ -380,7 +390,7 @@ impl Shared {
         writer: &Writer,
         from: impl Fn(&Snapshot) -> Option<usize>,
     ) -> Result<(), IndexError> {
-        let _one = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.merge);
         let Some(from) = from(&self.current.get()) else {
             return Ok(());
         };
@@ -401,7 +411,7 @@ impl Shared {
                 merger.merge(from)?;
             }
         }
-        self.merge_failed.store(false, Ordering::Relaxed);
+        *lock(&self.merge_failed) = None;
         Ok(())
     }
 }
