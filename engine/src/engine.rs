@@ -111,6 +111,12 @@ impl Engine {
         self.ask(ask).await.unwrap_or(Err(SubmitError::Stopped))
     }
 
+    /// The names of all conversations that the engine holds.
+    pub async fn conversations(&self) -> Vec<ConversationId> {
+        let names = self.ask(|reply| Command::List { reply }).await;
+        names.unwrap_or_default()
+    }
+
     /// A look at a conversation, or `None` when the engine does not hold it.
     pub async fn conversation(&self, id: &ConversationId) -> Option<ConversationInfo> {
         let id = id.clone();
@@ -119,10 +125,10 @@ impl Engine {
             .flatten()
     }
 
-    /// Forgets a conversation and frees its memory.
+    /// Forgets a conversation and frees its memory. When this returns, its files are gone too.
     ///
     /// # Errors
-    /// There is none of that name, or a turn of it is under way.
+    /// There is none of that name, a turn of it is under way, or its files cannot be deleted.
     pub async fn delete(&self, id: &ConversationId) -> Result<(), ConversationError> {
         let id = id.clone();
         self.ask(|reply| Command::Delete { id, reply })
@@ -131,11 +137,11 @@ impl Engine {
     }
 
     /// Starts the conversation `to` as a copy of `from`'s first `len` tokens, all of them by default.
-    /// KV is shared as far as both agree.
+    /// KV is shared as far as both agree. When this returns, the copy's log is in the store.
     ///
     /// # Errors
-    /// There is no `from`, a turn of it is under way, there is a `to` already, or `len` is not a place
-    /// where a log can be cut.
+    /// There is no `from`, a turn of it is under way, there is a `to` already, `len` is not a place
+    /// where a log can be cut, or the store cannot write the log.
     pub async fn fork(
         &self,
         from: &ConversationId,

@@ -63,8 +63,8 @@ pub enum LoadError {
         /// What it is needed for.
         role: &'static str,
     },
-    /// The chat template does not compile.
-    #[error("the chat template in {} does not compile: {reason}", path.display())]
+    /// The chat template does not compile, or renders no chat.
+    #[error("the chat template in {} does not work: {reason}", path.display())]
     ChatTemplate {
         /// The file.
         path: PathBuf,
@@ -150,9 +150,12 @@ pub enum TokensError {
         "the model has no chat template: add chat_template to tokenizer_config.json or prompt_template to onegen.json"
     )]
     NoChatTemplate,
-    /// The template itself refused the messages (`raise_exception`), or failed.
+    /// The template itself refused the messages (`raise_exception`).
     #[error("the chat template refused the messages: {0}")]
     Template(String),
+    /// The template cannot render these messages, whoever sent them: it is the model's fault.
+    #[error("the model's chat template is broken: {0}")]
+    BrokenTemplate(String),
     /// There is no user message to put into the prompt.
     #[error("the messages hold no {0} message")]
     MissingMessage(&'static str),
@@ -186,6 +189,16 @@ pub enum TokensError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
+}
+
+/// A text has more tokens than the model has positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it takes {needed} tokens, but the model's context holds {available}")]
+pub struct TooLong {
+    /// Tokens that are needed, or a lower bound of them.
+    pub needed: usize,
+    /// Tokens that the context holds.
+    pub available: usize,
 }
 
 /// Why a forward did not happen or did not finish. No KV-cache has grown.
@@ -252,6 +265,9 @@ pub enum SubmitError {
         /// The model's positions, or fewer when the KV budget holds fewer.
         available: usize,
     },
+    /// The conversation cannot begin as the copy that was asked for.
+    #[error("the conversation cannot begin as a copy: {0}")]
+    Copy(#[from] ConversationError),
     /// The model can only link entities.
     #[error("this model links entities and writes no answers; hand in texts to be linked")]
     OnlyLinks,
@@ -341,6 +357,9 @@ pub enum EngineError {
     /// Text could not be made from the generated ids, or ids from a passage.
     #[error("the tokenizer failed: {0}")]
     Tokens(String),
+    /// The turn was written, but the store could not keep it: its disk is full or broken.
+    #[error("the conversation could not be stored: {0}")]
+    NotStored(String),
     /// The engine shut down while the request was running.
     #[error("the engine has stopped")]
     Stopped,
@@ -387,6 +406,9 @@ pub enum ConversationError {
     /// The KV-cache could not be copied.
     #[error("cannot copy the KV-cache: {0}")]
     Copy(String),
+    /// The store could not write or delete its files.
+    #[error("the store failed: {0}")]
+    Store(String),
     /// The engine has shut down.
     #[error("the engine has stopped")]
     Stopped,

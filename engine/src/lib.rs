@@ -38,7 +38,7 @@ pub use decoding::visible_text::Text;
 pub use engine::Engine;
 pub use error::{
     ConstraintError, ConversationError, EngineError, ForwardError, LoadError, RetrieveError,
-    StartError, SubmitError, TokensError,
+    StartError, SubmitError, TokensError, TooLong,
 };
 pub use ids::ConversationId;
 pub use model::device::DeviceName;
@@ -58,6 +58,6 @@ pub use tokens::token_log::{Span, SpanKind, TokenLog};
 pub use turn::events::{
     Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage,
 };
-pub use turn::request::{LinkRequest, Request, RetrievalParams, Task};
+pub use turn::request::{CopySource, LinkRequest, Request, RetrievalParams, Task};
 pub use turn::retrieval::Retriever;
 pub use turn::timeline::{PhaseTime, Timeline, TurnPhase};

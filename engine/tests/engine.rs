@@ -466,16 +466,36 @@ fn a_prompt_that_does_not_fit_is_refused_before_any_forward() {
 }
 
 #[test]
-fn a_splice_that_does_not_fit_ends_the_turn_without_its_rq() {
+fn a_passage_that_does_not_fit_is_left_out_and_the_turn_goes_on() {
     let model = Family::Llama.model();
     let long = passage("Peru", &"Peru is a country. ".repeat(200));
-    let engine = engine(&model, Some(Shelf::new(vec![long])));
-    let done = run(&engine, retrieving(&model, "c", 8, 1)).summary;
-    assert_eq!(done.finish_reason, FinishReason::Length);
-    assert!(done.retrievals.is_empty());
-    assert!(!log_ids(&engine, "c").contains(&model.tokens().query_id()));
-    // The conversation is still good.
-    run(&engine, request(&model, "c", "Lima", 4));
+    let fits = passage("Chile", "Chile is a country.");
+    // The next one is read if it fits.
+    for (shelf, left_out, read) in [
+        (vec![long.clone()], 1, None),
+        (vec![long.clone(), long.clone()], 2, None),
+        (vec![long.clone(), fits], 1, Some("Chile")),
+    ] {
+        let k = shelf.len();
+        let engine = engine(&model, Some(Shelf::new(shelf)));
+        let mut turn = retrieving(&model, "c", 8, 3);
+        turn.retrieval.k = k;
+        if read.is_some() {
+            turn.retrieval.max_retrievals = Some(1);
+        }
+        let done = run(&engine, turn);
+        assert_eq!(done.summary.usage.completion_tokens, 8);
+        let [receipt] = done.summary.retrievals.as_slice() else {
+            panic!("{:?}", done.summary.retrievals);
+        };
+        assert_eq!(receipt.too_long, left_out);
+        assert_eq!(receipt.passages.first().map(|p| p.title.as_str()), read);
+        assert_eq!(receipt.splice_tokens > 0, read.is_some());
+        let asked = log_ids(&engine, "c").contains(&model.tokens().query_id());
+        assert_eq!(asked, read.is_some());
+        // The conversation is still good.
+        run(&engine, request(&model, "c", "Lima", 4));
+    }
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::*;
-use onegen_engine::{Completion, Engine, EngineOptions, Model, StartError, StoreOptions};
+use onegen_engine::{
+    Completion, CopySource, Engine, EngineError, EngineOptions, Model, Request, StartError,
+    StoreOptions,
+};
 
 const KV_LIMIT: u64 = 1 << 30;
 
@@ -227,6 +230,124 @@ fn what_is_forked_rewound_or_deleted_is_so_after_a_restart() {
     assert!(block_on(engine.conversation(&"c".into())).is_none());
     let third = ask_on(&engine, "b", "Lima?");
     assert_eq!(third.summary.usage.cached_tokens, logs[1].len() - 1);
+}
+
+/// A turn in a copy of "a" as far as it goes.
+fn in_copy(engine: &Engine, name: &str, kept: bool) -> Request {
+    let len = log_ids(engine, "a").len();
+    Request {
+        conversation: name.into(),
+        kept,
+        copy_of: Some(CopySource {
+            conversation: "a".into(),
+            len,
+        }),
+        ..next_turn(engine, "a", "And its currency?")
+    }
+}
+
+fn files(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+#[test]
+fn a_copy_begins_with_what_only_the_store_holds_of_its_source() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, wanted) = undisturbed(&model);
+        run(
+            &start(&model, &options(dir.path())),
+            retrieving(&model, "a", 12, 1),
+        );
+        let engine = start(&model, &options(dir.path()));
+        block_on(engine.fork(&"a".into(), &"fork".into(), None)).unwrap();
+        let of_fork = ask_on(&engine, "fork", "And its currency?");
+        let of_copy = run(&engine, in_copy(&engine, "b", true));
+        for next in [of_fork, of_copy] {
+            assert_eq!(next.text, wanted.text, "{name}");
+            let cached = next.summary.usage.cached_tokens;
+            assert_eq!(cached, first.summary.log_len - 1, "{name}");
+        }
+        // The copy's own files hold all of it.
+        let log = log_ids(&engine, "b");
+        block_on(engine.delete(&"a".into())).unwrap();
+        drop(engine);
+        let engine = start(&model, &options(dir.path()));
+        let third = ask_on(&engine, "b", "Lima?");
+        assert_eq!(third.summary.usage.cached_tokens, log.len() - 1, "{name}");
+    }
+}
+
+#[test]
+fn a_turn_that_is_not_kept_leaves_nothing_however_it_ends() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    run(&engine, retrieving(&model, "a", 12, 1));
+    let before = files(dir.path());
+    let done = run(&engine, in_copy(&engine, "b", false));
+    assert!(done.summary.log_len > 0);
+    let alone = Request {
+        kept: false,
+        ..retrieving(&model, "c", 12, 1)
+    };
+    run(&engine, alone.clone());
+    for request in [in_copy(&engine, "b", false), alone] {
+        drop(block_on(engine.submit(request)).unwrap());
+    }
+    // The turns that were dropped are cancelled in order, before this is answered.
+    assert_eq!(block_on(engine.conversations()), ["a".into()]);
+    drop(engine);
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn the_files_of_a_conversation_are_gone_when_its_deletion_is_answered() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    let empty = files(dir.path());
+    for _ in 0..20 {
+        run(&engine, retrieving(&model, "a", 4, 1));
+        block_on(engine.delete(&"a".into())).unwrap();
+        assert_eq!(files(dir.path()), empty);
+    }
+}
+
+#[test]
+fn a_turn_whose_end_cannot_be_stored_fails_and_the_next_one_works_again() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    let fails = |request| {
+        let turn = block_on(engine.submit(request)).unwrap();
+        let error = block_on(turn.collect()).unwrap_err();
+        assert!(matches!(error, EngineError::NotStored(_)), "{error}");
+    };
+    let name = "a".into();
+    run(&engine, retrieving(&model, "a", 12, 1));
+    // A directory in place of the unfinished record lets nothing be written, like a full disk.
+    let unwritable = file(dir.path(), "conversation").with_extension("tmp");
+    block_on(engine.delete(&name)).unwrap();
+    fs::create_dir(&unwritable).unwrap();
+    fails(retrieving(&model, "a", 12, 1));
+    assert!(block_on(engine.conversation(&name)).is_none());
+
+    fs::remove_dir(&unwritable).unwrap();
+    run(&engine, retrieving(&model, "a", 12, 1));
+    let log = log_ids(&engine, "a");
+    fs::create_dir(&unwritable).unwrap();
+    fails(next_turn(&engine, "a", "And its currency?"));
+    assert_eq!(log_ids(&engine, "a"), log);
+
+    fs::remove_dir(&unwritable).unwrap();
+    let next = ask_on(&engine, "a", "And its currency?");
+    assert_eq!(next.text, undisturbed(&model).1.text);
+    assert_eq!(engine.counters().stats().store_failures, 2);
+    let log = log_ids(&engine, "a");
+    drop(engine);
+    let engine = start(&model, &options(dir.path()));
+    assert_eq!(log_ids(&engine, "a"), log);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn no_half_character_is_ever_given_out() {
 }
 
 #[test]
-fn half_a_character_at_the_end_becomes_a_replacement_character() {
+fn half_a_character_at_the_end_is_left_out() {
     let dir = Family::Llama.write(1);
     let tokens = std::sync::Arc::new(tokens(dir.path()).unwrap());
     let ids = tokens.encode_plain("日").unwrap();
@@ -70,7 +70,7 @@ fn half_a_character_at_the_end_becomes_a_replacement_character() {
     }
     assert_eq!(out.trim(), "");
     out.push_str(&detokeniser.finish().unwrap());
-    assert_eq!(out.trim(), "\u{FFFD}");
+    assert_eq!(out.trim(), "");
 }
 
 #[test]
@@ -142,6 +142,36 @@ fn python_methods_and_refusals_of_templates_work() {
         Err(TokensError::Template(reason)) => assert!(reason.contains("no answers, please")),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_the_template_writes_behind_an_answer_ends_a_turn() {
+    let dir = Family::Llama.write(1);
+    let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}";
+    let config = json!({ "eos_token": "[RD]", "chat_template": template });
+    write_json(dir.path(), "tokenizer_config.json", &config);
+    let tokens = tokens(dir.path()).unwrap();
+    let end = id(&tokens, "<|end|>");
+    assert!(tokens.is_eos(end));
+    let chat = [user("Lima"), assistant("Yes."), user("Peru")];
+    // It is not written twice.
+    let next = tokens.encode_turn(&chat, 1, Some(end)).unwrap();
+    assert_eq!(next.first(), Some(&id(&tokens, "<|user|>")));
+}
+
+#[test]
+fn a_template_that_is_broken_is_refused_when_the_model_is_loaded() {
+    let broken = with_template("{{ messages[0].content }}{{ undefined_function() }}");
+    let error = tokens(broken.path()).unwrap_err().to_string();
+    assert!(error.contains("undefined_function"), "{error}");
+    // A fault that only another chat shows is no fault of that chat.
+    let later = with_template("{% for m in messages %}{{ m.content[loop.index0:] }}{% endfor %}");
+    let chat = [user("Lima"), user("Peru")];
+    let error = tokens(later.path())
+        .unwrap()
+        .encode_chat(&chat)
+        .unwrap_err();
+    assert!(matches!(error, TokensError::BrokenTemplate(_)), "{error}");
 }
 
 #[test]

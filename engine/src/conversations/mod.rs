@@ -33,9 +33,18 @@ pub(crate) struct Conversation {
     pub(crate) cache: KvCache,
     /// How many of the log's first tokens have their keys and values in the store.
     pub(crate) stored: usize,
+    /// Set in a copy until its cache is read: whose file in the store holds the beginning that the cache lacks.
+    pub(crate) kv_source: Option<KvSource>,
     /// The salt of the last turn: only prompts of the same salt may start with blocks of the cache. It is not
     /// stored on disk, because after a restart a cache is empty until a turn fills it.
     pub(crate) cache_salt: Option<Arc<str>>,
+}
+
+/// Keys and values that the store holds under another conversation's name.
+#[derive(Debug, Clone)]
+pub(crate) struct KvSource {
+    pub(crate) conversation: ConversationId,
+    pub(crate) positions: usize,
 }
 
 impl Conversation {
@@ -45,7 +54,24 @@ impl Conversation {
             log,
             cache,
             stored: 0,
+            kv_source: None,
             cache_salt: None,
+        }
+    }
+
+    /// A conversation `of` this name as far as its first `len` tokens go, with `cache` for what is in memory of
+    /// them. What only the store holds is read from there when the copy goes on.
+    pub(crate) fn copy(&self, of: &ConversationId, len: usize, cache: KvCache) -> Self {
+        let own = || KvSource {
+            conversation: of.clone(),
+            positions: self.stored,
+        };
+        let mut source = self.kv_source.clone().unwrap_or_else(own);
+        source.positions = source.positions.min(len);
+        Self {
+            kv_source: (source.positions > cache.len()).then_some(source),
+            cache_salt: self.cache_salt.clone(),
+            ..Self::new(self.log.prefix(len), cache)
         }
     }
 
@@ -54,6 +80,9 @@ impl Conversation {
         self.log.truncate(len);
         self.cache.truncate(len);
         self.stored = self.stored.min(len);
+        if let Some(source) = &mut self.kv_source {
+            source.positions = source.positions.min(len);
+        }
     }
 
     pub(crate) fn info(&self, busy: bool) -> ConversationInfo {
@@ -145,6 +174,11 @@ impl Conversations {
             Some(Slot::Idle { conversation, .. }) => Some(conversation),
             _ => None,
         }
+    }
+
+    /// The names of all, busy ones included.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ConversationId> {
+        self.slots.keys()
     }
 
     /// Every idle conversation.

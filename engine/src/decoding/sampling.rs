@@ -12,6 +12,11 @@ use crate::tokens::token_log::{SpanKind, TokenLog};
 
 /// How many of the likeliest tokens may be reported for each visible token: OpenAI's limit.
 const MAX_TOP_LOGPROBS: usize = 20;
+/// How many ids may end a turn, and how many texts. Each is compared at every token, on the thread that all turns
+/// share.
+const MAX_STOPS: usize = 64;
+/// How long a text that ends a turn may be, in bytes.
+const MAX_STOP_BYTES: usize = 1024;
 
 /// How the next token is chosen, and when a turn ends. OpenAI's names, and vLLM's for the rest.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,9 +43,9 @@ pub struct SamplingParams {
     pub max_tokens: Option<usize>,
     /// How many tokens must be sampled before one may end the turn. Default 0.
     pub min_tokens: usize,
-    /// Ids that end the turn as the model's own end-of-turn token does.
+    /// Ids that end the turn as the model's own end-of-turn token does, at most 64.
     pub stop_token_ids: Vec<u32>,
-    /// Texts that end the turn. The first that appears is cut off, and what follows it.
+    /// Texts that end the turn, at most 64 of at most 1,024 bytes. The first that appears is cut off, and what follows it.
     pub stop: Vec<String>,
     /// Added to the logits of these ids, each in -100..=100. A masked id stays masked.
     pub logit_bias: HashMap<u32, f32>,
@@ -128,6 +133,25 @@ impl SamplingParams {
                 field: "top_logprobs",
                 value: top.to_string(),
                 range: "between 0 and 20",
+            });
+        }
+        for (field, count) in [
+            ("stop_token_ids", self.stop_token_ids.len()),
+            ("stop", self.stop.len()),
+        ] {
+            if count > MAX_STOPS {
+                return Err(SubmitError::OutOfRange {
+                    field,
+                    value: format!("a list of {count}"),
+                    range: "a list of at most 64",
+                });
+            }
+        }
+        if let Some(long) = self.stop.iter().find(|stop| stop.len() > MAX_STOP_BYTES) {
+            return Err(SubmitError::OutOfRange {
+                field: "stop",
+                value: format!("a text of {} bytes", long.len()),
+                range: "texts of at most 1024 bytes",
             });
         }
         if self.stop.iter().any(String::is_empty) {

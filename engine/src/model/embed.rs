@@ -1,7 +1,7 @@
 //! Embeddings: the state at `[RD]` of a passage, or at `[RQ]` of a question.
 
 use super::normalise::normalised;
-use crate::error::{ForwardError, TokensError};
+use crate::error::{ForwardError, TokensError, TooLong};
 use crate::model::{Model, PassageKv, SequenceInput};
 use crate::tokens::token_log::SpanKind;
 
@@ -50,26 +50,46 @@ impl Model {
     pub fn embed_texts(
         &self,
         passages: &[(&str, &str)],
-    ) -> Result<Vec<Result<Vec<f32>, ForwardError>>, ForwardError> {
-        let available = self.max_positions();
-        let too_long = |needed| ForwardError::ContextLength { needed, available };
-        let ids =
-            passages.iter().map(
-                |(title, text)| match self.tokens().passage_ids(title, text) {
-                    Ok(ids) if ids.len() <= available => Ok(Ok(ids)),
-                    Ok(ids) => Ok(Err(too_long(ids.len()))),
-                    Err(TokensError::TooLong { needed, .. }) => Ok(Err(too_long(needed))),
-                    Err(error) => Err(error.into()),
+    ) -> Result<Vec<Result<Vec<f32>, TooLong>>, ForwardError> {
+        let (mut fitting, mut each) = (Vec::new(), Vec::new());
+        for (title, text) in passages {
+            each.push(
+                match self.fitting(self.tokens().passage_ids(title, text))? {
+                    Ok(ids) => {
+                        fitting.push(ids);
+                        Ok(())
+                    }
+                    Err(too_long) => Err(too_long),
                 },
             );
-        let ids: Vec<Result<Vec<u32>, ForwardError>> = ids.collect::<Result<_, ForwardError>>()?;
-        let fitting: Vec<_> = ids.iter().flatten().cloned().collect();
+        }
         let mut embeddings = self.embed_passages(&fitting)?.into_iter();
-        let each = ids.into_iter().map(|ids| {
-            // There is one embedding for each passage that fits.
-            ids.and_then(|ids| embeddings.next().ok_or_else(|| too_long(ids.len())))
-        });
-        Ok(each.collect())
+        // There is one embedding for each passage that fits.
+        let lacking = || ForwardError::Input("no state for a passage".into());
+        each.into_iter()
+            .map(|fits| match fits {
+                Ok(()) => embeddings.next().ok_or_else(lacking).map(Ok),
+                Err(too_long) => Ok(Err(too_long)),
+            })
+            .collect()
+    }
+
+    /// The ids of a text, unless they are more than the model's positions.
+    ///
+    /// # Errors
+    /// The text could not be encoded for another reason.
+    pub fn fitting(
+        &self,
+        ids: Result<Vec<u32>, TokensError>,
+    ) -> Result<Result<Vec<u32>, TooLong>, TokensError> {
+        let available = self.max_positions();
+        let too_long = |needed| TooLong { needed, available };
+        match ids {
+            Ok(ids) if ids.len() <= available => Ok(Ok(ids)),
+            Ok(ids) => Ok(Err(too_long(ids.len()))),
+            Err(TokensError::TooLong { needed, .. }) => Ok(Err(too_long(needed))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Embeds a question on its own: the state at `[RQ]` right after it, `hidden_size` numbers of
@@ -79,7 +99,14 @@ impl Model {
     /// The model has no chat template, the question is longer than the model's positions, or the
     /// forward failed.
     pub fn embed_query(&self, text: &str) -> Result<Vec<f32>, ForwardError> {
-        let ids = self.tokens().encode_query(text)?;
+        self.embed_query_ids(self.tokens().encode_query(text)?)
+    }
+
+    /// [`Model::embed_query`] for the ids of [`crate::Tokens::encode_query`].
+    ///
+    /// # Errors
+    /// They are more than the model's positions, or the forward failed.
+    pub fn embed_query_ids(&self, ids: Vec<u32>) -> Result<Vec<f32>, ForwardError> {
         let mut states = self.states_at_end(&[ids], SpanKind::Prompt)?;
         states
             .pop()

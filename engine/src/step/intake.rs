@@ -1,5 +1,6 @@
 //! The commands that the step thread carries out between two steps.
 
+use std::io;
 use std::ops::ControlFlow;
 
 use tokio::sync::mpsc::unbounded_channel;
@@ -11,7 +12,7 @@ use crate::ids::ConversationId;
 use crate::ids::SequenceId;
 use crate::model::{BLOCK, KvCache};
 use crate::step::command::Command;
-use crate::step::sequence::Sequence;
+use crate::step::sequence::{Sequence, UnstoredTurn};
 use crate::tokens::token_log::TokenLog;
 use crate::turn::events::Turn;
 use crate::turn::request::Task;
@@ -37,19 +38,23 @@ impl StepLoop {
                 Command::Look { id, reply } => {
                     let _ = reply.send(self.look(&id));
                 }
-                Command::Delete { id, reply } => {
-                    let _ = reply.send(self.delete(&id));
-                }
+                Command::Delete { id, reply } => self.delete(id, |deleted| {
+                    let _ = reply.send(deleted);
+                }),
                 Command::Fork {
                     from,
                     to,
                     len,
                     reply,
-                } => {
-                    let _ = reply.send(self.fork(&from, to, len));
-                }
+                } => self.fork(&from, to, len, |forked| {
+                    let _ = reply.send(forked);
+                }),
                 Command::Rewind { id, len, reply } => {
                     let _ = reply.send(self.rewind(&id, len));
+                }
+                Command::NotStored(turn) => self.on_not_stored(turn),
+                Command::List { reply } => {
+                    let _ = reply.send(self.conversations.names().cloned().collect());
                 }
                 Command::Shutdown => return ControlFlow::Break(()),
             }
@@ -77,9 +82,14 @@ impl StepLoop {
         let id = SequenceId(self.sequences_so_far);
         self.sequences_so_far += 1;
         let name = task.conversation().clone();
-        let mut conversation = self
-            .conversations
-            .take(&name, id)
+        let copy = match task.copy_of() {
+            Some(source) => Some(self.copy(&source.conversation, source.len)?),
+            None => None,
+        };
+        let before = self.conversations.take(&name, id);
+        let existed = before.is_some();
+        let mut conversation = before
+            .or(copy)
             .unwrap_or_else(|| self.new_conversation(&task));
         conversation.cache_salt = task.cache_salt().cloned();
         let (events, stream) = unbounded_channel();
@@ -88,7 +98,7 @@ impl StepLoop {
         {
             request.retriever = self.workers.retriever();
         }
-        let sequence = Sequence::new(id, task, conversation, &self.rules, events);
+        let sequence = Sequence::new(id, task, conversation, existed, &self.rules, events);
         let timeline = sequence.timeline();
         self.waiting.push_back(sequence);
         let commands = self.commands.clone();
@@ -137,11 +147,17 @@ impl StepLoop {
         let (name, prompt) = (task.conversation(), task.prompt());
         let log_len = match self.conversations.find(name) {
             Some(ConversationState::Busy(_)) => return Err(SubmitError::Busy(name.clone())),
-            Some(ConversationState::Idle(conversation)) => conversation.log.len(),
-            None if task.expected_log_len().is_some_and(|len| len > 0) => {
-                return Err(SubmitError::UnknownConversation(name.clone()));
+            Some(_) if task.copy_of().is_some() => {
+                return Err(ConversationError::Exists(name.clone()).into());
             }
-            None => 0,
+            Some(ConversationState::Idle(conversation)) => conversation.log.len(),
+            None => match (task.copy_of(), task.expected_log_len()) {
+                (Some(source), _) => cut(self.idle(&source.conversation)?, source.len)?,
+                (None, Some(expected)) if expected > 0 => {
+                    return Err(SubmitError::UnknownConversation(name.clone()));
+                }
+                (None, _) => 0,
+            },
         };
         match task.expected_log_len() {
             Some(expected) if expected != log_len => {
@@ -200,8 +216,12 @@ impl StepLoop {
             return;
         };
         self.kv_restored += u64::from(!cache.is_empty());
-        sequence.turn.conversation.stored = cache.len();
-        sequence.turn.conversation.cache = cache;
+        let conversation = &mut sequence.turn.conversation;
+        // What a copy has read is in its source's file, not in one of its own.
+        if conversation.kv_source.take().is_none() {
+            conversation.stored = cache.len();
+        }
+        conversation.cache = cache;
         sequence.admit();
     }
 
@@ -217,34 +237,65 @@ impl StepLoop {
         }
     }
 
-    fn delete(&mut self, id: &ConversationId) -> Result<(), ConversationError> {
-        self.idle(id)?;
-        self.forget(id.clone());
-        Ok(())
+    /// Cuts a conversation back to what it was before a turn whose end could not be stored. If another turn has
+    /// continued it meanwhile, that one has cut it back already.
+    fn on_not_stored(&mut self, turn: UnstoredTurn) {
+        let name = turn.name();
+        if let Some(conversation) = self.conversations.idle_mut(name)
+            && conversation.log.len() == turn.end()
+        {
+            match turn.start() {
+                Some(start) if start > 0 => conversation.truncate(start),
+                _ => self.forget(name.clone(), |_| ()),
+            }
+        }
+        turn.fail();
     }
 
+    /// Answers when the conversation's files are gone too.
+    fn delete(
+        &mut self,
+        id: ConversationId,
+        answer: impl FnOnce(Result<(), ConversationError>) + Send + 'static,
+    ) {
+        match self.idle(&id) {
+            Ok(_) => self.forget(id, |gone| answer(gone.map_err(store_error))),
+            Err(error) => answer(Err(error)),
+        }
+    }
+
+    /// Answers when the copy's log is in its file.
     fn fork(
         &mut self,
         from: &ConversationId,
         to: ConversationId,
         len: Option<usize>,
-    ) -> Result<(), ConversationError> {
-        let source = self.idle(from)?;
-        if self.conversations.find(&to).is_some() {
-            return Err(ConversationError::Exists(to));
+        answer: impl FnOnce(Result<(), ConversationError>) + Send + 'static,
+    ) {
+        let copied = self.idle(from).and_then(|source| {
+            if self.conversations.find(&to).is_some() {
+                return Err(ConversationError::Exists(to.clone()));
+            }
+            self.copy(from, len.unwrap_or(source.log.len()))
+        });
+        match copied {
+            Ok(copy) => self.keep(to, copy, |kept| answer(kept.map_err(store_error))),
+            Err(error) => answer(Err(error)),
         }
-        let len = cut(source, len.unwrap_or(source.log.len()))?;
-        // Without room the fork's KV-cache is rebuilt when it is needed.
+    }
+
+    /// The first `len` tokens of a conversation, with the KV-cache that memory and store hold of them.
+    fn copy(&self, from: &ConversationId, len: usize) -> Result<Conversation, ConversationError> {
+        let source = self.idle(from)?;
+        let len = cut(source, len)?;
+        // Without room the copy's KV-cache is read or rebuilt when it is needed.
         let cached = if self.has_room(source.cache.bytes_for(len)) {
             source.cache.fork(len)
         } else {
             Ok(self.model.new_cache())
         };
         let cache = cached.map_err(|error| ConversationError::Copy(error.to_string()))?;
-        let mut fork = Conversation::new(source.log.prefix(len), cache);
-        fork.cache_salt = source.cache_salt.clone();
-        self.keep(to, fork, || ());
-        Ok(())
+        Ok(source.copy(from, len, cache))
     }
 
     fn rewind(&mut self, id: &ConversationId, len: usize) -> Result<(), ConversationError> {
@@ -252,7 +303,7 @@ impl StepLoop {
         if let Some(conversation) = self.conversations.idle_mut(id) {
             conversation.truncate(len);
             if let Some(store) = &self.store {
-                store.save(id, conversation, || ());
+                store.save(id, conversation, |_| ());
             }
         }
         Ok(())
@@ -265,6 +316,10 @@ impl StepLoop {
             Some(ConversationState::Idle(conversation)) => Ok(conversation),
         }
     }
+}
+
+fn store_error(error: io::Error) -> ConversationError {
+    ConversationError::Store(error.to_string())
 }
 
 /// Checks that a log can be cut at `len`.

@@ -35,7 +35,10 @@ impl StepLoop {
     /// there is nothing to read or no room for it.
     pub(super) fn restore(&mut self, sequence: &mut Sequence) -> bool {
         let conversation = &mut sequence.turn.conversation;
-        let positions = conversation.stored;
+        let (source, positions) = match &conversation.kv_source {
+            Some(source) => (source.conversation.clone(), source.positions),
+            None => (sequence.name.clone(), conversation.stored),
+        };
         if positions <= conversation.cache.len() {
             return false;
         }
@@ -55,7 +58,7 @@ impl StepLoop {
             return false;
         }
         self.kv_restoring_bytes += cache.bytes();
-        store.load(&sequence.name, sequence.turn.id, positions, cache);
+        store.load(source, sequence.turn.id, positions, cache);
         sequence.restore();
         true
     }

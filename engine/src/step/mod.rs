@@ -8,6 +8,7 @@ mod plan;
 mod sequence;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -200,7 +201,17 @@ impl StepLoop {
                     last_event,
                 } = sequence.finish(reason);
                 match kept {
-                    Some(conversation) => self.keep(name, conversation, || last_event.send()),
+                    Some(conversation) => {
+                        let commands = self.commands.clone();
+                        self.keep(name, conversation, move |stored| match stored {
+                            Ok(()) => last_event.send(),
+                            Err(error) => {
+                                let unstored = last_event.not_stored(error.to_string());
+                                // Without a step thread the turn fails because its channel closes.
+                                let _ = commands.send(Command::NotStored(unstored));
+                            }
+                        });
+                    }
                     None => {
                         self.conversations.remove(&name);
                         last_event.send();
@@ -214,16 +225,17 @@ impl StepLoop {
         }
     }
 
-    /// Takes a conversation in, and calls `then` when it is safe.
+    /// Takes a conversation in, and calls `then` when it is safe, or when it turns out that its log cannot be
+    /// written.
     fn keep(
         &mut self,
         name: ConversationId,
         mut conversation: Conversation,
-        then: impl FnOnce() + Send + 'static,
+        then: impl FnOnce(io::Result<()>) + Send + 'static,
     ) {
         match &self.store {
             Some(store) => store.save(&name, &mut conversation, then),
-            None => then(),
+            None => then(Ok(())),
         }
         self.conversations.put_back(name, conversation);
         self.forget_beyond_limit();
@@ -232,15 +244,17 @@ impl StepLoop {
     fn forget_beyond_limit(&mut self) {
         let limit = self.options.max_conversations;
         while let Some(id) = self.conversations.one_beyond(limit) {
-            self.forget(id);
+            self.forget(id, |_| ());
         }
     }
 
-    /// Forgets a conversation, here and in the store.
-    fn forget(&mut self, id: ConversationId) {
+    /// Forgets a conversation, here and in the store, and calls `then` when its files are gone or cannot be
+    /// deleted.
+    fn forget(&mut self, id: ConversationId, then: impl FnOnce(io::Result<()>) + Send + 'static) {
         self.conversations.remove(&id);
-        if let Some(store) = &self.store {
-            store.remove(id);
+        match &self.store {
+            Some(store) => store.remove(id, then),
+            None => then(Ok(())),
         }
     }
 
@@ -249,7 +263,7 @@ impl StepLoop {
         sequence.abandon(error, |name, kept| match kept {
             Some(conversation) => self.conversations.put_back(name, conversation),
             // The store may hold it: a conversation can be cut back to nothing by a rewind.
-            None => self.forget(name),
+            None => self.forget(name, |_| ()),
         });
     }
 

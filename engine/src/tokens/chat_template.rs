@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::context;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LoadError, TokensError};
 use crate::files::{read_json_if_there, read_text_if_there};
+use crate::tokens::jinja::{self, RenderError};
 use crate::tokens::template::Piece;
 
 /// Who wrote a message.
@@ -170,11 +171,12 @@ impl ChatTemplate {
     /// The configuration's chat template, if it has one.
     ///
     /// # Errors
-    /// It does not compile.
+    /// It does not compile, or cannot render one message.
     pub(crate) fn from_config(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
-        let Some(source) = config.chat_template().map(str::to_owned) else {
+        let Some(source) = config.chat_template() else {
             return Ok(None);
         };
+        let source = jinja::with_known_tags(source).into_owned();
         let mark = ('\u{F0000}'..)
             .find(|&c| !source.contains(c))
             .unwrap_or('\u{F0000}');
@@ -184,14 +186,17 @@ impl ChatTemplate {
             eos_token: config.eos_token().unwrap_or_default().to_owned(),
             mark,
         };
-        template
-            .environment()
-            .template_from_str(&template.source)
-            .map_err(|error| LoadError::ChatTemplate {
-                path: config.path.clone(),
-                reason: error.to_string(),
-            })?;
-        Ok(Some(template))
+        let failed = |reason| LoadError::ChatTemplate {
+            path: config.path.clone(),
+            reason,
+        };
+        jinja::check(&template.source).map_err(failed)?;
+        // A fault that only shows when it renders is the model's, so no client should meet it.
+        let probe = [ChatMessage::new(Role::User, "?")];
+        match template.rendered(&probe) {
+            Ok(_) | Err(RenderError::Refused(_)) => Ok(Some(template)),
+            Err(RenderError::Broken(reason)) => Err(failed(reason)),
+        }
     }
 
     /// Renders `messages` and the start of the assistant's next turn.
@@ -199,6 +204,18 @@ impl ChatTemplate {
         &self,
         messages: &'a [ChatMessage],
     ) -> Result<RenderedChat<'a>, TokensError> {
+        match self.rendered(messages) {
+            Ok(text) => Ok(RenderedChat {
+                text,
+                mark: self.mark,
+                messages,
+            }),
+            Err(RenderError::Refused(reason)) => Err(TokensError::Template(reason)),
+            Err(RenderError::Broken(reason)) => Err(TokensError::BrokenTemplate(reason)),
+        }
+    }
+
+    fn rendered(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
         let marked: Vec<_> = messages
             .iter()
             .enumerate()
@@ -206,23 +223,13 @@ impl ChatTemplate {
                 context! { role => message.role, content => self.marked(index, message) }
             })
             .collect();
-        let environment = self.environment();
-        let text = environment
-            .template_from_str(&self.source)
-            .and_then(|template| {
-                template.render(context! {
-                    messages => marked,
-                    add_generation_prompt => true,
-                    bos_token => self.bos_token,
-                    eos_token => self.eos_token,
-                })
-            })
-            .map_err(|error| TokensError::Template(error.to_string()))?;
-        Ok(RenderedChat {
-            text,
-            mark: self.mark,
-            messages,
-        })
+        let context = context! {
+            messages => marked,
+            add_generation_prompt => true,
+            bos_token => self.bos_token,
+            eos_token => self.eos_token,
+        };
+        jinja::render(&self.source, messages.len(), context)
     }
 
     /// The text that the template gets in place of a message's content: the message's number between two
@@ -240,18 +247,6 @@ impl ChatTemplate {
             Role::System | Role::User => content.split_once(core).unwrap_or_default(),
         };
         format!("{before}{0}{index}{0}{after}", self.mark)
-    }
-
-    fn environment(&self) -> Environment<'_> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| {
-            Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment
     }
 }
 
@@ -273,7 +268,7 @@ impl RenderedChat<'_> {
 
     /// Each piece. If it is a content, the number of its message comes with it.
     fn parts(&self) -> Result<Vec<(Piece<'_>, Option<usize>)>, TokensError> {
-        let cut = || TokensError::Template("the template cuts a message's content apart".into());
+        let cut = || TokensError::BrokenTemplate("it cuts a message's content apart".into());
         self.text
             .split(self.mark)
             .enumerate()

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::Tokens;
-use super::chat_template::{ChatTemplate, TokenizerConfig};
+use super::chat_template::{ChatMessage, ChatTemplate, Role, TokenizerConfig};
 use super::control::ControlTokens;
 use super::derived::DerivedTables;
 use super::marks::{LinkTokens, Mark};
@@ -15,6 +15,7 @@ use super::onegen_config::OneGenConfig;
 use super::passage_block::BlockMarks;
 use super::read_bound::ReadBound;
 use super::source::{TokenizerSource, plain_tokenizer, tokenizer};
+use super::template::Piece;
 use crate::config::{ModelConfig, OneOrMany};
 use crate::error::LoadError;
 use crate::files::{first_with, read_json_if_there};
@@ -125,7 +126,7 @@ impl Tokens {
             reason,
         };
         let block = BlockMarks::from_config(&onegen, control_id).map_err(inconsistent)?;
-        let tokens = Self {
+        let mut tokens = Self {
             query,
             passage,
             splice,
@@ -143,6 +144,7 @@ impl Tokens {
             bytes: OnceLock::new(),
             derived: DerivedTables::default(),
         };
+        tokens.eos.extend(tokens.end_in_template());
         if let Some(marks) = tokens.block {
             let ids = tokens.passage_ids("", "");
             let whole = ids.map_err(|error| error.to_string());
@@ -161,5 +163,21 @@ impl Tokens {
             });
         }
         Ok(tokens)
+    }
+
+    /// The control token that the chat template writes behind an assistant's message, if it writes one there. It
+    /// ends a turn, whatever the files call the end of a text.
+    fn end_in_template(&self) -> Option<u32> {
+        let chat = self.chat.as_ref()?;
+        let messages = [Role::User, Role::Assistant, Role::User];
+        let messages = messages.map(|role| ChatMessage::new(role, "?"));
+        // A template that refuses such a chat is asked again when a client sends one.
+        let rendered = chat.render(&messages).ok()?;
+        let pieces = rendered.pieces_after(1).ok()?;
+        let Piece::Template(written) = pieces.first()? else {
+            return None;
+        };
+        let (before, id, _) = self.control.split_first(written)?;
+        (before.trim().is_empty() && Some(id) != self.bos).then_some(id)
     }
 }

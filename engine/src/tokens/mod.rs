@@ -9,6 +9,7 @@ mod control;
 mod derived;
 pub(crate) mod detokenise;
 mod encode;
+mod jinja;
 mod load;
 pub(crate) mod marks;
 pub(crate) mod onegen_config;

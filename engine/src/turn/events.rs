@@ -19,7 +19,7 @@ pub enum Event {
     /// More of the answer's text. The whole turn's text starts with no white space, unless a grammar
     /// wants it so.
     Text(Text),
-    /// A passage was spliced in.
+    /// A passage was spliced in, or all that were found were too long.
     Retrieval(RetrievalReceipt),
     /// A mention was marked, in a turn that links.
     Mention(Mention),
@@ -38,8 +38,11 @@ pub struct RetrievalReceipt {
     pub at_token: usize,
     /// How many characters of the turn's text came before it.
     pub char_offset: usize,
-    /// What the retriever returned, best first. The first was spliced.
+    /// What the retriever returned, best first, without those that were too long. The first was spliced; there
+    /// is none where nothing was.
     pub passages: Vec<Passage>,
+    /// How many of the best were left out because the context had no room for them and an answer.
+    pub too_long: usize,
     /// Positions forwarded for this sequence between the sampling of `[RQ]` and the splice's first
     /// logits, beyond `[RQ]` itself and the splice. Measured; 0 unless memory pressure dropped the
     /// sequence's KV-cache meanwhile.

@@ -38,6 +38,22 @@ impl Task {
         }
     }
 
+    /// The conversation whose beginning the turn's conversation starts with, if it is a copy.
+    pub(crate) fn copy_of(&self) -> Option<&CopySource> {
+        match self {
+            Self::Write(request) => request.copy_of.as_ref(),
+            Self::Link(_) => None,
+        }
+    }
+
+    /// Whether the conversation stays when the turn has ended.
+    pub(crate) fn is_kept(&self) -> bool {
+        match self {
+            Self::Write(request) => request.kept,
+            Self::Link(_) => false,
+        }
+    }
+
     /// How many tokens the log must hold before, if that matters.
     pub(crate) fn expected_log_len(&self) -> Option<usize> {
         match self {
@@ -72,6 +88,13 @@ impl From<LinkRequest> for Task {
 pub struct Request {
     /// The conversation to start or to continue.
     pub conversation: ConversationId,
+    /// Whether the conversation stays when the turn has ended. Default true. One that is not kept is forgotten
+    /// at the turn's end and never written to the store. If the turn fails, a conversation that was there before
+    /// it stays as it was.
+    pub kept: bool,
+    /// The conversation starts as a copy of another's beginning, and no other of its name may be there. Default
+    /// `None`.
+    pub copy_of: Option<CopySource>,
     /// Ids to append to the conversation's token log, from [`crate::Tokens::encode_chat`] for a new
     /// conversation and [`crate::Tokens::encode_turn`] for one that goes on.
     pub prompt: Vec<u32>,
@@ -102,6 +125,8 @@ impl Request {
     pub fn new(conversation: impl Into<ConversationId>, prompt: Vec<u32>) -> Self {
         Self {
             conversation: conversation.into(),
+            kept: true,
+            copy_of: None,
             prompt,
             trims_text: true,
             expected_log_len: None,
@@ -118,6 +143,15 @@ impl Request {
         self.sampling.validate()?;
         self.retrieval.validate()
     }
+}
+
+/// The beginning of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySource {
+    /// Which conversation. No turn of it may be under way.
+    pub conversation: ConversationId,
+    /// How many tokens of its log: [`crate::TurnSummary::log_len`] of one of its turns.
+    pub len: usize,
 }
 
 /// A text to be copied and linked. The turn writes nothing else, sends each [`crate::Mention`], and leaves no

@@ -459,6 +459,11 @@ pub fn run(engine: &Engine, request: Request) -> Completion {
 
 /// Asks another question in a conversation whose last message is an answer.
 pub fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
+    run(engine, next_turn(engine, conversation, text))
+}
+
+/// Another question in a conversation whose last message is an answer.
+pub fn next_turn(engine: &Engine, conversation: &str, text: &str) -> Request {
     let model = engine.model();
     let held = block_on(engine.conversation(&conversation.into())).unwrap();
     let messages = [
@@ -470,7 +475,7 @@ pub fn ask_on(engine: &Engine, conversation: &str, text: &str) -> Completion {
     let prompt = model.tokens().encode_turn(&messages, 1, end).unwrap();
     let mut next = request(model, conversation, text, 12);
     next.prompt = prompt;
-    run(engine, next)
+    next
 }
 
 pub fn log_ids(engine: &Engine, conversation: &str) -> Vec<u32> {

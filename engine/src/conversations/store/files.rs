@@ -98,32 +98,49 @@ impl Files {
     /// `unchanged` is the number of the log's first tokens that are the same as when it was last
     /// written.
     ///
+    /// Returns what came of writing the KV file, since the log is written without it too.
+    ///
     /// # Errors
-    /// A file could not be written. If it was the KV file, the log is written nevertheless.
+    /// The log could not be written. The record is then the old one.
     pub(super) fn save(
         &mut self,
         id: &ConversationId,
         log: &TokenLog,
         unchanged: usize,
         cache: Option<&KvCache>,
-    ) -> io::Result<()> {
-        let before = self.release(id);
-        let kept = within(&before, unchanged);
-        if kept < before.len() {
-            self.write_record(id, log, &before[..kept])?;
-        }
-        let mut pieces = before;
+    ) -> io::Result<io::Result<()>> {
+        let mut pieces = self.release(id);
+        let kept = within(&pieces, unchanged);
+        let names_changed = kept < pieces.len();
         pieces.truncate(kept);
+        let written = self.write(id, log, names_changed, &mut pieces, cache);
+        self.hold(id, pieces);
+        self.keep_under_limit(id);
+        written
+    }
+
+    /// Writes the files of [`Files::save`]. `pieces` are the valid ones before and afterwards.
+    fn write(
+        &self,
+        id: &ConversationId,
+        log: &TokenLog,
+        names_changed: bool,
+        pieces: &mut Vec<Piece>,
+        cache: Option<&KvCache>,
+    ) -> io::Result<io::Result<()>> {
+        if names_changed {
+            self.write_record(id, log, pieces)?;
+        }
+        let before = pieces.len();
         let kv_written = match cache {
             Some(cache) if self.bytes(cache.len()) <= self.kv_limit => {
-                self.append(id, &mut pieces, cache)
+                self.append(id, pieces, cache)
             }
             _ => Ok(()),
         };
-        self.write_record(id, log, &pieces)?;
-        self.hold(id, pieces);
-        self.keep_under_limit(id);
-        kv_written
+        self.write_record(id, log, pieces)
+            .inspect_err(|_| pieces.truncate(before))?;
+        Ok(kv_written)
     }
 
     /// Reads keys and values of at most `positions` positions into an empty cache that has room for
@@ -185,7 +202,9 @@ impl Files {
         // The bytes after `start` are no longer named by any record.
         file.set_len(start)?;
         file.seek(SeekFrom::Start(start))?;
-        let blake3 = write_piece(&mut file, cache, new.clone())?;
+        // A part of the positions would take room that the record may need.
+        let blake3 = write_piece(&mut file, cache, new.clone())
+            .inspect_err(|_| drop(file.set_len(start)))?;
         pieces.push(Piece {
             positions: new.len(),
             blake3,
@@ -200,8 +219,10 @@ impl Files {
         };
         let record = Record::new(id.as_str(), &self.tokenizer, log, kv);
         let unfinished = path_of(&self.dir, id, UNFINISHED);
-        fs::write(&unfinished, record.to_bytes()?)?;
-        fs::rename(&unfinished, path_of(&self.dir, id, RECORD))
+        fs::write(&unfinished, record.to_bytes()?)
+            .and_then(|()| fs::rename(&unfinished, path_of(&self.dir, id, RECORD)))
+            // A part of a record would take room that others may need.
+            .inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
 
     /// Deletes KV files, the least recently used first, until the rest is within the limit. The

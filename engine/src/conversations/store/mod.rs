@@ -53,7 +53,7 @@ enum Job {
         log: TokenLog,
         unchanged: usize,
         cache: Option<KvCache>,
-        then: Box<dyn FnOnce() + Send>,
+        then: Then,
     },
     Load {
         id: ConversationId,
@@ -61,8 +61,14 @@ enum Job {
         positions: usize,
         cache: KvCache,
     },
-    Remove(ConversationId),
+    Remove {
+        id: ConversationId,
+        then: Then,
+    },
 }
+
+/// Called with what came of writing or deleting files.
+type Then = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Figures that the store's thread publishes.
 #[derive(Default)]
@@ -111,12 +117,13 @@ impl Store {
         Ok((store, stored))
     }
 
-    /// Writes the new part of a conversation and then calls `then`, also if writing failed.
+    /// Writes the new part of a conversation and then calls `then`. It is an error if the log cannot be
+    /// written. Without keys and values a conversation is only slower.
     pub(crate) fn save(
         &self,
         id: &ConversationId,
         conversation: &mut Conversation,
-        then: impl FnOnce() + Send + 'static,
+        then: impl FnOnce(io::Result<()>) + Send + 'static,
     ) {
         let cache = self.snapshot(conversation);
         let unchanged = conversation.stored;
@@ -138,22 +145,27 @@ impl Store {
     /// is then handed to `restored`.
     pub(crate) fn load(
         &self,
-        id: &ConversationId,
+        id: ConversationId,
         sequence: SequenceId,
         positions: usize,
         cache: KvCache,
     ) {
         self.send(Job::Load {
-            id: id.clone(),
+            id,
             sequence,
             positions,
             cache,
         });
     }
 
-    /// Deletes a conversation.
-    pub(crate) fn remove(&self, id: ConversationId) {
-        self.send(Job::Remove(id));
+    /// Deletes a conversation's files and then calls `then`.
+    pub(crate) fn remove(
+        &self,
+        id: ConversationId,
+        then: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let then = Box::new(then);
+        self.send(Job::Remove { id, then });
     }
 
     /// Bytes that keys and values take in the directory.
@@ -222,10 +234,18 @@ impl Worker {
                 then,
             } => {
                 let saved = self.files.save(&id, &log, unchanged, cache.as_ref());
-                self.note("saved", &id, saved);
                 let bytes = cache.map_or(0, |cache| cache.bytes());
                 self.stats.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                then();
+                then(match saved {
+                    Ok(kv_saved) => {
+                        self.note("saved with its KV-cache", &id, kv_saved.as_ref());
+                        Ok(())
+                    }
+                    Err(error) => {
+                        self.note("saved", &id, Err(&error));
+                        Err(error)
+                    }
+                });
             }
             Job::Load {
                 id,
@@ -234,19 +254,19 @@ impl Worker {
                 mut cache,
             } => {
                 let loaded = self.files.load(&id, positions, &mut cache);
-                self.note("restored", &id, loaded);
+                self.note("restored", &id, loaded.as_ref());
                 (self.restored)(sequence, cache);
             }
-            Job::Remove(id) => {
+            Job::Remove { id, then } => {
                 let removed = self.files.remove(&id);
-                self.note("deleted", &id, removed);
+                self.note("deleted", &id, removed.as_ref());
+                then(removed);
             }
         }
     }
 
-    /// Logs and counts a failure. A failure makes later turns slower, or loses something for the
-    /// next start, but no turn fails.
-    fn note(&self, what: &str, id: &ConversationId, done: io::Result<()>) {
+    /// Logs and counts a failure.
+    fn note(&self, what: &str, id: &ConversationId, done: Result<&(), &io::Error>) {
         if let Err(error) = done {
             self.stats.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, conversation = %id, "a conversation could not be {what}");

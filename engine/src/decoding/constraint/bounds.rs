@@ -30,10 +30,7 @@ impl Constraint {
     pub(super) fn check_size(&self) -> Result<(), ConstraintError> {
         match self {
             Self::JsonSchema(schema) => check_schema(schema),
-            Self::Regex(regex) => {
-                at_most("bytes", regex.len(), MOST_REGEX_BYTES)?;
-                at_most("groups in one another", regex_nesting(regex), MOST_NESTED)
-            }
+            Self::Regex(regex) => check_regex(regex),
             Self::Choice(choices) => {
                 at_most("texts", choices.len(), MOST_CHOICES)?;
                 let bytes = choices.iter().map(String::len).sum();
@@ -56,6 +53,15 @@ fn at_most(what: &'static str, found: usize, most: usize) -> Result<(), Constrai
     Err(ConstraintError::TooLarge { what, found, most })
 }
 
+fn check_regex(regex: &str) -> Result<(), ConstraintError> {
+    at_most(
+        "bytes of a regular expression",
+        regex.len(),
+        MOST_REGEX_BYTES,
+    )?;
+    at_most("groups in one another", regex_nesting(regex), MOST_NESTED)
+}
+
 /// Walks a schema without recursion: it may be deeper than the stack.
 fn check_schema(schema: &Value) -> Result<(), ConstraintError> {
     let (mut values, mut bytes, mut references) = (0, 0, 0);
@@ -68,10 +74,12 @@ fn check_schema(schema: &Value) -> Result<(), ConstraintError> {
                 for (name, value) in fields {
                     bytes += name.len();
                     references += usize::from(name == "$ref" || name == "$dynamicRef");
-                    if name == "pattern"
-                        && let Some(pattern) = value.as_str()
-                    {
-                        at_most("groups in one another", regex_nesting(pattern), MOST_NESTED)?;
+                    match (name.as_str(), value) {
+                        ("pattern", Value::String(pattern)) => check_regex(pattern)?,
+                        ("patternProperties", Value::Object(patterns)) => {
+                            patterns.keys().try_for_each(|key| check_regex(key))?;
+                        }
+                        _ => {}
                     }
                     rest.push((value, depth + 1));
                 }
@@ -198,7 +206,7 @@ mod tests {
         assert_eq!(refused(bytes(MOST_REGEX_BYTES)), None);
         assert_eq!(
             refused(bytes(MOST_REGEX_BYTES + 1)),
-            Some(("bytes", MOST_REGEX_BYTES + 1))
+            Some(("bytes of a regular expression", MOST_REGEX_BYTES + 1))
         );
         assert_eq!(refused(Constraint::JsonSchema(nested(MOST_NESTED))), None);
         assert!(refused(Constraint::JsonSchema(nested(MOST_NESTED + 1))).is_some());
@@ -208,8 +216,21 @@ mod tests {
             None
         );
         assert!(refused(Constraint::JsonSchema(references(MOST_NAMED + 1))).is_some());
-        let pattern = json!({"pattern": "(".repeat(MOST_NESTED + 1)});
-        assert!(refused(Constraint::JsonSchema(pattern)).is_some());
+        for (pattern, what) in [
+            ("(".repeat(MOST_NESTED + 1), "groups in one another"),
+            (
+                "a".repeat(MOST_REGEX_BYTES + 1),
+                "bytes of a regular expression",
+            ),
+        ] {
+            for schema in [
+                json!({"pattern": pattern}),
+                json!({"patternProperties": {&pattern: true}}),
+            ] {
+                let refused = refused(Constraint::JsonSchema(schema)).map(|(what, _)| what);
+                assert_eq!(refused, Some(what));
+            }
+        }
         let choices = |n| Constraint::Choice(vec![String::from("a"); n]);
         assert_eq!(refused(choices(MOST_CHOICES)), None);
         assert!(refused(choices(MOST_CHOICES + 1)).is_some());

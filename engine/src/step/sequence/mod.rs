@@ -8,6 +8,7 @@ mod link;
 mod turn_state;
 mod write;
 
+use std::fmt;
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -37,6 +38,10 @@ pub(crate) struct Sequence {
     work: Work,
     /// The log's length before the turn.
     start: usize,
+    /// Whether the conversation was there before the turn.
+    existed: bool,
+    /// Whether it stays after the turn.
+    kept: bool,
     /// Whether the store is reading its KV-cache.
     restoring: bool,
     accepted: Instant,
@@ -51,11 +56,13 @@ enum Work {
 }
 
 impl Sequence {
-    /// Appends the prompt to the conversation's log, to be forwarded when there is a place.
+    /// Appends the prompt to the conversation's log, to be forwarded when there is a place. `existed` says
+    /// whether the conversation was there before.
     pub(crate) fn new(
         id: SequenceId,
         task: Task,
         mut conversation: Conversation,
+        existed: bool,
         rules: &Rules,
         events: UnboundedSender<Event>,
     ) -> Self {
@@ -69,6 +76,7 @@ impl Sequence {
             ..Usage::default()
         };
         let name = task.conversation().clone();
+        let kept = task.is_kept();
         let work = match task {
             Task::Write(request) => {
                 Work::Write(Box::new(Writing::new(*request, &conversation.log, rules)))
@@ -88,6 +96,8 @@ impl Sequence {
             turn,
             work,
             start,
+            existed,
+            kept,
             restoring: false,
             accepted,
             queue_seconds: None,
@@ -178,8 +188,8 @@ impl Sequence {
         }
     }
 
-    /// Ends the turn as part of its conversation, which is to be kept, unless the turn was a link. The last
-    /// event is to be sent once the conversation is stored.
+    /// Ends the turn as part of its conversation. The last event is to be sent once the conversation is
+    /// stored, if it is to be kept.
     pub(crate) fn finish(self, reason: FinishReason) -> FinishedSequence {
         let TurnState {
             conversation,
@@ -191,9 +201,9 @@ impl Sequence {
         } = self.turn;
         timeline.end(Instant::now());
         let log_len = conversation.log.len();
-        let (retrievals, linked_bytes, kept) = match self.work {
-            Work::Write(writing) => (writing.into_receipts(), 0, Some(conversation)),
-            Work::Link(linking) => (Vec::new(), linking.written(), None),
+        let (retrievals, linked_bytes) = match self.work {
+            Work::Write(writing) => (writing.into_receipts(), 0),
+            Work::Link(linking) => (Vec::new(), linking.written()),
         };
         let summary = TurnSummary {
             conversation: self.name.clone(),
@@ -207,13 +217,17 @@ impl Sequence {
         };
         FinishedSequence {
             name: self.name,
-            kept,
-            last_event: LastEvent { summary, events },
+            kept: self.kept.then_some(conversation),
+            last_event: LastEvent {
+                start: self.existed.then_some(self.start),
+                summary,
+                events,
+            },
         }
     }
 
     /// Ends the turn as if it had never been. The conversation, cut back to what it was before the turn, is
-    /// handed to `put_back`, or `None` if this was its first turn.
+    /// handed to `put_back`, or `None` if it was not there or empty before.
     pub(crate) fn abandon(
         self,
         error: Option<EngineError>,
@@ -227,7 +241,8 @@ impl Sequence {
         } = self.turn;
         timeline.end(Instant::now());
         conversation.truncate(self.start);
-        put_back(self.name, (self.start > 0).then_some(conversation));
+        let was_there = self.existed && self.start > 0;
+        put_back(self.name, was_there.then_some(conversation));
         if let Some(error) = error {
             let _ = events.send(Event::Failed(error));
         }
@@ -237,13 +252,15 @@ impl Sequence {
 /// What is left of a sequence that has come to its end.
 pub(crate) struct FinishedSequence {
     pub(crate) name: ConversationId,
-    /// `None` after a link, which leaves no conversation behind.
+    /// `None` where the turn leaves no conversation behind.
     pub(crate) kept: Option<Conversation>,
     pub(crate) last_event: LastEvent,
 }
 
 /// A turn's last event, not sent yet.
 pub(crate) struct LastEvent {
+    /// The log's length before the turn; `None` if the conversation was not there.
+    start: Option<usize>,
     summary: TurnSummary,
     events: UnboundedSender<Event>,
 }
@@ -252,5 +269,51 @@ impl LastEvent {
     pub(crate) fn send(self) {
         // Sending fails only if the client went away.
         let _ = self.events.send(Event::Finished(self.summary));
+    }
+
+    /// The turn failed after all: its end could not be stored.
+    pub(crate) fn not_stored(self, reason: String) -> UnstoredTurn {
+        UnstoredTurn {
+            last_event: self,
+            reason,
+        }
+    }
+}
+
+/// A turn whose end could not be stored. Its conversation is to be cut back to what it was before.
+pub(crate) struct UnstoredTurn {
+    last_event: LastEvent,
+    reason: String,
+}
+
+impl fmt::Debug for UnstoredTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnstoredTurn")
+            .field("conversation", self.name())
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl UnstoredTurn {
+    pub(crate) fn name(&self) -> &ConversationId {
+        &self.last_event.summary.conversation
+    }
+
+    /// The log's length before the turn; `None` if the conversation was not there.
+    pub(crate) fn start(&self) -> Option<usize> {
+        self.last_event.start
+    }
+
+    /// The log's length when the turn had ended.
+    pub(crate) fn end(&self) -> usize {
+        self.last_event.summary.log_len
+    }
+
+    /// Tells the client.
+    pub(crate) fn fail(self) {
+        let error = EngineError::NotStored(self.reason);
+        // Sending fails only if the client went away.
+        let _ = self.last_event.events.send(Event::Failed(error));
     }
 }

@@ -6,7 +6,7 @@
 mod sample;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::turn_state::{Next, Rules, TurnState, WantedOffsets};
 use crate::decoding::constraint::Grammar;
@@ -17,10 +17,13 @@ use crate::model::SequenceOutput;
 use crate::model::normalise::normalised;
 use crate::tokens::splice::Passage;
 use crate::tokens::token_log::{SpanKind, TokenLog};
-use crate::turn::events::{Event, FinishReason, RetrievalReceipt};
+use crate::turn::events::{Event, RetrievalReceipt};
 use crate::turn::request::{Request, RetrievalParams};
 use crate::turn::retrieval::{RetrievalWorkers, Retriever, Search, SearchOutcome};
 use crate::turn::timeline::TurnPhase;
+
+/// Tokens that must be left for the answer behind a passage, or as many as the answer may have.
+const ANSWER_ROOM: usize = 32;
 
 /// How far a writing turn is.
 pub(super) struct Writing {
@@ -67,6 +70,8 @@ struct Splice {
     search_ms: f64,
     answered: Instant,
     tokens: usize,
+    /// How many better passages were left out because the context had no room for them.
+    too_long: usize,
 }
 
 impl Writing {
@@ -175,24 +180,31 @@ impl Writing {
         outcome: SearchOutcome,
         rules: &Rules,
     ) -> Next {
-        let passages = match outcome.passages {
+        let mut passages = match outcome.passages {
             Ok(passages) => passages,
             Err(error) => return Next::Fail(EngineError::Retrieval(error.message)),
         };
-        let Some(best) = passages.first() else {
+        let room = self.room_for_splice(turn, rules);
+        let mut too_long = 0;
+        let splice = loop {
+            let Some(best) = passages.get(too_long) else {
+                break None;
+            };
+            match rules.tokens.splice(best) {
+                Ok(splice) if splice.len() <= room => break Some(splice),
+                Ok(_) => too_long += 1,
+                Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
+            }
+        };
+        passages.drain(..too_long);
+        let Some(splice) = splice else {
             turn.timeline.begin(TurnPhase::Decode, outcome.answered);
             take_back_query(turn);
+            if too_long > 0 {
+                self.report_too_long(turn, &query, outcome.search_time, too_long);
+            }
             return self.sample(turn, query.logits, false, rules);
         };
-        let splice = match rules.tokens.splice(best) {
-            Ok(splice) => splice,
-            Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
-        };
-        // The splice and one token after it must fit.
-        if turn.conversation.log.len() + splice.len() >= rules.context {
-            take_back_query(turn);
-            return self.end(turn, FinishReason::Length);
-        }
         turn.timeline.begin(TurnPhase::Splice, outcome.answered);
         // **Invariant:** what follows `[RQ]` is appended as ids to the same log and KV-cache.
         turn.conversation
@@ -206,9 +218,44 @@ impl Writing {
                 search_ms: outcome.search_time.as_secs_f64() * 1e3,
                 answered: outcome.answered,
                 tokens: splice.len(),
+                too_long,
             }),
         };
         Next::GoOn
+    }
+
+    /// How many tokens a splice may have, so that the context holds it and an answer.
+    fn room_for_splice(&self, turn: &TurnState, rules: &Rules) -> usize {
+        let most = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
+        let answer = most.saturating_sub(turn.usage.completion_tokens);
+        let answer = answer.clamp(1, ANSWER_ROOM);
+        let used = turn.conversation.log.len() + answer;
+        rules.context.saturating_sub(used)
+    }
+
+    /// Sends the receipt of a search that found only passages for which the context has no room.
+    fn report_too_long(
+        &mut self,
+        turn: &TurnState,
+        query: &Query,
+        search_time: Duration,
+        too_long: usize,
+    ) {
+        let receipt = RetrievalReceipt {
+            index: self.receipts.len(),
+            at_token: query.at_token,
+            char_offset: query.char_offset,
+            passages: Vec::new(),
+            too_long,
+            query_tokens_reencoded: 0,
+            search_ms: search_time.as_secs_f64() * 1e3,
+            splice_tokens: 0,
+            splice_ms: 0.0,
+        };
+        self.receipts.push(receipt.clone());
+        turn.emit(Event::Retrieval(receipt));
+        // The others would be too long as well.
+        self.searches_left = 0;
     }
 
     /// Sends the receipt of a splice whose first logits have been computed.
@@ -219,6 +266,7 @@ impl Writing {
             at_token: splice.query.at_token,
             char_offset: splice.query.char_offset,
             passages: splice.found,
+            too_long: splice.too_long,
             query_tokens_reencoded: since_query.saturating_sub(1 + splice.tokens as u64),
             search_ms: splice.search_ms,
             splice_tokens: splice.tokens,
