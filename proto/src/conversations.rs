@@ -14,7 +14,7 @@ pub struct CreateConversationRequest {
     /// Messages that were said before, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 20)]
-    pub items: Option<Vec<NewItem>>,
+    pub items: Option<Vec<InputItem>>,
     /// What the client wants to remember of it: at most 16 pairs, names of at most 64 characters and
     /// values of at most 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct UpdateConversationRequest {
 pub struct CreateItemsRequest {
     /// The messages, at most 20.
     #[schema(min_items = 1, max_items = 20)]
-    pub items: Vec<NewItem>,
+    pub items: Vec<InputItem>,
 }
 
 /// Where a copy of a conversation ends.
@@ -60,6 +60,33 @@ pub struct NewItem {
     pub role: Role,
     /// What was said: a text, or parts of type `input_text`, `output_text` or `text`.
     pub content: Content,
+}
+
+/// A message, or an item of an earlier response that a client sends back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a message, or an item of an earlier response"
+)]
+pub enum InputItem {
+    /// A message.
+    Message(NewItem),
+    /// An item by its id: a message that was said before, or a `file_search_call`, which is passed over.
+    Named {
+        /// `item_reference` or left out for a message, else `file_search_call`.
+        #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+        #[schema(schema_with = crate::texts::item_reference)]
+        kind: Option<String>,
+        /// The item's id.
+        id: String,
+    },
+    /// Another item.
+    Other {
+        /// Its type; only `file_search_call` is let through.
+        #[serde(rename = "type")]
+        #[schema(schema_with = crate::texts::file_search_call)]
+        kind: String,
+    },
 }
 
 /// A conversation.

@@ -41,4 +41,6 @@ pub enum HealthStatus {
     Ok,
     /// It finishes what it has begun and takes nothing new.
     Draining,
+    /// Its disk does not take what has to be kept; it answers what it can without.
+    Unwritable,
 }

@@ -42,7 +42,7 @@ pub use completions::{
 };
 pub use conversations::{
     Conversation, ConversationExtension, ConversationItem, ConversationItemList,
-    CreateConversationRequest, CreateItemsRequest, DeletedConversation, ForkRequest,
+    CreateConversationRequest, CreateItemsRequest, DeletedConversation, ForkRequest, InputItem,
     ItemAnnotation, ItemContent, ItemOrder, ListItems, MessageItem, NewItem, RebuiltConversation,
     RetrievalItem, UpdateConversationRequest,
 };
@@ -69,7 +69,7 @@ pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
 pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
-    FileSearchResult, FileSearchTool, IncompleteDetails, InputItem, InputTokensDetails, OutputItem,
+    FileSearchResult, FileSearchTool, IncompleteDetails, InputTokensDetails, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
     ResponseEventKind, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus,
     ResponseUsage,

@@ -13,8 +13,12 @@ pub struct Receipt {
     /// The collection that was searched.
     #[schema(example = "default")]
     pub collection: String,
-    /// What was found, best first. The first was read.
+    /// What was found, best first. The first was read. None was if there is none.
     pub passages: Vec<ReceiptPassage>,
+    /// How many better ones were found and left out, since the context had no room for them and an answer.
+    #[serde(default)]
+    #[schema(example = 0)]
+    pub too_long: usize,
     /// Positions of the question that were forwarded once more for the search, as the engine counted
     /// them.
     #[schema(example = 0)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    ConversationReference, ErrorBody, ItemAnnotation, NewItem, RankingOptions, Receipt,
+    ConversationReference, ErrorBody, InputItem, ItemAnnotation, RankingOptions, Receipt,
     ResponseText, RetrievalOptions,
 };
 
@@ -25,7 +25,8 @@ pub struct ResponseRequest {
     pub model: String,
     /// What is asked: a text, or messages of which the last is the user's.
     pub input: ResponseInput,
-    /// What the system says first. Of a conversation that goes on it is left out.
+    /// What the system says first, for this response only. Where they differ from those before, the
+    /// conversation is read again from what was said, without the passages that it had read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
     /// The conversation to continue.
@@ -92,24 +93,6 @@ impl Default for ResponseInput {
     fn default() -> Self {
         Self::Text(String::new())
     }
-}
-
-/// A message, or an item of an earlier response that a client sends back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(
-    untagged,
-    expecting = "expected a message, or an item of an earlier response"
-)]
-pub enum InputItem {
-    /// A message.
-    Message(NewItem),
-    /// Another item.
-    Other {
-        /// Its type; only `file_search_call` is let through.
-        #[serde(rename = "type")]
-        #[schema(schema_with = crate::texts::file_search_call)]
-        kind: String,
-    },
 }
 
 /// What is searched.

@@ -119,6 +119,11 @@ pub(crate) fn file_search_call() -> RefOr<Schema> {
     words(["file_search_call"])
 }
 
+/// The types of items that are named by their id.
+pub(crate) fn item_reference() -> RefOr<Schema> {
+    words(["item_reference", "file_search_call"])
+}
+
 /// The schema of `tool_choice` in a response.
 pub(crate) fn tool_choices() -> RefOr<Schema> {
     let named = ObjectBuilder::new()

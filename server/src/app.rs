@@ -6,18 +6,19 @@ use anyhow::{Context, Result, anyhow};
 use axum::extract::FromRef;
 use axum::http::HeaderValue;
 use futures::FutureExt;
+use futures::executor::block_on;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
 use onegen_proto::Reloaded;
 use tokio::sync::Semaphore;
 
-use crate::admission::{Access, Bounds, Limits};
+use crate::admission::{Access, Bounds, Limits, Origins};
 use crate::certificate::Certificate;
 use crate::collections::{Collections, Embedding, Encoding};
 use crate::config::{Config, ProxyConfig, StreamConfig};
 use crate::conversations::Conversations;
 use crate::documents::DeletedDocuments;
 use crate::metrics::Metrics;
-use crate::recordings::Recordings;
+use crate::recordings::{RecordedAnswers, Recordings};
 use crate::served_model::ServedModel;
 use crate::shutdown::Shutdown;
 use crate::traces::Traces;
@@ -30,6 +31,7 @@ const CONSTRAINTS_AT_ONCE: usize = 2;
 /// A loaded model over its collections, ready to be served.
 pub struct App {
     pub(crate) access: Arc<Access>,
+    pub(crate) answers: Arc<RecordedAnswers>,
     pub(crate) bounds: Bounds,
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) collections: Arc<Collections>,
@@ -44,6 +46,7 @@ pub struct App {
     pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) model: ServedModel,
+    pub(crate) origins: Arc<Origins>,
     pub(crate) proxies: Arc<ProxyConfig>,
     pub(crate) recordings: Arc<Recordings>,
     pub(crate) shutdown: Arc<Shutdown>,
@@ -99,6 +102,7 @@ impl App {
         let conversations = Conversations::open(&transcripts, capacity, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let conversations = Arc::new(conversations);
+        forget_without_transcript(&engine, &conversations);
         let deleted_documents =
             DeletedDocuments::new(engine.clone(), collections.clone(), conversations.clone());
         deleted_documents.forget_since_last_run();
@@ -106,6 +110,7 @@ impl App {
         let shutdown = Arc::new(Shutdown::new());
         Ok(Arc::new(Self {
             access: Arc::new(access),
+            answers: Arc::default(),
             bounds: Bounds::new(&config.limits),
             certificate,
             collections,
@@ -123,6 +128,7 @@ impl App {
                 directory_name,
                 created: unix_seconds(),
             },
+            origins: Arc::new(Origins::new(config)),
             proxies: Arc::new(config.proxies.clone()),
             recordings: Arc::new(Recordings::new(config.streams.retention)),
             shutdown,
@@ -188,6 +194,18 @@ impl App {
             }
         }
         reloaded
+    }
+}
+
+/// Has the engine forget what no transcript belongs to: a killed server can leave the logs of turns whose end no
+/// client has seen, and of conversations that were being deleted.
+fn forget_without_transcript(engine: &Engine, conversations: &Conversations) {
+    for id in block_on(engine.conversations()) {
+        if !conversations.contains(&id) {
+            tracing::info!(conversation = %id, "has a log and no transcript, and is forgotten");
+            // It fails only if the engine does not hold it.
+            let _ = block_on(engine.delete(&id));
+        }
     }
 }
 

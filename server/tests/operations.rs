@@ -231,11 +231,25 @@ async fn a_browser_of_another_origin_may_ask() {
         )
         .header("origin", "https://example.org")
         .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,x-own")
         .send()
         .await
         .unwrap();
     assert_eq!(preflight.status(), StatusCode::OK);
     assert_eq!(preflight.headers()["access-control-allow-origin"], "*");
+    // `*` would not include `authorization`.
+    let allowed = &preflight.headers()["access-control-allow-headers"];
+    assert_eq!(allowed, "authorization,x-own");
+    // But it may not change what all share.
+    let page = |origin: &str| {
+        let request = server.http.put(format!("{}/v1/documents", server.url));
+        let document = serde_json::json!({"id": "a", "text": "A text."});
+        request.header("origin", origin).json(&document).send()
+    };
+    let refused = page("https://example.org").await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let own = page(&server.url).await.unwrap();
+    assert_eq!(own.status(), StatusCode::OK);
 }
 
 /// Asks the server to read everything again, and gives what it says of it.

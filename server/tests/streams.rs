@@ -60,7 +60,9 @@ async fn a_stream_that_waits_sends_comments() {
         assert_eq!(waiting.headers()[name], value);
     }
     let text = waiting.text().await.unwrap();
-    assert!(text.contains(": keep-alive\n\n"), "{text}");
+    // A comment ends no event.
+    assert!(text.contains(": keep-alive\n"), "{text}");
+    assert!(!text.contains(": keep-alive\n\n"), "{text}");
     assert!(!chunks(&text).is_empty());
     drop(first);
 

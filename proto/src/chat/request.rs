@@ -26,6 +26,10 @@ pub struct ChatCompletionRequest {
     /// conversation is recognised by its messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationReference>,
+    /// Whether the conversation can be continued. Default true; false leaves nothing behind, but in a
+    /// `conversation` that is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<bool>,
     /// Whether and how the model may retrieve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieval: Option<RetrievalOptions>,

@@ -98,6 +98,14 @@ pub(crate) fn is_open(method: &Method, path: &str) -> bool {
     requirement(method, path) == Requirement::Nothing
 }
 
+/// Whether a request changes what all clients share: documents, and the server itself.
+pub(crate) fn administers(method: &Method, path: &str) -> bool {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let required = requirement(method, path);
+    let shared = [Scope::Documents, Scope::Admin].map(Requirement::Key);
+    !reads && shared.contains(&required)
+}
+
 /// Whether a request counts against its client's limits. Requests for the model or for documents do.
 /// Resuming a lost stream does not, because its turn was counted already.
 pub(crate) fn is_counted(method: &Method, path: &str) -> bool {

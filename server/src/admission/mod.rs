@@ -7,6 +7,7 @@ pub(crate) mod client_address;
 mod clients;
 mod keys;
 pub(crate) mod limits;
+pub(crate) mod origins;
 
 pub(crate) use access::Access;
 pub(crate) use bounds::Bounds;
@@ -15,3 +16,4 @@ pub(crate) use caller::{Caller, Owner, Validity};
 pub(crate) use client_address::ClientAddress;
 pub use keys::{KeyFileError, NewKey};
 pub(crate) use limits::{Limits, Ticket};
+pub(crate) use origins::Origins;

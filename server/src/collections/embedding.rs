@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onegen_engine::{ForwardError, Model, Tokens, TokensError};
+use onegen_engine::{ForwardError, Model, Tokens, TokensError, TooLong};
 use tokio::sync::Semaphore;
 
 use crate::collections::encoding::Encoding;
@@ -31,14 +31,6 @@ pub(crate) struct TextEmbedding {
     pub(crate) tokens: usize,
 }
 
-/// A text is longer than the model's context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it takes {needed} tokens, but the model's context holds {available}")]
-pub(crate) struct TooLong {
-    pub(crate) needed: usize,
-    pub(crate) available: usize,
-}
-
 impl Embedding {
     pub(crate) fn new(model: Arc<Model>, encoding: Encoding) -> Self {
         Self {
@@ -61,14 +53,14 @@ impl Embedding {
         &self,
         texts: Vec<(String, String)>,
     ) -> Result<Vec<Result<TextEmbedding, TooLong>>, ApiError> {
-        let available = self.model.max_positions();
         let bytes = texts
             .iter()
             .map(|(title, text)| title.len() + text.len())
             .sum();
+        let model = self.model.clone();
         let encode = move |tokens: &Tokens| -> Result<Vec<_>, TokensError> {
             let each = texts.iter();
-            each.map(|(title, text)| within(tokens.passage_ids(title, text), available))
+            each.map(|(title, text)| model.fitting(tokens.passage_ids(title, text)))
                 .collect()
         };
         let encoded = self.encoding.run(bytes, encode).await?;
@@ -97,13 +89,13 @@ impl Embedding {
         let each = lengths.into_iter().map(|length| {
             let tokens = length?;
             // There is one vector for each text that was not too long.
-            let vector = vectors.next().ok_or(TooLong {
-                needed: tokens,
-                available,
-            })?;
-            Ok(TextEmbedding { vector, tokens })
+            Ok(vectors
+                .next()
+                .map(|vector| TextEmbedding { vector, tokens }))
         });
-        Ok(each.collect())
+        let lacking = || ApiError::Internal("a text has no embedding".to_owned());
+        each.map(|embedding| embedding.transpose().ok_or_else(lacking))
+            .collect()
     }
 
     /// Embeds a text as a question: the state at `[RQ]` after it.
@@ -114,13 +106,13 @@ impl Embedding {
         &self,
         text: String,
     ) -> Result<Result<TextEmbedding, TooLong>, ApiError> {
-        let available = self.model.max_positions();
         let embed = move |model: &Model| {
-            let tokens = match within(model.tokens().encode_query(&text), available)? {
-                Ok(ids) => ids.len(),
+            let ids = match model.fitting(model.tokens().encode_query(&text))? {
+                Ok(ids) => ids,
                 Err(too_long) => return Ok(Err(too_long)),
             };
-            let vector = model.embed_query(&text)?;
+            let tokens = ids.len();
+            let vector = model.embed_query_ids(ids)?;
             Ok(Ok(TextEmbedding { vector, tokens }))
         };
         self.forward(embed).await
@@ -133,21 +125,5 @@ impl Embedding {
         let model = self.model.clone();
         let done = blocking_within(&self.one, 1, move || work(&model)).await?;
         done.map_err(|error| ApiError::Internal(error.to_string()))
-    }
-}
-
-/// The ids of a text, unless they are more than the context holds.
-fn within(
-    ids: Result<Vec<u32>, TokensError>,
-    available: usize,
-) -> Result<Result<Vec<u32>, TooLong>, TokensError> {
-    match ids {
-        Ok(ids) if ids.len() <= available => Ok(Ok(ids)),
-        Ok(ids) => Ok(Err(TooLong {
-            needed: ids.len(),
-            available,
-        })),
-        Err(TokensError::TooLong { needed, available }) => Ok(Err(TooLong { needed, available })),
-        Err(error) => Err(error),
     }
 }

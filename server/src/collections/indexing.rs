@@ -1,6 +1,6 @@
 //! Opens the indexes that are served: existing ones, or ones that are built once from a corpus.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::Model;
 use onegen_index::{
-    BuildOptions, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
+    BuildOptions, Change, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
     IngestOptions, build_from_corpus,
 };
+
+use crate::collections::journal::ChangeJournal;
 
 /// Opens an existing index.
 ///
@@ -53,34 +55,136 @@ fn leaves_searching(error: &IndexError) -> bool {
 /// or a changed corpus therefore gets another index, and an existing index is always the right one.
 ///
 /// # Errors
-/// The corpus cannot be read or embedded, or the index cannot be written.
+/// The corpus cannot be read or embedded, or the index cannot be written. Or the index is there and cannot be
+/// opened, and holds documents that are not in the corpus, as far as the journal knows.
 pub(crate) fn open_or_build(
     model: &Model,
     fingerprints: &Fingerprints,
     corpus: &Path,
     data_dir: &Path,
+    journal: Option<&ChangeJournal>,
 ) -> Result<Index> {
     let dir = corpus_dir(fingerprints, corpus, data_dir)?;
+    let changed = journal.map_or(0, |journal| journal.documents().len());
     match open_checked(&dir, fingerprints) {
         Ok(index) => return Ok(index),
         Err(IndexError::NotAnIndex { .. }) => {}
-        Err(error @ IndexError::Version { .. }) => {
-            tracing::warn!(%error, "the index is built again");
+        Err(error @ IndexError::Version { .. }) if changed == 0 => {
+            let aside = aside(&dir);
+            fs::rename(&dir, &aside)
+                .with_context(|| format!("cannot move {} away", dir.display()))?;
+            tracing::warn!(%error, moved_to = %aside.display(), "the index is built again");
         }
         // The index is not replaced, because it may hold documents that are not in the corpus.
         Err(error) => {
             return Err(error).with_context(|| {
-                format!(
-                    "the index of {} cannot be opened; remove {} to have it built again",
-                    corpus.display(),
-                    dir.display()
-                )
+                let remedy = match changed {
+                    0 => "move it away to have it built again".to_owned(),
+                    _ => format!(
+                        "it holds {changed} documents that were changed through the API and would be lost, \
+                         so open it with the version that wrote it, or move it away to serve the corpus alone"
+                    ),
+                };
+                let (corpus, dir) = (corpus.display(), dir.display());
+                format!("the index {dir} of {corpus} cannot be opened: {remedy}")
             });
         }
     }
     build(model, fingerprints, corpus, &dir)
         .with_context(|| format!("cannot index {}", corpus.display()))?;
     Ok(open_checked(&dir, fingerprints)?)
+}
+
+/// A name beside a directory that nothing has.
+fn aside(dir: &Path) -> PathBuf {
+    let named = |number: usize| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!(".replaced-{number}"));
+        PathBuf::from(name)
+    };
+    let mut numbers = (1..).map(named);
+    numbers
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| named(0))
+}
+
+/// Makes the changes that were made in the index that the journal names in this one, unless it is that one.
+///
+/// # Errors
+/// As [`carry_over`], and the other index cannot be opened.
+pub(super) fn carry_over_last(
+    journal: &mut ChangeJournal,
+    index: &Index,
+    model: &Model,
+    data_dir: &Path,
+) -> Result<()> {
+    let last = journal.index().map(|name| data_dir.join(name));
+    let last = last.filter(|dir| dir != index.dir() && !journal.documents().is_empty());
+    let Some(last) = last else {
+        return Ok(journal.serve(&name_of(index))?);
+    };
+    if !last.exists() {
+        let missing = last.display();
+        tracing::warn!(%missing, "documents that were put into this index are gone with it");
+        return Ok(journal.serve(&name_of(index))?);
+    }
+    let last = Index::open(&last).with_context(|| {
+        let (dir, changed) = (last.display(), journal.documents().len());
+        format!(
+            "{dir} holds {changed} documents that were changed through the API before the corpus changed, and \
+             cannot be opened; open it with the version that wrote it, or move it away to do without them"
+        )
+    })?;
+    carry_over(journal, &last, index, model)
+}
+
+/// Makes the changes that were made in one index of a corpus, as the journal names them, in another one.
+///
+/// # Errors
+/// The one cannot be read or the other cannot be written; another try makes all changes again.
+pub(super) fn carry_over(
+    journal: &mut ChangeJournal,
+    from: &Index,
+    to: &Index,
+    model: &Model,
+) -> Result<()> {
+    let documents = journal.documents();
+    if !documents.is_empty() {
+        let deletions = documents.iter().cloned();
+        let mut changes: Vec<Change> = deletions.map(|id| Change::DeleteDocument { id }).collect();
+        let same_model = from.check_fingerprints(to.fingerprints()).is_ok();
+        from.for_each(|passage, vectors| {
+            if !documents.contains(passage.document_id()) {
+                return anyhow::Ok(());
+            }
+            let vectors = if same_model {
+                vectors.iter().map(|vector| vector.to_vec()).collect()
+            } else {
+                let text = [(passage.title.as_str(), passage.text.as_str())];
+                let embedded = model.embed_texts(&text)?.into_iter();
+                let embedded = embedded.collect::<Result<_, _>>();
+                embedded.with_context(|| format!("cannot embed the passage {:?}", passage.id))?
+            };
+            changes.push(Change::Upsert {
+                passage: passage.clone(),
+                vectors,
+            });
+            Ok(())
+        })?;
+        to.apply(changes)?;
+        tracing::info!(
+            documents = documents.len(),
+            from = %from.dir().display(),
+            to = %to.dir().display(),
+            "what was changed through the API is carried over"
+        );
+    }
+    Ok(journal.serve(&name_of(to))?)
+}
+
+fn name_of(index: &Index) -> String {
+    let name = index.dir().file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// The directory for the index of a corpus in its present state, whether or not it is built.

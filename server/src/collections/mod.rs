@@ -3,6 +3,7 @@
 mod embedding;
 mod encoding;
 mod indexing;
+mod journal;
 pub(crate) mod search;
 
 use std::fs;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use onegen_engine::Model;
-use onegen_index::{Fingerprints, Index};
-use parking_lot::Mutex;
+use onegen_index::{Change, ChangeCounts, Fingerprints, Index, IndexError};
+use parking_lot::{Mutex, RwLock};
 
 use crate::admission::Caller;
 use crate::config::{CollectionPath, DEFAULT_COLLECTION, ModelConfig};
 use crate::wire::errors::ApiError;
+
+use journal::ChangeJournal;
 
 pub(crate) use embedding::{Embedding, TextEmbedding};
 pub(crate) use encoding::Encoding;
@@ -31,6 +34,11 @@ pub struct Collection {
     name: String,
     source: Source,
     opened: ArcSwap<OpenedIndex>,
+    /// Only of a corpus.
+    journal: Option<Mutex<ChangeJournal>>,
+    /// Changes share it. Whoever replaces the index has it alone, so that no change goes into the old one
+    /// after its changes were carried over.
+    changing: RwLock<()>,
 }
 
 /// An index, and the identity of the directory that it was opened from. The same path may lead to
@@ -55,6 +63,57 @@ impl Collection {
         self.opened.load().index.clone()
     }
 
+    /// Opens what a configuration names. What was changed through the API in the index that was served
+    /// last, for an earlier state of the corpus, is changed in this one too.
+    fn open(
+        name: &str,
+        source: Source,
+        model: &Model,
+        fingerprints: &Fingerprints,
+        data_dir: &Path,
+    ) -> Result<Self> {
+        let mut journal = match &source {
+            Source::Index(_) => None,
+            Source::Corpus(corpus) => Some(ChangeJournal::open(data_dir, corpus)?),
+        };
+        let opened = source.open(model, fingerprints, data_dir, journal.as_ref())?;
+        if let Some(journal) = &mut journal {
+            indexing::carry_over_last(journal, &opened.index, model, data_dir)?;
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            source,
+            opened: ArcSwap::from_pointee(opened),
+            journal: journal.map(Mutex::new),
+            changing: RwLock::default(),
+        })
+    }
+
+    /// Changes documents of the current index, and of all that will be served in its place.
+    ///
+    /// # Errors
+    /// [`ApiError::CollectionReadOnly`], and [`ApiError::NotStored`] if the disk refuses; nothing was changed
+    /// then.
+    pub(crate) fn change(
+        &self,
+        documents: &[String],
+        changes: Vec<Change>,
+    ) -> Result<ChangeCounts, ApiError> {
+        let _shared = self.changing.read();
+        let index = self.index();
+        if index.is_read_only() {
+            return Err(ApiError::CollectionReadOnly(self.name.clone()));
+        }
+        if let Some(journal) = &self.journal {
+            let noted = journal.lock().changing(documents);
+            noted.map_err(ApiError::not_stored)?;
+        }
+        index.apply(changes).map_err(|error| match error {
+            IndexError::NotApplied(reason) => ApiError::NotStored(reason.to_string()),
+            other => ApiError::Internal(other.to_string()),
+        })
+    }
+
     /// Opens the index that is at the path now. Returns false if that index is open already.
     fn reload(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<bool> {
         let dir = self.source.index_dir(fingerprints, data_dir)?;
@@ -67,7 +126,17 @@ impl Collection {
         if unchanged {
             return Ok(false);
         }
-        let opened = self.source.open(model, fingerprints, data_dir)?;
+        let journal = self.journal.as_ref();
+        let opened = {
+            let journal = journal.map(Mutex::lock);
+            self.source
+                .open(model, fingerprints, data_dir, journal.as_deref())?
+        };
+        let _alone = self.changing.write();
+        if let Some(journal) = journal {
+            let mut journal = journal.lock();
+            indexing::carry_over(&mut journal, &self.index(), &opened.index, model)?;
+        }
         self.opened.store(Arc::new(opened));
         Ok(true)
     }
@@ -105,6 +174,7 @@ impl Source {
         model: &Model,
         fingerprints: &Fingerprints,
         data_dir: &Path,
+        journal: Option<&ChangeJournal>,
     ) -> Result<OpenedIndex> {
         let index = match self {
             Self::Index(dir) => {
@@ -114,7 +184,9 @@ impl Source {
                 let index = indexing::open(dir, fingerprints)?;
                 return Ok(OpenedIndex::new(index, directory));
             }
-            Self::Corpus(file) => indexing::open_or_build(model, fingerprints, file, data_dir)?,
+            Self::Corpus(file) => {
+                indexing::open_or_build(model, fingerprints, file, data_dir, journal)?
+            }
         };
         let directory = directory_id(index.dir());
         Ok(OpenedIndex::new(index, directory))
@@ -156,14 +228,9 @@ impl Collections {
 
         let fingerprints = Fingerprints::from(model);
         let mut opened = sources.into_iter().map(|(name, source)| {
-            let opened = source
-                .open(model, &fingerprints, &config.data_dir)
+            let opened = Collection::open(name, source, model, &fingerprints, &config.data_dir)
                 .with_context(|| format!("cannot serve the collection {name:?}"))?;
-            anyhow::Ok(Arc::new(Collection {
-                name: name.to_owned(),
-                source,
-                opened: ArcSwap::from_pointee(opened),
-            }))
+            anyhow::Ok(Arc::new(opened))
         });
         let Some(default) = opened.next().transpose()? else {
             bail!(
@@ -282,6 +349,8 @@ pub(crate) mod tests {
                 name: (*name).to_owned(),
                 source: Source::Index(dir),
                 opened: ArcSwap::from_pointee(opened),
+                journal: None,
+                changing: RwLock::default(),
             })
         });
         Collections {

@@ -87,8 +87,14 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|error| error.to_string())
 }
 
+/// The longest time that can be configured: clocks cannot count further than some centuries.
+const MOST_SECONDS: f64 = 366.0 * 86_400.0;
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| "it is no number".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if seconds > MOST_SECONDS {
+        return Err(format!("it is more than a year ({MOST_SECONDS} seconds)"));
+    }
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
@@ -116,7 +122,8 @@ pub struct ListenConfig {
     /// File of the certificate's private key, as PEM
     #[arg(long, env = "ONEGEN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Origins (scheme and host) whose pages may ask from a browser; * for all, none for none
+    /// Origins (scheme and host) whose pages may ask from a browser; * for all, none for none. Where no keys are
+    /// asked for, only pages of origins that are named may change documents
     #[arg(
         long,
         env = "ONEGEN_CORS_ORIGINS",

@@ -6,18 +6,44 @@ use onegen_engine::ConversationId;
 
 use crate::admission::Owner;
 
-/// The least recently continued conversation of the owner with the most conversations. If several
-/// owners have equally many, it is the least recently continued of all theirs. Each conversation
-/// comes with its owner and the time of its last use.
+/// One in so many of an owner's conversations may be of one turn, and one in any case.
+const SINGLE_TURNS: usize = 4;
+
+/// A conversation that can be evicted.
+#[derive(Clone, Copy)]
+pub(super) struct EvictionCandidate<'c> {
+    pub(super) id: &'c ConversationId,
+    pub(super) owner: &'c Owner,
+    /// Larger the later it was used.
+    pub(super) last_used: u64,
+    /// Whether its client has named it or continued it.
+    pub(super) goes_on: bool,
+}
+
+/// The least recently used conversation of the owner with the most conversations. If several owners have equally
+/// many, it is the least recently used of all theirs.
+///
+/// Front ends send requests that nobody ever continues, for titles and tags of a chat. So conversations that
+/// have had one turn, and that no client names, have a share of their owner's: beyond it they make room for each
+/// other, and within it the others do. Thus neither pushes out the other, and what has just begun can be continued.
 pub(super) fn one_too_many<'c>(
-    conversations: impl Iterator<Item = (&'c ConversationId, &'c Owner, u64)> + Clone,
+    candidates: impl Iterator<Item = EvictionCandidate<'c>> + Clone,
 ) -> Option<ConversationId> {
-    let mut counts: HashMap<&Owner, usize> = HashMap::new();
-    for (_, owner, _) in conversations.clone() {
-        *counts.entry(owner).or_default() += 1;
+    // All and those of one turn.
+    let mut counts: HashMap<&Owner, (usize, usize)> = HashMap::new();
+    for candidate in candidates.clone() {
+        let (all, single) = counts.entry(candidate.owner).or_default();
+        *all += 1;
+        *single += usize::from(!candidate.goes_on);
     }
-    let most = counts.values().copied().max()?;
-    let candidates = conversations.filter(|(_, owner, _)| counts.get(owner) == Some(&most));
-    let oldest = candidates.min_by_key(|(_, _, last_used)| *last_used);
-    oldest.map(|(id, _, _)| id.clone())
+    let most = counts.values().map(|(all, _)| *all).max()?;
+    let evictable = candidates.filter(|candidate| {
+        let Some((all, single)) = counts.get(candidate.owner) else {
+            return false;
+        };
+        let too_many_single = *single > (all / SINGLE_TURNS).max(1) || single == all;
+        *all == most && candidate.goes_on != too_many_single
+    });
+    let oldest = evictable.min_by_key(|candidate| candidate.last_used);
+    oldest.map(|candidate| candidate.id.clone())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use onegen_engine::{ChatMessage, ConversationId, Role};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use crate::conversations::transcript::{
 
 const FINISHED: &str = "json";
 const UNFINISHED: &str = "tmp";
+/// Bytes that are written to see whether a disk takes files again: those of a long transcript.
+const PROBE_BYTES: usize = 64 << 10;
 
 /// The content of a file.
 type FileContents = (ConversationId, StoredConversation);
@@ -23,6 +26,8 @@ type FileContents = (ConversationId, StoredConversation);
 /// A directory of transcripts.
 pub(crate) struct TranscriptFiles {
     dir: PathBuf,
+    /// Whether the last file that was to be written could not be.
+    failing: AtomicBool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +46,9 @@ struct Record {
     turns: Option<Vec<TurnEnd>>,
     #[serde(default, skip_serializing)]
     log_len: usize,
+    /// `None` too in a file of an earlier version, in which they are the first message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instructions: Option<String>,
     messages: Vec<Message>,
     /// `None` in a file of an earlier version.
     retrievals: Option<Vec<PastRetrieval>>,
@@ -88,7 +96,8 @@ impl TranscriptFiles {
         });
         let found = read.collect();
         let dir = dir.to_owned();
-        Ok((Self { dir }, found))
+        let failing = AtomicBool::new(false);
+        Ok((Self { dir, failing }, found))
     }
 
     /// Writes a transcript in place of the one before.
@@ -109,13 +118,31 @@ impl TranscriptFiles {
             named: transcript.named,
             turns: Some(transcript.turns.clone()),
             log_len: 0,
+            instructions: transcript.instructions.clone(),
             messages: transcript.messages.iter().map(Message::new).collect(),
             retrievals: Some(transcript.retrievals.clone()),
             responses: responses.clone(),
         };
-        let unfinished = self.path(id, UNFINISHED);
-        fs::write(&unfinished, serde_json::to_vec(&record)?)?;
-        fs::rename(&unfinished, self.path(id, FINISHED))
+        let unfinished = self.unfinished(id);
+        let written = fs::write(&unfinished, serde_json::to_vec(&record)?)
+            .and_then(|()| fs::rename(&unfinished, self.path(id, FINISHED)))
+            // A part of a file would take room that others may need.
+            .inspect_err(|_| drop(fs::remove_file(&unfinished)));
+        self.failing.store(written.is_err(), Ordering::Relaxed);
+        written
+    }
+
+    /// Whether files can be written. After one could not be, this tries to write another.
+    pub(crate) fn is_writable(&self) -> bool {
+        if !self.failing.load(Ordering::Relaxed) {
+            return true;
+        }
+        let probe = self.dir.join("probe").with_extension(UNFINISHED);
+        let written = fs::write(&probe, [0; PROBE_BYTES]);
+        let removed = fs::remove_file(&probe);
+        let writable = written.and(removed).is_ok();
+        self.failing.store(!writable, Ordering::Relaxed);
+        writable
     }
 
     /// Deletes a transcript, if there is one.
@@ -127,6 +154,11 @@ impl TranscriptFiles {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    /// Where a transcript is written before it replaces the one before.
+    pub(crate) fn unfinished(&self, id: &ConversationId) -> PathBuf {
+        self.path(id, UNFINISHED)
     }
 
     /// A conversation's name may be any text, so files are called by its digest.
@@ -147,6 +179,7 @@ fn read(path: &Path) -> io::Result<FileContents> {
     };
     let messages = record.messages.into_iter().map(Message::into_chat);
     let mut transcript = Transcript {
+        instructions: record.instructions,
         messages: messages.collect(),
         turns,
         owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),

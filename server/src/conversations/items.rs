@@ -41,7 +41,7 @@ pub(crate) fn items(
                 passage_text: passage_text(retrieval),
             })
         }));
-        items.push(message_item(name, at, message, &of_message));
+        items.push(message_item(id, at, message, &of_message));
     }
     items
 }
@@ -55,8 +55,19 @@ pub(crate) fn input_items(
     let messages = transcript.messages.iter().enumerate();
     let messages = messages.skip(range.start).take(range.len());
     messages
-        .map(|(at, message)| message_item(name(id), at, message, &[]))
+        .map(|(at, message)| message_item(id, at, message, &[]))
         .collect()
+}
+
+/// The id of the item of a conversation's message.
+pub(crate) fn message_id(id: &ConversationId, message: usize) -> String {
+    format!("msg_{}_{message}", name(id))
+}
+
+/// The conversation and the number of the message that an item's id names.
+pub(crate) fn conversation_of(item: &str) -> Option<(ConversationId, usize)> {
+    let (name, message) = item.strip_prefix("msg_")?.rsplit_once('_')?;
+    Some((format!("conv_{name}").into(), message.parse().ok()?))
 }
 
 /// The number of the message that an item stands for.
@@ -72,13 +83,13 @@ fn name(id: &ConversationId) -> &str {
 }
 
 fn message_item(
-    name: &str,
+    id: &ConversationId,
     at: usize,
     message: &ChatMessage,
     retrievals: &[&PastRetrieval],
 ) -> ConversationItem {
     ConversationItem::Message(MessageItem {
-        id: format!("msg_{name}_{at}"),
+        id: message_id(id, at),
         status: "completed".to_owned(),
         role: match message.role {
             Role::System => WireRole::System,

@@ -4,9 +4,9 @@
 //! The engine keeps a conversation's tokens, passages and KV-cache under its id. This module keeps
 //! what its client has seen: the visible messages. A client either names the conversation, or sends
 //! back the messages that it has seen. In the second case the request continues the conversation
-//! whose *whole* visible transcript is the beginning of these messages. Messages that do not
-//! contain a conversation's whole transcript (an edited question, a repeated one) match nothing and
-//! begin a new conversation.
+//! whose *whole* visible transcript is the beginning of these messages. If they begin like a transcript
+//! only as far as one of its earlier turns (a question that was edited or is asked again), the request
+//! continues a copy of that beginning. Other messages begin a new conversation.
 //!
 //! Once its client has named a conversation, it is no longer recognised by its messages. Two
 //! clients may have seen the same transcript, and one that uses ids must not find the other's turns
@@ -14,6 +14,7 @@
 
 mod eviction;
 mod files;
+mod holds;
 pub(crate) mod items;
 mod locks;
 pub(crate) mod past_retrievals;
@@ -29,11 +30,14 @@ use onegen_engine::{ChatMessage, ConversationId};
 use parking_lot::Mutex;
 
 use crate::admission::Owner;
-use eviction::one_too_many;
+use eviction::{EvictionCandidate, one_too_many};
 use files::TranscriptFiles;
+pub(crate) use holds::ConversationHold;
+use holds::HeldIds;
 use locks::ConversationLocks;
 use past_retrievals::PastRetrieval;
-use recognise::{Digest, Heads, TranscriptDigests};
+pub(crate) use recognise::Recognised;
+use recognise::{Heads, TranscriptDigests, TranscriptHeads};
 use transcript::StoredConversation;
 pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, TurnEnd, new_id};
 
@@ -60,13 +64,14 @@ pub(crate) struct Conversations {
 struct State {
     conversations: HashMap<ConversationId, HeldConversation>,
     heads: Heads,
+    held: HeldIds,
     clock: u64,
 }
 
 struct HeldConversation {
     stored: StoredConversation,
-    /// `None` for a conversation without messages.
-    head: Option<Digest>,
+    /// The digests by which it is recognised.
+    heads: TranscriptHeads,
     /// The clock at its last use.
     last_used: u64,
 }
@@ -115,29 +120,39 @@ impl Conversations {
         held.map(|held| held.stored.details.clone())
     }
 
-    /// The owner's conversations whose whole transcript is the beginning of these messages. Of all
-    /// such transcripts the longest counts; several conversations may have it, and the most
-    /// recently used comes first. Clients cannot see any difference between these.
+    /// The owner's conversations with these instructions whose transcript these messages begin with: its whole, or all up to the
+    /// end of one of its turns. The longest beginning counts, and a whole transcript before a part of equal
+    /// length. Several conversations may have it, and the most recently used comes first. Clients cannot
+    /// see any difference between these.
     pub(crate) fn recognise(
         &self,
         messages: &[ChatMessage],
         owner: &Owner,
-    ) -> Vec<(ConversationId, Transcript)> {
-        let chain = self.digests.chain(messages, owner);
+        instructions: Option<&str>,
+    ) -> Vec<Recognised> {
+        let chain = self.digests.chain(messages, owner, instructions);
         let state = self.state.lock();
-        let ids = state.heads.longest(messages, &chain).iter();
-        let mut recognised: Vec<_> = ids
+        let (ids, part) = state.heads.longest(messages, &chain);
+        let mut found: Vec<_> = ids
+            .iter()
             .filter_map(|id| Some((id, state.conversations.get(id)?)))
             .collect();
-        recognised.sort_by_key(|(_, held)| std::cmp::Reverse(held.last_used));
-        recognised
+        found.sort_by_key(|(_, held)| std::cmp::Reverse(held.last_used));
+        found
             .into_iter()
-            .map(|(id, held)| (id.clone(), held.stored.transcript.clone()))
+            .map(|(id, held)| Recognised {
+                id: id.clone(),
+                transcript: held.stored.transcript.clone(),
+                part,
+            })
             .collect()
     }
 
     /// Updates a conversation after a turn, before its client reads the turn's end. Writes a file.
-    pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) {
+    ///
+    /// # Errors
+    /// The file cannot be written. The conversation is then as it was.
+    pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) -> io::Result<()> {
         let evicted = self.changing.alone(&id, || {
             let before = self.held(&id);
             let (details, responses) = match before {
@@ -151,41 +166,51 @@ impl Conversations {
             };
             self.put(&id, stored)
         });
-        self.forget_evicted(evicted);
+        self.forget_evicted(evicted?);
+        Ok(())
     }
 
     /// Begins a conversation without a turn. Writes a file.
+    ///
+    /// # Errors
+    /// The file cannot be written. There is no conversation then.
     pub(crate) fn begin(
         &self,
         id: ConversationId,
         transcript: Transcript,
         details: ConversationDetails,
-    ) {
+    ) -> io::Result<()> {
         let stored = StoredConversation {
             transcript,
             details,
             responses: Vec::new(),
         };
         let evicted = self.changing.alone(&id, || self.put(&id, stored));
-        self.forget_evicted(evicted);
+        self.forget_evicted(evicted?);
+        Ok(())
     }
 
     /// Changes the owner's conversation. If `change` returns false, nothing is changed. Returns false
     /// in that case, and if there is no such conversation. Writes a file.
+    ///
+    /// # Errors
+    /// The file cannot be written. The conversation is then as it was.
     pub(crate) fn change(
         &self,
         id: &ConversationId,
         owner: &Owner,
         change: impl FnOnce(&mut StoredConversation) -> bool,
-    ) -> bool {
+    ) -> io::Result<bool> {
         let evicted = self.changing.alone(id, || {
             let stored = self.held(id);
             let mut stored = stored.filter(|stored| stored.transcript.owner == *owner)?;
             change(&mut stored).then(|| self.put(id, stored))
         });
-        let changed = evicted.is_some();
-        self.forget_evicted(evicted.flatten());
-        changed
+        let Some(evicted) = evicted else {
+            return Ok(false);
+        };
+        self.forget_evicted(evicted?);
+        Ok(true)
     }
 
     /// A stored response of the owner's conversation, by its id.
@@ -217,11 +242,26 @@ impl Conversations {
     }
 
     /// Forgets a conversation that the engine no longer holds. Deletes a file.
-    pub(crate) fn forget(&self, id: &ConversationId) {
+    ///
+    /// # Errors
+    /// The file cannot be deleted. The conversation is then still there.
+    pub(crate) fn forget(&self, id: &ConversationId) -> io::Result<()> {
         self.changing.alone(id, || {
+            self.files.remove(id)?;
             self.state.lock().remove(id);
-            self.delete_file(id);
-        });
+            Ok(())
+        })
+    }
+
+    /// Whether there is a conversation of this name, whoever owns it.
+    pub(crate) fn contains(&self, id: &ConversationId) -> bool {
+        self.state.lock().conversations.contains_key(id)
+    }
+
+    /// Whether what is said can be kept. After a file could not be written this tries again, so that it
+    /// is true as soon as the disk takes files again.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.files.is_writable()
     }
 
     fn held(&self, id: &ConversationId) -> Option<StoredConversation> {
@@ -231,25 +271,40 @@ impl Conversations {
 
     /// Writes a conversation and holds it. Returns the conversation that must be evicted for it, if
     /// any.
-    fn put(&self, id: &ConversationId, stored: StoredConversation) -> Option<ConversationId> {
-        if let Err(error) = self.files.write(id, &stored) {
-            tracing::warn!(%error, conversation = %id, "a restart will not know what was changed last");
-        }
-        self.insert(id.clone(), stored)
+    fn put(
+        &self,
+        id: &ConversationId,
+        stored: StoredConversation,
+    ) -> io::Result<Option<ConversationId>> {
+        self.files.write(id, &stored).inspect_err(
+            |error| tracing::error!(%error, conversation = %id, "a transcript cannot be written"),
+        )?;
+        Ok(self.insert(id.clone(), stored))
     }
 
     fn insert(&self, id: ConversationId, stored: StoredConversation) -> Option<ConversationId> {
         let transcript = &stored.transcript;
-        let chain = self.digests.chain(&transcript.messages, &transcript.owner);
-        let head = chain.last().copied();
+        let instructions = transcript.instructions.as_deref();
+        let chain = self
+            .digests
+            .chain(&transcript.messages, &transcript.owner, instructions);
+        let heads = TranscriptHeads::new(transcript, &chain);
         let mut state = self.state.lock();
-        state.insert(id, stored, head);
+        state.insert(id, stored, heads);
         if state.conversations.len() <= self.capacity {
             return None;
         }
-        let evicted = one_too_many(state.conversations.iter().map(|(id, held)| {
-            let owner = &held.stored.transcript.owner;
-            (id, owner, held.last_used)
+        // One that a turn or a deletion holds is in use.
+        let candidates = state.conversations.iter();
+        let candidates = candidates.filter(|(id, _)| !state.held.contains(id));
+        let evicted = one_too_many(candidates.map(|(id, held)| {
+            let transcript = &held.stored.transcript;
+            EvictionCandidate {
+                id,
+                owner: &transcript.owner,
+                last_used: held.last_used,
+                goes_on: transcript.named || transcript.turns.len() > 1,
+            }
         }))?;
         state.remove(&evicted);
         Some(evicted)
@@ -261,8 +316,8 @@ impl Conversations {
         let Some(evicted) = evicted else { return };
         let gone = self.changing.alone(&evicted, || {
             let gone = !self.state.lock().conversations.contains_key(&evicted);
-            if gone {
-                self.delete_file(&evicted);
+            if gone && let Err(error) = self.files.remove(&evicted) {
+                tracing::warn!(%error, conversation = %evicted, "a transcript cannot be deleted");
             }
             gone
         });
@@ -270,33 +325,26 @@ impl Conversations {
             (self.on_evicted)(evicted);
         }
     }
-
-    fn delete_file(&self, id: &ConversationId) {
-        if let Err(error) = self.files.remove(id) {
-            tracing::warn!(%error, conversation = %id, "a transcript could not be deleted");
-        }
-    }
 }
 
 impl State {
-    fn insert(&mut self, id: ConversationId, stored: StoredConversation, head: Option<Digest>) {
+    fn insert(&mut self, id: ConversationId, stored: StoredConversation, heads: TranscriptHeads) {
         self.remove(&id);
         self.clock += 1;
-        if let Some(head) = head.filter(|_| !stored.transcript.named) {
-            self.heads.insert(head, id.clone());
+        if !stored.transcript.named {
+            self.heads.insert(&heads, &id);
         }
         let held = HeldConversation {
             stored,
-            head,
+            heads,
             last_used: self.clock,
         };
         self.conversations.insert(id, held);
     }
 
     fn remove(&mut self, id: &ConversationId) {
-        let held = self.conversations.remove(id);
-        if let Some(head) = held.and_then(|held| held.head) {
-            self.heads.remove(&head, id);
+        if let Some(held) = self.conversations.remove(id) {
+            self.heads.remove(&held.heads, id);
         }
     }
 }

@@ -6,6 +6,7 @@ use onegen_engine::{ChatMessage, ConversationId, Role};
 use uuid::Uuid;
 
 use crate::admission::Owner;
+use crate::conversations::transcript::Transcript;
 
 /// A chained digest of roles and contents: it covers a message and all messages before it.
 pub(super) type Digest = blake3::Hash;
@@ -23,13 +24,22 @@ impl TranscriptDigests {
         Self { salt }
     }
 
-    /// For each message the digest of it and all before it. The chain begins with the owner, so that
-    /// equal messages of two owners have different digests.
-    pub(super) fn chain(&self, messages: &[ChatMessage], owner: &Owner) -> Vec<Digest> {
-        let beginning = match owner.name() {
+    /// For each message the digest of it and all before it. The chain begins with the owner and the
+    /// instructions, so that equal messages of two owners, or after other instructions, have different digests.
+    pub(super) fn chain(
+        &self,
+        messages: &[ChatMessage],
+        owner: &Owner,
+        instructions: Option<&str>,
+    ) -> Vec<Digest> {
+        let of = |text: Option<&str>| match text {
             None => Digest::from_bytes([0; 32]),
-            Some(name) => blake3::keyed_hash(&self.salt, name.as_bytes()),
+            Some(text) => blake3::keyed_hash(&self.salt, text.as_bytes()),
         };
+        let mut hasher = blake3::Hasher::new_keyed(&self.salt);
+        hasher.update(of(owner.name().map(AsRef::as_ref)).as_bytes());
+        hasher.update(of(instructions).as_bytes());
+        let beginning = hasher.finalize();
         messages
             .iter()
             .scan(beginning, |before, message| {
@@ -51,38 +61,99 @@ impl TranscriptDigests {
     }
 }
 
-/// Conversations by their heads: the digests of their whole transcripts.
+/// A conversation that messages begin like.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Recognised {
+    pub(crate) id: ConversationId,
+    pub(crate) transcript: Transcript,
+    /// `None` if they begin with the whole transcript. Else they begin like it for so many messages, up to the
+    /// end of one of its turns, and may only continue a copy of that part.
+    pub(crate) part: Option<usize>,
+}
+
+/// The digests by which a transcript is recognised.
+pub(super) struct TranscriptHeads {
+    /// That of all messages; `None` without messages.
+    whole: Option<Digest>,
+    /// Those of its beginnings that end where a turn did.
+    parts: Vec<Digest>,
+}
+
+impl TranscriptHeads {
+    /// `chain` holds the digests of the transcript's messages.
+    pub(super) fn new(transcript: &Transcript, chain: &[Digest]) -> Self {
+        let all = chain.len();
+        let ends = transcript.turns.iter().map(|turn| turn.messages);
+        let ends = ends.filter(|messages| (1..all).contains(messages));
+        Self {
+            whole: chain.last().copied(),
+            parts: ends.map(|messages| chain[messages - 1]).collect(),
+        }
+    }
+}
+
+type ByDigest = HashMap<Digest, Vec<ConversationId>>;
+
+/// Conversations by their heads.
 #[derive(Default)]
 pub(super) struct Heads {
-    conversations: HashMap<Digest, Vec<ConversationId>>,
+    whole: ByDigest,
+    parts: ByDigest,
 }
 
 impl Heads {
-    pub(super) fn insert(&mut self, head: Digest, id: ConversationId) {
-        self.conversations.entry(head).or_default().push(id);
+    pub(super) fn insert(&mut self, heads: &TranscriptHeads, id: &ConversationId) {
+        let add = |to: &mut ByDigest, digest: &Digest| {
+            to.entry(*digest).or_default().push(id.clone());
+        };
+        heads.whole.iter().for_each(|one| add(&mut self.whole, one));
+        heads.parts.iter().for_each(|one| add(&mut self.parts, one));
     }
 
-    pub(super) fn remove(&mut self, head: &Digest, id: &ConversationId) {
-        if let Some(ids) = self.conversations.get_mut(head) {
-            ids.retain(|other| other != id);
-            if ids.is_empty() {
-                self.conversations.remove(head);
+    pub(super) fn remove(&mut self, heads: &TranscriptHeads, id: &ConversationId) {
+        let remove = |from: &mut ByDigest, digest: &Digest| {
+            if let Some(ids) = from.get_mut(digest) {
+                ids.retain(|other| other != id);
+                if ids.is_empty() {
+                    from.remove(digest);
+                }
+            }
+        };
+        heads
+            .whole
+            .iter()
+            .for_each(|one| remove(&mut self.whole, one));
+        heads
+            .parts
+            .iter()
+            .for_each(|one| remove(&mut self.parts, one));
+    }
+
+    /// The conversations with the longest transcript, or part of one, that is the beginning of these
+    /// messages. If it is a part, its number of messages comes with them. `chain` holds the messages'
+    /// digests.
+    pub(super) fn longest(
+        &self,
+        messages: &[ChatMessage],
+        chain: &[Digest],
+    ) -> (&[ConversationId], Option<usize>) {
+        let ends = messages.iter().zip(chain).enumerate().rev();
+        for (at, (message, digest)) in ends {
+            if message.role != Role::Assistant {
+                continue;
+            }
+            if let Some(ids) = self.whole.get(digest) {
+                return (ids, None);
+            }
+            if let Some(ids) = self.parts.get(digest) {
+                return (ids, Some(at + 1));
             }
         }
-    }
-
-    /// The conversations with the longest whole transcript that is the beginning of these messages.
-    /// `chain` holds the messages' digests.
-    pub(super) fn longest(&self, messages: &[ChatMessage], chain: &[Digest]) -> &[ConversationId] {
-        let ends = messages.iter().zip(chain).rev();
-        let mut ends = ends.filter(|(message, _)| message.role == Role::Assistant);
-        ends.find_map(|(_, digest)| self.conversations.get(digest))
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+        (&[], None)
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.conversations.len()
+        self.whole.len()
     }
 }

@@ -49,7 +49,8 @@ pub(crate) async fn store_response(
             true
         })
     };
-    blocking(store).await.map(|_| ())
+    let stored = blocking(store).await?;
+    stored.map(|_| ()).map_err(ApiError::not_stored)
 }
 
 /// The owner's response with this id, and its conversation. `param` is the request's field with the
@@ -91,7 +92,8 @@ pub(crate) async fn delete_response(
             true
         })
     };
-    blocking(delete).await.map(|_| ())
+    let deleted = blocking(delete).await?;
+    deleted.map(|_| ()).map_err(ApiError::not_stored)
 }
 
 /// Adds the passages that were found, with the texts that their collections hold now. Reads the

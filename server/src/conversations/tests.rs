@@ -35,6 +35,7 @@ fn transcript(messages: Vec<ChatMessage>, log_len: usize) -> Transcript {
         log_len,
     };
     Transcript {
+        instructions: None,
         messages,
         turns: Vec::from_iter((log_len > 0).then_some(turn)),
         owner: Owner::default(),
@@ -51,39 +52,159 @@ fn follow_up(mut before: Vec<ChatMessage>) -> Vec<ChatMessage> {
 #[test]
 fn a_transcript_is_recognised_whatever_its_outer_white_space() {
     let (_dir, conversations) = opened(8);
-    conversations.remember("a".into(), transcript(peru(), 40));
+    conversations
+        .remember("a".into(), transcript(peru(), 40))
+        .unwrap();
     let mut sent = follow_up(peru());
     sent[1].content = "Lima.".into();
-    let recognised = conversations.recognise(&sent, &Owner::default());
-    assert_eq!(recognised, [("a".into(), transcript(peru(), 40))]);
+    let recognised = conversations.recognise(&sent, &Owner::default(), None);
+    let whole = Recognised {
+        id: "a".into(),
+        transcript: transcript(peru(), 40),
+        part: None,
+    };
+    assert_eq!(recognised, [whole]);
     sent[1].content = "Lima!".into();
-    assert!(conversations.recognise(&sent, &Owner::default()).is_empty());
     assert!(
         conversations
-            .recognise(&peru()[..1], &Owner::default())
+            .recognise(&sent, &Owner::default(), None)
+            .is_empty()
+    );
+    assert!(
+        conversations
+            .recognise(&peru()[..1], &Owner::default(), None)
             .is_empty()
     );
 }
 
 #[test]
-fn messages_that_end_before_the_head_match_nothing() {
+fn messages_that_leave_a_transcript_continue_a_copy_of_what_they_share_with_it() {
     let (_dir, conversations) = opened(8);
-    conversations.remember("a".into(), transcript(peru(), 40));
+    let first = TurnEnd {
+        messages: 2,
+        log_len: 40,
+    };
     let mut longer = follow_up(peru());
     longer.push(ChatMessage::new(Role::Assistant, "Sol."));
-    conversations.remember("a".into(), transcript(longer.clone(), 80));
+    let mut long = transcript(longer.clone(), 80);
+    long.turns.insert(0, first);
+    conversations.remember("a".into(), long.clone()).unwrap();
+    let found = |messages: &[ChatMessage]| {
+        let recognised = conversations.recognise(messages, &Owner::default(), None);
+        Vec::from_iter(recognised.into_iter().map(|one| (one.id, one.part)))
+    };
+    // The second question again, and another in its place.
+    assert_eq!(found(&longer[..3]), [("a".into(), Some(2))]);
+    let mut edited = longer[..3].to_vec();
+    edited[2].content = "And its language?".into();
+    assert_eq!(found(&edited), [("a".into(), Some(2))]);
+    assert_eq!(found(&follow_up(longer.clone())), [("a".into(), None)]);
+    // A conversation of just this length is continued itself.
+    conversations
+        .remember("b".into(), transcript(peru(), 40))
+        .unwrap();
+    assert_eq!(found(&edited), [("b".into(), None)]);
+    // A turn's end that the engine no longer holds is no place to copy from.
+    conversations.forget(&"b".into()).unwrap();
+    long.begin_again();
+    conversations.remember("a".into(), long).unwrap();
+    assert_eq!(found(&edited), []);
+}
+
+#[test]
+fn a_conversation_is_held_by_one_at_a_time_and_never_evicted_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let conversations = Arc::new(Conversations::open(dir.path(), 1, |_| ()).unwrap());
+    conversations
+        .remember("a".into(), transcript(peru(), 40))
+        .unwrap();
+    let owner = Owner::default();
+    let (held, hold) = conversations.hold(&"a".into(), &owner).unwrap();
+    assert_eq!(held, transcript(peru(), 40));
+    let busy = conversations.hold(&"a".into(), &owner).err();
+    assert!(
+        matches!(busy, Some(ApiError::ConversationBusy(_))),
+        "{busy:?}"
+    );
+    let other = conversations.hold(&"a".into(), &Owner::key("b")).err();
+    assert!(
+        matches!(other, Some(ApiError::ConversationNotFound(_))),
+        "{other:?}"
+    );
+    conversations
+        .remember("b".into(), transcript(peru(), 40))
+        .unwrap();
+    assert!(conversations.contains(&"a".into()));
+    drop(hold);
+    assert!(conversations.hold(&"a".into(), &owner).is_ok());
+}
+
+#[test]
+fn what_nobody_continues_makes_room_before_what_somebody_does() {
+    let (_dir, conversations) = opened(8);
+    let of_turns = |turns: usize| {
+        let end = TurnEnd {
+            messages: 2,
+            log_len: 40,
+        };
+        Transcript {
+            turns: vec![end; turns],
+            ..transcript(peru(), 40)
+        }
+    };
+    for name in ["a", "b", "c", "d"] {
+        conversations.remember(name.into(), of_turns(2)).unwrap();
+    }
+    for name in 0..20 {
+        conversations
+            .remember(format!("title{name}").into(), of_turns(1))
+            .unwrap();
+    }
+    assert!(
+        ["a", "b", "c", "d"]
+            .iter()
+            .all(|&name| conversations.contains(&name.into()))
+    );
+    // A quarter is left to those that have just begun, however many go on.
+    for name in 0..20 {
+        conversations
+            .remember(format!("long{name}").into(), of_turns(2))
+            .unwrap();
+    }
+    assert!(conversations.contains(&"title19".into()));
+    assert!(!conversations.contains(&"title17".into()));
+    assert!(!conversations.contains(&"a".into()));
+}
+
+#[test]
+fn what_cannot_be_written_changes_nothing_and_can_be_written_again_later() {
+    let (dir, conversations) = opened(8);
+    let unwritable = conversations.files.unfinished(&"a".into());
+    std::fs::create_dir(&unwritable).unwrap();
+    assert!(conversations.is_writable());
     assert!(
         conversations
-            .recognise(&follow_up(peru()), &Owner::default())
-            .is_empty()
+            .remember("a".into(), transcript(peru(), 40))
+            .is_err()
     );
-    assert_eq!(
-        conversations.recognise(&follow_up(longer), &Owner::default())[0]
-            .1
-            .log_end()
-            .log_len,
-        80
-    );
+    assert!(!conversations.contains(&"a".into()));
+    let probe = dir.path().join("probe.tmp");
+    std::fs::create_dir(&probe).unwrap();
+    assert!(!conversations.is_writable());
+    std::fs::remove_dir(&probe).unwrap();
+    assert!(conversations.is_writable());
+    std::fs::remove_dir(&unwritable).unwrap();
+    conversations
+        .remember("a".into(), transcript(peru(), 40))
+        .unwrap();
+    std::fs::create_dir(&unwritable).unwrap();
+    let changed = conversations.change(&"a".into(), &Owner::default(), |stored| {
+        stored.transcript.named = true;
+        true
+    });
+    assert!(changed.is_err());
+    let kept = conversations.get(&"a".into(), &Owner::default());
+    assert_eq!(kept, Some(transcript(peru(), 40)));
 }
 
 #[test]
@@ -93,7 +214,7 @@ fn a_named_conversation_is_found_by_its_name_only() {
         named: true,
         ..transcript(peru(), 40)
     };
-    conversations.remember("a".into(), named);
+    conversations.remember("a".into(), named).unwrap();
     assert!(
         conversations
             .recognise(&follow_up(peru()), &Owner::default())
@@ -106,11 +227,13 @@ fn a_named_conversation_is_found_by_its_name_only() {
 fn equal_transcripts_are_all_recognised_the_latest_first() {
     let (_dir, conversations) = opened(8);
     for name in ["a", "b", "c"] {
-        conversations.remember(name.into(), transcript(peru(), 40));
+        conversations
+            .remember(name.into(), transcript(peru(), 40))
+            .unwrap();
     }
-    conversations.forget(&"b".into());
+    conversations.forget(&"b".into()).unwrap();
     let recognised = conversations.recognise(&follow_up(peru()), &Owner::default());
-    let ids: Vec<_> = recognised.iter().map(|(id, _)| id.as_str()).collect();
+    let ids: Vec<_> = recognised.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, ["c", "a"]);
 }
 
@@ -118,7 +241,9 @@ fn equal_transcripts_are_all_recognised_the_latest_first() {
 fn beyond_its_capacity_the_least_recently_continued_is_forgotten() {
     let (_dir, conversations) = opened(2);
     for name in ["a", "b", "a", "c"] {
-        conversations.remember(name.into(), transcript(peru(), 40));
+        conversations
+            .remember(name.into(), transcript(peru(), 40))
+            .unwrap();
     }
     assert!(conversations.get(&"b".into(), &Owner::default()).is_none());
     assert_eq!(
@@ -143,7 +268,7 @@ fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
             owner,
             ..transcript(peru(), 40)
         };
-        conversations.remember(id.into(), begun);
+        conversations.remember(id.into(), begun).unwrap();
     };
     for id in ["a1", "a2", "b1", "b2"] {
         begin(id, &id[..1]);
@@ -167,7 +292,9 @@ fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
 fn transcripts_outlive_the_process() {
     let (dir, conversations) = opened(2);
     for name in ["a", "b", "a", "c"] {
-        conversations.remember(name.into(), transcript(peru(), 40));
+        conversations
+            .remember(name.into(), transcript(peru(), 40))
+            .unwrap();
     }
     drop(conversations);
     std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
@@ -175,12 +302,12 @@ fn transcripts_outlive_the_process() {
     let ids: Vec<_> = conversations
         .recognise(&follow_up(peru()), &Owner::default())
         .iter()
-        .map(|(id, _)| id.to_string())
+        .map(|one| one.id.to_string())
         .collect();
     assert_eq!(ids, ["c", "a"]);
     let kept = conversations.get(&"a".into(), &Owner::default());
     assert_eq!(kept, Some(transcript(peru(), 40)));
-    conversations.forget(&"a".into());
+    conversations.forget(&"a".into()).unwrap();
     drop(conversations);
     let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
     assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
@@ -222,7 +349,9 @@ fn others_read_while_what_was_evicted_is_deleted() {
     let conversations = Arc::new(Conversations::open(dir.path(), 1, on_evicted).unwrap());
     assert!(opened.set(conversations.clone()).is_ok());
     for name in ["a", "b"] {
-        conversations.remember(name.into(), transcript(peru(), 40));
+        conversations
+            .remember(name.into(), transcript(peru(), 40))
+            .unwrap();
     }
     assert_eq!(reads.try_recv(), Ok(("a".to_owned(), true)));
 }
@@ -231,22 +360,29 @@ fn others_read_while_what_was_evicted_is_deleted() {
 fn a_change_of_one_conversation_does_not_wait_for_that_of_another() {
     let (_dir, conversations) = opened(8);
     for name in ["a", "b"] {
-        conversations.remember(name.into(), transcript(peru(), 40));
+        conversations
+            .remember(name.into(), transcript(peru(), 40))
+            .unwrap();
     }
     let conversations = Arc::new(conversations);
     let other = conversations.clone();
     let changed = conversations.change(&"a".into(), &Owner::default(), |_| {
         let (done, waiting) = channel();
-        thread::spawn(move || done.send(other.change(&"b".into(), &Owner::default(), |_| true)));
+        thread::spawn(move || {
+            let changed = other.change(&"b".into(), &Owner::default(), |_| true);
+            done.send(changed.unwrap())
+        });
         waiting.recv_timeout(SOON).unwrap_or(false)
     });
-    assert!(changed);
+    assert!(changed.unwrap());
 }
 
 #[test]
 fn changes_of_one_conversation_come_one_after_another() {
     let (_dir, conversations) = opened(8);
-    conversations.remember("a".into(), transcript(peru(), 40));
+    conversations
+        .remember("a".into(), transcript(peru(), 40))
+        .unwrap();
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

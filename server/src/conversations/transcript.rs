@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use onegen_engine::{ChatMessage, ConversationId};
+use onegen_engine::{ChatMessage, ConversationId, Role};
 use onegen_proto::ResponseObject;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +21,9 @@ pub(crate) fn new_id() -> ConversationId {
 /// The state of a conversation between its turns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transcript {
+    /// What the system says before the first message, if a response has brought it. It is no message: the next
+    /// response brings its own or none.
+    pub(crate) instructions: Option<String>,
     /// The visible messages. The last is the assistant's, unless messages were added without a turn.
     pub(crate) messages: Vec<ChatMessage>,
     /// The ends of the turns that the engine's log holds, in order; empty if it holds nothing.
@@ -48,6 +51,13 @@ impl Transcript {
     /// The end of the last turn in the engine's log; zero messages and tokens if it holds nothing.
     pub(crate) fn log_end(&self) -> TurnEnd {
         self.turns.last().copied().unwrap_or_default()
+    }
+
+    /// What the engine reads before its next answer: the instructions and all messages.
+    pub(crate) fn prompt(&self) -> Vec<ChatMessage> {
+        let instructions = self.instructions.iter();
+        let instructions = instructions.map(|text| ChatMessage::new(Role::System, text));
+        instructions.chain(self.messages.iter().cloned()).collect()
     }
 
     /// Records that the engine holds nothing of the conversation, so that the next turn begins again from the

@@ -295,9 +295,8 @@ async fn change(
 ) -> Result<AppliedChanges, ApiError> {
     let (deleted, collection) = (deleted.clone(), collection.clone());
     let both = async move {
-        let index = collection.clone();
-        let applied = blocking(move || index.index().apply(changes)).await?;
-        let applied = applied.map_err(|error| refused(error, &collection))?;
+        let (index, names) = (collection.clone(), documents.clone());
+        let applied = blocking(move || index.change(&names, changes)).await??;
         let conversations = deleted.forget(collection.name(), &documents).await;
         Ok(AppliedChanges {
             applied,
@@ -307,12 +306,5 @@ async fn change(
     match tokio::spawn(both).await {
         Ok(changed) => changed,
         Err(panicked) => Err(ApiError::Internal(panicked.to_string())),
-    }
-}
-
-fn refused(error: IndexError, collection: &Collection) -> ApiError {
-    match error {
-        IndexError::ReadOnly { .. } => ApiError::CollectionReadOnly(collection.name().to_owned()),
-        other => ApiError::Internal(other.to_string()),
     }
 }

@@ -45,8 +45,11 @@ impl Observation {
 
     pub(crate) fn retrieval(&self, receipt: &RetrievalReceipt) {
         let turns = self.turns();
-        turns.retrievals_total.inc();
         turns.retrieval_seconds.observe(receipt.search_ms / 1e3);
+        if receipt.passages.is_empty() {
+            return;
+        }
+        turns.retrievals_total.inc();
         turns
             .splice_tokens_total
             .inc_by(receipt.splice_tokens as u64);

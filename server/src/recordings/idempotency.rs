@@ -8,6 +8,7 @@ use onegen_engine::ConversationId;
 use tokio::sync::watch;
 
 use crate::admission::Owner;
+use crate::wire::errors::ApiError;
 
 /// An owner and the key that its client gave a request.
 type Key = (Owner, String);
@@ -18,7 +19,13 @@ type BegunConversation = watch::Receiver<Option<ConversationId>>;
 /// The keys of requests that are beginning, or whose recordings still exist.
 #[derive(Default)]
 pub(super) struct IdempotencyKeys {
-    keys: DashMap<Key, BegunConversation>,
+    keys: DashMap<Key, HeldKey>,
+}
+
+struct HeldKey {
+    /// The digest of the request.
+    request: blake3::Hash,
+    begun: BegunConversation,
 }
 
 /// A key that one request holds. Dropping it frees the key.
@@ -31,11 +38,15 @@ pub(crate) struct KeyClaim {
 impl IdempotencyKeys {
     /// Claims a key, or returns the conversation of the request that holds it. Waits while that request
     /// is beginning.
+    ///
+    /// # Errors
+    /// [`ApiError::IdempotencyKeyReused`] if another request holds it.
     pub(super) async fn claim(
         self: &Arc<Self>,
         owner: &Owner,
         key: &str,
-    ) -> Result<KeyClaim, ConversationId> {
+        request: blake3::Hash,
+    ) -> Result<Result<KeyClaim, ConversationId>, ApiError> {
         let key = (owner.clone(), key.to_owned());
         loop {
             // The key is looked up and taken in one step, so that two requests cannot both find it
@@ -43,20 +54,23 @@ impl IdempotencyKeys {
             let mut begun = match self.keys.entry(key.clone()) {
                 Entry::Vacant(vacant) => {
                     let (sender, begun) = watch::channel(None);
-                    vacant.insert(begun);
-                    return Ok(KeyClaim {
+                    vacant.insert(HeldKey { request, begun });
+                    return Ok(Ok(KeyClaim {
                         keys: self.clone(),
                         key,
                         begun: sender,
-                    });
+                    }));
                 }
-                Entry::Occupied(held) => held.get().clone(),
+                Entry::Occupied(held) if held.get().request != request => {
+                    return Err(ApiError::IdempotencyKeyReused);
+                }
+                Entry::Occupied(held) => held.get().begun.clone(),
             };
             // Waiting fails when the other request was refused; then the key is free again.
             if let Ok(conversation) = begun.wait_for(Option::is_some).await
                 && let Some(conversation) = conversation.clone()
             {
-                return Err(conversation);
+                return Ok(Err(conversation));
             }
         }
     }

@@ -5,8 +5,10 @@
 //! them from any event on, until some time after the end. Each reader reads at its own pace and delays
 //! neither the turn nor other readers.
 
+mod answers;
 mod idempotency;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +22,12 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::admission::Owner;
+use crate::wire::errors::ApiError;
+pub(crate) use answers::{IDEMPOTENCY_KEY, RecordedAnswers, answer_once};
 use idempotency::IdempotencyKeys;
 pub(crate) use idempotency::KeyClaim;
 
-/// The most recordings that are kept. Beyond that, the one that ended first is deleted early.
+/// The most recordings that are kept. Beyond that, the owner with most of them loses the one that ended first.
 const MAX_RECORDINGS: usize = 256;
 
 /// An event, or the error that occurred when it was written.
@@ -129,12 +133,20 @@ impl Recordings {
         Some(play(recording, from))
     }
 
-    /// Claims a key for a request, or plays the turn that another request with this key has already
-    /// begun.
-    pub(crate) async fn claim(&self, owner: &Owner, key: &str) -> Result<KeyClaim, Playback> {
+    /// Claims a key for a request, or plays the turn that the same request, sent before with this key, has
+    /// already begun. `request` is the request's digest.
+    ///
+    /// # Errors
+    /// [`ApiError::IdempotencyKeyReused`] if the key is that of another request.
+    pub(crate) async fn claim(
+        &self,
+        owner: &Owner,
+        key: &str,
+        request: blake3::Hash,
+    ) -> Result<Result<KeyClaim, Playback>, ApiError> {
         loop {
-            let conversation = match self.keys.claim(owner, key).await {
-                Ok(claim) => return Ok(claim),
+            let conversation = match self.keys.claim(owner, key, request).await? {
+                Ok(claim) => return Ok(Ok(claim)),
                 Err(conversation) => conversation,
             };
             let recording = self.find(&conversation, owner);
@@ -143,7 +155,7 @@ impl Recordings {
                 held.is_some_and(|held| held.is(owner, key))
             };
             if let Some(recording) = recording.filter(of_key) {
-                return Err(play(recording, 0));
+                return Ok(Err(play(recording, 0)));
             }
             // The recording was just deleted, and the task that deleted it is about to free the key.
             tokio::task::yield_now().await;
@@ -173,12 +185,18 @@ impl Recordings {
 
     fn keep(&self, conversation: ConversationId, recording: Recording) {
         if self.recordings.len() >= MAX_RECORDINGS {
-            let ended = self.recordings.iter().filter_map(|entry| {
-                let ended = entry.events.borrow().ended?;
-                Some((ended, entry.key().clone()))
-            });
-            let first = ended.min_by_key(|(ended, _)| *ended);
-            if let Some((_, first)) = first {
+            let mut counts: HashMap<Owner, usize> = HashMap::new();
+            let mut ended = Vec::new();
+            for entry in &self.recordings {
+                *counts.entry(entry.owner.clone()).or_default() += 1;
+                let at = entry.events.borrow().ended;
+                ended.extend(at.map(|at| (entry.owner.clone(), at, entry.key().clone())));
+            }
+            let of_most = |(owner, at, _): &(Owner, Instant, _)| {
+                let count = counts.get(owner).copied().unwrap_or_default();
+                (std::cmp::Reverse(count), *at)
+            };
+            if let Some((.., first)) = ended.into_iter().min_by_key(of_most) {
                 // A new turn of that conversation may have replaced the recording meanwhile.
                 self.recordings
                     .remove_if(&first, |_, one| one.events.borrow().ended.is_some());
@@ -262,18 +280,26 @@ mod tests {
         Arc::new(Recordings::new(Duration::from_secs(3600)))
     }
 
-    /// Begins to record a turn, which ends when the sender is dropped.
     fn begin(
         recordings: &Arc<Recordings>,
         conversation: &str,
         key: Option<KeyClaim>,
+    ) -> tokio::sync::oneshot::Sender<()> {
+        begin_of(recordings, conversation, key, Owner::default())
+    }
+
+    /// Begins to record a turn, which ends when the sender is dropped.
+    fn begin_of(
+        recordings: &Arc<Recordings>,
+        conversation: &str,
+        key: Option<KeyClaim>,
+        owner: Owner,
     ) -> tokio::sync::oneshot::Sender<()> {
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let events = stream::once(async move {
             let _ = ended.await;
             Ok(Event::default())
         });
-        let owner = Owner::default();
         recordings.record(
             conversation.into(),
             owner,
@@ -319,32 +345,85 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_owners_recordings_do_not_push_out_anothers() {
+        let recordings = recordings();
+        let mine: ConversationId = "mine".into();
+        let (me, other) = (Owner::key("a"), Owner::key("b"));
+        drop(begin_of(&recordings, "mine", None, me.clone()));
+        let mut events = recordings.recordings.get(&mine).unwrap().events.clone();
+        events
+            .wait_for(|events| events.ended.is_some())
+            .await
+            .unwrap();
+        for at in 0..MAX_RECORDINGS + 50 {
+            let name = format!("conv_{at}");
+            drop(begin_of(&recordings, &name, None, other.clone()));
+            let mut events = recordings
+                .recordings
+                .get(&name.into())
+                .unwrap()
+                .events
+                .clone();
+            events
+                .wait_for(|events| events.ended.is_some())
+                .await
+                .unwrap();
+        }
+        assert_eq!(recordings.recordings.len(), MAX_RECORDINGS);
+        assert!(recordings.resume(&mine, &me, 0).is_some());
+    }
+
+    #[tokio::test]
     async fn of_two_requests_with_one_key_the_second_gets_the_turn_of_the_first() {
         let recordings = recordings();
         let owner = Owner::default();
-        let first = recordings.claim(&owner, "k").await.ok().unwrap();
+        let request = blake3::hash(b"request");
+        let first = recordings.claim(&owner, "k", request).await.unwrap();
+        let first = first.ok().unwrap();
         let again = recordings.clone();
         let second = tokio::spawn(async move {
-            let played = again.claim(&Owner::default(), "k").await;
+            let played = again.claim(&Owner::default(), "k", request).await.unwrap();
             played.err().unwrap().events.count().await
         });
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
-        // Another owner's requests have nothing to do with it.
-        assert!(recordings.claim(&Owner::key("other"), "k").await.is_ok());
+        // Another owner's requests have nothing to do with it, and another request may not have the key.
+        let other = Owner::key("other");
+        assert!(
+            recordings
+                .claim(&other, "k", request)
+                .await
+                .unwrap()
+                .is_ok()
+        );
+        let reused = recordings.claim(&owner, "k", blake3::hash(b"other")).await;
+        assert!(matches!(reused, Err(ApiError::IdempotencyKeyReused)));
         drop(begin(&recordings, "conv_1", Some(first)));
         assert_eq!(second.await.unwrap(), 1);
         // The key is freed when its recording is deleted.
         recordings.forget(&"conv_1".into());
-        assert!(recordings.claim(&owner, "k").await.is_ok());
+        assert!(
+            recordings
+                .claim(&owner, "k", request)
+                .await
+                .unwrap()
+                .is_ok()
+        );
     }
 
     #[tokio::test]
     async fn a_key_is_free_again_when_its_request_was_refused() {
         let recordings = recordings();
-        let first = recordings.claim(&Owner::default(), "k").await.ok().unwrap();
+        let request = blake3::hash(b"request");
+        let first = recordings
+            .claim(&Owner::default(), "k", request)
+            .await
+            .unwrap();
         let again = recordings.clone();
-        let second = tokio::spawn(async move { again.claim(&Owner::default(), "k").await.is_ok() });
+        let second = tokio::spawn(async move {
+            let claimed = again.claim(&Owner::default(), "k", request).await;
+            claimed.unwrap().is_ok()
+        });
         tokio::task::yield_now().await;
         drop(first);
         assert!(second.await.unwrap());

@@ -11,6 +11,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::collections::Collection;
+use crate::wire::blocking::blocking;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -34,12 +35,21 @@ async fn healthz() -> Json<Health> {
     get, path = "/readyz", tag = "operations",
     responses(
         (status = 200, description = "It takes requests", body = Readiness),
-        (status = 503, description = "It is shutting down", body = Readiness),
+        (status = 503, description = "It is shutting down, or its disk takes no files", body = Readiness),
     )
 )]
 async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
+    let writable = {
+        let app = app.clone();
+        // A probe that panics has written nothing.
+        blocking(move || app.conversations.is_writable())
+            .await
+            .unwrap_or(false)
+    };
     let (code, status) = if app.shutdown.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Draining)
+    } else if !writable {
+        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unwritable)
     } else {
         (StatusCode::OK, HealthStatus::Ok)
     };

@@ -10,6 +10,7 @@ mod embeddings;
 mod entities;
 mod errors;
 mod health;
+mod heartbeat;
 mod metrics;
 mod models;
 mod responses;

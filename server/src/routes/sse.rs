@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use onegen_engine::ConversationId;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::admission::{Caller, Ticket};
 use crate::app::App;
 use crate::recordings::{EventResult, KeyClaim, Playback};
+use crate::routes::heartbeat::with_heartbeat;
 
 /// The conversation of a resumable stream, so that a client knows it before the first event.
 const CONVERSATION: HeaderName = HeaderName::from_static("onegen-conversation");
@@ -24,14 +25,10 @@ pub(super) fn response(
 ) -> Response {
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     let events = Sse::new(events);
+    let response = (unbuffered, events).into_response();
     match heartbeat {
-        Duration::ZERO => (unbuffered, events).into_response(),
-        interval => {
-            // A comment keeps proxies from closing a stream that waits.
-            let comment = KeepAlive::new().text("keep-alive");
-            let heartbeat = comment.interval(interval);
-            (unbuffered, events.keep_alive(heartbeat)).into_response()
-        }
+        Duration::ZERO => response,
+        pause => with_heartbeat(response, pause),
     }
 }
 

@@ -7,16 +7,18 @@ use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
+use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::{Level, Span, field};
 
-use crate::admission::{ClientAddress, access, client_address, limits};
+use crate::admission::{ClientAddress, access, client_address, limits, origins};
 use crate::app::App;
 use crate::metrics::count as count_response;
+use crate::recordings::answer_once;
 use crate::serving::openapi::{documented_routes, openapi};
 use crate::serving::{docs, page};
 use crate::traces;
@@ -35,10 +37,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(docs::routes())
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(
+            (app.answers.clone(), app.bounds.body_limit().bytes),
+            answer_once,
+        ))
         .layer(DefaultBodyLimit::max(app.bounds.body_limit().bytes))
+        .layer(RequestDecompressionLayer::new())
         .layer(from_fn_with_state(app.limits.clone(), limits::count))
         .layer(tower::util::option_layer(traced))
         .layer(from_fn_with_state(app.access.clone(), access::admit))
+        .layer(from_fn_with_state(app.origins.clone(), origins::check))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
         .layer(from_fn_with_state(app.metrics.clone(), count_response))
         .layer(
@@ -57,7 +65,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// The CORS layer for the allowed origins; `None` if no origin is allowed.
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
-    let all = CorsLayer::permissive();
+    // `*` as allowed headers does not include `Authorization`, so those that are asked for are named.
+    let all = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
     if origins.iter().any(|origin| origin == "none") {
         return None;
     }

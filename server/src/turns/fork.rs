@@ -39,6 +39,7 @@ impl Fork {
                 return Err(ApiError::ConversationBusy(id.to_string()));
             }
             Err(ConversationError::Stopped) => return Err(ApiError::ShuttingDown),
+            Err(ConversationError::Store(reason)) => return Err(ApiError::NotStored(reason)),
             Err(_) => transcript.begin_again(),
         }
         Ok(Self {

@@ -11,6 +11,6 @@ mod watch;
 
 pub(crate) use constraint::RequestedConstraint;
 pub(crate) use fork::Fork;
-pub(crate) use request::{TextRequest, TurnOptions, TurnRequest};
+pub(crate) use request::{Instructions, TextRequest, TurnOptions, TurnRequest};
 pub(crate) use retrieval::RequestedRetrieval;
 pub(crate) use watch::{Finished, LiveTurn, TurnEvent};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use onegen_engine::{ChatMessage, ConversationId, Request, Role, Tokens, TokensError};
+use onegen_engine::{
+    ChatMessage, ConversationId, ConversationInfo, CopySource, Request, Role, Tokens, TokensError,
+};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::conversations::{Transcript, new_id};
-use crate::turns::fork::Fork;
+use crate::conversations::{ConversationHold, Recognised, Transcript, new_id};
 use crate::turns::request::{TextRequest, TurnRequest};
 use crate::turns::watch::{LiveTurn, WatchedConversation};
 use crate::wire::errors::{ApiError, FieldNames};
@@ -15,8 +16,10 @@ use crate::wire::errors::{ApiError, FieldNames};
 /// The conversation that a turn's tokens are appended to.
 struct TurnTarget {
     conversation: ConversationId,
-    /// The copy that the conversation is, if it is one.
-    fork: Option<Fork>,
+    /// Set for a conversation that goes on.
+    hold: Option<ConversationHold>,
+    /// The conversation whose beginning this one starts with, if it is a copy.
+    copy_of: Option<ConversationId>,
     /// The whole visible transcript, new messages included.
     transcript: Transcript,
     /// How many of its messages were there before the request.
@@ -24,31 +27,37 @@ struct TurnTarget {
 }
 
 impl TurnTarget {
-    /// In a conversation that goes on.
-    fn new(conversation: ConversationId, transcript: Transcript) -> Self {
+    /// In a new conversation.
+    fn new(transcript: Transcript) -> Self {
         Self {
-            conversation,
-            fork: None,
+            conversation: new_id(),
+            hold: None,
+            copy_of: None,
             messages_before: transcript.messages.len(),
             transcript,
         }
     }
 
+    /// In a conversation that goes on.
+    fn in_place(id: ConversationId, hold: ConversationHold, transcript: Transcript) -> Self {
+        Self {
+            conversation: id,
+            hold: Some(hold),
+            ..Self::new(transcript)
+        }
+    }
+
     /// In a copy of a conversation as far as `transcript` goes.
-    ///
-    /// # Errors
-    /// A turn of it is under way.
-    async fn in_copy(
-        app: &Arc<App>,
-        id: &ConversationId,
-        mut transcript: Transcript,
-    ) -> Result<Self, ApiError> {
-        let fork = Fork::new(app, id, &mut transcript).await?;
-        let copy = Self::new(fork.id().clone(), transcript);
-        Ok(Self {
-            fork: Some(fork),
-            ..copy
-        })
+    fn in_copy(of: ConversationId, transcript: Transcript) -> Self {
+        Self {
+            copy_of: Some(of),
+            ..Self::new(transcript)
+        }
+    }
+
+    /// The conversation whose log the turn's tokens follow.
+    fn source(&self) -> &ConversationId {
+        self.copy_of.as_ref().unwrap_or(&self.conversation)
     }
 }
 
@@ -73,19 +82,32 @@ impl TurnRequest {
         app: &Arc<App>,
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
-        let Some(mut transcript) = app.conversations.get(&id, &self.options.caller.owner) else {
+        let owner = &self.options.caller.owner;
+        let Some(mut transcript) = app.conversations.get(&id, owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let all = transcript.messages.len();
-        transcript.cut(self.after.unwrap_or(all));
+        let after = self.after.unwrap_or(all);
+        let hold = if self.kept && after >= all {
+            let (held, hold) = app.conversations.hold(&id, owner)?;
+            transcript = held;
+            Some(hold)
+        } else {
+            transcript.cut(after);
+            None
+        };
+        // One that grew before it was held is not the one that the client names.
+        if transcript.messages.len() != after.min(all) {
+            return Err(ApiError::ConversationBusy(id.to_string()));
+        }
         transcript.named = true;
+        self.instructions.replace(&mut transcript);
         app.deleted_documents
             .refuse(&id, &transcript.retrievals)
             .await?;
-        let mut target = if self.kept && transcript.messages.len() == all {
-            TurnTarget::new(id, transcript)
-        } else {
-            TurnTarget::in_copy(app, &id, transcript).await?
+        let mut target = match hold {
+            Some(hold) => TurnTarget::in_place(id, hold, transcript),
+            None => TurnTarget::in_copy(id, transcript),
         };
         let messages = self.messages.iter().cloned();
         target.transcript.messages.extend(messages);
@@ -93,11 +115,12 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for (id, transcript) in app
-            .conversations
-            .recognise(&self.messages, &self.options.caller.owner)
-        {
-            match self.continue_recognised(app, id, transcript).await {
+        for recognised in app.conversations.recognise(
+            &self.messages,
+            &self.options.caller.owner,
+            self.instructions.text(),
+        ) {
+            match self.continue_recognised(app, recognised).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
                 Err(
@@ -108,16 +131,18 @@ impl TurnRequest {
                 other => return other,
             }
         }
-        let transcript = Transcript {
+        let mut transcript = Transcript {
+            instructions: None,
             messages: self.messages.clone(),
             turns: Vec::new(),
             owner: self.options.caller.owner.clone(),
             named: false,
             retrievals: Vec::new(),
         };
+        self.instructions.replace(&mut transcript);
         let target = TurnTarget {
             messages_before: 0,
-            ..TurnTarget::new(new_id(), transcript)
+            ..TurnTarget::new(transcript)
         };
         self.begin(app, target).await
     }
@@ -125,9 +150,25 @@ impl TurnRequest {
     async fn continue_recognised(
         &self,
         app: &Arc<App>,
-        id: ConversationId,
-        mut transcript: Transcript,
+        recognised: Recognised,
     ) -> Result<LiveTurn, ApiError> {
+        let Recognised {
+            id,
+            mut transcript,
+            part,
+        } = recognised;
+        let mut hold = None;
+        match part {
+            Some(messages) => transcript.cut(messages),
+            None if self.kept => {
+                let (held, now) = app.conversations.hold(&id, &self.options.caller.owner)?;
+                if held != transcript {
+                    return Err(ApiError::ConversationBusy(id.to_string()));
+                }
+                hold = Some(now);
+            }
+            None => {}
+        }
         // Nobody has asked for this very conversation, and a new one holds nothing that is gone.
         if transcript.turns.is_empty()
             || !app
@@ -139,10 +180,9 @@ impl TurnRequest {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         }
         transcript.messages.clone_from(&self.messages);
-        let target = if self.kept {
-            TurnTarget::new(id, transcript)
-        } else {
-            TurnTarget::in_copy(app, &id, transcript).await?
+        let target = match hold {
+            Some(hold) => TurnTarget::in_place(id, hold, transcript),
+            None => TurnTarget::in_copy(id, transcript),
         };
         let target = TurnTarget {
             messages_before: 0,
@@ -153,15 +193,17 @@ impl TurnRequest {
 
     /// Goes on with the engine's log, as far as the transcript knows of it.
     async fn go_on(&self, app: &Arc<App>, target: TurnTarget) -> Result<LiveTurn, ApiError> {
-        let id = &target.conversation;
+        let id = target.source();
         let busy = || Err(ApiError::ConversationBusy(id.to_string()));
         let known = target.transcript.log_end().log_len;
+        let reaches = |info: &ConversationInfo| known > 0 && info.log.len() >= known;
+        let is_copy = target.copy_of.is_some();
         match app.engine.conversation(id).await {
-            Some(info) if info.busy => busy(),
-            Some(info) if known > 0 && info.log.len() >= known => {
+            Some(info) if info.busy && (reaches(&info) || !is_copy) => busy(),
+            Some(info) if reaches(&info) => {
                 // It may hold the end of a turn whose client went away before it came, or whose server
                 // was killed. What the client has seen is the truth.
-                let ahead = info.log.len() > known;
+                let ahead = info.log.len() > known && !is_copy;
                 if ahead && app.engine.rewind(id, known).await.is_err() {
                     return busy();
                 }
@@ -170,7 +212,7 @@ impl TurnRequest {
             }
             // The engine has forgotten the log: begin again from what the client has seen.
             stale => {
-                if stale.is_some() {
+                if stale.is_some() && !is_copy {
                     // Fails only when another request got here first, which submitting notices.
                     let _ = app.engine.delete(id).await;
                 }
@@ -182,7 +224,7 @@ impl TurnRequest {
     /// Begins a log with all messages of the transcript. It holds no passage then.
     async fn begin(&self, app: &Arc<App>, mut target: TurnTarget) -> Result<LiveTurn, ApiError> {
         target.transcript.begin_again();
-        let messages = target.transcript.messages.clone();
+        let messages = target.transcript.prompt();
         let bytes = bytes(&messages);
         let prompt = encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_chat(&messages)
@@ -198,8 +240,10 @@ impl TurnRequest {
         target: TurnTarget,
         log_end: Option<u32>,
     ) -> Result<LiveTurn, ApiError> {
-        let messages = target.transcript.messages.clone();
-        let last_assistant = target.transcript.log_end().messages.saturating_sub(1);
+        let messages = target.transcript.prompt();
+        let instructions = messages.len() - target.transcript.messages.len();
+        let last_assistant = target.transcript.log_end().messages + instructions;
+        let last_assistant = last_assistant.saturating_sub(1);
         let bytes = bytes(messages.get(last_assistant..).unwrap_or_default());
         let prompt = encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_turn(&messages, last_assistant, log_end)
@@ -218,9 +262,16 @@ impl TurnRequest {
             Some(constraint) => Some(constraint.compile(app).await?),
             None => None,
         };
+        let known = target.transcript.log_end().log_len;
+        let copy_of = target.copy_of.filter(|_| known > 0);
         let request = Request {
+            kept: self.kept,
+            copy_of: copy_of.map(|conversation| CopySource {
+                conversation,
+                len: known,
+            }),
             // **Invariant:** nothing is appended to a log that somebody else has continued.
-            expected_log_len: Some(target.transcript.log_end().log_len),
+            expected_log_len: Some(known),
             grammar,
             ..Request::new(target.conversation, prompt)
         };
@@ -232,7 +283,7 @@ impl TurnRequest {
             }
         }
         Ok(turn.in_conversation(WatchedConversation {
-            fork: target.fork,
+            hold: target.hold,
             messages: target.transcript.messages.len(),
             messages_before: target.messages_before,
             transcript: self.kept.then_some(target.transcript),
@@ -256,6 +307,7 @@ impl TextRequest {
         let request = Request {
             // A text that goes on after a word begins with a space.
             trims_text: false,
+            kept: false,
             expected_log_len: Some(0),
             ..Request::new(name, prompt)
         };

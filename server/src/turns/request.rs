@@ -5,6 +5,7 @@ use std::time::Instant;
 use onegen_engine::{ChatMessage, ConversationId, SamplingParams};
 
 use crate::admission::Caller;
+use crate::conversations::Transcript;
 use crate::turns::constraint::RequestedConstraint;
 use crate::turns::retrieval::RequestedRetrieval;
 use crate::wire::errors::FieldNames;
@@ -34,9 +35,39 @@ pub(crate) struct TurnRequest {
     pub(crate) after: Option<usize>,
     /// Whether the conversation is there afterwards. A turn that is not kept goes on with a copy.
     pub(crate) kept: bool,
+    /// What the system says first.
+    pub(crate) instructions: Instructions,
     /// With a named conversation the new messages, else all. The last is the user's.
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) constraint: Option<RequestedConstraint>,
+}
+
+/// What the system says before the first message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Instructions {
+    /// What it says in the conversation so far; nothing in a new one.
+    AsBefore,
+    /// This or nothing, in place of what the conversation had.
+    These(Option<String>),
+}
+
+impl Instructions {
+    /// What a new conversation begins with.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::AsBefore => None,
+            Self::These(text) => text.as_deref(),
+        }
+    }
+
+    /// Puts them before the messages. Where they differ, the engine reads everything again.
+    pub(super) fn replace(&self, transcript: &mut Transcript) {
+        let Self::These(new) = self else { return };
+        if transcript.instructions != *new {
+            transcript.instructions.clone_from(new);
+            transcript.begin_again();
+        }
+    }
 }
 
 /// A text to go on with, validated: no messages, and no conversation afterwards.

@@ -10,12 +10,12 @@ use onegen_engine::{
 use crate::app::App;
 use crate::collections::Collection;
 use crate::conversations::past_retrievals::PastRetrieval;
-use crate::conversations::{Transcript, TurnEnd};
+use crate::conversations::{ConversationHold, Transcript, TurnEnd};
 use crate::metrics::Observation;
 use crate::traces::TurnTrace;
 use crate::turns::cutoff::Cutoff;
-use crate::turns::fork::Fork;
 use crate::turns::request::TurnOptions;
+use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
@@ -23,7 +23,7 @@ pub(crate) struct LiveTurn {
     app: Arc<App>,
     /// `None` once the turn was given up.
     turn: Option<Turn>,
-    /// Declared behind `turn`, so that a copy is deleted after its turn is cancelled.
+    /// Declared behind `turn`, so that the conversation is held until its turn is cancelled.
     watched: WatchedConversation,
     cutoff: Cutoff,
     conversation: ConversationId,
@@ -51,8 +51,8 @@ pub(crate) struct Finished {
 /// What a turn of a conversation is watched for beside its events. By default it belongs to none.
 #[derive(Default)]
 pub(super) struct WatchedConversation {
-    /// The copy that was made for this turn. Dropped before the end, the copy is deleted.
-    pub(super) fork: Option<Fork>,
+    /// Held until the turn's end is stored; `None` if the conversation begins with this turn.
+    pub(super) hold: Option<ConversationHold>,
     /// Visible messages up to the answer.
     pub(super) messages: usize,
     /// How many of them were there before the request.
@@ -175,26 +175,22 @@ impl LiveTurn {
                 TurnEvent::Failed(ApiError::Internal(what))
             }
             Event::Finished(summary) => {
-                self.observation.finished(&summary);
                 let text = std::mem::take(&mut self.text);
+                if let Some(mut transcript) = self.watched.transcript.take() {
+                    let answer = ChatMessage::new(Role::Assistant, text.clone());
+                    transcript.messages.push(answer);
+                    transcript.turns.push(TurnEnd {
+                        messages: transcript.messages.len(),
+                        log_len: summary.log_len,
+                    });
+                    if let Err(error) = self.remember(transcript, &summary).await {
+                        return Some(self.failed(error));
+                    }
+                }
+                self.watched.hold = None;
+                self.observation.finished(&summary);
                 if let Some(trace) = &mut self.trace {
                     trace.finished(&summary, &text);
-                }
-                match self.watched.transcript.take() {
-                    Some(mut transcript) => {
-                        let answer = ChatMessage::new(Role::Assistant, text.clone());
-                        transcript.messages.push(answer);
-                        transcript.turns.push(TurnEnd {
-                            messages: transcript.messages.len(),
-                            log_len: summary.log_len,
-                        });
-                        self.remember(transcript, &summary).await;
-                    }
-                    // Fails only when the engine has forgotten it already.
-                    None => _ = self.app.engine.delete(&summary.conversation).await,
-                }
-                if let Some(fork) = self.watched.fork.take() {
-                    fork.keep();
                 }
                 TurnEvent::Finished(Finished { text, summary })
             }
@@ -219,7 +215,14 @@ impl LiveTurn {
     }
 
     /// Before the client hears of the end: what it has seen, a restart must know.
-    async fn remember(&self, mut transcript: Transcript, summary: &TurnSummary) {
+    ///
+    /// # Errors
+    /// [`ApiError::NotStored`]; the conversation is then as it was before the turn.
+    async fn remember(
+        &self,
+        mut transcript: Transcript,
+        summary: &TurnSummary,
+    ) -> Result<(), ApiError> {
         let (app, collection) = (self.app.clone(), self.collection.clone());
         let id = summary.conversation.clone();
         let receipts = summary.retrievals.clone();
@@ -229,20 +232,27 @@ impl LiveTurn {
             let read = read.filter_map(|receipt| PastRetrieval::new(receipt, &collection, answer));
             transcript.retrievals.extend(read);
             let retrievals = transcript.retrievals.clone();
-            app.conversations.remember(id, transcript);
-            retrievals
+            app.conversations.remember(id, transcript)?;
+            Ok(retrievals)
         };
-        match tokio::task::spawn_blocking(write).await {
+        let id = summary.conversation.clone();
+        let remembered = blocking(write).await;
+        match remembered.and_then(|written| written.map_err(ApiError::not_stored)) {
             // A document may have gone while it was read. Whoever deletes one looks at what is
             // remembered after it is gone, and here it is the other way round: one of both notices.
             Ok(retrievals) => {
-                let id = summary.conversation.clone();
-                self.app
-                    .deleted_documents
-                    .forget_holders(vec![(id, retrievals)])
-                    .await;
+                let holders = vec![(id, retrievals)];
+                self.app.deleted_documents.forget_holders(holders).await;
+                Ok(())
             }
-            Err(panicked) => tracing::error!(%panicked, "a transcript was not remembered"),
+            Err(error) => {
+                // The log of a conversation that goes on is cut back by its next turn.
+                if self.watched.hold.is_none() {
+                    // Fails only when the engine has forgotten it already.
+                    let _ = self.app.engine.delete(&id).await;
+                }
+                Err(error)
+            }
         }
     }
 }

@@ -5,12 +5,13 @@
 //! * Before the headers an error is a response; after them it is an event of the stream. Both hold
 //!   the same envelope.
 
+use std::io;
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use onegen_engine::{EngineError, SubmitError, TokensError};
+use onegen_engine::{ConversationError, EngineError, SubmitError, TokensError};
 use onegen_proto::{ErrorBody, ErrorEnvelope};
 
 /// Why a request was not answered.
@@ -21,6 +22,8 @@ pub(crate) enum ApiError {
     MalformedJson(serde_json::Error),
     #[error("the body is {0:?}; send application/json")]
     NotJson(String),
+    #[error("the body is encoded as {0:?}; send it as it is, or as gzip or zstd")]
+    UnknownEncoding(String),
     #[error("the body could not be read: {0}")]
     UnreadableBody(String),
     #[error("the body is larger than {limit_bytes} bytes")]
@@ -95,6 +98,16 @@ pub(crate) enum ApiError {
     MethodNotAllowed { method: String, path: String },
     #[error("this server asks for an API key; send it as Authorization: Bearer KEY")]
     KeyMissing,
+    #[error("Idempotency-Key: it names another request; choose another one")]
+    IdempotencyKeyReused,
+    #[error(
+        "pages of {0} may not change anything here; name this origin in --cors-origins, or ask for API keys"
+    )]
+    OriginNotAllowed(String),
+    #[error(
+        "this server is for this machine and was asked as {0:?}; name the proxy in --trusted-proxies, or the page's origin in --cors-origins"
+    )]
+    OtherHost(String),
     #[error("the API key is not known here")]
     KeyUnknown,
     #[error("the API key was withdrawn while this was being answered")]
@@ -117,10 +130,18 @@ pub(crate) enum ApiError {
     StreamNotFound(String),
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// A file could not be written. The detail is for the log.
+    #[error(
+        "the server's disk did not take what has to be kept, so nothing was changed; try again when it has room"
+    )]
+    NotStored(String),
     /// The server failed. The detail is for the log.
     #[error("{0}")]
     Internal(String),
 }
+
+/// Whether a client should send the request again, whatever the status is: a header of OpenAI's.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The code of an error, attached to the response for the outer layers.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +168,11 @@ impl ApiError {
         }
     }
 
+    /// The error for a file that could not be written.
+    pub(crate) fn not_stored(error: io::Error) -> Self {
+        Self::NotStored(error.to_string())
+    }
+
     /// Status, type, code and field of each error. Nothing else decides statuses.
     fn description(&self) -> ErrorDescription<'_> {
         let plain = |status, code| ErrorDescription {
@@ -157,6 +183,10 @@ impl ApiError {
         match self {
             Self::MalformedJson(_) => plain(StatusCode::BAD_REQUEST, "invalid_json"),
             Self::NotJson(_) => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_content_type"),
+            Self::UnknownEncoding(_) => plain(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unknown_content_encoding",
+            ),
             Self::UnreadableBody(_) => plain(StatusCode::BAD_REQUEST, "unreadable_body"),
             Self::BodyTooLarge { .. } => plain(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::Invalid { param, .. } => ErrorDescription {
@@ -219,6 +249,9 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => {
                 plain(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             }
+            Self::IdempotencyKeyReused => plain(StatusCode::BAD_REQUEST, "idempotency_key_reused"),
+            Self::OriginNotAllowed(_) => plain(StatusCode::FORBIDDEN, "origin_not_allowed"),
+            Self::OtherHost(_) => plain(StatusCode::FORBIDDEN, "other_host"),
             Self::KeyMissing => plain(StatusCode::UNAUTHORIZED, "missing_api_key"),
             Self::KeyUnknown => plain(StatusCode::UNAUTHORIZED, "invalid_api_key"),
             Self::KeyWithdrawn => plain(StatusCode::UNAUTHORIZED, "withdrawn_api_key"),
@@ -234,6 +267,7 @@ impl ApiError {
                 ..plain(StatusCode::NOT_FOUND, "stream_not_found")
             },
             Self::ShuttingDown => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::NotStored(_) => plain(StatusCode::INSUFFICIENT_STORAGE, "not_stored"),
             Self::Internal(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -251,6 +285,13 @@ impl ApiError {
             }
             Self::TooManyInAMinute { wait, .. } => {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
+            }
+            Self::NotStored(_) => {
+                return Some((header::RETRY_AFTER, HeaderValue::from_static("10")));
+            }
+            // OpenAI's clients try a 409 again unless they are told that it does not help.
+            Self::ConversationHoldsDeletedDocument { .. } | Self::CollectionReadOnly(_) => {
+                return Some((SHOULD_RETRY, HeaderValue::from_static("false")));
             }
             Self::KeyMissing => "Bearer realm=\"onegen\"".to_owned(),
             Self::KeyUnknown | Self::KeyWithdrawn => {
@@ -281,6 +322,10 @@ impl ApiError {
             Self::Internal(detail) => {
                 tracing::error!(detail, "a request failed");
                 "the server failed to answer".to_owned()
+            }
+            Self::NotStored(detail) => {
+                tracing::error!(detail, "the disk does not take what has to be kept");
+                self.to_string()
             }
             other => other.to_string(),
         };
@@ -364,6 +409,9 @@ impl FieldNames {
                 "stop_token_ids",
                 format!("holds {id}, but the model's vocabulary ends at {vocabulary}"),
             ),
+            SubmitError::Copy(ConversationError::Unknown(id) | ConversationError::Busy(id)) => {
+                ApiError::ConversationBusy(id.to_string())
+            }
             SubmitError::OnlyLinks => ApiError::ModelOnlyLinks,
             SubmitError::Overloaded { .. } => ApiError::Overloaded,
             SubmitError::Stopped => ApiError::ShuttingDown,
@@ -376,6 +424,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped => Self::ShuttingDown,
+            EngineError::NotStored(reason) => Self::NotStored(reason),
             other => Self::Internal(other.to_string()),
         }
     }

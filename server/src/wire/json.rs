@@ -16,6 +16,9 @@ pub(crate) struct BodyLimit {
     pub(crate) bytes: usize,
 }
 
+/// Some clients write it before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A body that is JSON of any shape.
 pub(crate) struct JsonBody(pub(crate) Value);
 
@@ -34,8 +37,13 @@ where
                 return Err(ApiError::NotJson(essence.to_owned()));
             }
         }
+        if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING) {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+            return Err(ApiError::UnknownEncoding(encoding));
+        }
         let body = read(request, state).await?;
-        serde_json::from_slice(&body)
+        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+        serde_json::from_slice(text)
             .map(Self)
             .map_err(ApiError::MalformedJson)
     }

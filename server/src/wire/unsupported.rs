@@ -34,7 +34,6 @@ const OF_REQUESTS: &[(&str, NeutralValues)] = &[
     ("parallel_tool_calls", Any),
     ("prediction", Nothing),
     ("reasoning_effort", Word(&["none"])),
-    ("store", Flag(false)),
     ("tool_choice", Word(&["none", "auto"])),
     ("tools", Empty),
     ("verbosity", Word(&["medium"])),
@@ -98,10 +97,41 @@ const OF_TEXT: &[(&str, NeutralValues)] = &[("verbosity", Word(&["medium"]))];
 const OF_MESSAGES: &[(&str, NeutralValues)] = &[
     ("audio", Nothing),
     ("function_call", Nothing),
-    ("name", Nothing),
     ("tool_call_id", Nothing),
     ("tool_calls", Empty),
 ];
+
+/// Leaves out of a chat completion what has no effect because of other fields, and writes what earlier answers can
+/// hold as text.
+pub(crate) fn leave_out_neutral(body: &mut Value) {
+    let Some(fields) = body.as_object_mut() else {
+        return;
+    };
+    // Tools that must not be called might as well not be there.
+    for (choice, tools) in [("tool_choice", "tools"), ("function_call", "functions")] {
+        if fields.get(choice).is_some_and(|choice| choice == "none") {
+            fields.remove(tools);
+        }
+    }
+    let messages = fields.get_mut("messages").and_then(Value::as_array_mut);
+    for message in messages.into_iter().flatten() {
+        let Some(message) = message.as_object_mut() else {
+            continue;
+        };
+        let is_answer = message.get("role").is_some_and(|role| role == "assistant");
+        // An answer without a text is sent back like this.
+        if is_answer && message.get("content").is_none_or(Value::is_null) {
+            message.insert("content".to_owned(), json!(""));
+        }
+        let parts = message.get_mut("content").and_then(Value::as_array_mut);
+        for part in parts.into_iter().flatten() {
+            if part.get("type").is_some_and(|kind| kind == "refusal") {
+                let text = part.get("refusal").cloned();
+                *part = json!({"type": "text", "text": text});
+            }
+        }
+    }
+}
 
 /// Refuses a chat completion that asks for something that this server does not do.
 ///

@@ -77,11 +77,17 @@ impl Almanac {
 
     /// The same, and calls `meanwhile` in between.
     pub async fn restart_after(self, meanwhile: impl FnOnce()) -> Self {
+        let files = self.stop_serving().await;
+        meanwhile();
+        files.serve().await
+    }
+
+    /// Ends the server, and leaves its files.
+    pub async fn stop_serving(self) -> Countries {
         let Self { mut server, files } = self;
         server.stop();
         server.stopped().await;
-        meanwhile();
-        files.serve().await
+        files
     }
 
     /// Where its collection's index lies.

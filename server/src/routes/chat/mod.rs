@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use onegen_proto::{
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 
 use crate::admission::{Caller, Ticket};
 use crate::app::App;
+use crate::recordings::IDEMPOTENCY_KEY;
 use crate::routes::delivery::Delivery;
 use crate::routes::errors::TurnErrors;
 use crate::routes::sse::{self, ResumableCall};
@@ -37,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat",
     params(("x-vercel-ai-ui-message-stream" = Option<String>, Header, description = "`v1` asks for Vercel's UI message stream, as `stream` with `stream_options.events: \"vercel_ui\"` does", example = "v1"),
-        ("idempotency-key" = Option<String>, Header, description = "With `resumable`: a request that comes again with the key of one whose stream is still there gets that stream from its beginning", example = "a4c1")),
+        ("idempotency-key" = Option<String>, Header, description = "A request that comes again with the key of one that was answered gets that answer. With `resumable` it gets the stream from its beginning as long as that is there", example = "a4c1")),
     request_body = ChatCompletionRequest,
     responses(
         TurnErrors,
@@ -55,12 +56,13 @@ async fn complete(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
+    let digest = blake3::hash(body.to_string().as_bytes());
     let (request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
     let key = headers.get(IDEMPOTENCY_KEY);
     let key = key.and_then(|key| key.to_str().ok());
     let key = match key.filter(|_| delivery.is_resumable()) {
         None => None,
-        Some(key) => match app.recordings.claim(&caller.owner, key).await {
+        Some(key) => match app.recordings.claim(&caller.owner, key, digest).await? {
             Ok(claim) => Some(claim),
             Err(playback) => return Ok(sse::playback(app.streams.heartbeat, playback)),
         },
@@ -87,6 +89,3 @@ async fn complete(
         Delivery::Stream(options) => Ok(stream::response(&app, call, turn, answer, options)),
     }
 }
-
-/// Names a request, so that one that comes twice is answered once.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

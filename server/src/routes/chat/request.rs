@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onegen_engine::ChatMessage;
+use onegen_engine::{ChatMessage, Role as EngineRole};
 use onegen_proto::{ChatCompletionRequest, RequestMessage, Role};
 use serde_json::Value;
 
@@ -11,23 +11,26 @@ use crate::collections::Collections;
 use crate::routes::delivery::Delivery;
 use crate::routes::sampling::SamplingFields;
 use crate::served_model::ServedModel;
-use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest};
+use crate::turns::{
+    Instructions, RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest,
+};
 use crate::wire::errors::{ApiError, FieldNames};
 use crate::wire::json::typed;
 use crate::wire::messages::{role, text};
-use crate::wire::unsupported::refuse_unsupported;
+use crate::wire::unsupported::{leave_out_neutral, refuse_unsupported};
 
 /// Validates a request for a chat completion.
 ///
 /// # Errors
 /// Each names the field at fault.
 pub(super) fn validate(
-    body: Value,
+    mut body: Value,
     model: &ServedModel,
     collections: &Collections,
     caller: &Caller,
     received: Instant,
 ) -> Result<(TurnRequest, Delivery), ApiError> {
+    leave_out_neutral(&mut body);
     refuse_unsupported(&body)?;
     let request: ChatCompletionRequest = typed(body)?;
     model.check(&request.model)?;
@@ -51,7 +54,8 @@ pub(super) fn validate(
     let turn = TurnRequest {
         conversation,
         after: None,
-        kept: true,
+        kept: request.store.unwrap_or(true) || request.conversation.is_some(),
+        instructions: Instructions::AsBefore,
         messages: messages(request.messages)?,
         constraint,
         options: TurnOptions {
@@ -66,7 +70,11 @@ pub(super) fn validate(
 }
 
 fn messages(messages: Vec<RequestMessage>) -> Result<Vec<ChatMessage>, ApiError> {
-    match messages.last() {
+    // A system message may stand behind the question that it is about.
+    let asked = messages
+        .iter()
+        .rfind(|one| role(one.role) != EngineRole::System);
+    match asked.or(messages.last()) {
         None => {
             return Err(ApiError::invalid(
                 "messages",

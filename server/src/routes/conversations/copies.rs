@@ -97,23 +97,20 @@ async fn rebuild(
     PathParam(id): PathParam,
 ) -> Result<Json<RebuiltConversation>, ApiError> {
     let id = ConversationId::from(id);
-    let transcript = find(&app, &id, &caller.owner)?;
+    let (transcript, _hold) = app.conversations.hold(&id, &caller.owner)?;
     forget_log(&app, &id).await?;
-    let (all, again, messages) = (app.clone(), id.clone(), transcript.messages.len());
-    if !blocking(move || {
+    let (all, again) = (app.clone(), id.clone());
+    blocking(move || {
         all.conversations.change(&again, &caller.owner, |stored| {
             let transcript = &mut stored.transcript;
             transcript.begin_again();
             // From now on its client goes by its id.
             transcript.named = true;
-            // Not if it has gone on meanwhile.
-            transcript.messages.len() == messages
+            true
         })
     })
     .await?
-    {
-        return Err(ApiError::ConversationBusy(id.to_string()));
-    }
+    .map_err(ApiError::not_stored)?;
     let mut dropped_documents = Vec::new();
     for retrieval in transcript.retrievals.into_iter().filter(|r| r.held) {
         if !dropped_documents.contains(&retrieval.document) {

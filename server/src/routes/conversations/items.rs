@@ -23,7 +23,7 @@ use crate::wire::errors::ApiError;
 use crate::wire::extract::{PathParam, PathParams, QueryParams};
 use crate::wire::json::{JsonBody, typed};
 
-use super::shared::{find, messages};
+use super::shared::{check_size, find, messages};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -114,28 +114,22 @@ async fn create(
         return Err(ApiError::invalid("items", "must hold at least one message"));
     }
     let id = ConversationId::from(id);
-    let mut transcript = find(&app, &id, &caller.owner)?;
+    // Held, since a turn that is under way would end without knowing of them.
+    let (mut transcript, hold) = app.conversations.hold(&id, &caller.owner)?;
     let before = transcript.messages.len();
-    // A turn that is under way would end without knowing of them.
-    let busy = app
-        .engine
-        .conversation(&id)
-        .await
-        .is_some_and(|info| info.busy);
     transcript.messages.extend(new.iter().cloned());
+    check_size(&transcript.messages, "items")?;
     let (all, of, owner) = (app.clone(), id.clone(), caller.owner);
     let put_in = move || {
+        let _hold = hold;
         all.conversations.change(&of, &owner, |stored| {
-            let unchanged = stored.transcript.messages.len() == before;
             stored.transcript.messages.extend(new);
             // From now on its client goes by its id.
             stored.transcript.named = true;
-            unchanged
+            true
         })
     };
-    if busy || !blocking(put_in).await? {
-        return Err(ApiError::ConversationBusy(id.to_string()));
-    }
+    blocking(put_in).await?.map_err(ApiError::not_stored)?;
     let range = before..transcript.messages.len();
     Ok(Json(listed(input_items(&id, &transcript, range), false)))
 }

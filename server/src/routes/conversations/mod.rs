@@ -26,7 +26,7 @@ use crate::wire::errors::ApiError;
 use crate::wire::extract::PathParam;
 use crate::wire::json::{JsonBody, typed};
 
-use shared::{begin, conversation, find, forget_log, messages};
+use shared::{begin, conversation, forget_log, messages};
 
 /// OpenAI's limits.
 const MAX_PAIRS: usize = 16;
@@ -59,6 +59,7 @@ async fn create(
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let transcript = Transcript {
+        instructions: None,
         messages: messages(request.items.unwrap_or_default())?,
         turns: Vec::new(),
         owner: caller.owner.clone(),
@@ -121,7 +122,7 @@ async fn update(
             true
         })
     };
-    blocking(describe).await?;
+    blocking(describe).await?.map_err(ApiError::not_stored)?;
     Ok(Json(conversation(&app, &id, &caller.owner).await?))
 }
 
@@ -142,10 +143,12 @@ async fn delete(
     PathParam(id): PathParam,
 ) -> Result<Json<DeletedConversation>, ApiError> {
     let id = ConversationId::from(id);
-    find(&app, &id, &caller.owner)?;
+    let (_, _hold) = app.conversations.hold(&id, &caller.owner)?;
     forget_log(&app, &id).await?;
     let (all, deleted) = (app.clone(), id.clone());
-    blocking(move || all.conversations.forget(&deleted)).await?;
+    blocking(move || all.conversations.forget(&deleted))
+        .await?
+        .map_err(ApiError::not_stored)?;
     app.recordings.forget(&id);
     Ok(Json(DeletedConversation {
         id: id.to_string(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
-use onegen_proto::{Conversation, ConversationExtension, NewItem};
+use onegen_proto::{Conversation, ConversationExtension, InputItem};
 
 use crate::admission::Owner;
 use crate::app::App;
@@ -14,6 +14,8 @@ use crate::wire::messages::{role, text};
 
 /// OpenAI's limit.
 const MAX_ITEMS: usize = 20;
+/// Bytes of all messages of a conversation that are put in without a turn. All are read again at its next turn.
+const MAX_BYTES: usize = 4 << 20;
 
 /// The caller's conversation: to others there is none.
 pub(super) fn find(app: &App, id: &ConversationId, owner: &Owner) -> Result<Transcript, ApiError> {
@@ -29,7 +31,9 @@ pub(super) async fn begin(
     details: ConversationDetails,
 ) -> Result<(), ApiError> {
     let app = app.clone();
-    blocking(move || app.conversations.begin(id, transcript, details)).await
+    blocking(move || app.conversations.begin(id, transcript, details))
+        .await?
+        .map_err(ApiError::not_stored)
 }
 
 /// A conversation as its routes show it.
@@ -58,24 +62,58 @@ pub(super) async fn forget_log(app: &App, id: &ConversationId) -> Result<(), Api
         Ok(()) | Err(ConversationError::Unknown(_)) => Ok(()),
         Err(ConversationError::Busy(_)) => Err(ApiError::ConversationBusy(id.to_string())),
         Err(ConversationError::Stopped) => Err(ApiError::ShuttingDown),
+        Err(ConversationError::Store(reason)) => Err(ApiError::NotStored(reason)),
         Err(other) => Err(ApiError::Internal(other.to_string())),
     }
 }
 
+/// # Errors
+/// [`ApiError::Invalid`] if a conversation's messages, to which a field of the request adds, are too large.
+pub(super) fn check_size(messages: &[ChatMessage], field: &'static str) -> Result<(), ApiError> {
+    let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "makes the conversation {bytes} bytes long, but it may hold {MAX_BYTES}; begin another one"
+    );
+    Err(ApiError::invalid(field, message))
+}
+
 /// The messages that new items hold.
-pub(super) fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
+pub(super) fn messages(items: Vec<InputItem>) -> Result<Vec<ChatMessage>, ApiError> {
     if items.len() > MAX_ITEMS {
         let message = format!("holds {} items, but may hold {MAX_ITEMS}", items.len());
         return Err(ApiError::invalid("items", message));
     }
-    let each = items.into_iter().enumerate().map(|(at, item)| {
-        if let Some(kind) = item.kind.filter(|kind| kind != "message") {
-            let param = format!("items[{at}].type {kind:?}");
-            return Err(ApiError::Unsupported { param });
+    let mut messages = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let unsupported = |kind: &str| ApiError::Unsupported {
+            param: format!("items[{at}].type {kind:?}"),
+        };
+        match item {
+            InputItem::Message(item) => {
+                if let Some(kind) = item.kind.filter(|kind| kind != "message") {
+                    return Err(unsupported(&kind));
+                }
+                let role: EngineRole = role(item.role);
+                let text = text(item.content, &format!("items[{at}].content"))?;
+                messages.push(ChatMessage::new(role, text));
+            }
+            InputItem::Named {
+                kind: Some(kind), ..
+            }
+            | InputItem::Other { kind } => {
+                // Clients put in what an earlier response gave out. What was read then is not read again.
+                if kind != "file_search_call" {
+                    return Err(unsupported(&kind));
+                }
+            }
+            InputItem::Named { kind: None, .. } => {
+                let message = "is no message; it needs a role and a content";
+                return Err(ApiError::invalid(format!("items[{at}]"), message));
+            }
         }
-        let role: EngineRole = role(item.role);
-        let text = text(item.content, &format!("items[{at}].content"))?;
-        Ok(ChatMessage::new(role, text))
-    });
-    each.collect()
+    }
+    Ok(messages)
 }

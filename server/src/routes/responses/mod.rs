@@ -82,10 +82,9 @@ async fn create(
         request,
     };
     let collection = turn.options.retrieval.collection().name().to_owned();
-    let instructions = settings.request.instructions.is_some() && turn.conversation.is_none();
     let turn = turn.start(&app).await?;
     let writing = RunningResponse {
-        input: turn.messages_before() + usize::from(instructions)..turn.messages(),
+        input: turn.messages_before()..turn.messages(),
         store: settings.store,
         writer: ResponseWriter::new(settings, collection, &turn),
         owner: caller.owner,

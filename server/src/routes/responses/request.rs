@@ -8,9 +8,12 @@ use serde_json::Value;
 
 use crate::admission::{Caller, Owner};
 use crate::app::App;
+use crate::conversations::items::conversation_of;
 use crate::conversations::stored_responses::stored_response;
 use crate::routes::sampling::SamplingFields;
-use crate::turns::{RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest};
+use crate::turns::{
+    Instructions, RequestedConstraint, RequestedRetrieval, TurnOptions, TurnRequest,
+};
 use crate::wire::errors::{ApiError, FieldNames};
 use crate::wire::messages::{role, text};
 
@@ -34,7 +37,7 @@ pub(super) fn turn_request(
     let retrieval = RequestedRetrieval::new(retrieval, &app.collections, caller)?;
     let sampling = SamplingFields::from_response(&request).into_params()?;
     let continued = Continuation::new(&request, app, &caller.owner)?;
-    let mut messages = input(request.input)?;
+    let messages = input(request.input, app, &caller.owner)?;
     match messages.last() {
         Some(last) if last.role == Role::User => {}
         _ => {
@@ -44,25 +47,8 @@ pub(super) fn turn_request(
             ));
         }
     }
-    let instructions = request.instructions;
-    let instructions = instructions.map(|text| ChatMessage::new(Role::System, text));
-    match (instructions, &continued.conversation) {
-        (None, _) => {}
-        (Some(instructions), None) => messages.insert(0, instructions),
-        // Clients send the same ones with each request.
-        (Some(instructions), Some(id))
-            if app
-                .conversations
-                .get(id, &caller.owner)
-                .is_some_and(|transcript| transcript.messages.first() == Some(&instructions)) => {}
-        (Some(_), Some(_)) => {
-            return Err(ApiError::invalid(
-                "instructions",
-                "differ from those at the conversation's beginning; leave them out where it goes on",
-            ));
-        }
-    }
     Ok(TurnRequest {
+        instructions: Instructions::These(request.instructions),
         kept: request.store.unwrap_or(true) || request.conversation.is_some(),
         conversation: continued.conversation,
         after: continued.after,
@@ -114,7 +100,8 @@ impl Continuation {
     }
 }
 
-fn input(input: ResponseInput) -> Result<Vec<ChatMessage>, ApiError> {
+/// The messages of the input. Those that it only names are looked up.
+fn input(input: ResponseInput, app: &App, owner: &Owner) -> Result<Vec<ChatMessage>, ApiError> {
     let items = match input {
         ResponseInput::Text(text) => return Ok(vec![ChatMessage::new(Role::User, text)]),
         ResponseInput::Items(items) => items,
@@ -132,12 +119,45 @@ fn input(input: ResponseInput) -> Result<Vec<ChatMessage>, ApiError> {
                 let text = text(item.content, &format!("input[{at}].content"))?;
                 messages.push(ChatMessage::new(role(item.role), text));
             }
+            InputItem::Named { kind: None, id } => {
+                messages.push(message_named(app, owner, id, at)?);
+            }
+            InputItem::Named {
+                kind: Some(kind),
+                id,
+            } if kind == "item_reference" => {
+                messages.push(message_named(app, owner, id, at)?);
+            }
             // What was read stands in the conversation's own log.
-            InputItem::Other { kind } if kind == "file_search_call" => {}
-            InputItem::Other { kind } => return Err(unsupported(&kind)),
+            InputItem::Named {
+                kind: Some(kind), ..
+            }
+            | InputItem::Other { kind }
+                if kind == "file_search_call" => {}
+            InputItem::Named {
+                kind: Some(kind), ..
+            }
+            | InputItem::Other { kind } => return Err(unsupported(&kind)),
         }
     }
     Ok(messages)
+}
+
+/// The message of a conversation of the owner's that an item's id names.
+fn message_named(
+    app: &App,
+    owner: &Owner,
+    item: String,
+    at: usize,
+) -> Result<ChatMessage, ApiError> {
+    let found = conversation_of(&item).and_then(|(conversation, message)| {
+        let transcript = app.conversations.get(&conversation, owner)?;
+        transcript.messages.get(message).cloned()
+    });
+    found.ok_or_else(|| {
+        let message = format!("there is no message {item:?} to refer to, or not any more");
+        ApiError::invalid(format!("input[{at}].id"), message)
+    })
 }
 
 /// What the tool says, unless the server's own words say it.

@@ -217,7 +217,8 @@ export class Run {
       view.reset();
     }
     view.wait(false);
-    if (onegen?.retrieval) this.add({ retrieval: onegen.retrieval });
+    // One that found only what is too long to be read shows nothing.
+    if (onegen?.retrieval?.passages.length) this.add({ retrieval: onegen.retrieval });
     if (choice?.delta.content) {
       if (this.started !== null) turn.times ??= { first: performance.now() - this.started };
       this.add({ text: choice.delta.content });
