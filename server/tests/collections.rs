@@ -75,7 +75,8 @@ fn found(answer: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_filter_leaves_what_its_metadata_says_and_nothing_else_is_found() {
-    let server = Corpora::write().serve().await;
+    let corpora = Corpora::write();
+    let server = corpora.serve().await;
     let all = server.complete(&request(PERU, json!({"k": 5}))).await;
     assert_eq!(found(&all).len(), 5);
     assert_eq!(found(&all)[0], "Peru");
@@ -91,7 +92,8 @@ async fn a_filter_leaves_what_its_metadata_says_and_nothing_else_is_found() {
 
 #[tokio::test]
 async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
-    let server = Corpora::write().serve().await;
+    let corpora = Corpora::write();
+    let server = corpora.serve().await;
     let nobody = json!({"type": "eq", "key": "name", "value": "Atlantis"});
     for retrieval in [json!({"min_score": 0.99}), json!({"filter": nobody})] {
         let answer = server.complete(&request(PERU, retrieval)).await;
@@ -114,7 +116,8 @@ async fn where_nothing_is_found_the_model_goes_on_without_a_passage() {
 
 #[tokio::test]
 async fn each_request_is_answered_from_its_own_collection() {
-    let server = Corpora::write().serve().await;
+    let corpora = Corpora::write();
+    let server = corpora.serve().await;
     let from = |collection: &str| request(PERU, json!({"collection": collection}));
     let (world, elsewhere) = (from("world"), from("elsewhere"));
     // At once, so that they share batches.
@@ -144,7 +147,8 @@ async fn each_request_is_answered_from_its_own_collection() {
 
 #[tokio::test]
 async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that_one() {
-    let server = Corpora::write().serve().await;
+    let corpora = Corpora::write();
+    let server = corpora.serve().await;
     let first = server.complete(&question(PERU)).await;
     assert_eq!(receipts(&first)[0]["collection"], "world");
     let next = with(
@@ -169,7 +173,8 @@ async fn a_conversation_that_goes_on_with_another_collection_retrieves_from_that
 
 #[tokio::test]
 async fn a_greeting_retrieves_exactly_once_when_it_is_forced() {
-    let server = Corpora::write().serve().await;
+    let corpora = Corpora::write();
+    let server = corpora.serve().await;
     let greeting = server.complete(&question("Hello!")).await;
     assert_eq!(receipts(&greeting).len(), 0);
     let forced = server

@@ -1,0 +1,63 @@
+//! What is answered while the model is loaded and collections are indexed, which can take long: that the server
+//! lives, and that it does not take requests yet.
+
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use onegen_proto::{Health, HealthStatus, Readiness};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::serving::connections::serve_connections;
+use crate::wire::errors::ApiError;
+
+/// Answers probes on a listener until the work is done. Returns the listener and what the work returned.
+pub async fn while_loading<T>(
+    listener: TcpListener,
+    model: String,
+    work: impl Future<Output = T>,
+) -> (TcpListener, T) {
+    let (done, stop) = oneshot::channel::<()>();
+    let answer = move |method: Method, uri: Uri| async move { answer(&method, &uri, model) };
+    let router = Router::new().fallback(answer);
+    let serving = async {
+        let mut listener = listener;
+        let stop = async {
+            // Nothing is ever sent: this waits for the work's end.
+            let _ = stop.await;
+        };
+        serve_connections(&mut listener, router, stop).await;
+        listener
+    };
+    let work = async {
+        let result = work.await;
+        drop(done);
+        result
+    };
+    tokio::join!(serving, work)
+}
+
+fn answer(method: &Method, uri: &Uri, model: String) -> Response {
+    let reads = method == Method::GET || method == Method::HEAD;
+    match uri.path() {
+        "/healthz" if reads => {
+            let status = HealthStatus::Ok;
+            Json(Health { status }).into_response()
+        }
+        "/readyz" if reads => {
+            let readiness = Readiness {
+                status: HealthStatus::Loading,
+                model,
+                passages: 0,
+                collections: Vec::new(),
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
+        }
+        _ => {
+            let mut response = ApiError::Loading.into_response();
+            let soon = header::HeaderValue::from_static("2");
+            response.headers_mut().insert(header::RETRY_AFTER, soon);
+            response
+        }
+    }
+}
