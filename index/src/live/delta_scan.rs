@@ -12,6 +12,8 @@ use crate::segment::search::candidates::{Candidate, CandidateSet};
 
 // How many codes are prefetched ahead of the one that is being compared.
 const AHEAD: usize = 4;
+// For each passage that is wanted, so many are compared by their codes before the others.
+const FIRST: usize = 4;
 
 impl Delta {
     /// Those rows, ascending, that may be among the best `k` of some. Codes say how good a passage is at
@@ -37,8 +39,7 @@ impl Delta {
     }
 
     /// Those rows, ascending, that are probably among the best `k` of some. Sketches say how good a vector
-    /// probably is at most. Then codes are compared, the most promising first, until no other passage is
-    /// likely to be better than those that were found.
+    /// probably is at most. Then the codes of those are compared that are likely to be good enough.
     pub(crate) fn scan_sketches(
         &self,
         rows: impl IntoIterator<Item = Range<usize>>,
@@ -65,15 +66,33 @@ impl Delta {
             let at_most = passage.iter().map(|c| c.estimate.at_most());
             (at_most.fold(f32::NEG_INFINITY, f32::max), passage)
         });
-        let mut promising: Vec<(f32, &[Candidate])> = passages.collect();
-        promising.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (scores, passages): (Vec<f32>, Vec<&[Candidate]>) = passages.unzip();
 
+        // A few of the most promising ones reach a score that most of the others cannot. These are then
+        // compared in the order in which they stand in memory.
         let mut possible = CandidateSet::new(query.k);
-        for (n, (at_most, passage)) in promising.iter().enumerate() {
-            if *at_most < possible.reached() {
-                break;
-            }
-            if let Some((_, later)) = promising.get(n + AHEAD) {
+        let first = nth_best(&scores, query.k.saturating_mul(FIRST));
+        let of_scores = |wanted: Range<f32>| {
+            let passages = passages.iter().zip(&scores);
+            let passages = passages.filter(move |(_, score)| wanted.contains(score));
+            passages.map(|(passage, _)| *passage).collect::<Vec<_>>()
+        };
+        self.compare_codes(&of_scores(first..f32::INFINITY), query, &mut possible);
+        let rest = of_scores(possible.reached()..first);
+        self.compare_codes(&rest, query, &mut possible);
+        self.rows_of(&possible.finish())
+    }
+
+    /// Offers the candidates of passages by their codes.
+    fn compare_codes(
+        &self,
+        passages: &[&[Candidate]],
+        query: &DeltaQuery<'_>,
+        possible: &mut CandidateSet,
+    ) {
+        let vectors = self.vectors();
+        for (n, passage) in passages.iter().enumerate() {
+            if let Some(later) = passages.get(n + AHEAD) {
                 vectors.prefetch(later[0].vector);
             }
             for &Candidate { vector, .. } in *passage {
@@ -85,7 +104,6 @@ impl Delta {
                 possible.offer(vectors.row(vector), Candidate { vector, estimate });
             }
         }
-        self.rows_of(&possible.finish())
     }
 
     /// Whether a row has a passage that the filter allows. The vectors of a passage come one after the
@@ -109,6 +127,16 @@ impl Delta {
         rows.dedup();
         rows
     }
+}
+
+/// The n-th highest of some scores, or the lowest if there are fewer.
+fn nth_best(scores: &[f32], n: usize) -> f32 {
+    let mut scores = scores.to_vec();
+    let last = n.min(scores.len()).saturating_sub(1);
+    if last >= scores.len() {
+        return f32::NEG_INFINITY;
+    }
+    *scores.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1
 }
 
 #[cfg(test)]
