@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::live::change::DeltaPassage;
 use crate::live::delta_graph::{DeltaGraph, NewVector};
+use crate::live::delta_rows::DeltaRows;
 use crate::live::delta_vectors::DeltaVectors;
 use crate::segment::codes::Code;
 use crate::segment::passages::IdDigest;
@@ -19,7 +20,7 @@ const STEP: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Delta {
     // One that was deleted or replaced leaves its row empty.
-    passages: Vec<Option<Arc<DeltaPassage>>>,
+    passages: DeltaRows,
     rows: HashMap<IdDigest, u32>,
     numbers: usize,
     dimension: usize,
@@ -52,7 +53,7 @@ impl Part {
 impl Delta {
     pub(crate) fn new(dimension: usize, graph_from: usize) -> Self {
         Self {
-            passages: Vec::new(),
+            passages: DeltaRows::default(),
             rows: HashMap::new(),
             numbers: 0,
             parts: vec![Part::default()],
@@ -86,7 +87,7 @@ impl Delta {
         let row = self.passages.len();
         self.vectors.push(row, &passage.vectors);
         self.rows.insert(passage.digest, row as u32);
-        self.passages.push(Some(passage));
+        self.passages.push(passage);
     }
 
     /// Takes out the passage with an id's digest; whether there was one.
@@ -95,7 +96,7 @@ impl Delta {
             return false;
         };
         let row = row as usize;
-        let numbers = self.passages[row].take().map_or(0, |p| p.vectors.len());
+        let numbers = self.passages.take(row).map_or(0, |p| p.vectors.len());
         self.numbers -= numbers;
         let parts = self.parts.partition_point(|part| part.first_row <= row);
         if let Some(part) = self.parts[..parts].last_mut() {
@@ -124,19 +125,16 @@ impl Delta {
     pub(crate) fn drop_before(&mut self, row: usize) {
         let row = row.min(self.rows());
         self.vectors.drop_before(row);
-        let rest = self.passages.split_off(row);
+        self.passages.drop_before(row);
         let mut parts = std::mem::take(&mut self.parts);
         parts.retain(|part| part.first_row >= row);
         parts.iter_mut().for_each(|part| part.first_row -= row);
         if parts.first().is_none_or(|part| part.first_row > 0) {
             parts.insert(0, Part::default());
         }
-        let mut rows = HashMap::with_capacity(rest.len());
-        for (row, passage) in (0..).zip(&rest) {
-            rows.extend(passage.iter().map(|passage| (passage.digest, row)));
-        }
-        self.numbers = rest.iter().flatten().map(|p| p.vectors.len()).sum();
-        self.passages = rest;
+        let rest = || self.passages.iter();
+        let rows = rest().map(|(row, passage)| (passage.digest, row)).collect();
+        self.numbers = rest().map(|(_, passage)| passage.vectors.len()).sum();
         self.rows = rows;
         self.parts = parts;
     }
@@ -204,13 +202,9 @@ impl Delta {
         self.parts().map(in_graph).sum()
     }
 
-    /// The passages of some rows; `None` for one that was deleted or replaced.
-    pub(crate) fn range(&self, rows: Range<usize>) -> &[Option<Arc<DeltaPassage>>] {
-        &self.passages[rows]
-    }
-
+    /// The passage of a row, unless it was deleted or replaced.
     pub(crate) fn get(&self, row: u32) -> Option<&Arc<DeltaPassage>> {
-        self.passages.get(row as usize)?.as_ref()
+        self.passages.get(row as usize)
     }
 
     pub(crate) fn find(&self, id: &IdDigest) -> Option<u32> {
@@ -219,8 +213,7 @@ impl Delta {
 
     /// All passages with their rows, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<DeltaPassage>)> {
-        let passages = self.passages.iter().enumerate();
-        passages.filter_map(|(row, passage)| Some((row as u32, passage.as_ref()?)))
+        self.passages.iter()
     }
 }
 

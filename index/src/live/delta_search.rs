@@ -2,7 +2,6 @@
 //! scanned ([`crate::live::delta_scan`]). Either way gives candidates, which are scored in f32.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::filter::Filter;
 use crate::live::change::DeltaPassage;
@@ -90,7 +89,7 @@ impl Delta {
         rows: Range<usize>,
         query: &DeltaQuery<'_>,
     ) -> Option<Vec<u32>> {
-        let passages = self.range(rows.clone());
+        let passage = |row: usize| self.get((rows.start + row) as u32);
         let vectors = self.numbers() / self.dimension().max(1);
         let per_passage = vectors.div_ceil(self.passages().max(1));
         let ef = EF.max(query.k.saturating_mul(2).saturating_mul(per_passage));
@@ -101,13 +100,12 @@ impl Delta {
         };
         // A filter is compared with every row once; without one only rows that the walk meets are looked at.
         let allowed: Option<Vec<bool>> = query.filter.map(|_| {
-            let allows =
-                |passage: &Option<Arc<_>>| passage.as_ref().is_some_and(|p| query.allows(p));
-            passages.iter().map(allows).collect()
+            let allows = |row| passage(row).is_some_and(|passage| query.allows(passage));
+            (0..rows.len()).map(allows).collect()
         });
         let allowed_passages = allowed.as_ref().map_or(
             // Some of the removed ones may be further on.
-            passages.len().saturating_sub(part.removed),
+            rows.len().saturating_sub(part.removed),
             |allowed| allowed.iter().filter(|allowed| **allowed).count(),
         );
         if !is_worth_it(allowed_passages) {
@@ -117,7 +115,7 @@ impl Delta {
             let row = row as usize;
             match &allowed {
                 Some(allowed) => allowed.get(row) == Some(&true),
-                None => passages.get(row).is_some_and(Option::is_some),
+                None => row < rows.len() && passage(row).is_some(),
             }
         });
         // The graph may lead to too few: a scan then finds them all.

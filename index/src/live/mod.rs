@@ -6,6 +6,7 @@ pub(crate) mod current;
 pub(crate) mod delta;
 mod delta_graph;
 pub(crate) mod delta_options;
+mod delta_rows;
 mod delta_scan;
 mod delta_search;
 mod delta_vectors;
