@@ -190,7 +190,7 @@ mod tests {
                 k,
                 filter,
             };
-            let rows = delta.scan_sketches([0..delta.rows()], &query);
+            let rows = delta.scan_sketches(std::iter::once(0..delta.rows()), &query);
             assert!(rows.is_sorted_by(|a, b| a < b));
             let wanted_rows = truth.iter().map(|hit| delta.find(&hit.1.digest).unwrap());
             found += wanted_rows.filter(|row| rows.contains(row)).count();
