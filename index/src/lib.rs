@@ -48,7 +48,7 @@ pub use ingest::{
     Embedder, IngestError, IngestEvent, IngestOptions, add_from_corpus, build_from_corpus,
 };
 pub use live::change::{Change, ChangeCounts};
-pub use live::delta::{DELTA_GRAPH_VECTORS, DELTA_VECTORS, DeltaOptions};
+pub use live::delta_options::{DELTA_GRAPH_VECTORS, DELTA_VECTORS, DeltaOptions};
 pub use live::hit::{Hit, SearchOptions};
 pub use live::index::Index;
 pub use live::stats::{SegmentSearch, SegmentStats, Stats};

@@ -388,3 +388,19 @@ fn a_refused_change_changes_nothing() {
     index.apply(vec![good]).unwrap();
     assert_eq!(index.passages(), 1);
 }
+
+#[test]
+fn a_passage_that_is_replaced_again_and_again_fills_neither_log_nor_memory() {
+    let home = tempfile::tempdir().unwrap();
+    let index = empty(&home.path().join("index"));
+    for n in 0..DELTA_VECTORS as u8 {
+        let vectors = vec![vec![1.0, f32::from(n), 0.0, 0.0]];
+        let passage = passage(1, None);
+        index
+            .apply(vec![Change::Upsert { passage, vectors }])
+            .unwrap();
+    }
+    index.settle().unwrap();
+    let stats = index.stats();
+    assert_eq!((stats.passages, stats.in_log), (1, 0), "{stats:?}");
+}

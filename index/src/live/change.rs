@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::IndexError;
-use crate::segment::codes::OwnedCodes;
 use crate::segment::passages::{IdDigest, Passage, digest};
 use crate::segment::vectors::normalised;
 
@@ -53,23 +52,15 @@ pub(crate) struct DeltaPassage {
     pub(crate) passage: Passage,
     /// Unit vectors: (vectors, dimension).
     pub(crate) vectors: Vec<f32>,
-    /// The same, for a search to look at first.
-    pub(crate) codes: OwnedCodes,
 }
 
 impl DeltaPassage {
-    fn new(passage: Passage, vectors: Vec<f32>, dimension: usize) -> Self {
+    fn new(passage: Passage, vectors: Vec<f32>) -> Self {
         Self {
             digest: digest(&passage.id),
-            codes: OwnedCodes::new(&vectors, dimension),
             passage,
             vectors,
         }
-    }
-
-    /// Numbers in a vector.
-    pub(crate) fn dimension(&self) -> usize {
-        self.vectors.len() / self.codes.count().max(1)
     }
 }
 
@@ -92,7 +83,7 @@ impl Change {
                 for vector in &vectors {
                     units.extend(normalised(vector, dimension)?);
                 }
-                let passage = DeltaPassage::new(passage, units, dimension);
+                let passage = DeltaPassage::new(passage, units);
                 Ok(CheckedChange::Upsert(Arc::new(passage)))
             }
             Self::Delete { id } => Ok(CheckedChange::Delete(id)),
@@ -155,7 +146,7 @@ pub(crate) fn decode(mut bytes: &[u8], dimension: usize) -> Result<Vec<CheckedCh
                 }
                 let (numbers, _) = numbers.as_chunks::<4>();
                 let vectors = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                let passage = DeltaPassage::new(passage, vectors, dimension);
+                let passage = DeltaPassage::new(passage, vectors);
                 CheckedChange::Upsert(Arc::new(passage))
             }
             DELETE => CheckedChange::Delete(id()?),

@@ -7,35 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::live::change::DeltaPassage;
 use crate::live::delta_graph::{DeltaGraph, NewVector};
+use crate::live::delta_rows::DeltaRows;
+use crate::live::delta_vectors::DeltaVectors;
 use crate::segment::codes::Code;
 use crate::segment::passages::IdDigest;
-
-/// Vectors in the delta from which on it becomes a segment.
-pub const DELTA_VECTORS: usize = 4096;
-
-/// Vectors from which on a walk through a graph takes less time than a scan of the codes: at 896 dimensions
-/// hnsw_rs walks in 1.5 to 1.9 ms, in which 20,000 to 30,000 codes are scanned.
-pub const DELTA_GRAPH_VECTORS: usize = 20_000;
-
-/// When the delta gets a graph, and when it becomes a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeltaOptions {
-    /// Vectors from which on a merge makes a segment of the delta.
-    pub merge_from: usize,
-    /// Vectors from which on the delta is searched through a graph, which is begun at a quarter of them;
-    /// with `usize::MAX` it is always scanned.
-    pub graph_from: usize,
-}
-
-impl Default for DeltaOptions {
-    /// [`DELTA_VECTORS`] and [`DELTA_GRAPH_VECTORS`].
-    fn default() -> Self {
-        Self {
-            merge_from: DELTA_VECTORS,
-            graph_from: DELTA_GRAPH_VECTORS,
-        }
-    }
-}
 
 // Rows that one step inserts into a graph: a search scans those that no finished step has inserted.
 const STEP: usize = 64;
@@ -45,11 +20,13 @@ const STEP: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Delta {
     // One that was deleted or replaced leaves its row empty.
-    passages: Vec<Option<Arc<DeltaPassage>>>,
+    passages: DeltaRows,
     rows: HashMap<IdDigest, u32>,
     numbers: usize,
+    dimension: usize,
     // Never empty; the first begins at row 0, and each ends where the next begins.
     parts: Vec<Part>,
+    vectors: DeltaVectors,
     graph_from: usize,
 }
 
@@ -74,12 +51,14 @@ impl Part {
 }
 
 impl Delta {
-    pub(crate) fn new(graph_from: usize) -> Self {
+    pub(crate) fn new(dimension: usize, graph_from: usize) -> Self {
         Self {
-            passages: Vec::new(),
+            passages: DeltaRows::default(),
             rows: HashMap::new(),
             numbers: 0,
             parts: vec![Part::default()],
+            vectors: DeltaVectors::new(dimension),
+            dimension,
             graph_from,
         }
     }
@@ -105,8 +84,10 @@ impl Delta {
         if let Some(part) = self.parts.last_mut() {
             part.numbers += numbers;
         }
-        self.rows.insert(passage.digest, self.passages.len() as u32);
-        self.passages.push(Some(passage));
+        let row = self.passages.len();
+        self.vectors.push(row, &passage.vectors);
+        self.rows.insert(passage.digest, row as u32);
+        self.passages.push(passage);
     }
 
     /// Takes out the passage with an id's digest; whether there was one.
@@ -115,7 +96,7 @@ impl Delta {
             return false;
         };
         let row = row as usize;
-        let numbers = self.passages[row].take().map_or(0, |p| p.vectors.len());
+        let numbers = self.passages.take(row).map_or(0, |p| p.vectors.len());
         self.numbers -= numbers;
         let parts = self.parts.partition_point(|part| part.first_row <= row);
         if let Some(part) = self.parts[..parts].last_mut() {
@@ -142,21 +123,30 @@ impl Delta {
 
     /// Drops everything before a row.
     pub(crate) fn drop_before(&mut self, row: usize) {
-        let rest = self.passages.split_off(row.min(self.passages.len()));
+        let row = row.min(self.rows());
+        self.vectors.drop_before(row);
+        self.passages.drop_before(row);
         let mut parts = std::mem::take(&mut self.parts);
         parts.retain(|part| part.first_row >= row);
         parts.iter_mut().for_each(|part| part.first_row -= row);
         if parts.first().is_none_or(|part| part.first_row > 0) {
             parts.insert(0, Part::default());
         }
-        let mut rows = HashMap::with_capacity(rest.len());
-        for (row, passage) in (0..).zip(&rest) {
-            rows.extend(passage.iter().map(|passage| (passage.digest, row)));
-        }
-        self.numbers = rest.iter().flatten().map(|p| p.vectors.len()).sum();
-        self.passages = rest;
+        let rest = || self.passages.iter();
+        let rows = rest().map(|(row, passage)| (passage.digest, row)).collect();
+        self.numbers = rest().map(|(_, passage)| passage.vectors.len()).sum();
         self.rows = rows;
         self.parts = parts;
+    }
+
+    /// Numbers in a vector.
+    pub(crate) fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The vectors of all rows, also of those that are empty now.
+    pub(crate) fn vectors(&self) -> &DeltaVectors {
+        &self.vectors
     }
 
     /// Vectors from which on a graph is walked.
@@ -177,7 +167,7 @@ impl Delta {
     /// comes first, since a merge drops the others sooner. Only one thread may call it at a time.
     pub(crate) fn grow_graph(&self) -> bool {
         for (part, rows) in self.parts().rev() {
-            if part.graph().is_none() && !self.deserves_graph(part, rows.clone()) {
+            if part.graph().is_none() && !self.deserves_graph(part) {
                 continue;
             }
             let graph = part.graph.get_or_init(DeltaGraph::new);
@@ -186,24 +176,22 @@ impl Delta {
             if done >= to {
                 continue;
             }
-            let new = (done as u32..).zip(&self.passages[rows.start..][done..to]);
-            let vectors = new.flat_map(|(row, passage)| {
-                let codes = passage.iter().flat_map(|passage| passage.codes.iter());
-                codes.map(move |(numbers, [scale, _])| NewVector {
-                    row,
+            let first = rows.start as u32;
+            let codes = self.vectors.codes(rows.start + done..rows.start + to);
+            let vectors = codes.filter(|&(row, _)| self.get(row).is_some()).map(
+                |(row, (numbers, [scale, _]))| NewVector {
+                    row: row - first,
                     code: Code { numbers, scale },
-                })
-            });
+                },
+            );
             graph.insert(vectors, to);
             return true;
         }
         false
     }
 
-    fn deserves_graph(&self, part: &Part, rows: Range<usize>) -> bool {
-        let mut passages = self.passages[rows].iter().flatten();
-        let dimension = passages.next().map_or(1, |passage| passage.dimension());
-        part.numbers / dimension >= self.graph_from / 4
+    fn deserves_graph(&self, part: &Part) -> bool {
+        part.numbers / self.dimension.max(1) >= self.graph_from / 2
     }
 
     /// How many rows the graphs hold.
@@ -214,13 +202,9 @@ impl Delta {
         self.parts().map(in_graph).sum()
     }
 
-    /// The passages of some rows; `None` for one that was deleted or replaced.
-    pub(crate) fn range(&self, rows: Range<usize>) -> &[Option<Arc<DeltaPassage>>] {
-        &self.passages[rows]
-    }
-
+    /// The passage of a row, unless it was deleted or replaced.
     pub(crate) fn get(&self, row: u32) -> Option<&Arc<DeltaPassage>> {
-        self.passages.get(row as usize)?.as_ref()
+        self.passages.get(row as usize)
     }
 
     pub(crate) fn find(&self, id: &IdDigest) -> Option<u32> {
@@ -229,8 +213,7 @@ impl Delta {
 
     /// All passages with their rows, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<DeltaPassage>)> {
-        let passages = self.passages.iter().enumerate();
-        passages.filter_map(|(row, passage)| Some((row as u32, passage.as_ref()?)))
+        self.passages.iter()
     }
 }
 
@@ -290,7 +273,7 @@ mod tests {
     #[test]
     fn an_exact_search_finds_what_scoring_every_vector_finds() {
         let vectors = clustered(10, 5_000, DIMENSION, 10);
-        let mut delta = Delta::new(500);
+        let mut delta = Delta::new(DIMENSION, 500);
         push(&mut delta, 0..5_000, &vectors);
         grow_all(&delta);
         delta.remove(&digest("4"));
@@ -311,7 +294,7 @@ mod tests {
     #[test]
     fn a_snapshot_finds_its_own_passages_through_a_graph_that_has_grown_since() {
         let vectors = clustered(11, 6_000, DIMENSION, 10);
-        let mut delta = Delta::new(500);
+        let mut delta = Delta::new(DIMENSION, 500);
         push(&mut delta, 0..3_000, &vectors);
         let before = delta.clone();
         push(&mut delta, 3_000..6_000, &vectors);
@@ -339,7 +322,7 @@ mod tests {
     #[test]
     fn what_the_graph_does_not_hold_yet_is_found_and_nothing_comes_twice() {
         let vectors = clustered(13, 4_000, DIMENSION, 10);
-        let mut delta = Delta::new(500);
+        let mut delta = Delta::new(DIMENSION, 500);
         push(&mut delta, 0..4_000, &vectors);
         for _ in 0..40 {
             assert!(delta.grow_graph());
@@ -358,7 +341,7 @@ mod tests {
     #[test]
     fn what_comes_while_a_merge_runs_keeps_its_graph_when_the_rest_is_dropped() {
         let vectors = clustered(12, 4_000, DIMENSION, 10);
-        let mut delta = Delta::new(500);
+        let mut delta = Delta::new(DIMENSION, 500);
         push(&mut delta, 0..2_000, &vectors);
         let frozen = delta.rows();
         delta.begin_part();

@@ -21,8 +21,10 @@ use parking_lot::RwLock;
 use crate::segment::codes::Code;
 use crate::segment::search::dot_i8::dot_i8;
 
-// Links of a node in the upper layers; twice as many in the lowest.
-const M: usize = 16;
+// Links of a node in the upper layers; twice as many in the lowest. With 16, whole clusters are cut off as
+// they grow: recall@10 is 1 on 60,000 clustered vectors and .84 on 150,000 (of 128 dimensions .94, and with
+// 32 it is 1).
+const M: usize = 32;
 // With 80, recall@10 on 60,000 vectors in topic order falls to .43; with 200 it is .99.
 const EF_CONSTRUCTION: usize = 200;
 // The layers that hnsw_rs allows at most.

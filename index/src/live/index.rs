@@ -16,7 +16,7 @@ use crate::format::manifest::{MANIFEST_FILE, Manifest};
 use crate::live::background::background_pool;
 use crate::live::change::{Change, ChangeCounts};
 use crate::live::current::Current;
-use crate::live::delta::DeltaOptions;
+use crate::live::delta_options::DeltaOptions;
 use crate::live::grower::Grower;
 use crate::live::hit::{Hit, SearchOptions};
 use crate::live::merge::{self, Merger};

@@ -58,8 +58,9 @@ pub(crate) fn due(snapshot: &Snapshot, delta_vectors: usize) -> Option<usize> {
         let deletions = live.deletions;
         live.segment.graph_damage().is_some() || (deletions > 1024 && deletions > live.passages())
     });
+    // Passages that were replaced while they were in the delta still take memory and stand in the log.
     let vectors = snapshot.delta.numbers() / snapshot.dimension.max(1);
-    if worn.is_none() && vectors < delta_vectors {
+    if worn.is_none() && vectors.max(snapshot.delta.rows()) < delta_vectors {
         return None;
     }
     let mut from = worn.unwrap_or(snapshot.segments.len());

@@ -45,7 +45,7 @@ pub(crate) fn load(
     }
     let mut snapshot = Snapshot {
         segments,
-        delta: Arc::new(Delta::new(graph_from)),
+        delta: Arc::new(Delta::new(dimension, graph_from)),
         dimension,
     };
     let mut last = None;

@@ -181,7 +181,7 @@ mod tests {
         let segment = Segment::open(&dir, record, 1).unwrap();
         let current = Current::new(Snapshot {
             segments: vec![LiveSegment::new(Arc::new(segment), Bitset::new(1))],
-            delta: Arc::new(Delta::new(usize::MAX)),
+            delta: Arc::new(Delta::new(1, usize::MAX)),
             dimension: 1,
         });
         let log = Log::create(&dir, &manifest.index_id, 9).unwrap();

@@ -72,38 +72,6 @@ pub(crate) fn encode(unit: &[f32], numbers: &mut [i8]) -> [f32; 2] {
     [scale, error(unit, codes, scale.into())]
 }
 
-/// Codes of a few vectors, in memory.
-#[derive(Debug, PartialEq)]
-pub(crate) struct OwnedCodes {
-    // (vectors, stride)
-    numbers: Vec<i8>,
-    scales: Vec<[f32; 2]>,
-}
-
-impl OwnedCodes {
-    /// Codes unit vectors that stand one after the other.
-    pub(crate) fn new(units: &[f32], dimension: usize) -> Self {
-        let stride = stride(dimension);
-        let mut numbers = vec![0; units.len() / dimension * stride];
-        let rows = numbers.chunks_exact_mut(stride);
-        let scales = units.chunks_exact(dimension).zip(rows);
-        let scales = scales.map(|(unit, row)| encode(unit, row)).collect();
-        Self { numbers, scales }
-    }
-
-    /// Number of vectors.
-    pub(crate) fn count(&self) -> usize {
-        self.scales.len()
-    }
-
-    /// The numbers of each vector, padded to whole lines, with its scale and error.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[i8], [f32; 2])> {
-        let stride = self.numbers.len() / self.scales.len().max(1);
-        let rows = self.numbers.chunks_exact(stride.max(1));
-        rows.zip(self.scales.iter().copied())
-    }
-}
-
 /// Streams codes to disk.
 pub(crate) struct CodeWriter {
     numbers: TrackedFile,
@@ -249,14 +217,29 @@ pub(crate) struct QueryCode {
     error: f32,
     high_error: f32,
     rounding: f32,
+    random_share: f32,
 }
 
 /// A cosine with an error bound.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) score: f32,
     /// The largest possible difference from the true score.
     pub(crate) within: f32,
+}
+
+impl Estimate {
+    /// The lowest score that is possible.
+    #[inline(always)]
+    pub(crate) fn at_least(self) -> f32 {
+        self.score - self.within
+    }
+
+    /// The highest score that is possible.
+    #[inline(always)]
+    pub(crate) fn at_most(self) -> f32 {
+        self.score + self.within
+    }
 }
 
 impl QueryCode {
@@ -287,6 +270,7 @@ impl QueryCode {
             // then the lanes and the rest are added. The remaining steps cover the estimate's own
             // conversions.
             rounding: (unit.len() as f32 / 16.0 + 64.0) * f32::EPSILON,
+            random_share: (6.0 / (unit.len() as f32).sqrt()).min(1.0),
             high,
             low,
         }
@@ -304,6 +288,14 @@ impl QueryCode {
     /// error.
     pub(crate) fn coarse_within(&self, error: f32) -> f32 {
         self.norm * error + self.high_error * (1.0 + error) + self.rounding
+    }
+
+    /// A bound of the same error that practically always holds. The error of a code has practically a
+    /// random direction, so its product with a query is about 1/√dimension of its norm. The bound is six
+    /// times that, and recall is measured with it.
+    #[inline(always)]
+    pub(crate) fn coarse_probably_within(&self, error: f32) -> f32 {
+        self.random_share * self.coarse_within(error)
     }
 
     /// An upper bound of the cosine with a row of codes, for half the work of an estimate.

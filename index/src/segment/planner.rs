@@ -108,7 +108,7 @@ mod tests {
     ) -> (f64, usize) {
         let (mut hits, mut wanted, mut walked) = (0, 0, 0);
         for query in queries {
-            let query = normalised(query, vectors.dimension()).unwrap();
+            let query = normalised(query, query.len()).unwrap();
             let truth = scan::exact(vectors, &query, 10, filter).unwrap();
             let found = nearest(vectors, Some(graph), &query, 10, filter).unwrap();
             assert_eq!(found.len(), truth.len());

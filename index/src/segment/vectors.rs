@@ -178,10 +178,6 @@ impl VectorStore {
         self.owners().last().map_or(0, |last| *last as usize + 1)
     }
 
-    pub(crate) fn dimension(&self) -> usize {
-        self.dimension
-    }
-
     /// The unit row of one vector.
     pub(crate) fn row(&self, vector: u32) -> Result<&[f32], IndexError> {
         self.rows(vector..vector + 1)

@@ -157,7 +157,7 @@ mod tests {
         let calibration = calibrate(&vectors, &links, RECALL).unwrap();
         let mut hits = 0;
         for query in &queries {
-            let query = normalised(query, vectors.dimension()).unwrap();
+            let query = normalised(query, query.len()).unwrap();
             let truth = scan::exact(&vectors, &query, K, None).unwrap();
             let coded = QueryCode::new(&query);
             let beam = Beam::new(calibration.ef_search as usize);

@@ -18,16 +18,6 @@ pub(crate) struct Candidate {
     pub(crate) estimate: Estimate,
 }
 
-impl Candidate {
-    fn at_least(&self) -> f32 {
-        self.estimate.score - self.estimate.within
-    }
-
-    fn at_most(&self) -> f32 {
-        self.estimate.score + self.estimate.within
-    }
-}
-
 /// Collects the candidates that may be the best vector of one of the best `k` passages.
 pub(crate) struct CandidateSet {
     k: usize,
@@ -61,7 +51,7 @@ impl CandidateSet {
     /// Takes a candidate and the passage that owns its vector. The vectors of a passage come one after
     /// the other.
     pub(crate) fn offer(&mut self, owner: u32, candidate: Candidate) {
-        let at_least = candidate.at_least();
+        let at_least = candidate.estimate.at_least();
         match &mut self.last {
             Some((last, best)) if *last == owner => *best = best.max(at_least),
             _ => {
@@ -87,7 +77,7 @@ impl CandidateSet {
     pub(crate) fn finish(mut self) -> Vec<Candidate> {
         self.count_last();
         let reached = self.reached();
-        self.candidates.retain(|c| c.at_most() >= reached);
+        self.candidates.retain(|c| c.estimate.at_most() >= reached);
         self.candidates
     }
 }
@@ -136,10 +126,6 @@ pub(crate) fn best_passages(
     found: Vec<RankedVector>,
     k: usize,
 ) -> Result<Vec<ScoredVector>, IndexError> {
-    // The error of a code has practically a random direction, so its product with a query is about
-    // 1/√dimension of its norm. A bound of six times that avoids reading most rows. The recall is
-    // measured with this bound.
-    let share = (6.0 / (vectors.dimension() as f32).sqrt()).min(1.0);
     let mut candidates = found
         .into_iter()
         .map(|ranked| {
@@ -147,7 +133,7 @@ pub(crate) fn best_passages(
             let [[_, error]] = vectors.codes().scales(vector..vector + 1)? else {
                 return Err(vectors.codes().damaged("it is too short"));
             };
-            let within = share * coded.coarse_within(*error);
+            let within = coded.coarse_probably_within(*error);
             let estimate = Estimate {
                 score: ranked.score(),
                 within,

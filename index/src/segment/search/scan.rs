@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_scan_on_all_cores_gives_what_scoring_every_row_gives() {
-        let rows = clustered(5, 5_000, 40, 7);
+        let rows = clustered(5, 3 * PART, 40, 7);
         let (_home, vectors) = store(&singles(rows.clone()));
-        for query in rows.iter().step_by(500) {
+        for query in rows.iter().step_by(2_500) {
             let query = normalised(query, 40).unwrap();
             let found = exact(&vectors, &query, 10, None).unwrap();
             assert_eq!(found, plain(&vectors, &query, 10, &|_| true));

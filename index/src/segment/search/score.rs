@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-// Vectors that one core takes at a time. With fewer, it would be done before the other cores'
-// threads are awake.
-pub(crate) const PART: usize = 2048;
+// Vectors that one core takes at a time, in a quarter of a millisecond at 896 dimensions. With fewer, a
+// search would wait longer for the other cores' threads, where these are busy, than a part takes.
+pub(crate) const PART: usize = 8192;
 
 /// One vector and its cosine with the query.
 #[derive(Debug, Clone, Copy, PartialEq)]

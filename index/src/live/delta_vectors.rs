@@ -1,0 +1,366 @@
+//! The vectors of the delta in the two forms that a search compares first: sketches and int8 codes.
+//!
+//! They stand in chunks, one after the other. Snapshots share the chunks, and only the last one grows, so
+//! a batch of changes copies at most one chunk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::live::sketch::{CentredQuery, Rotation, Sketch, SketchList};
+use crate::segment::codes::{Estimate, encode, stride};
+use crate::segment::search::dot_i8::prefetch;
+
+/// Vectors in a chunk: 265 kB at 896 dimensions.
+const CHUNK: usize = 256;
+
+/// Vectors in the order of their rows. A clone is not changed by what is pushed to the original.
+#[derive(Clone)]
+pub(crate) struct DeltaVectors {
+    dimension: usize,
+    rotation: Arc<Rotation>,
+    /// All but the last are full.
+    chunks: Vec<Arc<Chunk>>,
+    /// How many rows were dropped from the front. Chunks number their rows without regard to it.
+    dropped: u64,
+    means: RunningMean,
+}
+
+#[derive(Clone)]
+struct Chunk {
+    centre: Arc<Vec<f32>>,
+    /// The row of each vector, ascending.
+    rows: Vec<u64>,
+    /// (vectors, stride)
+    numbers: Vec<i8>,
+    /// Scale and error of each code.
+    scales: Vec<[f32; 2]>,
+    sketches: SketchList,
+    stride: usize,
+}
+
+/// The mean of all rotated vectors so far, of which centres are made.
+#[derive(Clone)]
+struct RunningMean {
+    sum: Vec<f32>,
+    vectors: usize,
+    /// How many vectors the last centre was made of.
+    last: usize,
+}
+
+/// A query, which is prepared again only where the centre changes.
+pub(crate) struct SketchQuery {
+    rotated: Vec<f32>,
+    centred: Option<(Arc<Vec<f32>>, CentredQuery)>,
+}
+
+impl DeltaVectors {
+    pub(crate) fn new(dimension: usize) -> Self {
+        let rotation = Rotation::new(dimension);
+        Self {
+            dimension,
+            chunks: Vec::new(),
+            dropped: 0,
+            means: RunningMean {
+                sum: vec![0.0; rotation.width()],
+                vectors: 0,
+                last: 0,
+            },
+            rotation: Arc::new(rotation),
+        }
+    }
+
+    /// Appends the unit vectors of a passage: (vectors, dimension). Rows come in ascending order.
+    pub(crate) fn push(&mut self, row: usize, units: &[f32]) {
+        let row = self.dropped + row as u64;
+        for unit in units.chunks_exact(self.dimension) {
+            let last = self.chunks.last();
+            if last.is_none_or(|chunk| chunk.rows.len() == CHUNK) {
+                let centre = self.means.centre(last.map(|chunk| &chunk.centre));
+                self.chunks
+                    .push(Arc::new(Chunk::new(centre, self.dimension)));
+            }
+            let rotated = self.rotation.rotate(unit);
+            if let Some(chunk) = self.chunks.last_mut() {
+                Arc::make_mut(chunk).push(row, unit, &rotated);
+            }
+            self.means.add(&rotated);
+        }
+    }
+
+    /// Drops the vectors of the rows before one, which becomes row 0.
+    pub(crate) fn drop_before(&mut self, row: usize) {
+        self.dropped += row as u64;
+        let is_dropped = |chunk: &Arc<Chunk>| chunk.rows.last() < Some(&self.dropped);
+        let whole = self.chunks.partition_point(is_dropped);
+        self.chunks.drain(..whole);
+    }
+
+    /// The row of a vector.
+    pub(crate) fn row(&self, vector: u32) -> u32 {
+        let (chunk, place) = self.place(vector);
+        (chunk.rows[place] - self.dropped) as u32
+    }
+
+    /// The code of a vector: numbers, scale and error.
+    pub(crate) fn code(&self, vector: u32) -> (&[i8], [f32; 2]) {
+        let (chunk, place) = self.place(vector);
+        chunk.code(place)
+    }
+
+    /// Asks the processor to bring a code into its cache.
+    pub(crate) fn prefetch(&self, vector: u32) {
+        let (chunk, place) = self.place(vector);
+        prefetch(chunk.code(place).0);
+    }
+
+    fn place(&self, vector: u32) -> (&Chunk, usize) {
+        let vector = vector as usize;
+        (&self.chunks[vector / CHUNK], vector % CHUNK)
+    }
+
+    /// The vectors of some rows with their codes.
+    pub(crate) fn codes(
+        &self,
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = (u32, (&[i8], [f32; 2]))> {
+        self.chunks(rows).flat_map(|(number, chunk, vectors)| {
+            let code = move |vector| ((number * CHUNK + vector) as u32, chunk.code(vector));
+            vectors.map(code)
+        })
+    }
+
+    /// The chunks that hold some rows, each with its number and its vectors of these rows.
+    fn chunks(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, &Chunk, Range<usize>)> {
+        let [start, end] = [rows.start, rows.end].map(|row| self.dropped + row as u64);
+        let first = self
+            .chunks
+            .partition_point(|chunk| chunk.rows.last() < Some(&start));
+        let after = self
+            .chunks
+            .partition_point(|chunk| chunk.rows.first() < Some(&end));
+        (first..after).map(move |number| {
+            let chunk = self.chunks[number].as_ref();
+            // Only at its two ends a range can hold a part of a chunk.
+            let before = |row: u64| chunk.rows.partition_point(|&other| other < row);
+            let from = if number == first { before(start) } else { 0 };
+            let all = number + 1 < after;
+            let to = if all { chunk.rows.len() } else { before(end) };
+            (number, chunk, from..to)
+        })
+    }
+
+    /// Prepares a query, which is a unit vector.
+    pub(crate) fn sketch_query(&self, unit: &[f32]) -> SketchQuery {
+        SketchQuery {
+            rotated: self.rotation.rotate(unit),
+            centred: None,
+        }
+    }
+
+    /// Estimates the scores of the vectors of some rows, and calls `visit` with each that may reach a
+    /// score. That score is at first `reached`, then what `visit` returned last.
+    pub(crate) fn scan_sketches(
+        &self,
+        rows: Range<usize>,
+        query: &mut SketchQuery,
+        mut reached: f32,
+        mut visit: impl FnMut(u32, Estimate) -> f32,
+    ) {
+        for (number, chunk, vectors) in self.chunks(rows) {
+            let query = query.centred_on(&chunk.centre);
+            let first = number * CHUNK;
+            reached = chunk
+                .sketches
+                .scan(vectors, query, reached, |vector, estimate| {
+                    visit((first + vector) as u32, estimate)
+                });
+        }
+    }
+}
+
+impl Chunk {
+    fn new(centre: Arc<Vec<f32>>, dimension: usize) -> Self {
+        Self {
+            stride: stride(dimension),
+            centre,
+            rows: Vec::new(),
+            numbers: Vec::new(),
+            scales: Vec::new(),
+            sketches: SketchList::default(),
+        }
+    }
+
+    fn push(&mut self, row: u64, unit: &[f32], rotated: &[f32]) {
+        let start = self.numbers.len();
+        self.numbers.resize(start + self.stride, 0);
+        self.scales.push(encode(unit, &mut self.numbers[start..]));
+        self.sketches.push(&Sketch::new(rotated, &self.centre));
+        self.rows.push(row);
+    }
+
+    fn code(&self, vector: usize) -> (&[i8], [f32; 2]) {
+        let start = vector * self.stride;
+        let numbers = &self.numbers[start..start + self.stride];
+        (numbers, self.scales[vector])
+    }
+}
+
+impl RunningMean {
+    fn add(&mut self, rotated: &[f32]) {
+        for (sum, x) in self.sum.iter_mut().zip(rotated) {
+            *sum += x;
+        }
+        self.vectors += 1;
+    }
+
+    /// The centre of a new chunk: the mean whenever the vectors are four times as many, and else that of
+    /// the chunk before, so that a search meets few centres. Embeddings of one model share a large part, and
+    /// estimates are better where the residuals lack it.
+    fn centre(&mut self, before: Option<&Arc<Vec<f32>>>) -> Arc<Vec<f32>> {
+        match before {
+            Some(before) if self.vectors < 4 * self.last => before.clone(),
+            _ => {
+                self.last = self.vectors;
+                let share = 1.0 / self.vectors.max(1) as f32;
+                Arc::new(self.sum.iter().map(|sum| sum * share).collect())
+            }
+        }
+    }
+}
+
+impl SketchQuery {
+    fn centred_on(&mut self, centre: &Arc<Vec<f32>>) -> &CentredQuery {
+        let rotated = &self.rotated;
+        self.centred
+            .take_if(|(known, _)| !Arc::ptr_eq(known, centre));
+        let new = || (centre.clone(), CentredQuery::new(rotated, centre));
+        &self.centred.get_or_insert_with(new).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::search::score::dot;
+    use crate::segment::vectors::normalised;
+    use crate::testing::clustered;
+
+    const DIMENSION: usize = 100;
+
+    fn units(count: usize) -> Vec<Vec<f32>> {
+        let vectors = clustered(6, count, DIMENSION, 5).into_iter();
+        vectors
+            .map(|v| normalised(&v, DIMENSION).unwrap().to_vec())
+            .collect()
+    }
+
+    /// A row for every two vectors, from row 0 on.
+    fn push(vectors: &mut DeltaVectors, units: &[Vec<f32>]) {
+        let first = vectors.codes(0..usize::MAX >> 1).count() / 2;
+        for (row, pair) in (first..).zip(units.chunks(2)) {
+            vectors.push(row, &pair.concat());
+        }
+    }
+
+    /// The rows, codes and estimates of all vectors of some rows are those of `units`, two for each row.
+    fn are_those_of(vectors: &DeltaVectors, rows: Range<usize>, units: &[Vec<f32>]) {
+        let mut codes = Vec::new();
+        for (vector, (numbers, scale)) in vectors.codes(rows.clone()) {
+            assert_eq!(vectors.code(vector), (numbers, scale));
+            codes.push((vectors.row(vector), numbers.to_vec(), scale));
+        }
+        let encoded = units.iter().enumerate().map(|(n, unit)| {
+            let mut numbers = vec![0; stride(DIMENSION)];
+            let scale = encode(unit, &mut numbers);
+            ((rows.start + n / 2) as u32, numbers, scale)
+        });
+        assert_eq!(codes, encoded.collect::<Vec<_>>());
+
+        let query = &units[0];
+        let mut sketched = vectors.sketch_query(query);
+        let (mut seen, mut squares) = (Vec::new(), 0.0);
+        vectors.scan_sketches(
+            rows.clone(),
+            &mut sketched,
+            f32::NEG_INFINITY,
+            |v, estimate| {
+                let unit = &units[seen.len()];
+                squares += (estimate.score - dot(query, unit)).powi(2);
+                seen.push(vectors.row(v));
+                f32::NEG_INFINITY
+            },
+        );
+        let wanted = (0..units.len()).map(|n| (rows.start + n / 2) as u32);
+        assert_eq!(seen, wanted.collect::<Vec<_>>());
+        // Estimates of other vectors would be off by about .5.
+        let usual = (squares / units.len() as f32).sqrt();
+        assert!(usual < 0.1, "{usual}");
+    }
+
+    #[test]
+    fn a_snapshot_keeps_its_vectors_while_others_are_pushed() {
+        let units = units(2_000);
+        let mut vectors = DeltaVectors::new(DIMENSION);
+        push(&mut vectors, &units[..700]);
+        let before = vectors.clone();
+        push(&mut vectors, &units[700..]);
+        are_those_of(&before, 0..350, &units[..700]);
+        assert_eq!(before.codes(0..1_000).count(), 700);
+        are_those_of(&vectors, 0..1_000, &units);
+        // Full chunks are shared, and the one that had grown was copied.
+        for number in 0..2 {
+            assert!(Arc::ptr_eq(&before.chunks[number], &vectors.chunks[number]));
+        }
+        assert!(!Arc::ptr_eq(&before.chunks[2], &vectors.chunks[2]));
+    }
+
+    #[test]
+    fn any_range_of_rows_is_scanned() {
+        let units = units(1_200);
+        let mut vectors = DeltaVectors::new(DIMENSION);
+        push(&mut vectors, &units);
+        for rows in [0..1, 3..5, 100..130, 127..129, 128..256, 250..600, 599..600] {
+            are_those_of(&vectors, rows.clone(), &units[2 * rows.start..2 * rows.end]);
+        }
+        assert_eq!(vectors.codes(5..5).count(), 0);
+        assert_eq!(vectors.codes(600..700).count(), 0);
+    }
+
+    #[test]
+    fn what_stays_after_a_drop_is_found_under_its_new_rows() {
+        let units = units(2_000);
+        for dropped in [1, 127, 128, 200, 790] {
+            let mut vectors = DeltaVectors::new(DIMENSION);
+            push(&mut vectors, &units[..1_600]);
+            let chunks = vectors.chunks.len();
+            vectors.drop_before(dropped);
+            assert_eq!(chunks - vectors.chunks.len(), 2 * dropped / CHUNK);
+            let rest = &units[2 * dropped..];
+            let mut row = 800 - dropped;
+            for pair in units[1_600..].chunks(2) {
+                vectors.push(row, &pair.concat());
+                row += 1;
+            }
+            are_those_of(&vectors, 0..row, rest);
+            if row > 300 {
+                are_those_of(&vectors, 200..300, &rest[400..600]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_meets_few_centres() {
+        let units = units(6_000);
+        let mut vectors = DeltaVectors::new(DIMENSION);
+        push(&mut vectors, &units);
+        let centres = vectors
+            .chunks
+            .iter()
+            .map(|chunk| Arc::as_ptr(&chunk.centre));
+        let centres: std::collections::HashSet<_> = centres.collect();
+        // From 0, 256, 1,024 and 4,096 vectors on.
+        assert_eq!(centres.len(), 4);
+        let mean = vectors.chunks.last().unwrap().centre.clone();
+        assert!(dot(&mean, &mean) > 0.1);
+    }
+}
