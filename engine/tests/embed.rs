@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use onegen_engine::ForwardError;
+use onegen_engine::{ForwardError, TooLong};
 
 #[test]
 fn a_passage_embedding_is_the_normalised_state_at_rd_whatever_it_is_batched_with() {
@@ -60,7 +60,7 @@ fn texts_that_fit_are_embedded_beside_one_that_does_not() {
     assert_eq!(embedded[0].as_ref().unwrap(), &want[0]);
     assert!(matches!(
         embedded[1],
-        Err(ForwardError::ContextLength { needed, available: POSITIONS }) if needed > POSITIONS
+        Err(TooLong { needed, available: POSITIONS }) if needed > POSITIONS
     ));
     assert_eq!(embedded[2].as_ref().unwrap(), &want[1]);
 }

@@ -39,6 +39,8 @@ pub struct CollectionCard {
 pub enum HealthStatus {
     /// It lives and takes requests.
     Ok,
+    /// It loads its model or indexes its collections.
+    Loading,
     /// It finishes what it has begun and takes nothing new.
     Draining,
     /// Its disk does not take what has to be kept; it answers what it can without.

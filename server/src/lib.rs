@@ -48,5 +48,5 @@ pub use config::{
     ForwardedHeader, LimitsConfig, ListenConfig, LogFormat, ModelConfig, ProxyConfig, StreamConfig,
     TraceConfig, TraceConfigError,
 };
-pub use serving::{openapi, serve};
+pub use serving::{openapi, serve, while_loading};
 pub use terminal::{ChatConfig, chat};

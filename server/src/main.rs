@@ -7,16 +7,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use onegen_pull::PullArguments;
 use onegen_server::{
     App, ChatConfig, Config, ConfigError, Configuration, LogFormat, NewKey, Scope, chat, serve,
+    while_loading,
 };
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -51,8 +53,24 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// How long work that blocks, as a reload that builds an index, may go on when the server has stopped. What is cut
+/// off goes on when it is begun again.
+const LEFT_OVER: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(begin());
+    runtime.shutdown_timeout(LEFT_OVER);
+    code
+}
+
+async fn begin() -> ExitCode {
     // The program ends here with status 2 if the usage is wrong.
     let (cli, chosen) = match read_configuration() {
         Ok(read) => read,
@@ -151,7 +169,24 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
         "loading the model {}",
         display_path(&config.model.dir())
     ));
-    let app = tokio::task::spawn_blocking(move || App::load(&config)).await??;
+    let mut signals = StopSignals::new()?;
+    let name = config.model.served_model_name.clone();
+    let is_plain = config.listen.tls_cert.is_none();
+    let loading = async {
+        tokio::select! {
+            app = tokio::task::spawn_blocking(move || App::load(&config)) => app.map(Some),
+            () = signals.next() => Ok(None),
+        }
+    };
+    let (listener, app) = if is_plain {
+        while_loading(listener, name, loading).await
+    } else {
+        (listener, loading.await)
+    };
+    let Some(app) = app?.transpose()? else {
+        say(format_args!("stopped while it was loading"));
+        return Ok(());
+    };
     for collection in app.collections().iter() {
         say(format_args!(
             "collection {}: {} passages in the index {}",
@@ -173,7 +208,7 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
         example(&url, &app)
     ));
     reload_on_hangup(app.clone())?;
-    serve(listener, app, stop_signal()?, drain_timeout).await?;
+    serve(listener, app, stop(signals), drain_timeout).await?;
     say(format_args!("stopped"));
     Ok(())
 }
@@ -226,15 +261,38 @@ fn reload_on_hangup(app: Arc<App>) -> Result<()> {
     Ok(())
 }
 
-/// A future that ends at the first SIGTERM or ctrl-c.
-fn stop_signal() -> Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// SIGTERM and ctrl-c. They are caught from the beginning, since the first process of a container ignores
+/// those that it does not catch.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        say(format_args!("stopping: answers under way are finished"));
-    })
+    }
+}
+
+/// Ends at the first signal. A second one ends the process.
+async fn stop(mut signals: StopSignals) {
+    signals.next().await;
+    say(format_args!(
+        "stopping: answers under way are finished; another signal ends them"
+    ));
+    tokio::spawn(async move {
+        signals.next().await;
+        // Whatever was acknowledged is on the disk, as for any kill.
+        std::process::exit(1);
+    });
 }

@@ -38,7 +38,11 @@ async fn half_requests_do_not_hold_up_others_nor_the_end() {
     let since = Instant::now();
     server.stop();
     server.stopped().await;
-    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        since.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -94,7 +98,12 @@ async fn slow_start(countries: &Countries) -> (String, Command) {
 async fn ask(client: &common::Client, path: &str) -> (StatusCode, Value) {
     let since = Instant::now();
     loop {
-        match client.http.get(format!("{}{path}", client.url)).send().await {
+        match client
+            .http
+            .get(format!("{}{path}", client.url))
+            .send()
+            .await
+        {
             Ok(response) => return (response.status(), response.json().await.unwrap()),
             Err(error) => assert!(since.elapsed() < Duration::from_secs(20), "{error}"),
         }
@@ -113,12 +122,21 @@ async fn probes_are_answered_while_it_loads_and_a_signal_ends_that() {
     assert_eq!(ready["status"], "loading");
     assert_eq!(ask(&client, "/healthz").await.0, StatusCode::OK);
     let (status, error) = ask(&client, "/v1/models").await;
-    assert_eq!((status, &error["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("loading")));
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("loading"))
+    );
     let since = Instant::now();
-    let terminated = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
+    let terminated = Command::new("kill")
+        .args(["-TERM", &server.id().to_string()])
+        .status();
     assert!(terminated.unwrap().success());
     assert!(server.wait().unwrap().success());
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -136,5 +154,9 @@ async fn a_second_signal_ends_it_at_once() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     process.signal("-TERM");
     process.waited();
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
 }

@@ -12,6 +12,7 @@ pub(crate) struct Bounds {
     max_tokens: Option<usize>,
     request_timeout: Option<Duration>,
     max_body_kb: usize,
+    body_timeout: Duration,
 }
 
 impl Bounds {
@@ -20,13 +21,15 @@ impl Bounds {
             max_tokens: config.max_tokens,
             request_timeout: config.request_timeout,
             max_body_kb: config.max_body_kb,
+            body_timeout: config.body_timeout,
         }
     }
 
-    /// How long a request's body may be.
+    /// How long a request's body may be, and how long it may take.
     pub(crate) fn body_limit(&self) -> BodyLimit {
         BodyLimit {
             bytes: self.max_body_kb.saturating_mul(1024),
+            time: self.body_timeout,
         }
     }
 

@@ -177,6 +177,15 @@ pub struct LimitsConfig {
         default_value_t = 4096
     )]
     pub max_body_kb: usize,
+    /// Seconds that the body of a request may take to arrive
+    #[arg(
+        long,
+        env = "ONEGEN_BODY_TIMEOUT",
+        value_name = "SECONDS",
+        value_parser = seconds,
+        default_value = "60"
+    )]
+    pub body_timeout: Duration,
 }
 
 /// How answers are streamed.

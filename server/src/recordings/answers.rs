@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::admission::{Caller, Owner};
 use crate::wire::errors::ApiError;
+use crate::wire::json::BodyLimit;
 
 /// Names a request, so that one that comes twice is done once.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -180,7 +181,7 @@ struct Resumable {
 
 /// Answers a named request once.
 pub(crate) async fn answer_once(
-    State((answers, body_bytes)): State<(Arc<RecordedAnswers>, usize)>,
+    State((answers, limit)): State<(Arc<RecordedAnswers>, BodyLimit)>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -192,9 +193,9 @@ pub(crate) async fn answer_once(
         return Ok(next.run(request).await);
     };
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, body_bytes).await else {
+    let Ok(body) = limit.in_time(to_bytes(body, limit.bytes)).await? else {
         return Err(ApiError::BodyTooLarge {
-            limit_bytes: body_bytes,
+            limit_bytes: limit.bytes,
         });
     };
     let fields: Option<Resumable> = serde_json::from_slice(&body).ok();

@@ -1,6 +1,5 @@
 //! Connections: accepted, served with deadlines, and closed when the server stops.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +51,7 @@ pub(super) async fn serve_connections<L>(
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let router = router.clone();
-                async move { Ok::<_, Infallible>(router.oneshot(request).await.into_response()) }
+                router.oneshot(request)
             })
         };
         let connection = builder

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{HeaderName, HeaderValue, Method, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use axum::{Json, Router};
 use tower_http::cors::{AllowHeaders, CorsLayer};
@@ -19,6 +19,7 @@ use crate::admission::{ClientAddress, access, client_address, limits, origins};
 use crate::app::App;
 use crate::metrics::count as count_response;
 use crate::recordings::answer_once;
+use crate::serving::early_answers::read_before_early_answer;
 use crate::serving::openapi::{documented_routes, openapi};
 use crate::serving::{docs, page};
 use crate::traces;
@@ -38,7 +39,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(
-            (app.answers.clone(), app.bounds.body_limit().bytes),
+            (app.answers.clone(), app.bounds.body_limit()),
             answer_once,
         ))
         .layer(DefaultBodyLimit::max(app.bounds.body_limit().bytes))
@@ -48,6 +49,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.access.clone(), access::admit))
         .layer(from_fn_with_state(app.origins.clone(), origins::check))
         .layer(tower::util::option_layer(cors(&app.cors_origins)))
+        .layer(from_fn(read_before_early_answer))
         .layer(from_fn_with_state(app.metrics.clone(), count_response))
         .layer(
             TraceLayer::new_for_http()

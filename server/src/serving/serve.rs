@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::app::App;
+use crate::serving::connections::serve_connections;
 use crate::serving::router::router;
 use crate::serving::tls::TlsListener;
 
@@ -54,18 +55,18 @@ async fn listen(
             // This tap does nothing, but axum gets clients' addresses from our own listener only
             // through it.
             let listener = TlsListener::new(listener, certificate)?.tap_io(|_| ());
-            serve_on(listener, app, stop, drain_timeout).await
+            serve_on(listener, app, stop, drain_timeout).await;
         }
     }
+    Ok(())
 }
 
 async fn serve_on<L, F>(
-    listener: TapIo<L, F>,
+    mut listener: TapIo<L, F>,
     app: Arc<App>,
     stop: impl Future<Output = ()> + Send + 'static,
     drain_timeout: Duration,
-) -> io::Result<()>
-where
+) where
     L: Listener<Addr = SocketAddr>,
     F: FnMut(&mut L::Io) + Send + 'static,
 {
@@ -82,8 +83,9 @@ where
             app.shutdown.idle().await;
         }
     };
-    let routes = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(drained);
+    let serving = async {
+        serve_connections(&mut listener, router(app.clone()), drained).await;
+    };
     let too_long = async {
         // If serving fails first, the message is never sent.
         if draining.await.is_ok() {
@@ -96,7 +98,7 @@ where
         }
     };
     tokio::select! {
-        served = serving.into_future() => served,
-        () = too_long => Ok(()),
+        () = serving => {}
+        () = too_long => {}
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum ApiError {
     UnknownEncoding(String),
     #[error("the body could not be read: {0}")]
     UnreadableBody(String),
+    #[error("the body was not there after {:.1} s, which is all that this server waits for it", .after.as_secs_f64())]
+    BodyTimeout { after: Duration },
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
     /// A field is missing, has the wrong type, or has an invalid value.
@@ -128,6 +130,8 @@ pub(crate) enum ApiError {
     TimedOut { after: Duration },
     #[error("there is no stream of conversation {0:?} to go on with, or not any more; ask again")]
     StreamNotFound(String),
+    #[error("the server is loading its model and collections; try again in a moment")]
+    Loading,
     #[error("the server is shutting down")]
     ShuttingDown,
     /// A file could not be written. The detail is for the log.
@@ -188,6 +192,7 @@ impl ApiError {
                 "unknown_content_encoding",
             ),
             Self::UnreadableBody(_) => plain(StatusCode::BAD_REQUEST, "unreadable_body"),
+            Self::BodyTimeout { .. } => plain(StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::BodyTooLarge { .. } => plain(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::Invalid { param, .. } => ErrorDescription {
                 param: Some(param),
@@ -266,6 +271,7 @@ impl ApiError {
                 param: Some("conv_id"),
                 ..plain(StatusCode::NOT_FOUND, "stream_not_found")
             },
+            Self::Loading => plain(StatusCode::SERVICE_UNAVAILABLE, "loading"),
             Self::ShuttingDown => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::NotStored(_) => plain(StatusCode::INSUFFICIENT_STORAGE, "not_stored"),
             Self::Internal(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),

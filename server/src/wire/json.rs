@@ -1,19 +1,35 @@
 //! Reads JSON bodies, with errors that name the place.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::wire::errors::ApiError;
 use crate::wire::shape::conform;
 
-/// How long a request's body may be.
+/// How long a request's body may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit {
     pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+}
+
+impl BodyLimit {
+    /// Waits for a body.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTimeout`].
+    pub(crate) async fn in_time<T>(self, body: impl Future<Output = T>) -> Result<T, ApiError> {
+        let after = self.time;
+        let read = timeout(after, body).await;
+        read.map_err(|_| ApiError::BodyTimeout { after })
+    }
 }
 
 /// Some clients write it before a text.
@@ -76,10 +92,11 @@ where
     S: Send + Sync,
     BodyLimit: FromRef<S>,
 {
-    let body = Bytes::from_request(request, state).await;
+    let limit = BodyLimit::from_ref(state);
+    let body = limit.in_time(Bytes::from_request(request, state)).await?;
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge {
-            limit_bytes: BodyLimit::from_ref(state).bytes,
+            limit_bytes: limit.bytes,
         },
         _ => ApiError::UnreadableBody(rejection.body_text()),
     })

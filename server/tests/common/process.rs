@@ -70,6 +70,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended.
+    pub fn waited(mut self) {
+        self.child.wait().unwrap();
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
