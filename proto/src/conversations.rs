@@ -14,7 +14,7 @@ pub struct CreateConversationRequest {
     /// Messages that were said before, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 20)]
-    pub items: Option<Vec<InputItem>>,
+    pub items: Option<Vec<NewItem>>,
     /// What the client wants to remember of it: at most 16 pairs, names of at most 64 characters and
     /// values of at most 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct UpdateConversationRequest {
 pub struct CreateItemsRequest {
     /// The messages, at most 20.
     #[schema(min_items = 1, max_items = 20)]
-    pub items: Vec<InputItem>,
+    pub items: Vec<NewItem>,
 }
 
 /// Where a copy of a conversation ends.

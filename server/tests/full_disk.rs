@@ -60,7 +60,7 @@ async fn what_a_full_disk_does_not_take_is_refused_and_works_again_later() {
     let first = server.complete(&ask).await;
     let id = conversation(&first);
     let next = with(by_id(id, "And its currency?"), short);
-    let document = json!({"id": "a", "title": "A", "text": "A text of its own."});
+    let document = json!({"id": "a", "title": "A", "text": "A text of its own. ".repeat(2000)});
     let path = format!("/v1/conversations/{id}");
     let about = json!({"metadata": {"topic": "x".repeat(400)}});
     let items = json!({"items": [{"role": "user", "content": "Wait. ".repeat(2000)}]});

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 const ZEMBLA: &str = "/v1/documents/country%2Fzembla";
-const CHILE: &str = "/v1/documents/country%2Fchile";
+const CHILE: &str = "/v1/documents/country-chile";
 
 /// Adds a line to the corpus.
 fn grow(corpus: &std::path::Path, id: &str) {
@@ -41,7 +41,7 @@ async fn assert_changed(server: &Almanac, capital: &str) {
     assert!(common::content(&answer).contains(capital), "{answer}");
     assert_eq!(status(server, CHILE).await, StatusCode::NOT_FOUND);
     assert_eq!(
-        status(server, "/v1/documents/country%2Fperu").await,
+        status(server, "/v1/documents/country-peru").await,
         StatusCode::OK
     );
 }

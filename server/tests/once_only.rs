@@ -73,7 +73,7 @@ async fn a_question_that_is_asked_again_or_edited_is_answered_from_the_same_plac
 
     let again = server.complete(&transcript(&before, LANGUAGE)).await;
     assert_eq!(content(&again), content(&third));
-    assert_eq!(cached(&again), total(&second) - 1);
+    assert!(cached(&again) >= total(&second) - 1);
     assert_ne!(conversation(&again), conversation(&third));
     // The first of them is as it was.
     let whole = [before[0], before[1], (LANGUAGE, &third)];
@@ -84,7 +84,7 @@ async fn a_question_that_is_asked_again_or_edited_is_answered_from_the_same_plac
     let server = server.restart().await;
     let edited = server.complete(&transcript(&before[..1], LANGUAGE)).await;
     assert!(content(&edited).contains("Spanish"), "{edited}");
-    assert_eq!(cached(&edited), total(&first) - 1);
+    assert!(cached(&edited) >= total(&first) - 1);
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn instructions_hold_for_one_response_and_are_no_message() {
         let cached = common::cached_input(&response);
         (cached, common::count(&response["usage"]["input_tokens"]))
     };
-    let (cached, long) = tokens(json!({"instructions": "Be brief. ".repeat(20)})).await;
+    let (cached, long) = tokens(json!({"instructions": "Be brief. ".repeat(100)})).await;
     assert_eq!(cached, 0);
     let (cached, none) = tokens(json!({})).await;
     assert_eq!(cached, 0);

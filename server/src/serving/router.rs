@@ -43,7 +43,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             answer_once,
         ))
         .layer(DefaultBodyLimit::max(app.bounds.body_limit().bytes))
-        .layer(RequestDecompressionLayer::new())
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(from_fn_with_state(app.limits.clone(), limits::count))
         .layer(tower::util::option_layer(traced))
         .layer(from_fn_with_state(app.access.clone(), access::admit))

@@ -23,7 +23,7 @@ use crate::wire::errors::ApiError;
 use crate::wire::extract::{PathParam, PathParams, QueryParams};
 use crate::wire::json::{JsonBody, typed};
 
-use super::shared::{check_size, find, messages};
+use super::shared::{check_size, find, leave_out_given, messages};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -106,8 +106,9 @@ async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParam(id): PathParam,
-    JsonBody(body): JsonBody,
+    JsonBody(mut body): JsonBody,
 ) -> Result<Json<ConversationItemList>, ApiError> {
+    leave_out_given(&mut body);
     let request: CreateItemsRequest = typed(body)?;
     let new = messages(request.items)?;
     if new.is_empty() {

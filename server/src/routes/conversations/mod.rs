@@ -26,7 +26,7 @@ use crate::wire::errors::ApiError;
 use crate::wire::extract::PathParam;
 use crate::wire::json::{JsonBody, typed};
 
-use shared::{begin, conversation, forget_log, messages};
+use shared::{begin, check_size, conversation, forget_log, leave_out_given, messages};
 
 /// OpenAI's limits.
 const MAX_PAIRS: usize = 16;
@@ -53,8 +53,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
-    JsonBody(body): JsonBody,
+    JsonBody(mut body): JsonBody,
 ) -> Result<Json<Conversation>, ApiError> {
+    leave_out_given(&mut body);
     let request: CreateConversationRequest = typed(body)?;
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
@@ -66,6 +67,7 @@ async fn create(
         named: true,
         retrievals: Vec::new(),
     };
+    check_size(&transcript.messages, "items")?;
     let id = new_id();
     begin(
         &app,

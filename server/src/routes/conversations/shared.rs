@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as EngineRole};
-use onegen_proto::{Conversation, ConversationExtension, InputItem};
+use onegen_proto::{Conversation, ConversationExtension, NewItem};
+use serde_json::Value;
 
 use crate::admission::Owner;
 use crate::app::App;
@@ -80,40 +81,31 @@ pub(super) fn check_size(messages: &[ChatMessage], field: &'static str) -> Resul
     Err(ApiError::invalid(field, message))
 }
 
+/// Leaves out of a body's items what an earlier response gave out beside its messages: clients put all of it in. What
+/// was read then is not read again.
+pub(super) fn leave_out_given(body: &mut Value) {
+    if let Some(items) = body.get_mut("items").and_then(Value::as_array_mut) {
+        items.retain(|item| {
+            item.get("type")
+                .is_none_or(|kind| kind != "file_search_call")
+        });
+    }
+}
+
 /// The messages that new items hold.
-pub(super) fn messages(items: Vec<InputItem>) -> Result<Vec<ChatMessage>, ApiError> {
+pub(super) fn messages(items: Vec<NewItem>) -> Result<Vec<ChatMessage>, ApiError> {
     if items.len() > MAX_ITEMS {
         let message = format!("holds {} items, but may hold {MAX_ITEMS}", items.len());
         return Err(ApiError::invalid("items", message));
     }
-    let mut messages = Vec::with_capacity(items.len());
-    for (at, item) in items.into_iter().enumerate() {
-        let unsupported = |kind: &str| ApiError::Unsupported {
-            param: format!("items[{at}].type {kind:?}"),
-        };
-        match item {
-            InputItem::Message(item) => {
-                if let Some(kind) = item.kind.filter(|kind| kind != "message") {
-                    return Err(unsupported(&kind));
-                }
-                let role: EngineRole = role(item.role);
-                let text = text(item.content, &format!("items[{at}].content"))?;
-                messages.push(ChatMessage::new(role, text));
-            }
-            InputItem::Named {
-                kind: Some(kind), ..
-            }
-            | InputItem::Other { kind } => {
-                // Clients put in what an earlier response gave out. What was read then is not read again.
-                if kind != "file_search_call" {
-                    return Err(unsupported(&kind));
-                }
-            }
-            InputItem::Named { kind: None, .. } => {
-                let message = "is no message; it needs a role and a content";
-                return Err(ApiError::invalid(format!("items[{at}]"), message));
-            }
+    let each = items.into_iter().enumerate().map(|(at, item)| {
+        if let Some(kind) = item.kind.filter(|kind| kind != "message") {
+            let param = format!("items[{at}].type {kind:?}");
+            return Err(ApiError::Unsupported { param });
         }
-    }
-    Ok(messages)
+        let role: EngineRole = role(item.role);
+        let text = text(item.content, &format!("items[{at}].content"))?;
+        Ok(ChatMessage::new(role, text))
+    });
+    each.collect()
 }

@@ -9,6 +9,7 @@ use onegen_proto::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::conversations::items::message_id;
 use crate::conversations::stored_responses::response_id;
 use crate::turns::{Finished, LiveTurn, TurnEvent};
 use crate::wire::citations::{annotations, passage_name, receipt};
@@ -39,7 +40,9 @@ pub(super) struct ResponseWriter {
     kept: bool,
     /// The place of the message among the items, and its id.
     message: Option<(usize, String)>,
-    /// What the items are called after.
+    /// The id of the message.
+    message_id: String,
+    /// What the other items are called after.
     name: String,
     next_event: usize,
 }
@@ -83,6 +86,7 @@ impl ResponseWriter {
             results: settings.results,
             kept: settings.kept,
             message: None,
+            message_id: message_id(turn.conversation(), turn.messages()),
             name: Uuid::now_v7().simple().to_string(),
             next_event: 0,
         }
@@ -207,7 +211,7 @@ impl ResponseWriter {
             return (Vec::new(), message.clone());
         }
         let output_index = self.response.output.len();
-        let item_id = format!("msg_{}", self.name);
+        let item_id = self.message_id.clone();
         let item = message(&item_id, "in_progress", Vec::new());
         self.response.output.push(item.clone());
         self.message = Some((output_index, item_id.clone()));
