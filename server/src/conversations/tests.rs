@@ -8,6 +8,7 @@ use std::time::Duration;
 use onegen_engine::Role;
 
 use super::*;
+use crate::wire::errors::ApiError;
 
 fn messages(texts: &[(Role, &str)]) -> Vec<ChatMessage> {
     texts
@@ -217,7 +218,7 @@ fn a_named_conversation_is_found_by_its_name_only() {
     conversations.remember("a".into(), named).unwrap();
     assert!(
         conversations
-            .recognise(&follow_up(peru()), &Owner::default())
+            .recognise(&follow_up(peru()), &Owner::default(), None)
             .is_empty()
     );
     assert!(conversations.get(&"a".into(), &Owner::default()).is_some());
@@ -232,7 +233,7 @@ fn equal_transcripts_are_all_recognised_the_latest_first() {
             .unwrap();
     }
     conversations.forget(&"b".into()).unwrap();
-    let recognised = conversations.recognise(&follow_up(peru()), &Owner::default());
+    let recognised = conversations.recognise(&follow_up(peru()), &Owner::default(), None);
     let ids: Vec<_> = recognised.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, ["c", "a"]);
 }
@@ -248,7 +249,7 @@ fn beyond_its_capacity_the_least_recently_continued_is_forgotten() {
     assert!(conversations.get(&"b".into(), &Owner::default()).is_none());
     assert_eq!(
         conversations
-            .recognise(&follow_up(peru()), &Owner::default())
+            .recognise(&follow_up(peru()), &Owner::default(), None)
             .len(),
         2
     );
@@ -300,7 +301,7 @@ fn transcripts_outlive_the_process() {
     std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
     let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
     let ids: Vec<_> = conversations
-        .recognise(&follow_up(peru()), &Owner::default())
+        .recognise(&follow_up(peru()), &Owner::default(), None)
         .iter()
         .map(|one| one.id.to_string())
         .collect();
