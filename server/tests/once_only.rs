@@ -75,10 +75,11 @@ async fn a_question_that_is_asked_again_or_edited_is_answered_from_the_same_plac
     assert_eq!(content(&again), content(&third));
     assert!(cached(&again) >= total(&second) - 1);
     assert_ne!(conversation(&again), conversation(&third));
-    // The first of them is as it was.
+    // Nobody can tell the two apart, and both are as they were.
     let whole = [before[0], before[1], (LANGUAGE, &third)];
     let on = server.complete(&transcript(&whole, CURRENCY)).await;
-    assert_eq!(conversation(&on), conversation(&third));
+    let both = [&third, &again].map(conversation);
+    assert!(both.contains(&conversation(&on)), "{on}");
 
     // An edited second question, also after a restart, when the caches are on the disk only.
     let server = server.restart().await;
@@ -246,9 +247,13 @@ async fn a_conversation_that_was_deleted_stays_so_whatever_turn_began_meanwhile(
 
 #[tokio::test]
 async fn instructions_hold_for_one_response_and_are_no_message() {
-    let server = Almanac::start().await;
+    let files = Files::new();
+    let server = files.serve().await;
     let respond = async |fields: Value| {
-        let body = with(json!({"model": "onegen", "input": PERU}), fields);
+        let body = with(
+            json!({"model": "onegen", "input": PERU, "max_output_tokens": 4}),
+            fields,
+        );
         server.done("POST", "/v1/responses", body).await
     };
     let begun = server.done("POST", "/v1/conversations", json!({})).await;

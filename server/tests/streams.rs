@@ -83,7 +83,7 @@ async fn a_client_that_reads_nothing_holds_up_nobody_and_loses_nothing() {
     let address = server.url.strip_prefix("http://").unwrap();
     let mut slow = socket.connect(address.parse().unwrap()).await.unwrap();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::StreamExt;
@@ -57,7 +57,11 @@ pub(super) async fn read_before_early_answer(request: Request, next: Next) -> Re
     let body = SharedBody(Arc::new(Mutex::new(body)));
     let request = Request::from_parts(parts, Body::new(body.clone()));
     let response = next.run(request).await;
-    if response.status().is_client_error() || response.status().is_server_error() {
+    let status = response.status();
+    // A body that did not arrive in time is not waited for again.
+    if status != StatusCode::REQUEST_TIMEOUT
+        && (status.is_client_error() || status.is_server_error())
+    {
         let mut rest = Body::new(body).into_data_stream();
         let drop_rest = async {
             let mut bytes = 0;
