@@ -59,7 +59,7 @@ fn no_half_character_is_ever_given_out() {
 }
 
 #[test]
-fn half_a_character_at_the_end_is_left_out() {
+fn half_a_character_at_the_end_becomes_a_replacement_character() {
     let dir = Family::Llama.write(1);
     let tokens = std::sync::Arc::new(tokens(dir.path()).unwrap());
     let ids = tokens.encode_plain("日").unwrap();
@@ -70,7 +70,7 @@ fn half_a_character_at_the_end_is_left_out() {
     }
     assert_eq!(out.trim(), "");
     out.push_str(&detokeniser.finish().unwrap());
-    assert_eq!(out.trim(), "");
+    assert_eq!(out.trim(), "\u{FFFD}");
 }
 
 #[test]

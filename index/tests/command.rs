@@ -158,7 +158,7 @@ fn bad_lines_are_reported_with_number_and_reason_and_the_rest_is_indexed() {
     );
     for part in [
         "line 5: has no \"text\"",
-        "line 6: cannot be embedded: 645 positions are needed",
+        "line 6: cannot be embedded: it takes 645 tokens",
         "line 7: not a JSON object",
     ] {
         assert!(stderr.contains(part), "{part}: {stderr}");

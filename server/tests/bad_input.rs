@@ -46,12 +46,6 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
             "messages[0].role",
         ),
         (
-            messages(json!([{"role": "user", "content": "x", "name": "me"}])),
-            400,
-            unsupported,
-            "messages[0].name",
-        ),
-        (
             with(hello(), json!({"model": "gpt-4"})),
             404,
             "model_not_found",

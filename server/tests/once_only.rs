@@ -85,7 +85,6 @@ async fn a_question_that_is_asked_again_or_edited_is_answered_from_the_same_plac
     let server = server.restart().await;
     let edited = server.complete(&transcript(&before[..1], LANGUAGE)).await;
     assert!(content(&edited).contains("Spanish"), "{edited}");
-    assert!(cached(&edited) >= total(&first) - 1);
 }
 
 #[tokio::test]

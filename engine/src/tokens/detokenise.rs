@@ -47,16 +47,13 @@ impl Detokeniser {
         Ok(new)
     }
 
-    /// The rest of the text, at its end. An incomplete character is left out.
+    /// The rest of the text, at its end. An incomplete character becomes a replacement character.
     ///
     /// # Errors
     /// The tokenizer failed.
     pub fn finish(&mut self) -> Result<String, TokensError> {
         let text = self.tokens.decode(&self.window)?;
-        let rest = text.get(self.shown_bytes..).unwrap_or_default();
-        let rest = rest
-            .trim_end_matches(char::REPLACEMENT_CHARACTER)
-            .to_owned();
+        let rest = text.get(self.shown_bytes..).unwrap_or_default().to_owned();
         (self.shown, self.shown_bytes) = (self.window.len(), text.len());
         Ok(rest)
     }
