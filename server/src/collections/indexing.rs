@@ -56,16 +56,15 @@ fn leaves_searching(error: &IndexError) -> bool {
 ///
 /// # Errors
 /// The corpus cannot be read or embedded, or the index cannot be written. Or the index is there and cannot be
-/// opened, and holds documents that are not in the corpus, as far as the journal knows.
+/// opened, and holds `changed` documents that were changed through the API.
 pub(crate) fn open_or_build(
     model: &Model,
     fingerprints: &Fingerprints,
     corpus: &Path,
     data_dir: &Path,
-    journal: Option<&ChangeJournal>,
+    changed: usize,
 ) -> Result<Index> {
     let dir = corpus_dir(fingerprints, corpus, data_dir)?;
-    let changed = journal.map_or(0, |journal| journal.documents().len());
     match open_checked(&dir, fingerprints) {
         Ok(index) => return Ok(index),
         Err(IndexError::NotAnIndex { .. }) => {}

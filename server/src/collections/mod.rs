@@ -76,7 +76,10 @@ impl Collection {
             Source::Index(_) => None,
             Source::Corpus(corpus) => Some(ChangeJournal::open(data_dir, corpus)?),
         };
-        let opened = source.open(model, fingerprints, data_dir, journal.as_ref())?;
+        let changed = journal
+            .as_ref()
+            .map_or(0, |journal| journal.documents().len());
+        let opened = source.open(model, fingerprints, data_dir, changed)?;
         if let Some(journal) = &mut journal {
             indexing::carry_over_last(journal, &opened.index, model, data_dir)?;
         }
@@ -127,11 +130,9 @@ impl Collection {
             return Ok(false);
         }
         let journal = self.journal.as_ref();
-        let opened = {
-            let journal = journal.map(Mutex::lock);
-            self.source
-                .open(model, fingerprints, data_dir, journal.as_deref())?
-        };
+        // Not locked while an index is built, since changes go on meanwhile.
+        let changed = journal.map_or(0, |journal| journal.lock().documents().len());
+        let opened = self.source.open(model, fingerprints, data_dir, changed)?;
         let _alone = self.changing.write();
         if let Some(journal) = journal {
             let mut journal = journal.lock();
@@ -169,12 +170,14 @@ impl Source {
         }
     }
 
+    /// Opens the index, which is built if it is not there. `changed` is how many documents of the corpus' index
+    /// were changed through the API.
     fn open(
         &self,
         model: &Model,
         fingerprints: &Fingerprints,
         data_dir: &Path,
-        journal: Option<&ChangeJournal>,
+        changed: usize,
     ) -> Result<OpenedIndex> {
         let index = match self {
             Self::Index(dir) => {
@@ -185,7 +188,7 @@ impl Source {
                 return Ok(OpenedIndex::new(index, directory));
             }
             Self::Corpus(file) => {
-                indexing::open_or_build(model, fingerprints, file, data_dir, journal)?
+                indexing::open_or_build(model, fingerprints, file, data_dir, changed)?
             }
         };
         let directory = directory_id(index.dir());
