@@ -255,6 +255,24 @@ async fn a_browser_of_another_origin_may_ask() {
     assert_eq!(own.status(), StatusCode::OK);
 }
 
+#[tokio::test]
+async fn a_request_keeps_its_clients_id_if_that_is_plain() {
+    let files = Files::new();
+    let server = files.serve().await;
+    let answered = async |id: &str| {
+        let request = server.http.get(format!("{}/healthz", server.url));
+        let response = request.header("x-request-id", id).send().await.unwrap();
+        response.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(answered("req-1:a/b").await, "req-1:a/b");
+    for odd in ["a key=other", "a\"b", &"x".repeat(129)] {
+        assert_ne!(answered(odd).await, odd);
+    }
+}
+
 /// Asks the server to read everything again, and gives what it says of it.
 async fn reload(server: &Server) -> Value {
     let url = format!("{}/v1/admin/reload", server.url);

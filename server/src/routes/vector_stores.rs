@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::collections::search::SearchFields;
 use crate::routes::errors::BodyErrors;
 use crate::wire::blocking::blocking;
+use crate::wire::citations::linkable;
 use crate::wire::errors::ApiError;
 use crate::wire::extract::PathParam;
 use crate::wire::json::{JsonBody, typed};
@@ -153,7 +154,7 @@ fn result(hit: Hit) -> VectorStoreSearchResult {
         }],
         onegen: SearchResultExtension {
             passage: passage.id,
-            url: passage.url,
+            url: linkable(passage.url),
         },
     }
 }

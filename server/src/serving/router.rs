@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{HeaderName, HeaderValue, Method, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use axum::routing::get;
 use axum::{Json, Router};
 use tower_http::cors::{AllowHeaders, CorsLayer};
@@ -62,6 +63,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         ))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(map_request(without_odd_id))
         .with_state(app)
 }
 
@@ -77,6 +79,19 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     } else {
         Some(all.allow_origin(origins.to_vec()))
     }
+}
+
+/// The most characters of a client's request id.
+const MAX_ID: usize = 128;
+
+/// Takes off a request id that could be read as more than an id in a line of the log.
+async fn without_odd_id(mut request: Request<Body>) -> Request<Body> {
+    let id = request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    if id.is_some_and(|id| id.len() > MAX_ID || !id.iter().all(plain)) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
 }
 
 /// The log has neither bodies nor queries, because they may contain users' texts.

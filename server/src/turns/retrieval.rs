@@ -9,6 +9,7 @@ use onegen_proto::RetrievalOptions;
 use crate::admission::Caller;
 use crate::collections::search::SearchFields;
 use crate::collections::{Collection, Collections};
+use crate::wire::citations::linkable;
 use crate::wire::errors::ApiError;
 
 /// What a request says about retrieval, validated.
@@ -92,7 +93,7 @@ impl Retriever for CollectionRetriever {
                 id: hit.passage.id,
                 title: hit.passage.title,
                 text: hit.passage.text,
-                url: hit.passage.url,
+                url: linkable(hit.passage.url),
                 score: hit.score,
             })
             .collect())

@@ -95,6 +95,19 @@ pub(crate) fn passage_name<'p>(id: &'p str, title: &'p str) -> &'p str {
     if title.is_empty() { id } else { title }
 }
 
+/// The URL of a passage, unless a browser would run it as a script: whoever writes passages may not write the pages
+/// that link to them.
+pub(crate) fn linkable(url: Option<String>) -> Option<String> {
+    url.filter(|url| {
+        // Browsers pass over white space and control characters in a scheme.
+        let letters = url
+            .chars()
+            .filter(|c| !c.is_whitespace() && !c.is_control());
+        let scheme: String = letters.take_while(|c| *c != ':').collect();
+        !["javascript", "vbscript", "data"].contains(&&*scheme.to_ascii_lowercase())
+    })
+}
+
 /// The URL of a passage that has none of its own.
 pub(crate) fn passage_url(id: &str) -> String {
     let mut url = String::from("onegen://passage/");
@@ -113,6 +126,27 @@ pub(crate) fn passage_url(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_that_is_a_script_is_no_link() {
+        let linked = |url: &str| linkable(Some(url.to_owned())).is_some();
+        for script in [
+            "javascript:x",
+            " JavaScript:x",
+            "java\tscript:x",
+            "data:text/html,x",
+        ] {
+            assert!(!linked(script), "{script}");
+        }
+        for url in [
+            "https://example.org/javascript:x",
+            "file:///a",
+            "a/b.html",
+            "doc:1",
+        ] {
+            assert!(linked(url), "{url}");
+        }
+    }
 
     fn found(id: &str, char_offset: usize) -> RetrievalReceipt {
         RetrievalReceipt {

@@ -21,6 +21,7 @@ use crate::metrics::Observation;
 use crate::traces::{RequestTrace, TurnTrace};
 use crate::turns::cutoff::Cutoff;
 use crate::wire::blocking::blocking;
+use crate::wire::citations::linkable;
 use crate::wire::errors::{ApiError, FieldNames};
 
 use parts::{Part, parts};
@@ -271,7 +272,7 @@ fn candidates(hits: Vec<Hit>) -> Vec<EntityCandidate> {
             candidates.push(EntityCandidate {
                 id: id.to_owned(),
                 title: passage.title,
-                url: passage.url,
+                url: linkable(passage.url),
                 score,
                 metadata: passage.metadata,
             });
