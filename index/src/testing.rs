@@ -3,10 +3,15 @@
 #[path = "../tests/common/vectors.rs"]
 mod vectors;
 
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 pub(crate) use self::vectors::{clustered, e5_vectors};
 use crate::fingerprints::Fingerprints;
+use crate::live::change::{Change, CheckedChange, DeltaPassage};
+use crate::segment::passages::Passage;
 use crate::segment::vectors::{VectorStore, VectorWriter, normalised};
 
 /// The fingerprints of a model and of the tokenizer and template that all models of tests share.
@@ -16,6 +21,30 @@ pub(crate) fn fingerprints(model: &str) -> Fingerprints {
         model: model.into(),
         tokenizer: "t".into(),
         template: "p".into(),
+    }
+}
+
+/// A passage as the delta holds it, with these vectors and nothing but an id and metadata.
+pub(crate) fn delta_passage(
+    id: usize,
+    vectors: Vec<Vec<f32>>,
+    metadata: Option<Map<String, Value>>,
+) -> Arc<DeltaPassage> {
+    let passage = Passage {
+        id: id.to_string(),
+        title: String::new(),
+        text: String::new(),
+        url: None,
+        metadata,
+        part: None,
+    };
+    let dimension = vectors[0].len();
+    match (Change::Upsert { passage, vectors })
+        .prepare(dimension)
+        .unwrap()
+    {
+        CheckedChange::Upsert(passage) => passage,
+        other => panic!("{other:?}"),
     }
 }
 

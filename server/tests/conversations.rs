@@ -5,7 +5,9 @@ mod common;
 
 use std::fs;
 
-use common::{Files, Server, cached, content, conversation, count, question, total, with};
+use common::{
+    Files, Server, cached, content, conversation, count, question, total, transcript, with,
+};
 use onegen_engine::{LoadOptions, Model};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -13,18 +15,6 @@ use serde_json::{Value, json};
 /// Short answers without retrievals.
 fn short(files: &Files) -> Value {
     files.without_retrieval(6)
-}
-
-/// The request of a client without conversation ids: all messages that it has seen, and a new
-/// question.
-fn transcript(turns: &[(&str, &Value)], new: &str) -> Value {
-    let mut messages = Vec::new();
-    for (question, answer) in turns {
-        messages.push(json!({"role": "user", "content": question}));
-        messages.push(json!({"role": "assistant", "content": content(answer).trim()}));
-    }
-    messages.push(json!({"role": "user", "content": new}));
-    json!({"model": "onegen", "messages": messages})
 }
 
 const PERU: &str = "What is the capital of Peru?";

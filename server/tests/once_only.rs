@@ -9,7 +9,9 @@ use std::io::Write;
 use std::path::Path;
 
 use common::almanac::Almanac;
-use common::{Files, Server, by_id, cached, content, conversation, question, total, with};
+use common::{
+    Files, Server, by_id, cached, content, conversation, question, total, transcript, with,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{Response, StatusCode};
@@ -48,16 +50,6 @@ fn files(dir: &Path) -> usize {
         false => usize::from(!path.ends_with("lock")),
     };
     entries.map(count).sum()
-}
-
-fn transcript(turns: &[(&str, &Value)], new: &str) -> Value {
-    let mut messages = Vec::new();
-    for (question, answer) in turns {
-        messages.push(json!({"role": "user", "content": question}));
-        messages.push(json!({"role": "assistant", "content": content(answer).trim()}));
-    }
-    messages.push(json!({"role": "user", "content": new}));
-    json!({"model": "onegen", "messages": messages})
 }
 
 #[tokio::test]

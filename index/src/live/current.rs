@@ -1,7 +1,9 @@
 //! The snapshot that is current.
 
 use std::mem;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::live::snapshot::Snapshot;
 
@@ -14,15 +16,11 @@ impl Current {
     }
 
     pub(crate) fn get(&self) -> Arc<Snapshot> {
-        // Nobody can panic while holding it, so a poisoned lock guards a whole snapshot.
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.read().clone()
     }
 
     pub(crate) fn replace(&self, snapshot: Snapshot) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.write();
         let old = mem::replace(&mut *current, Arc::new(snapshot));
         drop(current);
         // Freeing what only the old one held can take a while; nobody waits for it.

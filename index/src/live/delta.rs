@@ -23,7 +23,6 @@ pub(crate) struct Delta {
     passages: DeltaRows,
     rows: HashMap<IdDigest, u32>,
     numbers: usize,
-    dimension: usize,
     // Never empty; the first begins at row 0, and each ends where the next begins.
     parts: Vec<Part>,
     vectors: DeltaVectors,
@@ -58,7 +57,6 @@ impl Delta {
             numbers: 0,
             parts: vec![Part::default()],
             vectors: DeltaVectors::new(dimension),
-            dimension,
             graph_from,
         }
     }
@@ -141,7 +139,7 @@ impl Delta {
 
     /// Numbers in a vector.
     pub(crate) fn dimension(&self) -> usize {
-        self.dimension
+        self.vectors.dimension()
     }
 
     /// The vectors of all rows, also of those that are empty now.
@@ -191,7 +189,7 @@ impl Delta {
     }
 
     fn deserves_graph(&self, part: &Part) -> bool {
-        part.numbers / self.dimension.max(1) >= self.graph_from / 2
+        part.numbers / self.dimension().max(1) >= self.graph_from / 2
     }
 
     /// How many rows the graphs hold.
@@ -220,32 +218,16 @@ impl Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::change::{Change, CheckedChange};
-    use crate::segment::passages::{Passage, digest};
+    use crate::segment::passages::digest;
     use crate::segment::search::score::dot;
     use crate::segment::vectors::normalised;
-    use crate::testing::clustered;
+    use crate::testing::{clustered, delta_passage};
 
     const DIMENSION: usize = 24;
 
     fn push(delta: &mut Delta, numbers: Range<usize>, vectors: &[Vec<f32>]) {
         for number in numbers {
-            let passage = Passage {
-                id: number.to_string(),
-                title: String::new(),
-                text: String::new(),
-                url: None,
-                metadata: None,
-                part: None,
-            };
-            let change = Change::Upsert {
-                passage,
-                vectors: vec![vectors[number].clone()],
-            };
-            match change.prepare(DIMENSION).unwrap() {
-                CheckedChange::Upsert(passage) => delta.push(passage),
-                other => panic!("{other:?}"),
-            }
+            delta.push(delta_passage(number, vec![vectors[number].clone()], None));
         }
     }
 

@@ -70,23 +70,10 @@ impl DeltaRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::change::{Change, CheckedChange};
-    use crate::segment::passages::Passage;
+    use crate::testing::delta_passage;
 
     fn passage(number: usize) -> Arc<DeltaPassage> {
-        let passage = Passage {
-            id: number.to_string(),
-            title: String::new(),
-            text: String::new(),
-            url: None,
-            metadata: None,
-            part: None,
-        };
-        let vectors = vec![vec![1.0]];
-        match (Change::Upsert { passage, vectors }).prepare(1).unwrap() {
-            CheckedChange::Upsert(passage) => passage,
-            other => panic!("{other:?}"),
-        }
+        delta_passage(number, vec![vec![1.0]], None)
     }
 
     fn ids(rows: &DeltaRows) -> Vec<(u32, String)> {

@@ -143,29 +143,16 @@ fn nth_best(scores: &[f32], n: usize) -> f32 {
 mod tests {
     use super::*;
     use crate::filter::Filter;
-    use crate::live::change::{Change, CheckedChange};
     use crate::segment::codes::QueryCode;
-    use crate::segment::passages::{Passage, digest};
+    use crate::segment::passages::digest;
     use crate::segment::vectors::normalised;
-    use crate::testing::{clustered, e5_vectors};
+    use crate::testing::{clustered, delta_passage, e5_vectors};
 
     /// Pushes a passage with vectors. Its metadata says whether its number is a multiple of 50.
     fn push(delta: &mut Delta, number: usize, vectors: &[Vec<f32>]) {
         let metadata = serde_json::json!({"rare": number.is_multiple_of(50)});
-        let passage = Passage {
-            id: number.to_string(),
-            title: String::new(),
-            text: String::new(),
-            url: None,
-            metadata: metadata.as_object().cloned(),
-            part: None,
-        };
-        let vectors = vectors.to_vec();
-        let change = Change::Upsert { passage, vectors };
-        match change.prepare(delta.dimension()).unwrap() {
-            CheckedChange::Upsert(passage) => delta.push(passage),
-            other => panic!("{other:?}"),
-        }
+        let metadata = metadata.as_object().cloned();
+        delta.push(delta_passage(number, vectors.to_vec(), metadata));
     }
 
     /// A delta of passages with so many vectors each, without a graph.

@@ -69,6 +69,11 @@ impl DeltaVectors {
         }
     }
 
+    /// Numbers in a vector.
+    pub(crate) fn dimension(&self) -> usize {
+        self.dimension
+    }
+
     /// Appends the unit vectors of a passage: (vectors, dimension). Rows come in ascending order.
     pub(crate) fn push(&mut self, row: usize, units: &[f32]) {
         let row = self.dropped + row as u64;

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
@@ -29,11 +31,6 @@ use crate::segment::passages::Passage;
 
 /// How long after a merge has failed another is tried: a full disk may have room again.
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is replaced whole, so a poisoned lock guards something whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// An open index. Shared between threads by reference; its files are mapped, not read.
 pub struct Index {
@@ -335,12 +332,12 @@ impl Index {
 
     /// Starts a merge beside everything else, unless one runs.
     fn merge_if_due(&self) {
-        let failed = *lock(&self.shared.merge_failed);
+        let failed = *self.shared.merge_failed.lock();
         let waits = failed.is_some_and(|at| at.elapsed() < MERGE_AGAIN_AFTER);
         if waits || self.shared.due(&self.shared.current.get()).is_none() {
             return;
         }
-        let mut merging = lock(&self.merging);
+        let mut merging = self.merging.lock();
         if merging.as_ref().is_some_and(|merge| !merge.is_finished()) {
             return;
         }
@@ -350,7 +347,7 @@ impl Index {
             match shared.merge_from(writer, |snapshot| shared.due(snapshot)) {
                 Ok(()) | Err(IndexError::Closed) => {}
                 Err(error) => {
-                    *lock(&shared.merge_failed) = Some(Instant::now());
+                    *shared.merge_failed.lock() = Some(Instant::now());
                     tracing::error!(%error, "changes stay in the log, since they cannot be merged");
                 }
             }
@@ -367,8 +364,7 @@ impl Drop for Index {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.grower = None;
-        let merging = self.merging.get_mut();
-        if let Some(merge) = merging.unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(merge) = self.merging.get_mut().take() {
             // It logs its own failure.
             let _ = merge.join();
         }
@@ -390,7 +386,7 @@ impl Shared {
         writer: &Writer,
         from: impl Fn(&Snapshot) -> Option<usize>,
     ) -> Result<(), IndexError> {
-        let _one = lock(&self.merge);
+        let _one = self.merge.lock();
         let Some(from) = from(&self.current.get()) else {
             return Ok(());
         };
@@ -411,7 +407,7 @@ impl Shared {
                 merger.merge(from)?;
             }
         }
-        *lock(&self.merge_failed) = None;
+        *self.merge_failed.lock() = None;
         Ok(())
     }
 }

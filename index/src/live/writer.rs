@@ -2,7 +2,9 @@
 
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::IndexError;
 use crate::format::lock::DirectoryLock;
@@ -54,9 +56,7 @@ impl Writer {
     }
 
     pub(crate) fn committer(&self) -> MutexGuard<'_, Committer> {
-        self.committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.committer.lock()
     }
 
     /// Applies a batch and comes back when it is on the disk and visible. Callers that wait for one
@@ -68,19 +68,19 @@ impl Writer {
     ) -> Result<ChangeCounts, IndexError> {
         let payload = change::encode(&changes)?;
         let answer = Arc::new(Mutex::new(None));
-        lock(&self.queue).push(QueuedBatch {
+        self.queue.lock().push(QueuedBatch {
             changes,
             payload,
             answer: answer.clone(),
         });
         let mut committer = self.committer();
-        if let Some(answer) = lock(&answer).take() {
+        if let Some(answer) = answer.lock().take() {
             return answer;
         }
-        let batch = mem::take(&mut *lock(&self.queue));
+        let batch = mem::take(&mut *self.queue.lock());
         committer.commit(current, batch);
         drop(committer);
-        lock(&answer).take().unwrap_or_else(|| {
+        answer.lock().take().unwrap_or_else(|| {
             let source = std::io::Error::other("the batch was lost");
             Err(IndexError::io("change", &self.dir)(source))
         })
@@ -102,7 +102,7 @@ impl Committer {
                     accepted.push((waiting.answer, applied));
                 }
                 Err(error) => {
-                    *lock(&waiting.answer) = Some(Err(error));
+                    *waiting.answer.lock() = Some(Err(error));
                     next = before.unwrap_or(next);
                     touched.truncate(touched_before);
                 }
@@ -116,7 +116,7 @@ impl Committer {
             current.replace(next);
         }
         for (answer, applied) in accepted {
-            *lock(&answer) = Some(match &written {
+            *answer.lock() = Some(match &written {
                 Ok(()) => Ok(applied),
                 Err(error) => Err(IndexError::NotApplied(error.clone())),
             });
@@ -130,11 +130,6 @@ impl QueuedBatch {
         let reads = |change: &_| matches!(change, CheckedChange::DeleteDocument(_));
         self.changes.iter().any(reads)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is replaced whole, so a poisoned lock guards something whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod clients;
 mod keys;
 pub(crate) mod limits;
 pub(crate) mod origins;
+mod shares;
 
 pub(crate) use access::Access;
 pub(crate) use bounds::Bounds;
@@ -17,3 +18,4 @@ pub(crate) use client_address::ClientAddress;
 pub use keys::{KeyFileError, NewKey};
 pub(crate) use limits::{Limits, Ticket};
 pub(crate) use origins::Origins;
+pub(crate) use shares::first_to_go;

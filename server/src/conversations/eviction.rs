@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use onegen_engine::ConversationId;
 
-use crate::admission::Owner;
+use crate::admission::{Owner, first_to_go};
 
 /// One in so many of an owner's conversations may be of one turn, and one in any case.
 const SINGLE_TURNS: usize = 4;
@@ -36,14 +36,15 @@ pub(super) fn one_too_many<'c>(
         *all += 1;
         *single += usize::from(!candidate.goes_on);
     }
-    let most = counts.values().map(|(all, _)| *all).max()?;
-    let evictable = candidates.filter(|candidate| {
-        let Some((all, single)) = counts.get(candidate.owner) else {
-            return false;
-        };
-        let too_many_single = *single > (all / SINGLE_TURNS).max(1) || single == all;
-        *all == most && candidate.goes_on != too_many_single
+    let makes_room = |candidate: &EvictionCandidate<'_>| {
+        counts.get(candidate.owner).is_some_and(|(all, single)| {
+            let too_many_single = *single > (all / SINGLE_TURNS).max(1) || single == all;
+            candidate.goes_on != too_many_single
+        })
+    };
+    let candidates = candidates.map(|candidate| {
+        let age = makes_room(&candidate).then_some(candidate.last_used);
+        (candidate.owner, age, candidate.id)
     });
-    let oldest = evictable.min_by_key(|candidate| candidate.last_used);
-    oldest.map(|candidate| candidate.id.clone())
+    first_to_go(candidates).cloned()
 }

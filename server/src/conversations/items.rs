@@ -72,8 +72,8 @@ pub(crate) fn conversation_of(item: &str) -> Option<(ConversationId, usize)> {
 
 /// The number of the message that an item stands for.
 pub(crate) fn message_of(id: &ConversationId, item: &str) -> Option<usize> {
-    let at = item.strip_prefix("msg_")?.strip_prefix(name(id))?;
-    at.strip_prefix('_')?.parse().ok()
+    let (conversation, message) = conversation_of(item)?;
+    (conversation == *id).then_some(message)
 }
 
 /// An item's id is made from its conversation and its place, neither of which ever changes.

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::admission::{Caller, Owner};
+use crate::admission::{Caller, Owner, first_to_go};
 use crate::wire::errors::ApiError;
 use crate::wire::json::BodyLimit;
 
@@ -140,10 +140,13 @@ impl AnswerClaim {
             answer: Arc::new(answer),
         };
         answers.insert(self.key.clone(), given);
-        if answers.len() > MAX_ANSWERS
-            && let Some(oldest) = oldest_of_most(&answers)
-        {
-            answers.remove(&oldest);
+        if answers.len() > MAX_ANSWERS {
+            let given = answers
+                .iter()
+                .filter_map(|(key, answer)| Some((&key.0, Some(answer.given_at()?), key)));
+            if let Some(first) = first_to_go(given).cloned() {
+                answers.remove(&first);
+            }
         }
     }
 }
@@ -155,21 +158,6 @@ impl Drop for AnswerClaim {
             answers.remove(&self.key);
         }
     }
-}
-
-/// The name of the oldest answer of the owner who has most of them.
-fn oldest_of_most(answers: &HashMap<Key, Answer>) -> Option<Key> {
-    let given = || {
-        let all = answers.iter();
-        all.filter_map(|(key, answer)| Some((key, answer.given_at()?)))
-    };
-    let mut counts: HashMap<&Owner, usize> = HashMap::new();
-    given().for_each(|((owner, _), _)| *counts.entry(owner).or_default() += 1);
-    let most = counts.values().copied().max()?;
-    let of_most = given().filter(|((owner, _), _)| counts.get(owner) == Some(&most));
-    of_most
-        .min_by_key(|(_, at)| *at)
-        .map(|(key, _)| key.clone())
 }
 
 /// The only field that matters here.

@@ -8,7 +8,6 @@
 mod answers;
 mod idempotency;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use onegen_engine::ConversationId;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::admission::Owner;
+use crate::admission::{Owner, first_to_go};
 use crate::wire::errors::ApiError;
 pub(crate) use answers::{IDEMPOTENCY_KEY, RecordedAnswers, answer_once};
 use idempotency::IdempotencyKeys;
@@ -185,21 +184,19 @@ impl Recordings {
 
     fn keep(&self, conversation: ConversationId, recording: Recording) {
         if self.recordings.len() >= MAX_RECORDINGS {
-            let mut counts: HashMap<Owner, usize> = HashMap::new();
-            let mut ended = Vec::new();
-            for entry in &self.recordings {
-                *counts.entry(entry.owner.clone()).or_default() += 1;
-                let at = entry.events.borrow().ended;
-                ended.extend(at.map(|at| (entry.owner.clone(), at, entry.key().clone())));
-            }
-            let of_most = |(owner, at, _): &(Owner, Instant, _)| {
-                let count = counts.get(owner).copied().unwrap_or_default();
-                (std::cmp::Reverse(count), *at)
-            };
-            if let Some((.., first)) = ended.into_iter().min_by_key(of_most) {
+            let all: Vec<_> = self
+                .recordings
+                .iter()
+                .map(|entry| {
+                    let ended = entry.events.borrow().ended;
+                    (entry.owner.clone(), ended, entry.key().clone())
+                })
+                .collect();
+            let all = all.iter().map(|(owner, ended, id)| (owner, *ended, id));
+            if let Some(first) = first_to_go(all) {
                 // A new turn of that conversation may have replaced the recording meanwhile.
                 self.recordings
-                    .remove_if(&first, |_, one| one.events.borrow().ended.is_some());
+                    .remove_if(first, |_, one| one.events.borrow().ended.is_some());
             }
         }
         self.recordings.insert(conversation, recording);
@@ -276,6 +273,14 @@ mod tests {
         assert!(replayed.next().await.is_none());
     }
 
+    /// Waits until a recording has ended.
+    async fn ended(recordings: &Recordings, conversation: &str) {
+        let recording = recordings.recordings.get(&conversation.into());
+        let mut events = recording.unwrap().events.clone();
+        let ended = events.wait_for(|events| events.ended.is_some()).await;
+        assert!(ended.is_ok());
+    }
+
     fn recordings() -> Arc<Recordings> {
         Arc::new(Recordings::new(Duration::from_secs(3600)))
     }
@@ -322,16 +327,7 @@ mod tests {
         let order = [200, 7, 133];
         for at in order {
             drop(ends[at].take());
-            let mut events = recordings
-                .recordings
-                .get(&name(at).into())
-                .unwrap()
-                .events
-                .clone();
-            events
-                .wait_for(|events| events.ended.is_some())
-                .await
-                .unwrap();
+            ended(&recordings, &name(at)).await;
         }
         for (more, first) in order.into_iter().enumerate() {
             ends.push(Some(begin(&recordings, &format!("more_{more}"), None)));
@@ -350,24 +346,11 @@ mod tests {
         let mine: ConversationId = "mine".into();
         let (me, other) = (Owner::key("a"), Owner::key("b"));
         drop(begin_of(&recordings, "mine", None, me.clone()));
-        let mut events = recordings.recordings.get(&mine).unwrap().events.clone();
-        events
-            .wait_for(|events| events.ended.is_some())
-            .await
-            .unwrap();
+        ended(&recordings, "mine").await;
         for at in 0..MAX_RECORDINGS + 50 {
             let name = format!("conv_{at}");
             drop(begin_of(&recordings, &name, None, other.clone()));
-            let mut events = recordings
-                .recordings
-                .get(&name.into())
-                .unwrap()
-                .events
-                .clone();
-            events
-                .wait_for(|events| events.ended.is_some())
-                .await
-                .unwrap();
+            ended(&recordings, &name).await;
         }
         assert_eq!(recordings.recordings.len(), MAX_RECORDINGS);
         assert!(recordings.resume(&mine, &me, 0).is_some());

@@ -1,7 +1,7 @@
 //! What is answered while the model is loaded and collections are indexed, which can take long: that the server
 //! lives, and that it does not take requests yet.
 
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use onegen_proto::{Health, HealthStatus, Readiness};
@@ -53,11 +53,6 @@ fn answer(method: &Method, uri: &Uri, model: String) -> Response {
             };
             (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
         }
-        _ => {
-            let mut response = ApiError::Loading.into_response();
-            let soon = header::HeaderValue::from_static("2");
-            response.headers_mut().insert(header::RETRY_AFTER, soon);
-            response
-        }
+        _ => ApiError::Loading.into_response(),
     }
 }

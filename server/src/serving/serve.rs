@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::{Listener, ListenerExt, TapIo};
+use axum::serve::{Listener, ListenerExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// `drain_timeout` are cancelled, and their clients are told.
 ///
 /// # Errors
-/// The listener failed.
+/// The listener's address cannot be read.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
@@ -52,23 +52,20 @@ async fn listen(
     match app.certificate.clone() {
         None => serve_on(listener, app, stop, drain_timeout).await,
         Some(certificate) => {
-            // This tap does nothing, but axum gets clients' addresses from our own listener only
-            // through it.
-            let listener = TlsListener::new(listener, certificate)?.tap_io(|_| ());
+            let listener = TlsListener::new(listener, certificate)?;
             serve_on(listener, app, stop, drain_timeout).await;
         }
     }
     Ok(())
 }
 
-async fn serve_on<L, F>(
-    mut listener: TapIo<L, F>,
+async fn serve_on<L>(
+    mut listener: L,
     app: Arc<App>,
     stop: impl Future<Output = ()> + Send + 'static,
     drain_timeout: Duration,
 ) where
     L: Listener<Addr = SocketAddr>,
-    F: FnMut(&mut L::Io) + Send + 'static,
 {
     let (stopped, draining) = oneshot::channel();
     let drained = {
@@ -76,18 +73,16 @@ async fn serve_on<L, F>(
         async move {
             stop.await;
             app.shutdown.drain();
-            // If serving has failed meanwhile, nothing waits for this message.
+            // If serving has ended meanwhile, nothing waits for this message.
             let _ = stopped.send(());
             // Connections are accepted until then, so that new requests get an answer that the
             // server is stopping.
             app.shutdown.idle().await;
         }
     };
-    let serving = async {
-        serve_connections(&mut listener, router(app.clone()), drained).await;
-    };
+    let serving = serve_connections(&mut listener, router(app.clone()), drained);
     let too_long = async {
-        // If serving fails first, the message is never sent.
+        // If serving ends first, the message is never sent.
         if draining.await.is_ok() {
             tokio::time::sleep(drain_timeout).await;
             tracing::warn!("answers that are still under way are cut off");

@@ -292,6 +292,9 @@ impl ApiError {
             Self::TooManyInAMinute { wait, .. } => {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
+            Self::Loading => {
+                return Some((header::RETRY_AFTER, HeaderValue::from_static("2")));
+            }
             Self::NotStored(_) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from_static("10")));
             }

@@ -347,6 +347,18 @@ pub fn with(mut body: Value, fields: Value) -> Value {
     body
 }
 
+/// The request of a client without conversation ids: all messages that it has seen, and a new
+/// question.
+pub fn transcript(turns: &[(&str, &Value)], new: &str) -> Value {
+    let mut messages = Vec::new();
+    for (question, answer) in turns {
+        messages.push(json!({"role": "user", "content": question}));
+        messages.push(json!({"role": "assistant", "content": content(answer).trim()}));
+    }
+    messages.push(json!({"role": "user", "content": new}));
+    json!({"model": "onegen", "messages": messages})
+}
+
 pub fn content(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"].as_str().unwrap()
 }

@@ -56,13 +56,13 @@ async fn complete(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
-    let digest = blake3::hash(body.to_string().as_bytes());
-    let (request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
     let key = headers.get(IDEMPOTENCY_KEY);
     let key = key.and_then(|key| key.to_str().ok());
+    let key = key.map(|key| (key, blake3::hash(body.to_string().as_bytes())));
+    let (request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
     let key = match key.filter(|_| delivery.is_resumable()) {
         None => None,
-        Some(key) => match app.recordings.claim(&caller.owner, key, digest).await? {
+        Some((key, digest)) => match app.recordings.claim(&caller.owner, key, digest).await? {
             Ok(claim) => Some(claim),
             Err(playback) => return Ok(sse::playback(app.streams.heartbeat, playback)),
         },
