@@ -64,7 +64,7 @@ pub use filters::{
     MembershipFilter, MembershipType, MetadataFilter, NegatedFilter, NegationType, OrderFilter,
     OrderType,
 };
-pub use health::{CollectionCard, Health, HealthStatus, Readiness};
+pub use health::{CollectionCard, CollectionIndexing, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
 pub use receipts::{Receipt, ReceiptPassage};
 pub use response_text::{ResponseText, TextFormat};
@@ -75,9 +75,10 @@ pub use responses::{
     ResponseUsage,
 };
 pub use server_sent_event::ServerSentEvent;
-pub use stored_responses::{DeletedResponse, GetResponse};
+pub use stored_responses::{DeletedResponse, GetResponse, InputTokens};
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
-    RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
-    VectorStoreSearchRequest, VectorStoreSearchResult,
+    FileCounts, ListVectorStores, RankingOptions, SearchQuery, SearchResultExtension, VectorStore,
+    VectorStoreContent, VectorStoreList, VectorStoreSearchPage, VectorStoreSearchRequest,
+    VectorStoreSearchResult,
 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use onegen_engine::{ConversationError, ConversationId, Engine};
 
+use crate::admission::Caller;
 use crate::collections::Collections;
 use crate::conversations::Conversations;
 use crate::conversations::past_retrievals::{PastRetrieval, gone};
@@ -32,31 +33,36 @@ impl DeletedDocuments {
         }
     }
 
-    /// The documents of these retrievals that were deleted or changed afterwards.
+    /// The documents of these retrievals that were deleted or changed afterwards, or that the caller may
+    /// not read any more.
     ///
     /// # Errors
     /// An index is damaged.
     pub(crate) async fn among(
         &self,
         retrievals: &[PastRetrieval],
+        caller: &Caller,
     ) -> Result<Vec<String>, ApiError> {
         if !retrievals.iter().any(|retrieval| retrieval.held) {
             return Ok(Vec::new());
         }
         let (collections, retrievals) = (self.collections.clone(), retrievals.to_vec());
-        let gone = blocking(move || gone(&retrievals, &collections)).await?;
+        let caller = caller.clone();
+        let gone = move || gone(&retrievals, &collections, |name| caller.sees(name));
+        let gone = blocking(gone).await?;
         gone.map_err(|error| ApiError::Internal(error.to_string()))
     }
 
     /// # Errors
     /// [`ApiError::ConversationHoldsDeletedDocument`] if a conversation with these retrievals holds a
-    /// document that was deleted or changed.
+    /// document that was deleted or changed, or that the caller may not read any more.
     pub(crate) async fn refuse(
         &self,
         id: &ConversationId,
         retrievals: &[PastRetrieval],
+        caller: &Caller,
     ) -> Result<(), ApiError> {
-        let documents = self.among(retrievals).await?;
+        let documents = self.among(retrievals, caller).await?;
         if documents.is_empty() {
             return Ok(());
         }
@@ -84,7 +90,8 @@ impl DeletedDocuments {
     /// running. Blocks; needs no async runtime.
     pub(crate) fn forget_since_last_run(&self) {
         for (id, retrievals) in self.conversations.holding(|_| true) {
-            if gone(&retrievals, &self.collections).is_ok_and(|gone| gone.is_empty()) {
+            let gone = gone(&retrievals, &self.collections, |_| true);
+            if gone.is_ok_and(|gone| gone.is_empty()) {
                 continue;
             }
             tracing::info!(conversation = %id, "has read documents that are gone");
@@ -102,7 +109,7 @@ impl DeletedDocuments {
     ) -> usize {
         let mut forgotten = 0;
         for (id, retrievals) in conversations {
-            match self.among(&retrievals).await {
+            match self.among(&retrievals, &Caller::anybody()).await {
                 Ok(gone) if gone.is_empty() => continue,
                 Ok(_) => {}
                 // A passage that cannot be read must not be used for answers either.

@@ -184,6 +184,23 @@ metrics! {
     }
 }
 
+metrics! {
+    /// What the server itself reads at each request for metrics.
+    struct ServerMetrics {
+        /// Whether the disk takes conversations: 1, or 0 after one could not be written and until one can.
+        conversations_writable: IntGauge = (),
+    }
+}
+
+impl ServerMetrics {
+    fn read(writable: bool) -> prometheus::Result<Registry> {
+        let registry = Registry::new();
+        let metrics = Self::register(&registry)?;
+        metrics.conversations_writable.set(writable.into());
+        Ok(registry)
+    }
+}
+
 impl EngineMetrics {
     fn read(engine: &Engine) -> prometheus::Result<Registry> {
         let registry = Registry::new();
@@ -233,8 +250,13 @@ impl Metrics {
             turns.mentions_total.with_label_values(&[outcome]);
         }
         let http = HttpMetrics::register(&registry)?;
-        // The codes of clients that ask for too much.
-        for code in ["rate_limit_exceeded", "too_many_at_once", "overloaded"] {
+        // The codes that alerts ask for.
+        for code in [
+            "rate_limit_exceeded",
+            "too_many_at_once",
+            "overloaded",
+            "not_stored",
+        ] {
             http.request_errors_total.with_label_values(&[code]);
         }
         Ok(Self {
@@ -244,9 +266,10 @@ impl Metrics {
         })
     }
 
-    /// Everything in Prometheus' text format.
-    pub(crate) fn render(&self, engine: &Engine) -> prometheus::Result<String> {
+    /// Everything in Prometheus' text format. `writable` is whether the disk takes conversations.
+    pub(crate) fn render(&self, engine: &Engine, writable: bool) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
+        families.extend(ServerMetrics::read(writable)?.gather());
         families.extend(EngineMetrics::read(engine)?.gather());
         TextEncoder::new().encode_to_string(&families)
     }
