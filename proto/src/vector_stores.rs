@@ -207,5 +207,6 @@ pub struct ListVectorStores {
     pub limit: Option<usize>,
     /// In which order. Default `desc`: the default collection last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
     pub order: Option<crate::ItemOrder>,
 }

@@ -1,6 +1,6 @@
 //! Transcripts on the disk, a file for each conversation, replaced whole after each turn.
 //!
-//! A file is a line of JSON and a line with the JSON's checksum. A file of an earlier version has no checksum.
+//! A file is JSON and a line with the JSON's checksum. A file of an earlier version has no checksum.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -174,7 +174,6 @@ impl TranscriptFiles {
     }
 }
 
-/// JSON has no line breaks of its own here, so the first one ends it.
 const LINE_BREAK: u8 = b'\n';
 
 fn with_checksum(mut json: Vec<u8>) -> Vec<u8> {
@@ -190,11 +189,14 @@ fn with_checksum(mut json: Vec<u8>) -> Vec<u8> {
 /// # Errors
 /// The JSON is not the one that was written.
 fn checked(file: &[u8]) -> io::Result<&[u8]> {
-    let Some(end) = file.iter().position(|byte| *byte == LINE_BREAK) else {
+    let lines = file.strip_suffix(&[LINE_BREAK]).unwrap_or(file);
+    let end = lines.iter().rposition(|byte| *byte == LINE_BREAK);
+    let checksum = end.and_then(|end| blake3::Hash::from_hex(&lines[end + 1..]).ok());
+    let (Some(end), Some(checksum)) = (end, checksum) else {
         return Ok(file);
     };
-    let (json, checksum) = file.split_at(end);
-    if checksum.trim_ascii() != blake3::hash(json).to_hex().as_bytes() {
+    let json = &lines[..end];
+    if checksum != blake3::hash(json) {
         let message = "it is not as it was written: its checksum is another";
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }

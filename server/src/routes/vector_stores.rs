@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use onegen_index::{Hit, IndexError, SearchOptions};
 use onegen_proto::{
-    ErrorEnvelope, FileCounts, ListVectorStores, SearchResultExtension, VectorStore,
+    ErrorEnvelope, FileCounts, ListVectorStores, SearchQuery, SearchResultExtension, VectorStore,
     VectorStoreContent, VectorStoreList, VectorStoreSearchPage, VectorStoreSearchRequest,
     VectorStoreSearchResult,
 };
@@ -180,17 +180,20 @@ fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
     {
         return unsupported(&format!("ranking_options.ranker {ranker:?}"));
     }
+    let is_list = matches!(request.query, SearchQuery::Many(_));
     let queries = request.query.into_vec();
     if !(1..=MAX_QUERIES).contains(&queries.len()) {
         let found = queries.len();
         let message = format!("holds {found} queries, but must hold 1 to {MAX_QUERIES}");
         return Err(ApiError::invalid("query", message));
     }
-    if queries.iter().any(|query| query.trim().is_empty()) {
-        return Err(ApiError::invalid(
-            "query",
-            "must hold something to be searched for",
-        ));
+    if let Some(at) = queries.iter().position(|query| query.trim().is_empty()) {
+        let param = match is_list {
+            true => format!("query[{at}]"),
+            false => "query".to_owned(),
+        };
+        let message = "must hold something to be searched for";
+        return Err(ApiError::invalid(param, message));
     }
     let k = request.max_num_results.unwrap_or(DEFAULT_RESULTS);
     let filters = request.filters.as_ref();

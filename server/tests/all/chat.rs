@@ -242,7 +242,10 @@ async fn logprobs_have_openais_shape_in_both_deliveries() {
     let answer = server.complete(&request).await;
     let told = &answer["choices"][0]["logprobs"];
     assert_eq!(told["refusal"], Value::Null);
-    assert_eq!(text_of(told), content(&answer));
+    // The answer is cut off before half a character, whose tokens are told all the same.
+    let told_text = text_of(told);
+    let told_text = told_text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    assert_eq!(told_text, content(&answer));
     let tokens = told["content"].as_array().unwrap();
     for token in tokens {
         let mut keys: Vec<_> = token.as_object().unwrap().keys().collect();
@@ -258,11 +261,9 @@ async fn logprobs_have_openais_shape_in_both_deliveries() {
     let mut streamed = Vec::new();
     for choice in chunks.iter().map(|chunk| &chunk["choices"][0]) {
         let text = choice["delta"]["content"].as_str().unwrap_or_default();
-        if text.is_empty() {
-            assert_eq!(choice["logprobs"], Value::Null);
-        } else {
-            streamed.extend(choice["logprobs"]["content"].as_array().unwrap().clone());
-        }
+        let told = choice["logprobs"]["content"].as_array();
+        assert!(text.is_empty() || told.is_some(), "{choice}");
+        streamed.extend(told.into_iter().flatten().cloned());
     }
     assert_eq!(&streamed, tokens);
 

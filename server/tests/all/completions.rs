@@ -152,8 +152,8 @@ async fn what_is_not_done_is_refused_by_its_name() {
         (json!({"prompt": null}), "invalid_value", "prompt"),
         (json!({"prompt": ""}), "invalid_value", "prompt"),
         (json!({"prompt": []}), "invalid_value", "prompt"),
-        (json!({"prompt": ["x", ""]}), "invalid_value", "prompt"),
-        (json!({"prompt": [1, 2]}), "invalid_value", "prompt"),
+        (json!({"prompt": ["x", ""]}), "invalid_value", "prompt[1]"),
+        (json!({"prompt": [1, 2]}), "invalid_value", "prompt[0]"),
         (json!({"prompt": vec!["x"; 17]}), "invalid_value", "prompt"),
         (
             json!({"stop_token_ids": [4000000]}),

@@ -262,7 +262,7 @@ async fn metadata_that_a_conversations_filter_excludes_later_takes_its_passage_a
     let asks = |body: Value| with(body, json!({"retrieval": {"filter": filter}}));
     server.done("PUT", "/v1/documents", of("a")).await;
     let answer = server.complete(&asks(question(ZEMBLA))).await;
-    assert_eq!(found(&answer), ["land:Zembla"]);
+    assert_eq!(found(&answer), ["country/zembla"]);
     let id = conversation(&answer);
     server.complete(&asks(by_id(id, CURRENCY))).await;
 
