@@ -106,6 +106,7 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
 ///
 /// # Errors
 /// The store belongs to another decoder.
+#[cfg(feature = "mistralrs")]
 pub(super) fn downcast<S: KvStore>(store: &dyn KvStore) -> Result<&S, ForwardError> {
     let any: &dyn Any = store;
     any.downcast_ref().ok_or_else(foreign_store)
