@@ -66,7 +66,7 @@ pub use filters::{
 };
 pub use health::{CollectionCard, CollectionIndexing, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
-pub use receipts::{Receipt, ReceiptPassage};
+pub use receipts::{PassageKv, Receipt, ReceiptPassage};
 pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
     FileSearchResult, FileSearchTool, IncompleteDetails, InputTokensDetails, OutputItem,

@@ -201,6 +201,9 @@ impl App {
                 }
             }
         }
+        if !reloaded.collections.is_empty() {
+            self.deleted_documents.forget_kept_passages_that_are_gone();
+        }
         reloaded
     }
 }

@@ -5,7 +5,7 @@
 //! holds now. So it does not matter when or by whom a document was deleted or changed, or whether
 //! the server was running.
 
-use onegen_engine::RetrievalReceipt;
+use onegen_engine::{RetrievalReceipt, passage_digest};
 use onegen_index::{Filter, IndexError};
 use onegen_proto::Receipt;
 use serde::{Deserialize, Serialize};
@@ -113,10 +113,5 @@ pub(crate) fn gone(
 }
 
 fn digest(title: &str, text: &str) -> String {
-    let mut hasher = blake3::Hasher::new();
-    // The length marks where the title ends and the text begins.
-    hasher.update(&(title.len() as u64).to_le_bytes());
-    hasher.update(title.as_bytes());
-    hasher.update(text.as_bytes());
-    hasher.finalize().to_hex().to_string()
+    passage_digest(title, text).to_hex().to_string()
 }

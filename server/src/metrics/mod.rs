@@ -177,6 +177,16 @@ metrics! {
         kv_cache_disk_bytes: IntGauge = (),
         /// Conversations that could not be written to the disk, read from it or deleted there.
         conversation_store_failures_total: IntCounter = (),
+        /// Retrieved passages whose keys and values were kept, and not computed again.
+        passage_cache_hits_total: IntCounter = (),
+        /// Retrieved passages whose keys and values were computed, of a model whose passages can be kept.
+        passage_cache_misses_total: IntCounter = (),
+        /// Kept passages that others pushed out of memory.
+        passage_cache_evictions_total: IntCounter = (),
+        /// Bytes that kept passages take in memory.
+        passage_cache_bytes: IntGauge = (),
+        /// Bytes that kept passages take on the disk.
+        passage_cache_disk_bytes: IntGauge = (),
         /// Conversations held.
         conversations: IntGauge = (),
         /// Steps done.
@@ -226,6 +236,15 @@ impl EngineMetrics {
         metrics
             .conversation_store_failures_total
             .inc_by(stats.store_failures);
+        metrics.passage_cache_hits_total.inc_by(stats.passage_hits);
+        metrics
+            .passage_cache_misses_total
+            .inc_by(stats.passage_misses);
+        let evictions = &metrics.passage_cache_evictions_total;
+        evictions.inc_by(stats.passage_evictions);
+        metrics.passage_cache_bytes.set(gauge(stats.passage_bytes));
+        let disk = gauge(stats.passage_disk_bytes);
+        metrics.passage_cache_disk_bytes.set(disk);
         metrics.engine_steps_total.inc_by(stats.steps);
         Ok(registry)
     }

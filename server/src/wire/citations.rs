@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use onegen_engine::{Passage, RetrievalReceipt};
-use onegen_proto::{OffsetUnit, Receipt, ReceiptPassage, UrlCitation};
+use onegen_engine::{Passage, PassageKvSource, RetrievalReceipt};
+use onegen_proto::{OffsetUnit, PassageKv, Receipt, ReceiptPassage, UrlCitation};
 
 /// The receipt of a search in `collection`, as clients get it.
 pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
@@ -23,6 +23,12 @@ pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
         query_tokens_reencoded: receipt.query_tokens_reencoded,
         search_ms: to_microseconds(receipt.search_ms),
         splice_tokens: receipt.splice_tokens,
+        splice_forwarded: receipt.splice_forwarded,
+        passage_kv: match receipt.passage_kv {
+            PassageKvSource::Computed => PassageKv::Computed,
+            PassageKvSource::Memory => PassageKv::Memory,
+            PassageKvSource::Disk => PassageKv::Disk,
+        },
         splice_ms: to_microseconds(receipt.splice_ms),
     }
 }
@@ -175,6 +181,8 @@ mod tests {
             query_tokens_reencoded: 0,
             search_ms: 0.1,
             splice_tokens: 3,
+            splice_forwarded: 3,
+            passage_kv: PassageKvSource::Computed,
             splice_ms: 0.1,
         }
     }

@@ -19,6 +19,7 @@ mod front_line;
 mod full_disk;
 mod http2;
 mod kept_documents;
+mod kept_passages;
 mod keys;
 mod limits;
 mod linking;

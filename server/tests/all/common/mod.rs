@@ -59,6 +59,13 @@ impl Files {
         Self::with_model(models::Family::Qwen3.write(seed))
     }
 
+    /// Files with a model whose passages see only themselves, so that they can be kept.
+    pub fn with_block_attention() -> Self {
+        let model = models::Family::Qwen3.write(7);
+        models::set_block_attention(model.path());
+        Self::with_model(model)
+    }
+
     /// Files with a model that links entities.
     pub fn linking() -> Self {
         use models::linking::{Spelling, write_linking};
