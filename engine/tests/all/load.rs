@@ -1,12 +1,10 @@
 //! Model directories that are not what they should be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
 use serde_json::json;
 

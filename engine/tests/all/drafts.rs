@@ -1,11 +1,9 @@
 //! Drafts from what was read: fewer steps, and the same text.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{Completion, Constraint, EngineOptions, Grammar, Model, Request, SpanKind};
 
 /// Requests that write with and without drafts, in many ways. A random model soon repeats itself, so there are drafts,
