@@ -22,6 +22,10 @@ pub struct CompletionRequest {
     /// Whether and how the model may retrieve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieval: Option<RetrievalOptions>,
+    /// Whether tokens that are likely to come next, because the same tokens were read or written before, are computed
+    /// together with the last one. The text is the same with it, and comes sooner where it quotes. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drafting: Option<bool>,
     /// Whether the text comes as server-sent events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,

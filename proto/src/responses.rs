@@ -49,6 +49,10 @@ pub struct ResponseRequest {
     /// What `file_search` cannot say, in this server's own words; goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieval: Option<RetrievalOptions>,
+    /// Whether tokens that are likely to come next, because the same tokens were read or written before, are computed
+    /// together with the last one. The text is the same with it, and comes sooner where it quotes. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drafting: Option<bool>,
     /// `file_search_call.results` adds the passages that were found; other values change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<Vec<String>>,

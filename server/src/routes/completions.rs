@@ -127,6 +127,7 @@ fn validate(
         caller: caller.clone(),
         sampling: SamplingFields::from_completion(&request).into_params()?,
         retrieval,
+        drafting: request.drafting.unwrap_or(true),
         received,
         fields: FIELDS,
     };

@@ -18,6 +18,8 @@ pub(crate) struct TurnOptions {
     pub(crate) sampling: SamplingParams,
     /// The retrieval of this turn only: the conversation's next one may search another collection.
     pub(crate) retrieval: RequestedRetrieval,
+    /// Whether the engine may draft.
+    pub(crate) drafting: bool,
     /// When the request came.
     pub(crate) received: Instant,
     /// What the route calls the fields that can be at fault here.

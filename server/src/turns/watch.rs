@@ -83,11 +83,13 @@ impl LiveTurn {
             caller,
             sampling,
             retrieval,
+            drafting,
             received,
             fields,
         } = options;
         let turn = app.engine.submit(Request {
             sampling: sampling.clone(),
+            drafting: *drafting,
             retrieval: retrieval.params.clone(),
             retriever: Some(retrieval.retriever.clone()),
             cache_salt: caller.owner.name().cloned(),

@@ -62,6 +62,7 @@ pub(super) fn validate(
             caller: caller.clone(),
             sampling,
             retrieval: RequestedRetrieval::new(retrieval, collections, caller)?,
+            drafting: request.drafting.unwrap_or(true),
             received,
             fields,
         },

@@ -61,6 +61,7 @@ pub(super) fn turn_request(
             caller: caller.clone(),
             sampling,
             retrieval,
+            drafting: request.drafting.unwrap_or(true),
             received,
             fields: FIELDS,
         },
