@@ -118,6 +118,7 @@ pub(crate) struct PassageCache {
     writer: Option<JoinHandle<()>>,
 }
 
+/// Locks are taken in this order: changes or files, then memory; files, then changes.
 struct Shared {
     memory: Mutex<Memory>,
     files: Option<Mutex<PassageFiles>>,
@@ -125,6 +126,8 @@ struct Shared {
     changes: Mutex<Changes>,
     hits: AtomicU64,
     misses: AtomicU64,
+    /// Bytes of the files. The step loop reads them often, and may not wait for files.
+    disk_bytes: AtomicU64,
 }
 
 struct Write {
@@ -190,7 +193,9 @@ impl PassageCache {
             }
             _ => None,
         };
+        let disk_bytes = files.as_ref().map_or(0, |files| lock(files).bytes());
         let shared = Arc::new(Shared {
+            disk_bytes: AtomicU64::new(disk_bytes),
             memory: Mutex::new(Memory::new(options.bytes)),
             files,
             changes: Mutex::default(),
@@ -259,6 +264,7 @@ impl PassageCache {
         if let Some((name, kv)) = files.read(block) {
             lock(&self.shared.memory).insert(block, name, Arc::new(kv), PassageKvSource::Disk);
         }
+        self.shared.publish(&files);
     }
 
     /// Keeps a block that was computed for a passage, which was found by a search after the moment `since`.
@@ -325,18 +331,18 @@ impl PassageCache {
         lock(&self.shared.memory).retain(keeps);
         if let Some(mut files) = files {
             files.retain(keeps);
+            self.shared.publish(&files);
         }
     }
 
     pub(crate) fn stats(&self) -> PassageCacheStats {
         let memory = lock(&self.shared.memory);
-        let disk_bytes = self.shared.files.as_ref();
         PassageCacheStats {
             hits: self.shared.hits.load(Ordering::Relaxed),
             misses: self.shared.misses.load(Ordering::Relaxed),
             evictions: memory.evictions(),
             bytes: memory.bytes() as u64,
-            disk_bytes: disk_bytes.map_or(0, |files| lock(files).bytes()),
+            disk_bytes: self.shared.disk_bytes.load(Ordering::Relaxed),
         }
     }
 }
@@ -347,7 +353,12 @@ impl Shared {
         let mut files = lock(files);
         if !lock(&self.changes).concern(&write.name.id, write.since) {
             files.write(write.block, write.name, &write.kv);
+            self.publish(&files);
         }
+    }
+
+    fn publish(&self, files: &PassageFiles) {
+        self.disk_bytes.store(files.bytes(), Ordering::Relaxed);
     }
 }
 

@@ -109,7 +109,7 @@ async fn a_plain_answer_holds_what_the_stream_tells() {
 #[tokio::test]
 async fn positions_are_counted_exactly() {
     let files = Files::new();
-    let request = retrieving(&files);
+    let request = with(retrieving(&files), json!({"drafting": false}));
     let server = files.serve().await;
     let answer = server.complete(&request).await;
     let usage = &answer["usage"];
@@ -127,7 +127,7 @@ async fn positions_are_counted_exactly() {
     // The follow-up forwards that one and its own tokens, and nothing else.
     let follow_up = json!({
         "conversation": conversation(&answer), "retrieval": {"enabled": false},
-        "logit_bias": files.bias(false), "max_tokens": 3,
+        "logit_bias": files.bias(false), "max_tokens": 3, "drafting": false,
     });
     let next = server
         .complete(&with(question("And its currency?"), follow_up))
