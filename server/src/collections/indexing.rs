@@ -1,6 +1,6 @@
 //! Opens the indexes that are served: existing ones, or ones that are built once from a corpus.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::Model;
 use onegen_index::{
     BuildOptions, Change, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
-    IngestOptions, build_from_corpus,
+    IngestOptions, build_from_corpus, move_directory,
 };
 
 use crate::collections::journal::ChangeJournal;
@@ -70,7 +70,7 @@ pub(crate) fn open_or_build(
         Err(IndexError::NotAnIndex { .. }) => {}
         Err(error @ IndexError::Version { .. }) if changed == 0 => {
             let aside = aside(&dir);
-            fs::rename(&dir, &aside)
+            move_directory(&dir, &aside)
                 .with_context(|| format!("cannot move {} away", dir.display()))?;
             tracing::warn!(%error, moved_to = %aside.display(), "the index is built again");
         }
@@ -221,10 +221,10 @@ fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf>
     Ok(name.into())
 }
 
-fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) -> Result<()> {
-    tracing::info!(corpus = %corpus.display(), index = %dir.display(), "indexing, this once");
+fn build(model: &Model, fingerprints: &Fingerprints, path: &Path, dir: &Path) -> Result<()> {
+    tracing::info!(corpus = %path.display(), index = %dir.display(), "indexing, this once");
     let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
-    let corpus = Corpus::open(corpus)?;
+    let corpus = Corpus::open(path)?;
     let progress = progress_bar(corpus.total_bytes());
     let built = build_from_corpus(
         corpus,
@@ -238,6 +238,14 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
             }
             IngestEvent::BadRecord(error) => {
                 progress.suspend(|| tracing::warn!(%error, "a document is left out"));
+            }
+            IngestEvent::LeftOut(left_out) => {
+                let corpus = path.display();
+                progress.suspend(|| {
+                    for group in left_out.groups() {
+                        tracing::warn!(%corpus, "left out of the index: {group}");
+                    }
+                });
             }
             IngestEvent::Embedded {
                 passages,
