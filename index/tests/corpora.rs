@@ -183,7 +183,10 @@ mod links {
 
     fn ids(report: &Value) -> Vec<&str> {
         let documents = report["documents"].as_array().unwrap();
-        documents.iter().map(|one| one["id"].as_str().unwrap()).collect()
+        documents
+            .iter()
+            .map(|one| one["id"].as_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -192,7 +195,10 @@ mod links {
         let map = home.path().join("cm");
         let version = "..2026_11_29_09_30_00.123456789";
         write(map.join(version).join("q.md"), "# Quarn\n\nText.");
-        write(map.join(version).join("p.jsonl"), "{\"id\":\"p\",\"text\":\"P\"}");
+        write(
+            map.join(version).join("p.jsonl"),
+            "{\"id\":\"p\",\"text\":\"P\"}",
+        );
         symlink(version, map.join("..data")).unwrap();
         for name in ["q.md", "p.jsonl"] {
             symlink(format!("..data/{name}"), map.join(name)).unwrap();
@@ -204,7 +210,10 @@ mod links {
         // A link to the folder, and one plain file beside the links.
         write(map.join("z.md"), "Plain.");
         symlink("cm", home.path().join("mounted")).unwrap();
-        assert_eq!(ids(&read(&home.path().join("mounted"))), ["p", "q.md", "z.md"]);
+        assert_eq!(
+            ids(&read(&home.path().join("mounted"))),
+            ["p", "q.md", "z.md"]
+        );
 
         // Another version of the map is another corpus.
         let before = Corpus::open(&map).unwrap().identity().to_owned();
@@ -250,7 +259,10 @@ mod links {
             symlink(to, dir.join(link)).unwrap();
         }
         let report = read(&dir);
-        assert_eq!(ids(&report), ["a/one.md", "blob.md", "deep/two.md", "named.txt"]);
+        assert_eq!(
+            ids(&report),
+            ["a/one.md", "blob.md", "deep/two.md", "named.txt"]
+        );
         let left_out = json!([
             {
                 "reason": "linked to a directory that is read elsewhere",

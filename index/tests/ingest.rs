@@ -114,7 +114,9 @@ fn a_corpus_becomes_an_index_and_bad_records_are_reported() {
     assert_eq!(bad[2], "line 6: cannot be embedded: too long");
     assert_eq!(
         left_out,
-        ["1 not a JSON object: line 4; 1 with an id that was there before: line 5; 1 that cannot be embedded: line 6"]
+        [
+            "1 not a JSON object: line 4; 1 with an id that was there before: line 5; 1 that cannot be embedded: line 6"
+        ]
     );
     assert_eq!(embedded.iter().map(|e| e.0).collect::<Vec<_>>(), [2, 3, 4]);
     assert_eq!(embedded[2].1, lines.len() as u64);

@@ -27,7 +27,16 @@ fn on_an_overlay(test: &str, home: &Path) {
     let mount = "cd \"$1\" && mount -t tmpfs tmpfs rw && mkdir rw/upper rw/work && mount -t overlay \
         -o lowerdir=lower,upperdir=rw/upper,workdir=rw/work,userxattr overlay merged || exit 77; shift; exec \"$@\"";
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--", "sh", "-c", mount, "sh"]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--",
+        "sh",
+        "-c",
+        mount,
+        "sh",
+    ]);
     command.arg(home).arg(std::env::current_exe().unwrap());
     child::set(&mut command, test, home, &[]);
     match command.output() {
@@ -57,7 +66,10 @@ fn an_index_of_a_lower_layer_is_replaced_and_moved_all_the_same() {
     let vectors = clustered(2, 20, DIMENSION, 3);
     // The directory cannot be renamed: this test shows something.
     let renamed = fs::rename(merged.join("replaced"), merged.join("other"));
-    assert_eq!(renamed.unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
+    assert_eq!(
+        renamed.unwrap_err().kind(),
+        std::io::ErrorKind::CrossesDevices
+    );
 
     let replaced = merged.join("replaced");
     build(&replaced, options(DIMENSION), &vectors);

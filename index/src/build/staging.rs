@@ -145,9 +145,9 @@ fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
         Ok(()) => Ok(()),
         // Some file systems cannot exchange names in one step. An overlay cannot rename a directory of a
         // lower layer.
-        Err(
-            rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::XDEV,
-        ) => exchange_by_three(new, old),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::XDEV) => {
+            exchange_by_three(new, old)
+        }
         Err(error) => Err(IndexError::io("rename", new)(error.into())),
     }
 }
@@ -193,7 +193,13 @@ fn remove_remains(target: &Path) -> Result<(), IndexError> {
     for entry in entries {
         let name = entry.map_err(IndexError::io("read", target))?.file_name();
         let name = name.to_string_lossy();
-        let of_an_index = ["segment-", "changes-", "tombstones-", LOCK_FILE, MANIFEST_FILE];
+        let of_an_index = [
+            "segment-",
+            "changes-",
+            "tombstones-",
+            LOCK_FILE,
+            MANIFEST_FILE,
+        ];
         if !of_an_index.iter().any(|prefix| name.starts_with(prefix)) {
             return Err(IndexError::NotReplaceable { dir: target.into() });
         }
@@ -291,7 +297,11 @@ mod tests {
 
         // A copy without its last file, the manifest.
         fs::create_dir(&aside).unwrap();
-        fs::copy(dir.join("changes-000002.log"), aside.join("changes-000002.log")).unwrap();
+        fs::copy(
+            dir.join("changes-000002.log"),
+            aside.join("changes-000002.log"),
+        )
+        .unwrap();
         recovered();
 
         // The original is removed in part.
@@ -304,7 +314,10 @@ mod tests {
         move_by_copy(&dir, &aside).unwrap();
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("notes.txt"), "mine").unwrap();
-        assert!(matches!(Staging::begin(&dir), Err(IndexError::NotReplaceable { .. })));
+        assert!(matches!(
+            Staging::begin(&dir),
+            Err(IndexError::NotReplaceable { .. })
+        ));
         assert!(Manifest::marks(&aside) && dir.join("notes.txt").exists());
     }
 }

@@ -179,7 +179,10 @@ impl<B: AsRef<[u8]>> Columns<B> {
         let mut selected = Bitset::new(self.passages as usize);
         if let Some(field) = self.field(key) {
             // A value that the filter lists twice is looked up once.
-            let mut values: Vec<Vec<u8>> = values.iter().filter_map(|value| self.stored(value)).collect();
+            let mut values: Vec<Vec<u8>> = values
+                .iter()
+                .filter_map(|value| self.stored(value))
+                .collect();
             values.sort_unstable();
             values.dedup();
             for value in &values {

@@ -14,9 +14,7 @@ use crate::build::ingested::Ingested;
 use crate::error::IndexError;
 use crate::format::document_rules::DocumentRules;
 use crate::format::manifest::Manifest;
-use crate::ingest::corpus::{
-    Corpus, CorpusError, LeftOut, Position, RecordError, RecordReason,
-};
+use crate::ingest::corpus::{Corpus, CorpusError, LeftOut, Position, RecordError, RecordReason};
 use crate::ingest::split::SplitPassage;
 use crate::live::change::Change;
 use crate::live::index::Index;
@@ -368,7 +366,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
                 Ok(passages) => embedded.push(passages),
                 Err(reason) => {
                     let reason = RecordReason::NotEmbeddable(reason);
-                    self.not_embedded.add(reason.short(), position.to_string());
+                    self.not_embedded.add(reason.short(), position.short());
                     self.bad_record(RecordError { position, reason })?;
                 }
             }

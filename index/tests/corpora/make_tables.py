@@ -114,7 +114,7 @@ def pandas_tables():
         }
     )
     # A table of some rows keeps the index of the whole.
-    frame[frame.id != "d0"].to_parquet(HERE / "pandas_filtered.parquet")
+    frame[frame.id != "d2"].to_parquet(HERE / "pandas_filtered.parquet")
     frame.to_parquet(HERE / "pandas.parquet")
     frame.set_index("kind").to_parquet(HERE / "pandas_named_index.parquet")
     frame.set_index("id").to_parquet(HERE / "pandas_id_index.parquet")

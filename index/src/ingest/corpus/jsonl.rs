@@ -100,11 +100,13 @@ fn document(line: &[u8]) -> Result<Document, RecordReason> {
         let message = error.to_string();
         // The parser adds its own line number, which is always 1, because it gets one line at a
         // time.
-        let message = message
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let message = match message.split(" at line ").next().unwrap_or_default() {
+            // The parser expects the other half of the pair.
+            message @ ("unexpected end of hex escape" | "lone leading surrogate in hex escape") => {
+                format!("{message}: half of a surrogate pair stands alone")
+            }
+            message => message.to_owned(),
+        };
         RecordReason::Json { message, column }
     })?;
     if onegen_db::is(&fields) {

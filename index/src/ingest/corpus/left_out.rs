@@ -72,7 +72,10 @@ impl LeftOut {
     /// Adds what another part of the reading left out.
     pub(crate) fn append(&mut self, other: &Self) {
         for group in &other.groups {
-            let known = self.groups.iter_mut().find(|own| own.reason == group.reason);
+            let known = self
+                .groups
+                .iter_mut()
+                .find(|own| own.reason == group.reason);
             match known {
                 None => self.groups.push(group.clone()),
                 Some(own) => {
@@ -88,7 +91,13 @@ impl LeftOut {
 /// A reason, how often, and names: `2 hidden: .git, .DS_Store`.
 impl fmt::Display for LeftOutGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.count, self.reason, self.names.join(", "))?;
+        write!(
+            f,
+            "{} {}: {}",
+            self.count,
+            self.reason,
+            self.names.join(", ")
+        )?;
         if self.count > self.names.len() as u64 {
             f.write_str(", …")?;
         }
@@ -126,7 +135,10 @@ mod tests {
         other.append(&left_out);
         assert_eq!(other, left_out);
         other.append(&left_out);
-        assert_eq!((other.groups()[0].count, other.groups()[1].names.len()), (14, 2));
+        assert_eq!(
+            (other.groups()[0].count, other.groups()[1].names.len()),
+            (14, 2)
+        );
         let other = left_out;
         assert_eq!(
             other.to_string(),

@@ -76,7 +76,11 @@ impl Corpus {
         let format = Format::from_path(path).map_err(kind)?;
         let mut file = File::open(path).map_err(CorpusError::io(path))?;
         let identity = identity::of_file(&mut file, &metadata).map_err(CorpusError::io(path))?;
-        Ok(Self::new(format.open(path, file)?, metadata.len(), identity))
+        Ok(Self::new(
+            format.open(path, file)?,
+            metadata.len(),
+            identity,
+        ))
     }
 
     /// Reads JSON lines from anything. Such a corpus has no size and no identity.
@@ -169,8 +173,16 @@ impl Ids {
     const NUMBER_BITS: u32 = 40;
 
     /// Refuses a document whose id was there before.
-    fn unique(&mut self, document: Document, position: &Position) -> Result<Document, RecordReason> {
-        if !self.files.last().is_some_and(|last| last.same_file(position)) {
+    fn unique(
+        &mut self,
+        document: Document,
+        position: &Position,
+    ) -> Result<Document, RecordReason> {
+        if !self
+            .files
+            .last()
+            .is_some_and(|last| last.same_file(position))
+        {
             self.files.push(position.clone());
         }
         let place = ((self.files.len() as u64 - 1) << Self::NUMBER_BITS) | position.number();
@@ -201,7 +213,7 @@ impl Iterator for Corpus {
         let (position, record) = self.source.next(&mut self.left_out)?;
         let document = record.and_then(|document| self.ids.unique(document, &position));
         if let Err(reason) = &document {
-            self.left_out.add(reason.short(), position.to_string());
+            self.left_out.add(reason.short(), position.short());
         }
         self.failed = matches!(document, Err(RecordReason::Read(_)));
         self.records += u64::from(!self.failed);

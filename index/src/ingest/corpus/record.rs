@@ -46,6 +46,15 @@ impl Position {
         }
     }
 
+    /// The position in a list of positions: `part-0.jsonl line 2`.
+    pub(crate) fn short(&self) -> String {
+        match self {
+            Self::Line(_) | Self::Row(_) => self.to_string(),
+            Self::File(path) => path.clone(),
+            Self::InFile { file, record } => format!("{file} {record}"),
+        }
+    }
+
     /// Another position in the same file.
     pub(super) fn at(&self, number: u64) -> Self {
         match self {

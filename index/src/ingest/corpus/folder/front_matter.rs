@@ -20,11 +20,13 @@ const DEEPEST: usize = 64;
 const MOST_NODES: usize = 20_000;
 
 /// The beginning of a text.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct FrontMatter<'a> {
     pub(super) fields: Map<String, Value>,
     /// The text after it. Without front matter, and if that cannot be read, it is the whole.
     pub(super) rest: &'a str,
+    /// Where a heading may be: the text after it, also if it cannot be read.
+    pub(super) headings: &'a str,
     /// Why there is front matter that cannot be read.
     pub(super) damage: Option<String>,
 }
@@ -38,42 +40,43 @@ enum Language {
 
 /// Reads the front matter of a text, if it has any.
 pub(super) fn read(content: &str) -> FrontMatter<'_> {
-    let without = |damage| FrontMatter {
-        rest: content,
-        damage,
-        ..FrontMatter::default()
+    let with = |fields, rest| FrontMatter {
+        fields,
+        rest,
+        headings: rest,
+        damage: None,
+    };
+    let without = with(Map::new(), content);
+    let damaged = |damage, headings| FrontMatter {
+        damage: Some(damage),
+        headings,
+        ..with(Map::new(), content)
     };
     if content.starts_with('{') {
         return match json_block(content) {
-            Ok(Some((fields, rest))) => FrontMatter {
-                fields,
-                rest,
-                damage: None,
-            },
-            Ok(None) => without(None),
-            Err(damage) => without(Some(damage)),
+            Ok(Some((fields, rest))) => with(fields, rest),
+            Ok(None) => without,
+            Err(damage) => damaged(damage, content),
         };
     }
     let Some((fence, language, first_line)) = opening(content) else {
-        return without(None);
+        return without;
     };
     let body = &content[first_line..];
     let Some((block, rest)) = block(body, fence) else {
         // A lone `---` is a rule of Markdown, unless what follows is clearly meant as a field.
-        let meant = body.lines().next().is_some_and(is_field);
-        return without(meant.then(|| format!("line 1: {fence} is never closed")));
+        if body.lines().next().is_some_and(is_field) {
+            return damaged(format!("line 1: {fence} is never closed"), content);
+        }
+        return without;
     };
     if block.len() > LONGEST {
-        return without(Some(format!("it is longer than {LONGEST} bytes")));
+        return damaged(format!("it is longer than {LONGEST} bytes"), rest);
     }
     match parse(block, language) {
-        Ok(Some(fields)) => FrontMatter {
-            fields,
-            rest,
-            damage: None,
-        },
-        Ok(None) => without(None),
-        Err(damage) => without(Some(damage)),
+        Ok(Some(fields)) => with(fields, rest),
+        Ok(None) => without,
+        Err(damage) => damaged(damage, rest),
     }
 }
 
@@ -147,7 +150,9 @@ fn yaml(block: &str) -> Result<Value, String> {
     options.non_finite_float_policy = serde_saphyr::options::NonFiniteFloatPolicy::AsString;
     options.with_snippet = false;
     let mut value = serde_saphyr::from_str_with_options(block, options).map_err(|error| {
-        let line = error.location().map(|location| location.line() as usize + 1);
+        let line = error
+            .location()
+            .map(|location| location.line() as usize + 1);
         let message = error.to_string();
         at_line(line, message.lines().next().unwrap_or_default())
     })?;
@@ -197,7 +202,10 @@ fn at_line(line: Option<usize>, message: &str) -> String {
 }
 
 fn newlines(text: &str, until: usize) -> usize {
-    text.bytes().take(until).filter(|&byte| byte == b'\n').count()
+    text.bytes()
+        .take(until)
+        .filter(|&byte| byte == b'\n')
+        .count()
 }
 
 fn json_of_toml(value: toml::Value) -> Value {
@@ -210,7 +218,11 @@ fn json_of_toml(value: toml::Value) -> Value {
         toml::Value::Array(values) => values.into_iter().map(json_of_toml).collect(),
         toml::Value::Table(fields) => {
             let fields = fields.into_iter();
-            Value::Object(fields.map(|(name, value)| (name, json_of_toml(value))).collect())
+            Value::Object(
+                fields
+                    .map(|(name, value)| (name, json_of_toml(value)))
+                    .collect(),
+            )
         }
     }
 }
@@ -261,7 +273,9 @@ fn iso_time(text: &str) -> Option<String> {
     let point = if fraction.is_empty() { "" } else { "." };
     let (month, day, hour) = (two_digits(month)?, two_digits(day)?, two_digits(hour)?);
     let (minute, second) = (two_digits(minute)?, two_digits(whole_second)?);
-    Some(format!("{year}-{month}-{day}T{hour}:{minute}:{second}{point}{fraction}{zone}"))
+    Some(format!(
+        "{year}-{month}-{day}T{hour}:{minute}:{second}{point}{fraction}{zone}"
+    ))
 }
 
 fn is_number(text: &str) -> bool {
@@ -369,7 +383,10 @@ mod tests {
         ] {
             let read = read(text);
             let told = read.damage.unwrap();
-            assert!(told.starts_with(damage) && told.lines().count() == 1, "{told}");
+            assert!(
+                told.starts_with(damage) && told.lines().count() == 1,
+                "{told}"
+            );
             assert_eq!((read.rest, read.fields.len()), (text, 0));
         }
     }
@@ -377,9 +394,18 @@ mod tests {
     #[test]
     fn times_are_written_as_iso_and_other_texts_stay() {
         for (text, iso) in [
-            ("2001-12-14t21:59:43.10-05:00", Some("2001-12-14T21:59:43.10-05:00")),
-            ("2001-12-14 21:59:43.10 -5", Some("2001-12-14T21:59:43.10-05:00")),
-            ("2026-11-29 10:00:00 +0130", Some("2026-11-29T10:00:00+01:30")),
+            (
+                "2001-12-14t21:59:43.10-05:00",
+                Some("2001-12-14T21:59:43.10-05:00"),
+            ),
+            (
+                "2001-12-14 21:59:43.10 -5",
+                Some("2001-12-14T21:59:43.10-05:00"),
+            ),
+            (
+                "2026-11-29 10:00:00 +0130",
+                Some("2026-11-29T10:00:00+01:30"),
+            ),
             ("2026-1-9 1:00:00Z", Some("2026-01-09T01:00:00Z")),
             ("2026-11-29 10:00:00", Some("2026-11-29T10:00:00")),
             ("2026-11-29", None),

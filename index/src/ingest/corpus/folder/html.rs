@@ -203,7 +203,10 @@ impl Writer {
     fn page(self) -> Page {
         let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let title = self.title.map(words).filter(|title| !title.is_empty());
-        let heading = self.heading.map(words).filter(|heading| !heading.is_empty());
+        let heading = self
+            .heading
+            .map(words)
+            .filter(|heading| !heading.is_empty());
         Page {
             title: title.or(heading),
             text: self.text,
@@ -248,7 +251,10 @@ mod tests {
     #[test]
     fn a_page_without_title_has_its_first_heading() {
         let title = |html| read(html).title;
-        assert_eq!(title("<h2></h2><h2>Li<i>ma</i></h2><h1>x</h1>").as_deref(), Some("Lima"));
+        assert_eq!(
+            title("<h2></h2><h2>Li<i>ma</i></h2><h1>x</h1>").as_deref(),
+            Some("Lima")
+        );
         assert_eq!(title("<title> </title><p>x").as_deref(), None);
     }
 

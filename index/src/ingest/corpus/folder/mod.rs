@@ -170,7 +170,10 @@ impl Source for Folder {
     }
 
     fn bytes_read(&self) -> u64 {
-        let of_records = self.records.as_ref().map(|records| records.source.bytes_read());
+        let of_records = self
+            .records
+            .as_ref()
+            .map(|records| records.source.bytes_read());
         self.bytes_read + of_records.unwrap_or_default()
     }
 }

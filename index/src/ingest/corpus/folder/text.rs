@@ -41,9 +41,8 @@ pub(super) fn read(content: &str, kind: TextKind) -> Text {
             (page.title, page.text)
         }
         _ => {
-            let rest = front_matter.rest;
-            let heading = first_heading(beginning(rest), kind);
-            (heading, rest.to_owned())
+            let heading = first_heading(beginning(front_matter.headings), kind);
+            (heading, front_matter.rest.to_owned())
         }
     };
     let mut fields = front_matter.fields;
@@ -181,13 +180,20 @@ mod tests {
             ("````\n```\n# code\n````\n# Real", Some("Real")),
             ("<!--\n# hidden\n-->\n\n# Real", Some("Real")),
             ("> # quoted\n\n- # listed\n\n# Real", Some("Real")),
-            ("#hashtag\n#\n## **Bold** `x` [link](u) ##", Some("Bold x link")),
+            (
+                "#hashtag\n#\n## **Bold** `x` [link](u) ##",
+                Some("Bold x link"),
+            ),
             ("# Docs {#docs .big}", Some("Docs")),
             ("Two\nlines\n---\n", Some("Two lines")),
             ("# &amp; \\# &copy;", Some("& # ©")),
             ("no heading\n\n***\n", None),
         ] {
-            assert_eq!(title(content, TextKind::Markdown).as_deref(), heading, "{content}");
+            assert_eq!(
+                title(content, TextKind::Markdown).as_deref(),
+                heading,
+                "{content}"
+            );
         }
     }
 
@@ -196,9 +202,17 @@ mod tests {
         for (kind, content, heading) in [
             (TextKind::Rst, "Lima\n====\n\nCity.", Some("Lima")),
             (TextKind::Rst, "=====\n Lima\n=====\n", Some("Lima")),
-            (TextKind::Rst, ".. note:: x\n\n----\n\nOf Peru\n~~~~~~~\n", Some("Of Peru")),
+            (
+                TextKind::Rst,
+                ".. note:: x\n\n----\n\nOf Peru\n~~~~~~~\n",
+                Some("Of Peru"),
+            ),
             (TextKind::Rst, "A paragraph that is long\n--\n", None),
-            (TextKind::AsciiDoc, "// comment\n= Lima\n:author: A\n", Some("Lima")),
+            (
+                TextKind::AsciiDoc,
+                "// comment\n= Lima\n:author: A\n",
+                Some("Lima"),
+            ),
             (TextKind::Org, "#+TITLE: Lima\n* Heading\n", Some("Lima")),
             (TextKind::Org, "* Heading\n", Some("Heading")),
             (TextKind::Plain, "# Not a heading", None),
@@ -213,10 +227,19 @@ mod tests {
         let text = read(content, TextKind::Markdown);
         assert_eq!(text.title.as_deref(), Some("1984"));
         assert_eq!(text.url.as_deref(), Some("https://e.org"));
-        assert_eq!(Value::from(text.metadata.unwrap()), serde_json::json!({"year": 1949}));
+        assert_eq!(
+            Value::from(text.metadata.unwrap()),
+            serde_json::json!({"year": 1949})
+        );
         assert_eq!(text.text, "# Other\n");
-        let text = read("---\ntitle: ''\nurl: [a]\n---\n# Other\n", TextKind::Markdown);
+        let text = read(
+            "---\ntitle: ''\nurl: [a]\n---\n# Other\n",
+            TextKind::Markdown,
+        );
         assert_eq!(text.title.as_deref(), Some("Other"));
-        assert_eq!(Value::from(text.metadata.unwrap()), serde_json::json!({"url": ["a"]}));
+        assert_eq!(
+            Value::from(text.metadata.unwrap()),
+            serde_json::json!({"url": ["a"]})
+        );
     }
 }

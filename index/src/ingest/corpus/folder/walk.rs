@@ -55,7 +55,11 @@ pub(super) fn walk(dir: &Path) -> Result<(Vec<CorpusFile>, LeftOut), CorpusError
 /// What is not read, except for what is read by another path.
 fn left_out(mut passed: Vec<Passed>, read: &HashSet<PathBuf>) -> LeftOut {
     let read_below: HashSet<&Path> = read.iter().flat_map(|file| file.ancestors()).collect();
-    passed.retain(|one| !one.real.as_deref().is_some_and(|real| read_below.contains(real)));
+    passed.retain(|one| {
+        !one.real
+            .as_deref()
+            .is_some_and(|real| read_below.contains(real))
+    });
     passed.sort_by(|a, b| a.path.cmp(&b.path));
     let mut left_out = LeftOut::default();
     for one in passed {
@@ -188,7 +192,10 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 fn is_passable(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound)
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::NotFound
+    )
 }
 
 /// Why a link could not be followed.

@@ -78,7 +78,10 @@ impl Columns {
     }
 
     pub(super) fn types(&self) -> Vec<TypePtr> {
-        self.read.iter().map(|column| column.of_type.clone()).collect()
+        self.read
+            .iter()
+            .map(|column| column.of_type.clone())
+            .collect()
     }
 
     /// Names the columns that are not read.
@@ -97,7 +100,9 @@ impl Columns {
             && is_struct(of_type)
         {
             let path = |field: &Type| format!("{path}.{}", field.name());
-            let kept = fields.iter().filter_map(|field| self.readable(field, &path(field)));
+            let kept = fields
+                .iter()
+                .filter_map(|field| self.readable(field, &path(field)));
             let kept: Vec<TypePtr> = kept.collect();
             if kept.is_empty() {
                 return None;
@@ -109,7 +114,8 @@ impl Columns {
             return group.ok().map(Arc::new);
         }
         let name = format!("{path} ({})", described(of_type));
-        self.unread.push(("columns of a type that is not read", name));
+        self.unread
+            .push(("columns of a type that is not read", name));
         None
     }
 }
@@ -119,15 +125,18 @@ impl Columns {
 fn pandas_index(file: &FileMetaData) -> HashSet<String> {
     let numbered = |name: &str| {
         let number = name.strip_prefix("__index_level_")?.strip_suffix("__")?;
-        number.bytes().all(|byte| byte.is_ascii_digit()).then_some(())
+        number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then_some(())
     };
     let columns = file.schema().get_fields().iter();
     let names = columns.map(|column| column.name().to_owned());
     let mut own: HashSet<String> = names.filter(|name| numbered(name).is_some()).collect();
     let written = file.key_value_metadata().into_iter().flatten();
-    let pandas = written.filter(|entry| entry.key == "pandas").find_map(|entry| {
-        serde_json::from_str::<Value>(entry.value.as_deref()?).ok()
-    });
+    let pandas = written
+        .filter(|entry| entry.key == "pandas")
+        .find_map(|entry| serde_json::from_str::<Value>(entry.value.as_deref()?).ok());
     let Some(pandas) = pandas else {
         return own;
     };
@@ -135,7 +144,10 @@ fn pandas_index(file: &FileMetaData) -> HashSet<String> {
     let columns = list("columns");
     let unnamed = |index: &str| {
         let is_index = |column: &&Value| column["field_name"] == index;
-        columns.iter().find(is_index).is_some_and(|column| column["name"].is_null())
+        columns
+            .iter()
+            .find(is_index)
+            .is_some_and(|column| column["name"].is_null())
     };
     let index = list("index_columns");
     let index = index.iter().filter_map(Value::as_str);
@@ -215,7 +227,10 @@ fn holds_text_or_number(of_type: &Type) -> bool {
 
 fn is_time(of_type: &Type) -> bool {
     let logical = of_type.get_basic_info().logical_type_ref();
-    matches!(logical, Some(LogicalType::Timestamp(_) | LogicalType::Time(_)))
+    matches!(
+        logical,
+        Some(LogicalType::Timestamp(_) | LogicalType::Time(_))
+    )
 }
 
 /// Whether the digits of a decimal make sense.

@@ -142,11 +142,7 @@ fn unread_codec(metadata: &ParquetMetaData) -> Option<&'static str> {
     })
 }
 
-fn document(
-    row: Row,
-    columns: &Columns,
-    left_out: &mut LeftOut,
-) -> Result<Document, RecordReason> {
+fn document(row: Row, columns: &Columns, left_out: &mut LeftOut) -> Result<Document, RecordReason> {
     let mut fields = Map::new();
     let mut others = Map::new();
     for ((name, value), column) in row.into_columns().into_iter().zip(columns.read()) {

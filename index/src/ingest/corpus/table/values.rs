@@ -164,7 +164,8 @@ impl<'r> Reading<'r> {
     fn leave_out(&mut self, what: &str) {
         let (name, of_type) = (&self.column.name, described(&self.column.of_type));
         let name = format!("{name} ({of_type}: {what})");
-        self.left_out.add_column("columns with values that are not read", name);
+        self.left_out
+            .add_column("columns with values that are not read", name);
     }
 }
 
@@ -289,7 +290,10 @@ mod tests {
         assert_eq!(utc(-1_000_000_000).as_deref(), Some("1969-12-31T23:59:59Z"));
         assert_eq!(utc(i128::from(i64::MAX) * MILLI), None);
         let of_day = |nanoseconds| time_of_day(nanoseconds).map(|time| time.to_string());
-        assert_eq!(of_day(3_600_000_000_001).as_deref(), Some("01:00:00.000000001"));
+        assert_eq!(
+            of_day(3_600_000_000_001).as_deref(),
+            Some("01:00:00.000000001")
+        );
         assert_eq!(of_day(86_400_000_000_000), None);
     }
 }
