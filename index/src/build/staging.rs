@@ -174,7 +174,7 @@ fn end_exchange_by_three(target: &Path) -> Result<(), IndexError> {
     let aside = sibling(target, "replaced")?;
     match (Manifest::marks(&aside), Manifest::marks(target)) {
         // A copy that is not whole.
-        (false, _) if aside.is_dir() => format::remove(&aside),
+        (false, _) if aside.is_dir() => remove_remains(&aside),
         (false, _) => Ok(()),
         (true, false) => {
             remove_remains(target)?;
@@ -184,7 +184,7 @@ fn end_exchange_by_three(target: &Path) -> Result<(), IndexError> {
     }
 }
 
-/// Removes what is left of an index that was being removed after it was copied.
+/// Removes a part of an index: one that was being copied, or removed after that.
 fn remove_remains(target: &Path) -> Result<(), IndexError> {
     let entries = match fs::read_dir(target) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -1,6 +1,6 @@
 """Makes the tables of this directory: what pandas and pyarrow write of usual data.
 
-    pip install pandas==3.1.1 pyarrow==26.0.1
+    pip install pandas==3.1.1 pyarrow==26.0.1 fastparquet==2026.9.0 polars==2.1.0 duckdb==2.0.1
     python make_tables.py
 """
 
@@ -9,8 +9,11 @@ import decimal
 import pathlib
 import uuid
 
+import duckdb
+import fastparquet
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -47,6 +50,8 @@ def every_type():
         "float16": two(np.float16(0.1), pa.float16()),
         "float32": two(0.1, pa.float32()),
         "float64": two(0.1 + 0.2, pa.float64()),
+        # A quick parser reads these digits as the number beside it.
+        "float64_exact": two(0.9823506400390133, pa.float64()),
         "decimal": two(decimal.Decimal("-1234.50"), pa.decimal128(10, 2)),
         "decimal_integer": two(decimal.Decimal(BIG + 1), pa.decimal128(30, 0)),
         "decimal_large": two(decimal.Decimal("0.1"), pa.decimal256(60, 30)),
@@ -132,6 +137,30 @@ def old_writers():
     write("no_rows.parquet", pa.table(texts(0)))
 
 
+def other_writers():
+    frame = pd.DataFrame(texts(2) | {"kept": [{"a": 1}, [1, 2]]}, index=[5, 9])
+    encoding = {"id": "utf8", "text": "utf8", "kept": "json"}
+    fastparquet.write(HERE / "fastparquet.parquet", frame, object_encoding=encoding)
+    frame = pl.DataFrame(
+        texts(2)
+        | {
+            "enum": pl.Series(["u", None], dtype=pl.Enum(["u", "v"])),
+            "array": pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int8, 2)),
+            "int128": pl.Series([2**70, None], dtype=pl.Int128),
+            "zoned": pl.Series([dt.datetime(2026, 11, 29), None]).dt.replace_time_zone("America/Lima"),
+            "bytes": [b"\xff", b"text"],
+        }
+    )
+    frame.write_parquet(HERE / "polars.parquet")
+    duckdb.sql(
+        """select 'd0' as id, 'Text 0.' as text, 170141183460469231731687303715884105727::hugeint as huge,
+        timestamptz '2026-11-29 01:02:03+02' as zoned, interval 3 days as interval,
+        'c0ffee00-0000-0000-0000-000000000001'::uuid as uuid, map{'k': [1, 2]} as map, '101'::bit as bit,
+        'q'::enum('q', 'r') as enum, '{"a": [1]}'::json as json, null as nothing"""
+    ).write_parquet(str(HERE / "duckdb.parquet"))
+
+
 every_type()
 pandas_tables()
 old_writers()
+other_writers()

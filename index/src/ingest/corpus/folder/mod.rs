@@ -3,6 +3,7 @@
 mod front_matter;
 mod html;
 mod kind;
+mod partition;
 mod text;
 mod walk;
 
@@ -10,6 +11,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 use self::kind::{Kind, TextKind};
 use self::walk::CorpusFile;
@@ -34,6 +37,8 @@ pub(super) struct Folder {
 /// A file that holds many records.
 struct Records {
     source: Box<dyn Source>,
+    /// What the names of its directories say of each record.
+    columns: Map<String, Value>,
     is_empty: bool,
 }
 
@@ -81,6 +86,7 @@ impl Folder {
         })?;
         Ok(Records {
             source,
+            columns: partition::columns(&file.path),
             is_empty: true,
         })
     }
@@ -93,8 +99,14 @@ impl Folder {
         let records = self.records.as_mut()?;
         let file = name(&self.files[self.next].path);
         match records.source.next(left_out) {
-            Some((record, document)) => {
+            Some((record, mut document)) => {
                 records.is_empty = false;
+                if let Ok(document) = &mut document {
+                    for (name, value) in &records.columns {
+                        let metadata = document.metadata.get_or_insert_default();
+                        metadata.entry(name).or_insert_with(|| value.clone());
+                    }
+                }
                 let record = Box::new(record);
                 Some((Position::InFile { file, record }, document))
             }

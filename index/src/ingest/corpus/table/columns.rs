@@ -120,19 +120,20 @@ impl Columns {
     }
 }
 
-/// The columns into which pandas wrote an index that nobody had named. One that has a name was made by
-/// somebody and is read as other columns.
+/// The columns into which pandas wrote an index that nobody had named; fastparquet names it `index` or
+/// `level_0`. One that has another name was made by somebody and is read as other columns.
 fn pandas_index(file: &FileMetaData) -> HashSet<String> {
-    let numbered = |name: &str| {
-        let number = name.strip_prefix("__index_level_")?.strip_suffix("__")?;
-        number
-            .bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then_some(())
+    let is_numbered = |name: &str, before: &str, after: &str| {
+        let number = name
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(after));
+        number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let columns = file.schema().get_fields().iter();
     let names = columns.map(|column| column.name().to_owned());
-    let mut own: HashSet<String> = names.filter(|name| numbered(name).is_some()).collect();
+    let mut own: HashSet<String> = names
+        .filter(|name| is_numbered(name, "__index_level_", "__"))
+        .collect();
     let written = file.key_value_metadata().into_iter().flatten();
     let pandas = written
         .filter(|entry| entry.key == "pandas")
@@ -144,10 +145,8 @@ fn pandas_index(file: &FileMetaData) -> HashSet<String> {
     let columns = list("columns");
     let unnamed = |index: &str| {
         let is_index = |column: &&Value| column["field_name"] == index;
-        columns
-            .iter()
-            .find(is_index)
-            .is_some_and(|column| column["name"].is_null())
+        let named = columns.iter().find(is_index).map(|column| &column["name"]);
+        named.is_some_and(Value::is_null) || index == "index" || is_numbered(index, "level_", "")
     };
     let index = list("index_columns");
     let index = index.iter().filter_map(Value::as_str);

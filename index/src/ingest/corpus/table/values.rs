@@ -58,7 +58,12 @@ impl<'r> Reading<'r> {
             Field::Float(value) => float(value.to_string().parse().unwrap_or(f64::NAN)),
             Field::Double(value) => float(value),
             Field::Decimal(_) => decimal(&value.to_string()),
-            Field::Str(value) => value.into(),
+            Field::Str(value) => match of_type.filter(|of_type| is_json(of_type)) {
+                Some(_) if !self.is_text() => {
+                    serde_json::from_str(&value).unwrap_or_else(|_| value.into())
+                }
+                _ => value.into(),
+            },
             Field::Bytes(value) => self.bytes(value.data(), of_type)?,
             Field::Date(days) => {
                 let date = Span::new().try_days(days);
@@ -121,19 +126,24 @@ impl<'r> Reading<'r> {
         Ok(object.into())
     }
 
+    /// Whether the column is a field of a document that is a text, and no metadata.
+    fn is_text(&self) -> bool {
+        self.column.is_field && self.column.name != "metadata"
+    }
+
     /// Bytes as the text that they are, or as a UUID.
     fn bytes(&mut self, bytes: &[u8], of_type: Option<&Type>) -> Result<Value, RecordReason> {
         let logical = of_type.and_then(|of_type| of_type.get_basic_info().logical_type_ref());
         if let (Some(LogicalType::Uuid), Ok(uuid)) = (logical, Uuid::from_slice(bytes)) {
             return Ok(uuid.to_string().into());
         }
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.into()),
-            Err(_) if self.column.is_field && self.column.name != "metadata" => {
-                Err(RecordReason::NotUtf8("a value"))
-            }
-            Err(_) => {
-                self.leave_out("bytes that are not UTF-8");
+        // Texts of a fixed length are filled up with zeros. Zeros within are of a number.
+        let text = std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\0'));
+        match text {
+            Ok(text) if self.is_text() || !text.contains('\0') => Ok(text.into()),
+            Err(_) if self.is_text() => Err(RecordReason::NotUtf8("a value")),
+            _ => {
+                self.leave_out("bytes that are no text");
                 Ok(Value::Null)
             }
         }
@@ -195,6 +205,10 @@ fn time_unit(of_type: &Type) -> Option<(TimeKind, i128)> {
         TimeUnit::NANOS => NANO,
     };
     Some((kind, nanoseconds))
+}
+
+fn is_json(of_type: &Type) -> bool {
+    of_type.get_basic_info().converted_type() == ConvertedType::JSON
 }
 
 /// A timestamp of the older types of Parquet is an instant; one of 96 bits has no zone.
