@@ -19,6 +19,9 @@ const DEEPEST: usize = 64;
 /// The most nodes of a YAML block, those that its aliases repeat included.
 const MOST_NODES: usize = 20_000;
 
+/// YAML's tag of a time.
+const TIMESTAMP_TAG: &str = "!!timestamp ";
+
 /// The beginning of a text.
 #[derive(Debug, PartialEq)]
 pub(super) struct FrontMatter<'a> {
@@ -137,6 +140,19 @@ fn parse(block: &str, language: Language) -> Result<Option<Map<String, Value>>, 
 }
 
 fn yaml(block: &str) -> Result<Value, String> {
+    let mut value = parse_yaml(block).or_else(|damage| {
+        // The parser refuses a text with this tag, which PyYAML writes before times.
+        if block.contains(TIMESTAMP_TAG) {
+            parse_yaml(&block.replace(TIMESTAMP_TAG, "")).map_err(|_| damage)
+        } else {
+            Err(damage)
+        }
+    })?;
+    write_times_as_iso(&mut value);
+    Ok(value)
+}
+
+fn parse_yaml(block: &str) -> Result<Value, String> {
     let mut budget = Budget::default();
     budget.max_depth = DEEPEST;
     budget.max_nodes = MOST_NODES;
@@ -147,17 +163,17 @@ fn yaml(block: &str) -> Result<Value, String> {
     options.strict_booleans = true;
     options.leading_zero_numbers_as_strings = true;
     options.underscored_numbers_as_strings = true;
+    options.null_as_string = true;
     options.non_finite_float_policy = serde_saphyr::options::NonFiniteFloatPolicy::AsString;
     options.with_snippet = false;
-    let mut value = serde_saphyr::from_str_with_options(block, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(block, options).map_err(|error| {
         let line = error
             .location()
             .map(|location| location.line() as usize + 1);
         let message = error.to_string();
-        at_line(line, message.lines().next().unwrap_or_default())
-    })?;
-    write_times_as_iso(&mut value);
-    Ok(value)
+        let message = message.lines().next().unwrap_or_default();
+        at_line(line, message.split(" at line ").next().unwrap_or_default())
+    })
 }
 
 /// A JSON object at the beginning of a text and the rest after its line; `None` if the text only looks as if
@@ -315,14 +331,19 @@ mod tests {
             at: 2026-11-29 9:30:00 +1\n\
             author: {name: Ada}\n\
             big: 9007199254740993\n\
+            1821: year\n\
+            null: key\n\
             ---\r\nText";
         let expected = json!({
             "title": "The long title", "quoted": "It's Quarn", "said": "Say \"hi\"",
             "tags": ["a", "b"], "days": [1, 2.5], "draft": false, "country": "no", "zip": "00123",
             "nothing": null, "date": "2026-11-29", "at": "2026-11-29T09:30:00+01:00",
-            "author": {"name": "Ada"}, "big": 9007199254740993u64,
+            "author": {"name": "Ada"}, "big": 9007199254740993u64, "1821": "year", "null": "key",
         });
         assert_eq!(fields(block), (expected, "Text"));
+        let tagged = "---\nat: !!timestamp '2026-11-29 09:30:00'\nn: !!int '7'\nx: !own y\n---\nT";
+        let expected = json!({"at": "2026-11-29T09:30:00", "n": 7, "x": "y"});
+        assert_eq!(fields(tagged), (expected, "T"));
         assert_eq!(fields("---\n# only a comment\n---\nT"), (json!({}), "T"));
         assert_eq!(fields("---\na: 1\n...\nT"), (json!({"a": 1}), "T"));
     }
