@@ -134,6 +134,7 @@ fn every_value_of_a_table_is_found_by_its_filter() {
         "float16=0.1",
         "float32=0.1",
         "float64=0.30000000000000004",
+        "float64_exact=0.9823506400390133",
         "decimal=-1234.5",
         "decimal_integer=9007199254740993",
         "decimal_large=0.1",
