@@ -260,7 +260,7 @@ fn write_times_as_iso(value: &mut Value) {
 
 /// A date and a time of YAML in ISO's form; `None` if the text is anything else.
 fn iso_time(text: &str) -> Option<String> {
-    let (date, rest) = text.split_once(|c: char| c == 'T' || c == 't' || c == ' ')?;
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
     let mut date = date.split('-');
     let (year, month, day) = (date.next()?, date.next()?, date.next()?);
     let is_date = year.len() == 4 && is_number(year) && date.next().is_none();
