@@ -33,7 +33,7 @@ pub use build::builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
 pub use build::ingested::Ingested;
 pub use error::IndexError;
 pub use filter::json::{FilterError, FilterReason};
-pub use filter::{Filter, Scalar};
+pub use filter::{Filter, Number, Scalar};
 pub use fingerprints::Fingerprints;
 pub use format::document_rules::{DocumentRules, Splitter, VectorsPer};
 pub use format::file_record::FileRecord;
@@ -41,7 +41,10 @@ pub use format::graph_record::{Calibration, GraphParameters, GraphRecord};
 pub use format::manifest::{
     FORMAT_VERSION, MANIFEST_FILE, Manifest, Metric, SegmentRecord, TombstoneRecord,
 };
-pub use ingest::corpus::{Corpus, CorpusError, Document, Position, RecordError, RecordReason};
+pub use format::move_directory::move_directory;
+pub use ingest::corpus::{
+    Corpus, CorpusError, Document, LeftOut, LeftOutGroup, Position, RecordError, RecordReason,
+};
 pub use ingest::sentences::{sentence_prefixes, sentences};
 pub use ingest::split::SplitPassage;
 pub use ingest::{

@@ -88,6 +88,7 @@ fn a_corpus_becomes_an_index_and_bad_records_are_reported() {
         ..ingest_options()
     };
     let (mut bad, mut embedded, mut linked) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left_out = Vec::new();
     let (build, model) = (graph_options(2), Lengths::lasting(100));
     let on_event = |event: IngestEvent<'_>| match event {
         IngestEvent::Resumed { .. } => panic!("nothing was interrupted"),
@@ -96,6 +97,7 @@ fn a_corpus_becomes_an_index_and_bad_records_are_reported() {
             passages,
             bytes_read,
         } => embedded.push((passages, bytes_read)),
+        IngestEvent::LeftOut(report) => left_out.push(report.to_string()),
         IngestEvent::Linked { vectors, total } => linked.push((vectors, total)),
     };
     let built = build_from_corpus(corpus(&lines), &dir, build, options, &model, on_event);
@@ -110,6 +112,12 @@ fn a_corpus_becomes_an_index_and_bad_records_are_reported() {
     assert!(bad[0].starts_with("line 4: not a JSON object"), "{bad:?}");
     assert_eq!(bad[1], "line 5: has the id \"b\" of line 2");
     assert_eq!(bad[2], "line 6: cannot be embedded: too long");
+    assert_eq!(
+        left_out,
+        [
+            "1 not a JSON object: line 4; 1 with an id that was there before: line 5; 1 that cannot be embedded: line 6"
+        ]
+    );
     assert_eq!(embedded.iter().map(|e| e.0).collect::<Vec<_>>(), [2, 3, 4]);
     assert_eq!(embedded[2].1, lines.len() as u64);
     assert_eq!(linked.last(), Some(&(4, 4)));

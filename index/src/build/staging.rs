@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::IndexError;
 use crate::format;
 use crate::format::lock::{DirectoryLock, LOCK_FILE, lock_directory};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{MANIFEST_FILE, Manifest};
+use crate::format::move_directory::move_directory;
 use crate::format::tracked::sync_dir;
 
 /// A directory under construction, which one builder at a time may hold. If it is dropped before it
@@ -88,20 +89,28 @@ impl Staging {
         } else {
             None
         };
-        for name in unneeded {
-            let path = self.path.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(IndexError::io("remove", &path)(error));
-                }
-                _ => {}
+        let mut removed = Vec::new();
+        for &name in unneeded {
+            if let Some(content) = self.read(name)? {
+                let path = self.path.join(name);
+                fs::remove_file(&path).map_err(IndexError::io("remove", &path))?;
+                removed.push((path, content));
             }
         }
         sync_dir(&self.path)?;
-        if replaces {
-            exchange(&self.path, &self.target)?
+        let renamed = if replaces {
+            exchange(&self.path, &self.target)
         } else {
-            rename(&self.path, &self.target)?
+            rename(&self.path, &self.target)
+        };
+        if let Err(error) = renamed {
+            // The next build goes on from here.
+            for (path, content) in removed {
+                if let Err(error) = fs::write(&path, content) {
+                    tracing::warn!(%error, file = %path.display(), "a file could not be restored");
+                }
+            }
+            return Err(error);
         }
         // The old index now has the staging name. It is removed only when the disk is known to hold
         // the new one.
@@ -134,8 +143,11 @@ fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
-        // Some file systems cannot exchange names in one step.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => exchange_by_three(new, old),
+        // Some file systems cannot exchange names in one step. An overlay cannot rename a directory of a
+        // lower layer.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::XDEV) => {
+            exchange_by_three(new, old)
+        }
         Err(error) => Err(IndexError::io("rename", new)(error.into())),
     }
 }
@@ -149,7 +161,7 @@ fn exchange(new: &Path, old: &Path) -> Result<(), IndexError> {
 /// name.
 fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
     let aside = sibling(old, "replaced")?;
-    rename(old, &aside)?;
+    move_directory(old, &aside)?;
     if let Err(error) = rename(new, old) {
         rename(&aside, old)?;
         return Err(error);
@@ -161,17 +173,47 @@ fn exchange_by_three(new: &Path, old: &Path) -> Result<(), IndexError> {
 fn end_exchange_by_three(target: &Path) -> Result<(), IndexError> {
     let aside = sibling(target, "replaced")?;
     match (Manifest::marks(&aside), Manifest::marks(target)) {
+        // A copy that is not whole.
+        (false, _) if aside.is_dir() => remove_remains(&aside),
         (false, _) => Ok(()),
-        (true, false) => rename(&aside, target),
-        (true, true) => fs::remove_dir_all(&aside).map_err(IndexError::io("remove", &aside)),
+        (true, false) => {
+            remove_remains(target)?;
+            rename(&aside, target)
+        }
+        (true, true) => format::remove(&aside),
     }
 }
 
-/// Fails if `target` holds anything but an index.
+/// Removes a part of an index: one that was being copied, or removed after that.
+fn remove_remains(target: &Path) -> Result<(), IndexError> {
+    let entries = match fs::read_dir(target) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(IndexError::io("read", target))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(IndexError::io("read", target))?.file_name();
+        let name = name.to_string_lossy();
+        let of_an_index = [
+            "segment-",
+            "changes-",
+            "tombstones-",
+            LOCK_FILE,
+            MANIFEST_FILE,
+        ];
+        if !of_an_index.iter().any(|prefix| name.starts_with(prefix)) {
+            return Err(IndexError::NotReplaceable { dir: target.into() });
+        }
+    }
+    format::remove(target)
+}
+
+/// Fails if `target` holds anything but an index, or what is left of one whose copy is beside it.
 fn refuse_foreign(target: &Path) -> Result<(), IndexError> {
     match fs::read_dir(target) {
         Ok(mut entries) => {
-            if entries.next().is_none() || Manifest::marks(target) {
+            let is_index = || Manifest::marks(target);
+            let is_copied = || Ok::<_, IndexError>(Manifest::marks(&sibling(target, "replaced")?));
+            if entries.next().is_none() || is_index() || is_copied()? {
                 return Ok(());
             }
             Err(IndexError::NotReplaceable { dir: target.into() })
@@ -203,6 +245,7 @@ fn sibling(target: &Path, purpose: &str) -> Result<PathBuf, IndexError> {
 mod tests {
     use super::*;
     use crate::build::builder::{BuildOptions, IndexBuilder};
+    use crate::format::move_directory::move_by_copy;
     use crate::live::index::Index;
     use crate::testing::fingerprints;
 
@@ -234,5 +277,47 @@ mod tests {
         drop(Staging::begin(&dir).unwrap());
         assert_eq!(dimension(), 2);
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_index_that_was_copied_away_is_there_again_whenever_that_was_interrupted() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("index");
+        let aside = sibling(&dir, "replaced").unwrap();
+        let dimension = || Index::open(&dir).unwrap().manifest().dimension;
+        let recovered = || {
+            drop(Staging::begin(&dir).unwrap());
+            assert_eq!(dimension(), 1);
+            assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+        };
+        build(&dir, 1);
+        move_by_copy(&dir, &aside).unwrap();
+        assert!(!dir.exists());
+        recovered();
+
+        // A copy without its last file, the manifest.
+        fs::create_dir(&aside).unwrap();
+        fs::copy(
+            dir.join("changes-000002.log"),
+            aside.join("changes-000002.log"),
+        )
+        .unwrap();
+        recovered();
+
+        // The original is removed in part.
+        move_by_copy(&dir, &aside).unwrap();
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("changes-000002.log"), "rest").unwrap();
+        recovered();
+
+        // Something else took its place.
+        move_by_copy(&dir, &aside).unwrap();
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("notes.txt"), "mine").unwrap();
+        assert!(matches!(
+            Staging::begin(&dir),
+            Err(IndexError::NotReplaceable { .. })
+        ));
+        assert!(Manifest::marks(&aside) && dir.join("notes.txt").exists());
     }
 }

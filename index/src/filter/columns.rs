@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::filter::bitset::Bitset;
-use crate::filter::metadata::{BOOL, MAGIC, NUMBER, TEXT, encode};
-use crate::filter::{Filter, Scalar};
+use crate::filter::metadata::{BOOL, MAGIC, NUMBER, ROUNDED_MAGIC, TEXT, encode};
+use crate::filter::{Filter, Scalar, ScalarRef};
 
 /// The metadata of a segment, searched in its file's bytes.
 ///
@@ -14,6 +14,8 @@ pub(crate) struct Columns<B> {
     bytes: B,
     fields: Vec<Field>,
     passages: u32,
+    // Whether integers were rounded to f64 when the file was written.
+    rounded: bool,
 }
 
 /// Where the parts of a field are in the bytes.
@@ -52,7 +54,9 @@ impl<B: AsRef<[u8]>> Columns<B> {
             at = range.end;
             Ok(range)
         };
-        if all.get(take(Some(8))?) != Some(MAGIC.as_slice()) {
+        let magic = all.get(take(Some(8))?).unwrap_or_default();
+        let rounded = magic == ROUNDED_MAGIC;
+        if magic != MAGIC && !rounded {
             return Err("it does not begin as metadata does");
         }
         let header = take(Some(8))?;
@@ -109,6 +113,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
             bytes,
             fields,
             passages,
+            rounded,
         })
     }
 
@@ -164,7 +169,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
     /// The passages whose field `key` holds `value`, ascending.
     pub(crate) fn holding(&self, key: &str, value: &Scalar) -> impl Iterator<Item = u32> {
         let postings = self.field(key).and_then(|field| {
-            let place = self.place(field, &stored(value)?);
+            let place = self.place(field, &self.stored(value)?);
             Some(self.postings(field, place))
         });
         postings.into_iter().flatten()
@@ -174,7 +179,10 @@ impl<B: AsRef<[u8]>> Columns<B> {
         let mut selected = Bitset::new(self.passages as usize);
         if let Some(field) = self.field(key) {
             // A value that the filter lists twice is looked up once.
-            let mut values: Vec<Vec<u8>> = values.iter().filter_map(stored).collect();
+            let mut values: Vec<Vec<u8>> = values
+                .iter()
+                .filter_map(|value| self.stored(value))
+                .collect();
             values.sort_unstable();
             values.dedup();
             for value in &values {
@@ -195,7 +203,7 @@ impl<B: AsRef<[u8]>> Columns<B> {
     ) -> Bitset {
         let mut selected = Bitset::new(self.passages as usize);
         if let Some(field) = self.field(key)
-            && let Some(stored) = stored(value)
+            && let Some(stored) = self.stored(value)
         {
             let tag = match value {
                 Scalar::Bool(_) => BOOL,
@@ -208,6 +216,16 @@ impl<B: AsRef<[u8]>> Columns<B> {
             self.postings(field, range).for_each(|p| selected.set(p));
         }
         selected
+    }
+
+    /// A value as this file stores it; `None` for NaN.
+    fn stored(&self, value: &Scalar) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let value = match value.borrow() {
+            ScalarRef::Number(number) if self.rounded => ScalarRef::Number(number.rounded().into()),
+            value => value,
+        };
+        encode(value, &mut bytes).then_some(bytes)
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
@@ -270,11 +288,6 @@ impl Field {
 fn complement(mut set: Bitset) -> Bitset {
     set.not();
     set
-}
-
-fn stored(value: &Scalar) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    encode(value.borrow(), &mut bytes).then_some(bytes)
 }
 
 /// The bytes from the beginning of the first value to the end of the last, given the end of each.
@@ -355,6 +368,18 @@ mod tests {
         assert!(columns.holding("tags", &"c".into()).next().is_none());
         assert!(columns.holding("none", &"c".into()).next().is_none());
         assert!(columns.holding("year", &f64::NAN.into()).next().is_none());
+    }
+
+    #[test]
+    fn a_file_of_rounded_integers_is_searched_by_rounded_integers() {
+        let number = |n: u64| json!({"n": n}).as_object().cloned();
+        let mut bytes = file(&[number(9007199254740992), number(1)]);
+        bytes[..8].copy_from_slice(&ROUNDED_MAGIC);
+        let columns = Columns::parse(&bytes, 2).unwrap();
+        let filter: Filter = "n=9007199254740993".parse().unwrap();
+        assert!(columns.select(&filter).ones().eq([0]));
+        let filter: Filter = "n<9007199254740993".parse().unwrap();
+        assert!(columns.select(&filter).ones().eq([1]));
     }
 
     #[test]

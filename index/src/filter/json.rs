@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use crate::filter::{Filter, RESERVED, Scalar};
+use crate::filter::{Filter, Number, RESERVED, Scalar};
 
 /// The most levels of filters within filters.
 const MAX_DEPTH: usize = 16;
@@ -344,7 +344,7 @@ const SCALAR: &str = "a string, a number or a boolean";
 fn scalar(value: &Value) -> Option<Scalar> {
     match value {
         Value::Bool(value) => Some(Scalar::Bool(*value)),
-        Value::Number(value) => value.as_f64().map(Scalar::Number),
+        Value::Number(value) => Number::from_json(value).map(Scalar::Number),
         Value::String(value) => Some(Scalar::Text(value.clone())),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }

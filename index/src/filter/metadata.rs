@@ -2,7 +2,7 @@
 //! the passages that hold it. [`crate::filter::columns`] reads it.
 //!
 //! ```text
-//! "onegenM1", passages (u32), fields (u32), then for each field, ascending by name:
+//! "onegenM2", passages (u32), fields (u32), then for each field, ascending by name:
 //!   length of its name (u32), passages that have the field (u32),
 //!   values, bytes of all values, postings            (u64 each),
 //!   its name                                         (UTF-8)
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A value is stored as one byte for its type and then bytes that sort in the order of the values,
-//! so that a range of values is one slice of the postings. Numbers are little-endian, and nothing
-//! is aligned.
+//! so that a range of values is one slice of the postings. Sizes are little-endian, and nothing
+//! is aligned. In files that begin with "onegenM1" integers beyond 2^53 are rounded to f64.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,10 @@ use serde_json::{Map, Value};
 use crate::filter::{RESERVED, Scalar, ScalarRef};
 
 /// The first bytes of the file; the digit is the version of the format.
-pub(crate) const MAGIC: [u8; 8] = *b"onegenM1";
+pub(crate) const MAGIC: [u8; 8] = *b"onegenM2";
+
+/// The first bytes of an older file, in which integers are rounded to f64.
+pub(crate) const ROUNDED_MAGIC: [u8; 8] = *b"onegenM1";
 
 /// Types of values, in the order that they are stored in.
 pub(crate) const BOOL: u8 = 0;
@@ -38,15 +41,19 @@ const CHUNK: usize = 1 << 16;
 pub(crate) fn encode(value: ScalarRef<'_>, out: &mut Vec<u8>) -> bool {
     match value {
         ScalarRef::Bool(value) => out.extend([BOOL, value.into()]),
-        ScalarRef::Number(value) if value.is_nan() => return false,
+        ScalarRef::Number(value) if value.floor().is_nan() => return false,
         ScalarRef::Number(value) => {
             // Adding 0.0 turns -0 into 0. The bits of positive numbers sort in order and those of
             // negative numbers in reverse order; the sign bit sorts the wrong way round.
-            let bits = (value + 0.0).to_bits();
+            let bits = (value.floor() + 0.0).to_bits();
             let sign = 1 << 63;
             let ordered = if bits & sign == 0 { bits | sign } else { !bits };
             out.push(NUMBER);
             out.extend(ordered.to_be_bytes());
+            // An integer that is no f64 is longer than the f64 below it, and so comes after it.
+            if value.rest() > 0 {
+                out.extend(value.rest().to_be_bytes());
+            }
         }
         ScalarRef::Text(value) => {
             out.push(TEXT);
@@ -304,7 +311,7 @@ mod tests {
         let u64s = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         let u32s = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         let parts: Vec<Vec<u8>> = vec![
-            b"onegenM1".to_vec(),
+            b"onegenM2".to_vec(),
             u32s(&[3, 3]),
             header("$d", 1, [1, 2, 1]),
             u64s(&[2, 1]),
@@ -325,7 +332,7 @@ mod tests {
     #[test]
     fn minus_zero_is_stored_as_zero_and_nan_not_at_all() {
         assert_eq!(stored(&json!(-0.0)), stored(&json!(0)));
-        assert!(!encode(ScalarRef::Number(f64::NAN), &mut Vec::new()));
+        assert!(!encode(ScalarRef::Number(f64::NAN.into()), &mut Vec::new()));
     }
 
     proptest! {
@@ -335,6 +342,15 @@ mod tests {
             prop_assert_eq!(stored(&json!(s)).cmp(&stored(&json!(t))), s.cmp(&t));
             prop_assert!(stored(&json!(a)) < stored(&json!(s)));
             prop_assert!(stored(&json!(true)) < stored(&json!(a)));
+        }
+
+        #[test]
+        fn stored_integers_are_in_order_beyond_2_to_the_53(a in any::<u64>(), b in any::<i64>(), distance in 0u64..4096) {
+            let near = a.saturating_add(distance);
+            prop_assert_eq!(stored(&json!(a)).cmp(&stored(&json!(near))), a.cmp(&near));
+            prop_assert_eq!(stored(&json!(b)).cmp(&stored(&json!(a))), i128::from(b).cmp(&i128::from(a)));
+            let lower = b.saturating_sub(distance as i64);
+            prop_assert_eq!(stored(&json!(lower)).cmp(&stored(&json!(b))), lower.cmp(&b));
         }
     }
 }

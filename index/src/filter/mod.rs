@@ -5,11 +5,14 @@ pub(crate) mod bitset;
 pub(crate) mod columns;
 pub(crate) mod json;
 pub(crate) mod metadata;
+pub(crate) mod number;
 
 use std::cmp::Ordering;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+
+pub use self::number::Number;
 
 /// The first character of reserved keys, under which the index itself stores facts about passages.
 pub(crate) const RESERVED: char = '$';
@@ -24,9 +27,9 @@ pub(crate) const RESERVED: char = '$';
 ///   ranges may be matched by two different elements. `null` and an empty list hold nothing.
 /// - A missing field matches no `eq`, `in` or range. `ne`, `nin` and `not` are exact complements,
 ///   so they find the passages without the field.
-/// - A value is only equal to, less or greater than values of its own type. Numbers are compared as
-///   f64: 1 is 1.0, -0 is 0, and integers beyond 2^53 are rounded, so that neighbours there are one
-///   number (write such ids as strings). Strings are compared by their bytes: ISO dates are in order.
+/// - A value is only equal to, less or greater than values of its own type. Numbers are compared by
+///   their exact value: 1 is 1.0, -0 is 0. Integers are exact up to 64 bits, and larger ones are rounded
+///   to f64. Strings are compared by their bytes: ISO dates are in order.
 /// - An `and` of nothing matches every passage; an `or` or `in` of nothing matches none.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -112,7 +115,7 @@ pub enum Scalar {
     /// False or true, in this order.
     Bool(bool),
     /// A number; NaN is equal to, less and greater than nothing.
-    Number(f64),
+    Number(Number),
     /// A string.
     Text(String),
 }
@@ -196,7 +199,7 @@ fn any_element(value: &Value, test: &dyn Fn(&Value) -> bool) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ScalarRef<'a> {
     Bool(bool),
-    Number(f64),
+    Number(Number),
     Text(&'a str),
 }
 
@@ -205,7 +208,7 @@ impl<'a> ScalarRef<'a> {
     pub(crate) fn from_json(value: &'a Value) -> Option<Self> {
         match value {
             Value::Bool(value) => Some(Self::Bool(*value)),
-            Value::Number(value) => value.as_f64().map(Self::Number),
+            Value::Number(value) => Number::from_json(value).map(Self::Number),
             Value::String(value) => Some(Self::Text(value)),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         }
@@ -235,15 +238,9 @@ impl Scalar {
 
 impl Serialize for Scalar {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Up to this number f64 holds every integer exactly, so integers are written without a
-        // fraction: 1821, not 1821.0.
-        const EXACT: f64 = (1u64 << 53) as f64;
         match self {
             Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Number(value) if value.fract() == 0.0 && value.abs() <= EXACT => {
-                serializer.serialize_i64(*value as i64)
-            }
-            Self::Number(value) => serializer.serialize_f64(*value),
+            Self::Number(value) => value.serialize(serializer),
             Self::Text(value) => serializer.serialize_str(value),
         }
     }
@@ -257,7 +254,7 @@ impl From<bool> for Scalar {
 
 impl From<f64> for Scalar {
     fn from(value: f64) -> Self {
-        Self::Number(value)
+        Self::Number(value.into())
     }
 }
 
@@ -330,7 +327,7 @@ pub(crate) mod random {
     fn scalar() -> impl Strategy<Value = Scalar> {
         leaf().prop_filter_map("no scalar", |value| match value {
             Value::Bool(value) => Some(Scalar::Bool(value)),
-            Value::Number(value) => value.as_f64().map(Scalar::Number),
+            Value::Number(value) => Number::from_json(&value).map(Scalar::Number),
             Value::String(value) => Some(Scalar::Text(value)),
             _ => None,
         })
@@ -410,10 +407,13 @@ mod tests {
         assert!(matches(json!({"n": -0.0}), "n=0"));
         assert!(!matches(json!({"n": -0.0}), "n<0"));
         assert!(matches(json!({"n": 10}), "n>9"));
-        assert!(matches(
-            json!({"n": 9007199254740993u64}),
-            "n=9007199254740992"
-        ));
+        let neighbours = json!({"n": 9007199254740993u64});
+        assert!(matches(neighbours.clone(), "n=9007199254740993"));
+        assert!(matches(neighbours.clone(), "n>9007199254740992"));
+        assert!(!matches(neighbours.clone(), "n=9007199254740992"));
+        assert!(!matches(neighbours, "n>=9007199254740994"));
+        assert!(matches(json!({"n": u64::MAX}), "n>18446744073709551614"));
+        assert!(matches(json!({"n": i64::MIN}), "n<-9223372036854775807"));
         assert!(!matches(json!({"n": "1"}), "n=1"));
         assert!(!matches(json!({"n": "1"}), "n>0"));
         assert!(!matches(json!({"n": true}), "n=1"));

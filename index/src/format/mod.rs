@@ -9,6 +9,7 @@ pub(crate) mod graph_record;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod manifest;
+pub(crate) mod move_directory;
 pub(crate) mod tracked;
 
 use std::fs;

@@ -14,7 +14,7 @@ use crate::build::ingested::Ingested;
 use crate::error::IndexError;
 use crate::format::document_rules::DocumentRules;
 use crate::format::manifest::Manifest;
-use crate::ingest::corpus::{Corpus, CorpusError, Position, RecordError, RecordReason};
+use crate::ingest::corpus::{Corpus, CorpusError, LeftOut, Position, RecordError, RecordReason};
 use crate::ingest::split::SplitPassage;
 use crate::live::change::Change;
 use crate::live::index::Index;
@@ -81,6 +81,9 @@ pub enum IngestEvent<'a> {
         /// Bytes of the corpus read so far.
         bytes_read: u64,
     },
+    /// The corpus is read: what of it is in no document, bad records included. It comes once, unless nothing
+    /// is left out.
+    LeftOut(&'a LeftOut),
     /// Vectors were linked into the graph; comes only for large collections, after all passages.
     Linked {
         /// Vectors so far.
@@ -159,6 +162,7 @@ pub fn build_from_corpus<M: Embedder>(
         embedder,
         on_event: &mut on_event,
         so_far: &mut ingested,
+        not_embedded: LeftOut::default(),
     };
     let read = ingest.run(&mut corpus, |documents, so_far| {
         for (passage, vectors) in documents.iter().flatten() {
@@ -222,6 +226,7 @@ pub fn add_from_corpus<M: Embedder>(
         embedder,
         on_event: &mut on_event,
         so_far: &mut ingested,
+        not_embedded: LeftOut::default(),
     };
     ingest.run(&mut corpus, |documents, _| {
         let mut changes = Vec::new();
@@ -251,6 +256,8 @@ struct Ingest<'i, M, F> {
     embedder: &'i M,
     on_event: &'i mut F,
     so_far: &'i mut Ingested,
+    /// Documents that the corpus holds and the embedder refused.
+    not_embedded: LeftOut,
 }
 
 impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
@@ -291,8 +298,17 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
             }
             if at_end {
                 self.so_far.records = corpus.records();
+                self.report_left_out(corpus);
                 return Ok(());
             }
+        }
+    }
+
+    fn report_left_out(&mut self, corpus: &Corpus) {
+        let mut left_out = corpus.left_out().clone();
+        left_out.append(&self.not_embedded);
+        if !left_out.is_empty() {
+            (self.on_event)(IngestEvent::LeftOut(&left_out));
         }
     }
 
@@ -350,6 +366,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
                 Ok(passages) => embedded.push(passages),
                 Err(reason) => {
                     let reason = RecordReason::NotEmbeddable(reason);
+                    self.not_embedded.add(reason.short(), position.short());
                     self.bad_record(RecordError { position, reason })?;
                 }
             }

@@ -1,6 +1,6 @@
 //! Opens the indexes that are served: existing ones, or ones that are built once from a corpus.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use onegen_engine::Model;
 use onegen_index::{
     BuildOptions, Change, Corpus, DocumentRules, Fingerprints, Index, IndexError, IngestEvent,
-    IngestOptions, build_from_corpus,
+    IngestOptions, build_from_corpus, move_directory,
 };
 
 use crate::collections::journal::ChangeJournal;
@@ -73,7 +73,7 @@ pub(crate) fn open_or_build(
         Err(IndexError::NotAnIndex { .. }) => {}
         Err(error @ IndexError::Version { .. }) if changed == 0 => {
             let aside = aside(&dir);
-            fs::rename(&dir, &aside)
+            move_directory(&dir, &aside)
                 .with_context(|| format!("cannot move {} away", dir.display()))?;
             tracing::warn!(%error, moved_to = %aside.display(), "the index is built again");
         }
@@ -227,13 +227,13 @@ fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf>
 fn build(
     model: &Model,
     fingerprints: &Fingerprints,
-    corpus: &Path,
+    path: &Path,
     dir: &Path,
     told: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    tracing::info!(corpus = %corpus.display(), index = %dir.display(), "indexing, this once");
+    tracing::info!(corpus = %path.display(), index = %dir.display(), "indexing, this once");
     let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
-    let corpus = Corpus::open(corpus)?;
+    let corpus = Corpus::open(path)?;
     let total = corpus.total_bytes();
     told(0, 0);
     let progress = progress_bar(total);
@@ -249,6 +249,14 @@ fn build(
             }
             IngestEvent::BadRecord(error) => {
                 progress.suspend(|| tracing::warn!(%error, "a document is left out"));
+            }
+            IngestEvent::LeftOut(left_out) => {
+                let corpus = path.display();
+                progress.suspend(|| {
+                    for group in left_out.groups() {
+                        tracing::warn!(%corpus, "left out of the index: {group}");
+                    }
+                });
             }
             IngestEvent::Embedded {
                 passages,

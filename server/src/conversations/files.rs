@@ -85,8 +85,16 @@ impl TranscriptFiles {
         let mut paths = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|one| one == FINISHED) {
-                paths.push((fs::metadata(&path)?.modified()?, path));
+            if path.extension().is_none_or(|one| one != FINISHED) {
+                continue;
+            }
+            match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                Ok(modified) => paths.push((modified, path)),
+                // A link that leads nowhere, for example.
+                Err(error) => {
+                    let file = path.display();
+                    tracing::warn!(%file, %error, "a transcript cannot be read and is left out");
+                }
             }
         }
         paths.sort();
@@ -257,5 +265,19 @@ impl Message {
             WireRole::Assistant => Role::Assistant,
         };
         ChatMessage::new(role, self.content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("gone.json")).unwrap();
+        let (_, found) = TranscriptFiles::open(dir.path()).unwrap();
+        assert!(found.is_empty());
     }
 }

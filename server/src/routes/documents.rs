@@ -78,6 +78,7 @@ fn validate(
     caller: &Caller,
 ) -> Result<(Upload, Vec<String>), ApiError> {
     if body.get("documents").is_some() {
+        refuse_other_collections(&body)?;
         let batch: DocumentBatch = typed(body)?;
         let ids = batch.documents.iter().map(|d| d.id.clone()).collect();
         let collection = in_collection(app, caller, batch.collection)?;
@@ -92,6 +93,21 @@ fn validate(
     let ids = vec![document.id.clone()];
     let collection = in_collection(app, caller, collection)?;
     Ok((Upload::one(collection, document)?, ids))
+}
+
+/// Refuses a batch of which a document names another collection than the batch.
+fn refuse_other_collections(batch: &Value) -> Result<(), ApiError> {
+    let documents = batch["documents"].as_array().into_iter().flatten();
+    for (number, document) in documents.enumerate() {
+        let named = document.get("collection").filter(|named| !named.is_null());
+        if named.is_some_and(|named| batch.get("collection") != Some(named)) {
+            return Err(ApiError::invalid(
+                format!("documents[{number}].collection"),
+                "a batch goes into one collection; name it beside documents",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn in_collection(

@@ -184,6 +184,10 @@ async fn an_upload_with_a_fault_changes_nothing_and_the_fault_is_named() {
             "documents[1].id",
         ),
         (
+            json!({"documents": [zembla("A"), with(zembla("B"), json!({"collection": "default"}))]}),
+            "documents[1].collection",
+        ),
+        (
             json!({"documents": [zembla("A"), {"id": "a", "title": endless_title, "text": "a"}]}),
             "documents[1].text",
         ),

@@ -274,7 +274,15 @@ impl Files {
             let path = entry?.path();
             let extension = path.extension().and_then(|one| one.to_str());
             match extension {
-                Some(RECORD) => found.push((fs::metadata(&path)?.modified()?, path)),
+                Some(RECORD) => match fs::metadata(&path).and_then(|meta| meta.modified()) {
+                    Ok(modified) => found.push((modified, path)),
+                    // A link that leads nowhere, for example.
+                    Err(error) => tracing::warn!(
+                        file = %path.display(),
+                        %error,
+                        "a conversation cannot be read and is left out"
+                    ),
+                },
                 Some(UNFINISHED) => remove_if_there(&path)?,
                 Some(KV) if !path.with_extension(RECORD).exists() => remove_if_there(&path)?,
                 _ => {}

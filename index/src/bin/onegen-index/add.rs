@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "documents": added.documents,
             "added_passages": added.passages,
             "bad_records": added.bad_records,
+            "left_out": progress.left_out(),
             "passages": passages,
             "seconds": progress.seconds(),
             "passages_per_second": progress.rate(added.passages),
@@ -67,5 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         added.passages,
         added.bad_records
     )?;
+    for group in progress.left_out().groups() {
+        writeln!(out, "left out    {group}")?;
+    }
     Ok(())
 }

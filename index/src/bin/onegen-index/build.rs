@@ -43,8 +43,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         progress.on(&event)
     });
     progress.clear();
-    let (_, ingested) =
-        built.with_context(|| format!("no index was built from {}", source.path().display()))?;
+    let (_, ingested) = built.with_context(|| {
+        let left_out = progress.left_out();
+        let corpus = source.path().display();
+        if left_out.is_empty() {
+            format!("no index was built from {corpus}")
+        } else {
+            format!("no index was built from {corpus}, of which is left out: {left_out}")
+        }
+    })?;
 
     let (seconds, rate) = (progress.seconds(), progress.rate(ingested.passages));
     let index = Index::open(out)?;
@@ -59,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "vectors": stats.vectors,
             "search": searches,
             "bad_records": ingested.bad_records,
+            "left_out": progress.left_out(),
             "bytes": stats.bytes,
             "seconds": seconds,
             "passages_per_second": rate,
@@ -72,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "passages    {} of {} documents, {} bad records skipped",
         stats.passages, ingested.documents, ingested.bad_records
     )?;
+    for group in progress.left_out().groups() {
+        writeln!(out, "left out    {group}")?;
+    }
     writeln!(
         out,
         "vectors     {} of {} dimensions",

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use onegen_index::IngestEvent;
+use onegen_index::{IngestEvent, LeftOut};
 
 /// The bar is drawn on stderr, and only if stderr is a terminal.
 pub(crate) struct Progress {
@@ -13,6 +13,7 @@ pub(crate) struct Progress {
     linking: bool,
     // Passages that an earlier, interrupted run has embedded.
     resumed: u64,
+    left_out: LeftOut,
 }
 
 impl Progress {
@@ -28,6 +29,7 @@ impl Progress {
             started: Instant::now(),
             linking: false,
             resumed: 0,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -49,6 +51,7 @@ impl Progress {
                     .set_message(format!("{passages} passages, {rate:.0}/s"));
                 self.bar.set_position(*bytes_read);
             }
+            IngestEvent::LeftOut(left_out) => self.left_out = (*left_out).clone(),
             IngestEvent::Linked { vectors, total } => {
                 if !self.linking {
                     self.linking = true;
@@ -60,6 +63,11 @@ impl Progress {
                 self.bar.set_position(u64::from(*vectors));
             }
         }
+    }
+
+    /// What of the corpus is in no document.
+    pub(crate) fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// Passages per second, counting only those that this run embedded.

@@ -12,7 +12,7 @@ use onegen_index::{Corpus, DocumentRules, IngestOptions, Splitter, VectorsPer};
 pub(crate) struct SourceArguments {
     /// The corpus: .jsonl or .jsonl.gz (on each line an object with id, title, text, and perhaps url
     /// and metadata; or OneGen's own documents), .parquet with such columns, or a directory of
-    /// Markdown and text files
+    /// such files and of text: Markdown, plain, reStructuredText, AsciiDoc, Org, HTML
     corpus: PathBuf,
 
     /// Stop at the first bad record instead of reporting it and going on

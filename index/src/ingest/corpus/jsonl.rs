@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::document::Document;
+use super::left_out::LeftOut;
 use super::onegen_db;
 use super::record::{self, Position, RecordReason};
 use super::source::{RECORD_LIMIT, Source};
@@ -65,7 +66,7 @@ impl Lines {
 }
 
 impl Source for Lines {
-    fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)> {
+    fn next(&mut self, _: &mut LeftOut) -> Option<(Position, Result<Document, RecordReason>)> {
         loop {
             let read = self.read_line();
             let position = Position::Line(self.line);
@@ -99,11 +100,13 @@ fn document(line: &[u8]) -> Result<Document, RecordReason> {
         let message = error.to_string();
         // The parser adds its own line number, which is always 1, because it gets one line at a
         // time.
-        let message = message
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let message = match message.split(" at line ").next().unwrap_or_default() {
+            // The parser expects the other half of the pair.
+            message @ ("unexpected end of hex escape" | "lone leading surrogate in hex escape") => {
+                format!("{message}: half of a surrogate pair stands alone")
+            }
+            message => message.to_owned(),
+        };
         RecordReason::Json { message, column }
     })?;
     if onegen_db::is(&fields) {
@@ -219,7 +222,7 @@ mod tests {
             ..Lines::new(Cursor::new(corpus.clone()))
         };
         let mut read = Vec::new();
-        while let Some((position, record)) = lines.next() {
+        while let Some((position, record)) = lines.next(&mut LeftOut::default()) {
             assert!(lines.buffer.capacity() < 200);
             read.push((position.to_string(), record.map_err(|e| e.to_string())));
         }

@@ -1,34 +1,38 @@
-//! Reading a corpus: documents out of JSON lines, Parquet, or a folder of text files.
+//! Reading a corpus: documents out of JSON lines, Parquet, or a folder of files.
 //!
 //! | corpus | record | document |
 //! |---|---|---|
 //! | `.jsonl`, `.ndjson`, either with `.gz` | a line | `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`, or OneGen's `{"uid", "messages"}` |
-//! | `.parquet` | a row | the same names as columns; other columns of strings, numbers and booleans become metadata |
-//! | a directory | a `.md`, `.markdown` or `.txt` file | id: the path; title: front matter, first heading or file name |
+//! | `.parquet` | a row | the same names as columns; other columns become metadata |
+//! | a directory | a text file, or a record of one of the files above | id: the path; title: front matter, first heading or file name; front matter becomes metadata |
 //!
-//! Everything is streamed: memory holds one record, and 128 bits of the id of each record that was
-//! read.
+//! Everything is streamed: memory holds one record, and 192 bits for the id of each record that was
+//! read. What is left out is counted with its reason ([`LeftOut`]).
 
 mod document;
+mod file;
 mod folder;
 mod gzip;
 mod identity;
 mod jsonl;
+mod left_out;
 mod onegen_db;
-mod parquet;
 mod record;
 mod source;
+mod table;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
+use self::file::Format;
 use self::source::Source;
 use crate::segment::passages::digest;
 
 pub use self::document::Document;
+pub use self::left_out::{LeftOut, LeftOutGroup};
 pub use self::record::{Position, RecordError, RecordReason};
 pub use self::source::CorpusError;
 
@@ -41,8 +45,8 @@ pub struct Corpus {
     position: Option<Position>,
     records: u64,
     failed: bool,
-    // Line or row of each id by 128 bits of its blake3.
-    ids: HashMap<[u8; 16], u64>,
+    left_out: LeftOut,
+    ids: Ids,
 }
 
 impl Corpus {
@@ -55,9 +59,12 @@ impl Corpus {
         let path = path.as_ref();
         let metadata = path.metadata().map_err(CorpusError::io(path))?;
         if metadata.is_dir() {
-            let folder = folder::Folder::open(path)?;
+            let (folder, left_out) = folder::Folder::open(path)?;
             let (total_bytes, identity) = (folder.total_bytes(), folder.identity());
-            return Ok(Self::new(folder, total_bytes, identity));
+            return Ok(Self {
+                left_out,
+                ..Self::new(Box::new(folder), total_bytes, identity)
+            });
         }
         let kind = |reason: String| CorpusError::Kind {
             path: path.to_path_buf(),
@@ -69,39 +76,29 @@ impl Corpus {
         let format = Format::from_path(path).map_err(kind)?;
         let mut file = File::open(path).map_err(CorpusError::io(path))?;
         let identity = identity::of_file(&mut file, &metadata).map_err(CorpusError::io(path))?;
-        let beginning = beginning(&mut file).map_err(CorpusError::io(path))?;
-        let bytes = metadata.len();
-        Ok(match format {
-            Format::Parquet => Self::new(parquet::Table::open(path, file)?, bytes, identity),
-            Format::Lines if beginning == b"PAR1" => {
-                return Err(kind("it is Parquet; name it .parquet".into()));
-            }
-            Format::Lines if beginning.starts_with(&gzip::MAGIC) => {
-                let (input, compressed) = gzip::decompress(file);
-                let lines = jsonl::Lines::compressed(input, compressed);
-                Self::new(lines, bytes, identity)
-            }
-            Format::Lines => {
-                let input = BufReader::with_capacity(1 << 20, file);
-                Self::new(jsonl::Lines::new(input), bytes, identity)
-            }
-        })
+        Ok(Self::new(
+            format.open(path, file)?,
+            metadata.len(),
+            identity,
+        ))
     }
 
     /// Reads JSON lines from anything. Such a corpus has no size and no identity.
     pub fn from_lines(input: impl Read + Send + 'static) -> Self {
-        Self::new(jsonl::Lines::new(BufReader::new(input)), 0, String::new())
+        let lines = jsonl::Lines::new(BufReader::new(input));
+        Self::new(Box::new(lines), 0, String::new())
     }
 
-    fn new(source: impl Source + 'static, total_bytes: u64, identity: String) -> Self {
+    fn new(source: Box<dyn Source>, total_bytes: u64, identity: String) -> Self {
         Self {
-            source: Box::new(source),
+            source,
             total_bytes,
             identity,
             position: None,
             records: 0,
             failed: false,
-            ids: HashMap::new(),
+            left_out: LeftOut::default(),
+            ids: Ids::default(),
         }
     }
 
@@ -114,6 +111,12 @@ impl Corpus {
     /// go on from here.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// What is in none of the documents so far: bad records, files that are not read, columns of tables. It
+    /// is whole when the last record was read.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// How much was read of [`Corpus::total_bytes`].
@@ -140,7 +143,6 @@ impl Corpus {
     /// The corpus has fewer records, or cannot be read that far.
     pub fn skip_records(&mut self, records: u64) -> Result<(), CorpusError> {
         let end = self.records + records;
-        self.records += self.source.pass(records);
         while self.records < end {
             match self.next() {
                 Some(Err(error)) if self.failed => return Err(error.into()),
@@ -155,26 +157,48 @@ impl Corpus {
         }
         Ok(())
     }
+}
 
-    /// Refuses an id that was there before.
+/// Where each id was read, by 128 bits of its blake3.
+#[derive(Default)]
+struct Ids {
+    // The file, by its place in `files`, and the number of the record there.
+    seen: HashMap<[u8; 16], u64>,
+    // A position in each file that held a record.
+    files: Vec<Position>,
+}
+
+impl Ids {
+    /// Bits for the number of a record in its file. The other 24 are the file.
+    const NUMBER_BITS: u32 = 40;
+
+    /// Refuses a document whose id was there before.
     fn unique(
         &mut self,
         document: Document,
         position: &Position,
     ) -> Result<Document, RecordReason> {
-        // Paths are unique.
-        let Some(number) = position.number() else {
-            return Ok(document);
-        };
-        match self.ids.entry(digest(&document.id)) {
+        if !self
+            .files
+            .last()
+            .is_some_and(|last| last.same_file(position))
+        {
+            self.files.push(position.clone());
+        }
+        let place = ((self.files.len() as u64 - 1) << Self::NUMBER_BITS) | position.number();
+        match self.seen.entry(digest(&document.id)) {
             Entry::Vacant(free) => {
-                free.insert(number);
+                free.insert(place);
                 Ok(document)
             }
-            Entry::Occupied(first) => Err(RecordReason::DuplicateId {
-                id: document.id,
-                first: position.at(*first.get()),
-            }),
+            Entry::Occupied(first) => {
+                let file = (first.get() >> Self::NUMBER_BITS) as usize;
+                let number = first.get() & ((1 << Self::NUMBER_BITS) - 1);
+                Err(RecordReason::DuplicateId {
+                    id: document.id,
+                    first: self.files[file].at(number),
+                })
+            }
         }
     }
 }
@@ -186,41 +210,14 @@ impl Iterator for Corpus {
         if self.failed {
             return None;
         }
-        let (position, record) = self.source.next()?;
-        let document = record.and_then(|document| self.unique(document, &position));
+        let (position, record) = self.source.next(&mut self.left_out)?;
+        let document = record.and_then(|document| self.ids.unique(document, &position));
+        if let Err(reason) = &document {
+            self.left_out.add(reason.short(), position.short());
+        }
         self.failed = matches!(document, Err(RecordReason::Read(_)));
         self.records += u64::from(!self.failed);
         self.position = Some(position.clone());
         Some(document.map_err(|reason| RecordError { position, reason }))
     }
-}
-
-enum Format {
-    Lines,
-    Parquet,
-}
-
-impl Format {
-    fn from_path(path: &Path) -> Result<Self, String> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = name.to_lowercase();
-        let (name, gz) = match name.strip_suffix(".gz") {
-            Some(name) => (name, ".gz"),
-            None => (&*name, ""),
-        };
-        match (name.rsplit_once('.').map(|(_, extension)| extension), gz) {
-            (Some("jsonl" | "ndjson"), _) | (None, ".gz") => Ok(Self::Lines),
-            (Some("parquet"), "") => Ok(Self::Parquet),
-            (None, _) => Err("it has no extension".into()),
-            (Some(extension), gz) => Err(format!("its extension is .{extension}{gz}")),
-        }
-    }
-}
-
-/// The first bytes of a file, which is rewound.
-fn beginning(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut beginning = Vec::new();
-    file.take(4).read_to_end(&mut beginning)?;
-    file.rewind()?;
-    Ok(beginning)
 }

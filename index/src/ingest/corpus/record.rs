@@ -27,23 +27,54 @@ pub enum Position {
     Row(u64),
     /// A file of a folder: its path from there, with `/`.
     File(String),
+    /// A record of a file of a folder.
+    InFile {
+        /// The file's path from the folder, with `/`.
+        file: String,
+        /// Where in the file.
+        record: Box<Position>,
+    },
 }
 
 impl Position {
-    /// The number; a file of a folder has none.
-    pub(super) fn number(&self) -> Option<u64> {
+    /// The number of the record in its file.
+    pub(super) fn number(&self) -> u64 {
         match self {
-            Self::Line(number) | Self::Row(number) => Some(*number),
-            Self::File(_) => None,
+            Self::Line(number) | Self::Row(number) => *number,
+            Self::File(_) => 0,
+            Self::InFile { record, .. } => record.number(),
         }
     }
 
-    /// Another position of the same kind.
+    /// The position in a list of positions: `part-0.jsonl line 2`.
+    pub(crate) fn short(&self) -> String {
+        match self {
+            Self::Line(_) | Self::Row(_) => self.to_string(),
+            Self::File(path) => path.clone(),
+            Self::InFile { file, record } => format!("{file} {record}"),
+        }
+    }
+
+    /// Another position in the same file.
     pub(super) fn at(&self, number: u64) -> Self {
         match self {
             Self::Line(_) => Self::Line(number),
             Self::Row(_) => Self::Row(number),
             Self::File(name) => Self::File(name.clone()),
+            Self::InFile { file, record } => Self::InFile {
+                file: file.clone(),
+                record: Box::new(record.at(number)),
+            },
+        }
+    }
+
+    /// Whether another position is in the same file.
+    pub(super) fn same_file(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Line(_), Self::Line(_)) | (Self::Row(_), Self::Row(_)) => true,
+            (Self::File(own), Self::File(other))
+            | (Self::InFile { file: own, .. }, Self::InFile { file: other, .. }) => own == other,
+            _ => false,
         }
     }
 }
@@ -54,6 +85,7 @@ impl fmt::Display for Position {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Row(row) => write!(f, "row {row}"),
             Self::File(path) => write!(f, "file {path:?}"),
+            Self::InFile { file, record } => write!(f, "file {file:?}, {record}"),
         }
     }
 }
@@ -74,6 +106,12 @@ pub enum RecordReason {
         /// The most bytes that a record may have.
         limit: u64,
     },
+    /// This file of a folder holds no records that can be read; reading continues with the next.
+    #[error("{0}")]
+    Format(String),
+    /// A text holds bytes that no text has.
+    #[error("binary: it holds zero bytes")]
+    Binary,
     /// A file, or its name, is not UTF-8.
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
@@ -110,6 +148,25 @@ pub enum RecordReason {
     /// The document cannot be embedded.
     #[error("cannot be embedded: {0}")]
     NotEmbeddable(String),
+}
+
+impl RecordReason {
+    /// The reason without details, as it reads after a number of records.
+    pub(crate) fn short(&self) -> &'static str {
+        match self {
+            Self::Read(_) | Self::Open(_) => "that cannot be read",
+            Self::TooLong { .. } => "too big",
+            Self::Format(_) => "whose records cannot be read",
+            Self::Binary => "binary",
+            Self::NotUtf8(_) => "not UTF-8",
+            Self::Json { .. } => "not a JSON object",
+            Self::Missing(_) => "without an id or a text",
+            Self::Type { .. } => "with a field of another type",
+            Self::Empty(_) => "empty",
+            Self::DuplicateId { .. } => "with an id that was there before",
+            Self::NotEmbeddable(_) => "that cannot be embedded",
+        }
+    }
 }
 
 /// Reads a document from `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`. Other fields are

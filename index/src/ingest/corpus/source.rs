@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
+use super::left_out::LeftOut;
 use super::record::{Position, RecordError, RecordReason};
 
 /// The most bytes of a record that is kept in memory whole: a line, or a file of a folder.
@@ -23,7 +24,7 @@ pub enum CorpusError {
     },
     /// It is not of a kind that can be read.
     #[error(
-        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of .md, .markdown and .txt files", .path.display()
+        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of such files and of text (.md, .mdx, .txt, .rst, .adoc, .org, .html)", .path.display()
     )]
     Kind {
         /// The file or directory.
@@ -64,13 +65,14 @@ impl CorpusError {
 /// What each kind of corpus implements.
 pub(super) trait Source: Send {
     /// The next record, or `None` at the end. It is not called again after [`RecordReason::Read`].
-    fn next(&mut self) -> Option<(Position, Result<Document, RecordReason>)>;
+    ///
+    /// A bad record is an item, which the caller counts. What else is left out, such as a column or the
+    /// whole of an empty file, is added to `left_out`.
+    fn next(
+        &mut self,
+        left_out: &mut LeftOut,
+    ) -> Option<(Position, Result<Document, RecordReason>)>;
 
     /// How much of the total was read, in bytes.
     fn bytes_read(&self) -> u64;
-
-    /// Skips records whose ids need not be remembered, and returns how many it skipped.
-    fn pass(&mut self, _records: u64) -> u64 {
-        0
-    }
 }
