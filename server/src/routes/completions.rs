@@ -149,7 +149,7 @@ impl Answer {
         index: usize,
         turn: LiveTurn,
     ) -> Result<(CompletionChoice, Usage), ApiError> {
-        let (Finished { text, summary }, _) = turn.end().await?;
+        let (Finished { text, summary, .. }, _) = turn.end().await?;
         let receipts = summary.retrievals.iter();
         let receipts = receipts.map(|of_engine| receipt(of_engine, &self.collection));
         let reason = finish_reason(summary.finish_reason);

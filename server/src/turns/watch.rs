@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onegen_engine::{
-    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, Text,
-    TokenLogprob, Turn, TurnSummary,
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, SchemaCheck,
+    SchemaReport, Text, TokenLogprob, Turn, TurnSummary,
 };
 
 use crate::app::App;
@@ -46,6 +46,8 @@ pub(crate) enum TurnEvent {
 pub(crate) struct Finished {
     pub(crate) text: String,
     pub(crate) summary: TurnSummary,
+    /// What is known of the text if a JSON schema constrained it.
+    pub(crate) schema: Option<SchemaReport>,
 }
 
 /// What a turn of a conversation is watched for beside its events. By default it belongs to none.
@@ -61,6 +63,8 @@ pub(super) struct WatchedConversation {
     pub(super) transcript: Option<Transcript>,
     /// The field that constrains the text.
     pub(super) constrained_by: Option<&'static str>,
+    /// What holds the text against its schema.
+    pub(super) schema: Option<Arc<SchemaCheck>>,
 }
 
 impl LiveTurn {
@@ -176,6 +180,10 @@ impl LiveTurn {
             }
             Event::Finished(summary) => {
                 let text = std::mem::take(&mut self.text);
+                let schema = match self.schema_report(&text).await {
+                    Ok(schema) => schema,
+                    Err(error) => return Some(self.failed(error)),
+                };
                 if let Some(mut transcript) = self.watched.transcript.take() {
                     let answer = ChatMessage::new(Role::Assistant, text.clone());
                     transcript.messages.push(answer);
@@ -192,7 +200,11 @@ impl LiveTurn {
                 if let Some(trace) = &mut self.trace {
                     trace.finished(&summary, &text);
                 }
-                TurnEvent::Finished(Finished { text, summary })
+                TurnEvent::Finished(Finished {
+                    text,
+                    summary,
+                    schema,
+                })
             }
             Event::Failed(error) => {
                 let error = match (error, self.watched.constrained_by) {
@@ -204,6 +216,15 @@ impl LiveTurn {
                 self.failed(error)
             }
         })
+    }
+
+    /// Holds a finished text against its schema.
+    async fn schema_report(&self, text: &str) -> Result<Option<SchemaReport>, ApiError> {
+        let Some(check) = self.watched.schema.clone() else {
+            return Ok(None);
+        };
+        let text = text.to_owned();
+        blocking(move || check.report(&text)).await.map(Some)
     }
 
     fn failed(&mut self, error: ApiError) -> TurnEvent {

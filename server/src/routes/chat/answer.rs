@@ -1,6 +1,8 @@
 //! The shapes of an answer: whole, or chunk by chunk.
 
-use onegen_engine::{RetrievalReceipt, Text, TokenLogprob as EngineLogprob, TurnSummary};
+use onegen_engine::{
+    RetrievalReceipt, SchemaReport, Text, TokenLogprob as EngineLogprob, TurnSummary,
+};
 use onegen_proto::{
     Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, Choice, ChunkChoice, ChunkExtension, CompletionExtension, Delta,
@@ -8,7 +10,7 @@ use onegen_proto::{
 };
 use uuid::Uuid;
 
-use crate::routes::usage::{finish_reason, usage};
+use crate::routes::usage::{finish_reason, schema_report, usage};
 use crate::turns::Finished;
 use crate::wire::citations::{annotations, receipt};
 use crate::wire::clock::unix_seconds;
@@ -44,7 +46,11 @@ impl Answer {
         finished: Finished,
         logprobs: Vec<EngineLogprob>,
     ) -> ChatCompletion {
-        let Finished { text, summary } = finished;
+        let Finished {
+            text,
+            summary,
+            schema,
+        } = finished;
         ChatCompletion {
             id: self.id.clone(),
             object: ChatCompletionObject::ChatCompletion,
@@ -65,6 +71,7 @@ impl Answer {
             onegen: CompletionExtension {
                 conversation: summary.conversation.to_string(),
                 retrievals: self.receipts(&summary),
+                schema: schema.map(schema_report),
             },
         }
     }
@@ -110,7 +117,11 @@ impl Answer {
     }
 
     /// Why the answer ended, how to go on, and all receipts.
-    pub(super) fn finish(&self, summary: &TurnSummary) -> ChatCompletionChunk {
+    pub(super) fn finish(
+        &self,
+        summary: &TurnSummary,
+        schema: Option<SchemaReport>,
+    ) -> ChatCompletionChunk {
         let choice = ChunkChoice {
             finish_reason: Some(finish_reason(summary.finish_reason)),
             ..ChunkChoice::default()
@@ -120,6 +131,7 @@ impl Answer {
                 retrieval: None,
                 conversation: Some(summary.conversation.to_string()),
                 retrievals: Some(self.receipts(summary)),
+                schema: schema.map(schema_report),
             }),
             ..self.chunk(choice)
         }

@@ -63,13 +63,17 @@ impl Writer {
                 }
                 events
             }
-            TurnEvent::Finished(Finished { text, summary }) => {
+            TurnEvent::Finished(Finished {
+                text,
+                summary,
+                schema,
+            }) => {
                 let mut events = Vec::new();
                 let annotations = annotations(&text, &summary.retrievals);
                 if !annotations.is_empty() {
                     events.push(self.chunk(self.answer.annotations(annotations)));
                 }
-                events.push(self.chunk(self.answer.finish(&summary)));
+                events.push(self.chunk(self.answer.finish(&summary, schema)));
                 if self.delivery.include_usage {
                     events.push(self.chunk(self.answer.usage(&summary)));
                 }

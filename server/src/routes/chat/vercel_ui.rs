@@ -124,7 +124,7 @@ impl Writer {
     }
 
     fn finish(&mut self, finished: Finished) -> Vec<UiMessagePart> {
-        let Finished { text, summary } = finished;
+        let Finished { text, summary, .. } = finished;
         // An empty answer has an empty text.
         let mut parts = self.begin();
         parts.push(UiMessagePart::TextEnd {

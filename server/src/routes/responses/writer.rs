@@ -4,13 +4,15 @@ use onegen_engine::{FinishReason, RetrievalReceipt};
 use onegen_proto::{
     FileSearchResult, IncompleteDetails, InputTokensDetails, ItemAnnotation, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseEvent, ResponseEventKind,
-    ResponseObject, ResponseRequest, ResponseStatus, ResponseText, ResponseUsage, TextFormat,
+    ResponseExtension, ResponseObject, ResponseRequest, ResponseStatus, ResponseText,
+    ResponseUsage, TextFormat,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::conversations::items::message_id;
 use crate::conversations::stored_responses::response_id;
+use crate::routes::usage::schema_report;
 use crate::turns::{Finished, LiveTurn, TurnEvent};
 use crate::wire::citations::{annotations, passage_name, receipt};
 use crate::wire::clock::unix_seconds;
@@ -79,6 +81,7 @@ impl ResponseWriter {
             store: settings.store,
             metadata: request.metadata.unwrap_or_default(),
             usage: None,
+            onegen: None,
         };
         Self {
             response,
@@ -228,7 +231,11 @@ impl ResponseWriter {
     }
 
     fn finish(&mut self, finished: Finished) -> Vec<ResponseEventKind> {
-        let Finished { text, summary } = finished;
+        let Finished {
+            text,
+            summary,
+            schema,
+        } = finished;
         let (mut events, (output_index, item_id)) = self.message();
         let marks = annotations(&text, &summary.retrievals).into_iter();
         let marks = marks.map(|mark| ItemAnnotation::UrlCitation(mark.url_citation));
@@ -251,6 +258,9 @@ impl ResponseWriter {
         let item = message(&item_id, status, vec![part.clone()]);
         self.response.output[output_index] = item.clone();
         self.complete(&summary);
+        self.response.onegen = schema.map(|schema| ResponseExtension {
+            schema: schema_report(schema),
+        });
         let response = self.response.clone();
         events.extend([
             ResponseEventKind::TextDone {
