@@ -83,6 +83,16 @@ pub struct EngineStats {
     pub kv_store_bytes: u64,
     /// How often the store could not write, read or delete something.
     pub store_failures: u64,
+    /// Retrieved passages whose keys and values were kept.
+    pub passage_hits: u64,
+    /// Retrieved passages whose keys and values were computed, of a model whose passages can be kept.
+    pub passage_misses: u64,
+    /// Passages that others pushed out of memory.
+    pub passage_evictions: u64,
+    /// Bytes that kept passages take in memory.
+    pub passage_bytes: u64,
+    /// Bytes that kept passages take on the disk.
+    pub passage_disk_bytes: u64,
 }
 
 macro_rules! counters {
@@ -118,7 +128,12 @@ counters!(
     kv_dropped,
     kv_restored,
     kv_store_bytes,
-    store_failures
+    store_failures,
+    passage_hits,
+    passage_misses,
+    passage_evictions,
+    passage_bytes,
+    passage_disk_bytes
 );
 
 impl Counters {

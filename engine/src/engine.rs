@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::error::{ConversationError, StartError, SubmitError};
 use crate::ids::ConversationId;
 use crate::model::Model;
+use crate::passages::PassageCache;
 use crate::step::StepLoop;
 use crate::step::command::Command;
 use crate::step::options::EngineOptions;
@@ -31,6 +32,7 @@ struct Shared {
     commands: Sender<Command>,
     counters: Arc<Counters>,
     model: Arc<Model>,
+    passages: Option<Arc<PassageCache>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,7 +54,9 @@ impl Engine {
         // Sending fails only when the engine stops, and then nobody waits for the answer.
         let answers = commands.clone();
         let answer = move |found| drop(answers.send(Command::Retrieved(found)));
-        let workers = RetrievalWorkers::start(retriever, options.retrieval_workers, answer)
+        let passages = PassageCache::open(&options.passages, &model)?.map(Arc::new);
+        let threads = options.retrieval_workers;
+        let workers = RetrievalWorkers::start(retriever, passages.clone(), threads, answer)
             .map_err(StartError::Thread)?;
         let store = options
             .store
@@ -82,6 +86,7 @@ impl Engine {
                 commands,
                 counters,
                 model,
+                passages,
                 thread: Some(thread),
             }),
         })
@@ -109,6 +114,28 @@ impl Engine {
         }
         let ask = |reply| Command::Submit { task, reply };
         self.ask(ask).await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// To be called after documents were changed or deleted: deletes the kept keys and values of their passages,
+    /// in memory and on the disk, unless `holds` says of a passage's id and of the digest of its text
+    /// ([`crate::passage_digest`]) that a collection holds it still. A passage that is computed meanwhile is not
+    /// kept. Blocks.
+    pub fn forget_passages(
+        &self,
+        documents: &[String],
+        holds: impl Fn(&str, &blake3::Hash) -> bool,
+    ) {
+        if let Some(passages) = &self.shared.passages {
+            passages.forget(documents, &holds);
+        }
+    }
+
+    /// Deletes the kept keys and values of all passages for which `holds` is false, as
+    /// [`Self::forget_passages`] does. Blocks.
+    pub fn forget_passages_unless(&self, holds: impl Fn(&str, &blake3::Hash) -> bool) {
+        if let Some(passages) = &self.shared.passages {
+            passages.forget_unless(&holds);
+        }
     }
 
     /// The names of all conversations that the engine holds.

@@ -1,4 +1,4 @@
-//! Reading small files, with errors that name them.
+//! Reading small files, with errors that name them, and directories of what is private.
 
 use std::fs;
 use std::io;
@@ -47,4 +47,17 @@ fn parse_json<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, LoadErr
         path: path.to_owned(),
         source,
     })
+}
+
+/// Creates a directory, if necessary, that other users of the machine cannot read: what is said and read in
+/// conversations is private.
+///
+/// # Errors
+/// It cannot be created.
+pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }

@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod ids;
 mod model;
+mod passages;
 mod step;
 mod tokens;
 mod turn;
@@ -44,16 +45,17 @@ pub use ids::ConversationId;
 pub use model::device::DeviceName;
 pub use model::{
     Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, LoadOptions, Model, ModelFiles,
-    PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors, WeightType, gguf_pre_tokenizers,
-    is_adapter,
+    PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors, WeightType,
+    gguf_pre_tokenizers, is_adapter,
 };
+pub use passages::{PassageCacheOptions, PassageKvSource};
 pub use step::options::EngineOptions;
 pub use tokens::Tokens;
 pub use tokens::chat_template::{ChatMessage, Role};
 pub use tokens::detokenise::Detokeniser;
 pub use tokens::onegen_config::{BaseModel, LinkingConfig, OneGenConfig, PassageAttention};
 pub use tokens::source::TokenizerText;
-pub use tokens::splice::{Passage, SpliceIds};
+pub use tokens::splice::{Passage, SpliceIds, passage_digest};
 pub use tokens::token_log::{Span, SpanKind, TokenLog};
 pub use turn::events::{
     Completion, Event, FinishReason, RetrievalReceipt, Turn, TurnSummary, Usage,

@@ -571,7 +571,10 @@ fn the_streamed_text_is_the_decoding_of_the_generated_ids() {
         let text = run(&engine, request).text;
         let ids = log_ids(&engine, "c");
         let want = model.tokens().decode(&ids[prompt..]).unwrap();
-        assert_eq!(text, want.trim_start(), "{name}");
+        // It is cut off before half a character.
+        let want = want.trim_start();
+        let want = want.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        assert_eq!(text, want, "{name}");
     }
 }
 

@@ -21,6 +21,21 @@ pub struct Readiness {
     pub passages: u64,
     /// The collections, the default one first.
     pub collections: Vec<CollectionCard>,
+    /// The collection that is indexed at the moment. Only while the server loads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexing: Option<CollectionIndexing>,
+}
+
+/// How far the indexing of a collection is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CollectionIndexing {
+    /// The collection's name.
+    #[schema(example = "default")]
+    pub collection: String,
+    /// Passages that are embedded.
+    pub passages: u64,
+    /// How much of the corpus is read, in percent of its bytes.
+    pub percent: u64,
 }
 
 /// A collection that can be retrieved from.

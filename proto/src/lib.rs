@@ -65,9 +65,9 @@ pub use filters::{
     MembershipFilter, MembershipType, MetadataFilter, NegatedFilter, NegationType, OrderFilter,
     OrderType,
 };
-pub use health::{CollectionCard, Health, HealthStatus, Readiness};
+pub use health::{CollectionCard, CollectionIndexing, Health, HealthStatus, Readiness};
 pub use models::{ModelCard, ModelList, ModelListObject, ModelObject};
-pub use receipts::{Receipt, ReceiptPassage};
+pub use receipts::{PassageKv, Receipt, ReceiptPassage};
 pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
     FileSearchResult, FileSearchTool, IncompleteDetails, InputTokensDetails, OutputItem,
@@ -77,9 +77,10 @@ pub use responses::{
 };
 pub use schema_report::SchemaReport;
 pub use server_sent_event::ServerSentEvent;
-pub use stored_responses::{DeletedResponse, GetResponse};
+pub use stored_responses::{DeletedResponse, GetResponse, InputTokens};
 pub use usage::{PromptTokensDetails, Usage};
 pub use vector_stores::{
-    RankingOptions, SearchQuery, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
-    VectorStoreSearchRequest, VectorStoreSearchResult,
+    FileCounts, ListVectorStores, RankingOptions, SearchQuery, SearchResultExtension, VectorStore,
+    VectorStoreContent, VectorStoreList, VectorStoreSearchPage, VectorStoreSearchRequest,
+    VectorStoreSearchResult,
 };

@@ -25,10 +25,30 @@ pub struct Receipt {
     pub query_tokens_reencoded: u64,
     /// Milliseconds from the query embedding to the passages.
     pub search_ms: f64,
-    /// Tokens appended to the KV-cache: the passage and its two markers.
+    /// Tokens appended to the KV-cache: the passage and its markers.
     pub splice_tokens: usize,
+    /// How many of them were forwarded: all, or one where the passage's keys and values were kept.
+    #[serde(default)]
+    #[schema(example = 1)]
+    pub splice_forwarded: usize,
+    /// Where the passage's keys and values came from.
+    #[serde(default)]
+    pub passage_kv: PassageKv,
     /// Milliseconds from the passages until the model could write on.
     pub splice_ms: f64,
+}
+
+/// Where the keys and values of a passage came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PassageKv {
+    /// They were computed for this answer.
+    #[default]
+    Computed,
+    /// They were kept in memory since an earlier answer.
+    Memory,
+    /// They were kept on the disk.
+    Disk,
 }
 
 /// A passage that was found. Its text is not repeated here.

@@ -1,4 +1,4 @@
-//! `/v1/responses/{id}`: stored responses.
+//! `/v1/responses/{id}`: stored responses. `/v1/responses/input_tokens`: the length of one before it is written.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -25,4 +25,14 @@ pub struct DeletedResponse {
     /// Always true.
     #[schema(example = true)]
     pub deleted: bool,
+}
+
+/// How many tokens the model would read before it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputTokens {
+    /// Always `response.input_tokens`.
+    #[schema(example = "response.input_tokens")]
+    pub object: String,
+    /// Tokens of messages, instructions and the conversation so far, passages that it has read included.
+    pub input_tokens: usize,
 }

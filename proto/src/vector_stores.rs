@@ -1,8 +1,10 @@
-//! `POST /v1/vector_stores/{id}/search`: OpenAI's search, over a collection.
+//! `/v1/vector_stores`: collections as OpenAI shows its stores, and the search over one.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A search without a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -124,4 +126,87 @@ pub struct SearchResultExtension {
     pub passage: String,
     /// Where it comes from, if the corpus says.
     pub url: Option<String>,
+}
+
+/// A collection as OpenAI shows a vector store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VectorStore {
+    /// The collection's name.
+    #[schema(example = "default")]
+    pub id: String,
+    /// Always `vector_store`.
+    #[schema(example = "vector_store")]
+    pub object: String,
+    /// When its index was built, in seconds since 1970.
+    pub created_at: u64,
+    /// The collection's name.
+    #[schema(example = "default")]
+    pub name: String,
+    /// Bytes of its index on the disk.
+    pub usage_bytes: u64,
+    /// How many passages it holds.
+    pub file_counts: FileCounts,
+    /// Always `completed`: a collection is served once it is indexed.
+    #[schema(example = "completed")]
+    pub status: String,
+    /// Always null: collections do not expire.
+    #[schema(value_type = Option<Object>)]
+    pub expires_after: Option<Value>,
+    /// Always null.
+    pub expires_at: Option<u64>,
+    /// When its index was built, in seconds since 1970.
+    pub last_active_at: Option<u64>,
+    /// Always empty.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// How many passages a collection holds; OpenAI counts files. All are searchable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileCounts {
+    /// Always 0.
+    pub in_progress: u64,
+    /// The passages.
+    pub completed: u64,
+    /// Always 0.
+    pub failed: u64,
+    /// Always 0.
+    pub cancelled: u64,
+    /// The passages.
+    pub total: u64,
+}
+
+/// Some of the collections that the caller may see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VectorStoreList {
+    /// Always `list`.
+    #[schema(example = "list")]
+    pub object: String,
+    /// The collections.
+    pub data: Vec<VectorStore>,
+    /// The first one's id.
+    pub first_id: Option<String>,
+    /// The last one's id: list on with it as `after`.
+    pub last_id: Option<String>,
+    /// Whether there are more behind it.
+    pub has_more: bool,
+}
+
+/// Which collections are listed, in which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListVectorStores {
+    /// The id of the collection after which the list begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The id of the collection before which the list ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// How many at most. Default 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<usize>,
+    /// In which order. Default `desc`: the default collection last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub order: Option<crate::ItemOrder>,
 }

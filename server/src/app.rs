@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::admission::{Access, Bounds, Limits, Origins};
 use crate::certificate::Certificate;
-use crate::collections::{Collections, Embedding, Encoding};
+use crate::collections::{Collections, Embedding, Encoding, IndexingProgress};
 use crate::config::{Config, ProxyConfig, StreamConfig};
 use crate::conversations::Conversations;
 use crate::documents::DeletedDocuments;
@@ -61,6 +61,14 @@ impl App {
     /// A file is missing or damaged, another model built an index, or two collections have one name; the
     /// error says which.
     pub fn load(config: &Config) -> Result<Arc<Self>> {
+        Self::load_with_progress(config, &IndexingProgress::default())
+    }
+
+    /// As [`App::load`]; `progress` shows how far the indexing of collections is.
+    ///
+    /// # Errors
+    /// As [`App::load`].
+    pub fn load_with_progress(config: &Config, progress: &IndexingProgress) -> Result<Arc<Self>> {
         // Keys are read before the model, so that a mistake in their file does not show only after
         // minutes.
         let access = Access::open(&config.access)?;
@@ -75,7 +83,7 @@ impl App {
         };
         let model = Model::load(&dir, &options)
             .with_context(|| format!("cannot load the model {}", dir.display()))?;
-        let collections = Arc::new(Collections::open(&model, &config.model)?);
+        let collections = Arc::new(Collections::open(&model, &config.model, progress)?);
         let directory_name = model.name().to_owned();
         // Conversations of a model with another tokenizer have a directory of their own and stay
         // untouched.
@@ -111,7 +119,7 @@ impl App {
         Ok(Arc::new(Self {
             access: Arc::new(access),
             answers: Arc::default(),
-            bounds: Bounds::new(&config.limits),
+            bounds: Bounds::new(&config.limits, engine.model().max_positions()),
             certificate,
             collections,
             compiling: Arc::new(Semaphore::new(CONSTRAINTS_AT_ONCE)),
@@ -192,6 +200,9 @@ impl App {
                     reloaded.failed.push(format!("collection {name}"));
                 }
             }
+        }
+        if !reloaded.collections.is_empty() {
+            self.deleted_documents.forget_kept_passages_that_are_gone();
         }
         reloaded
     }

@@ -42,7 +42,7 @@ mod wire;
 pub use admission::{KeyFileError, NewKey, Scope};
 pub use app::App;
 pub use certificate::TlsError;
-pub use collections::{Collection, Collections};
+pub use collections::{Collection, Collections, IndexingProgress};
 pub use config::{
     AccessConfig, CapacityConfig, CollectionPath, Config, ConfigError, Configuration,
     ForwardedHeader, LimitsConfig, ListenConfig, LogFormat, ModelConfig, ProxyConfig, StreamConfig,

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use onegen_pull::PullArguments;
 use onegen_server::{
-    App, ChatConfig, Config, ConfigError, Configuration, LogFormat, NewKey, Scope, chat, serve,
-    while_loading,
+    App, ChatConfig, Config, ConfigError, Configuration, IndexingProgress, LogFormat, NewKey,
+    Scope, chat, serve, while_loading,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -172,14 +172,16 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     let mut signals = StopSignals::new()?;
     let name = config.model.served_model_name.clone();
     let is_plain = config.listen.tls_cert.is_none();
+    let progress = Arc::new(IndexingProgress::default());
+    let shown = progress.clone();
     let loading = async {
         tokio::select! {
-            app = tokio::task::spawn_blocking(move || App::load(&config)) => app.map(Some),
+            app = tokio::task::spawn_blocking(move || App::load_with_progress(&config, &progress)) => app.map(Some),
             () = signals.next() => Ok(None),
         }
     };
     let (listener, app) = if is_plain {
-        while_loading(listener, name, loading).await
+        while_loading(listener, name, shown, loading).await
     } else {
         (listener, loading.await)
     };

@@ -1,17 +1,17 @@
-//! What texts that are far too long may take of the memory.
+//! What texts that are far too long may take of the memory. This is a program of its own, so that nothing else runs
+//! while it measures.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "all/common/mod.rs"]
 mod common;
-#[path = "common/process.rs"]
-mod process;
 
 use std::fs;
 use std::time::Instant;
 
+use common::process::Process;
 use common::{Client, Files, envelope, question};
 use futures::future::join_all;
-use process::Process;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

@@ -12,12 +12,13 @@ use crate::tokens::detokenise::Detokeniser;
 /// Some of a turn's text, in whole tokens but where a stop string cuts one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text {
-    /// Never empty, never half a character, no control tokens and no passage text.
+    /// Never half a character, no control tokens and no passage text. Empty only at the end of a turn whose last tokens
+    /// make no text, where their logprobs are wanted.
     pub text: String,
     /// One for each token of the text, where [`crate::SamplingParams::logprobs`] asks for them.
-    /// Their bytes put together are the text, but for two things: the white space that is taken off
-    /// a turn's start is still in them, and bytes that are no UTF-8 are replacement characters in
-    /// the text.
+    /// Their bytes put together are the text, but for three things: the white space that is taken off
+    /// a turn's start is still in them, so is half a character at a turn's end, and bytes that are no UTF-8
+    /// are replacement characters in the text.
     pub logprobs: Vec<TokenLogprob>,
 }
 
@@ -99,11 +100,14 @@ impl VisibleText {
         Ok(Shown::More(self.give_out(sure)))
     }
 
-    /// The rest, at the end of a turn that no stop string ended.
+    /// The rest, at the end of a turn that no stop string ended. A turn that was cut off inside a character ends
+    /// before it.
     pub(crate) fn finish(&mut self) -> Result<Text, TokensError> {
         let text = self.detokeniser.finish()?;
-        self.hold(&text);
-        Ok(self.give_out(self.held.len()))
+        self.hold(text.trim_end_matches(char::REPLACEMENT_CHARACTER));
+        let mut rest = self.give_out(self.held.len());
+        rest.logprobs.append(&mut self.unseen);
+        Ok(rest)
     }
 
     fn hold(&mut self, text: &str) {

@@ -37,8 +37,8 @@ pub(super) trait Decoder: Send + Sync {
         wanted: &WantedRows,
     ) -> Result<(RowVecs, RowVecs), ForwardError>;
 
-    /// Copies the `len` positions of a passage block, whose keys are not rotated yet, into a text's store
-    /// from position `at` on.
+    /// Writes a passage block, whose keys are not rotated yet, into a text's store from position `at` on. For
+    /// each layer it has what [`KvStore::layer_rows`] gives of the block's positions.
     ///
     /// # Errors
     /// A store belongs to another decoder, or the tensor library failed.
@@ -46,8 +46,7 @@ pub(super) trait Decoder: Send + Sync {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        passage: &dyn KvStore,
-        len: usize,
+        layers: &[Vec<f32>],
     ) -> Result<(), ForwardError>;
 }
 
@@ -107,6 +106,7 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
 ///
 /// # Errors
 /// The store belongs to another decoder.
+#[cfg(feature = "mistralrs")]
 pub(super) fn downcast<S: KvStore>(store: &dyn KvStore) -> Result<&S, ForwardError> {
     let any: &dyn Any = store;
     any.downcast_ref().ok_or_else(foreign_store)

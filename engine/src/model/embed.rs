@@ -2,7 +2,7 @@
 
 use super::normalise::normalised;
 use crate::error::{ForwardError, TokensError, TooLong};
-use crate::model::{Model, PassageKv, SequenceInput};
+use crate::model::{Model, PassageBlock, SequenceInput};
 use crate::tokens::token_log::SpanKind;
 
 /// Positions forwarded together when embedding: enough for a real matrix product, few enough to
@@ -33,8 +33,8 @@ impl Model {
                 None => embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?),
                 // With block attention a passage is embedded exactly as conversations splice it.
                 Some(_) => {
-                    let passages = self.passage_kv(batch)?.into_iter();
-                    embeddings.extend(passages.map(PassageKv::into_embedding));
+                    let passages = self.passage_blocks(batch)?.into_iter();
+                    embeddings.extend(passages.map(PassageBlock::into_embedding));
                 }
             }
             rest = later;

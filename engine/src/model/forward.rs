@@ -2,7 +2,7 @@
 //! that were wanted.
 
 use super::decoder::WantedRows;
-use super::passage_kv::PassageKv;
+use super::passage_kv::PassageBlock;
 use super::span::{Landing, Span, SpanCache};
 use super::{Model, SequenceInput, SequenceOutput};
 use crate::counters::ForwardedTokens;
@@ -78,7 +78,7 @@ impl Model {
                 passages: complete
                     .into_iter()
                     .zip(ends.by_ref())
-                    .map(|(kv, state)| PassageKv::new(kv, state))
+                    .map(|(kv, state)| PassageBlock::new(kv, state))
                     .collect(),
                 forwarded: ForwardedTokens::from_kinds(input.kinds),
             }

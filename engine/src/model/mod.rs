@@ -39,7 +39,7 @@ use decoder::Decoder;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
-pub use passage_kv::PassageKv;
+pub use passage_kv::{PassageBlock, PassageKv};
 pub use source::ModelFiles;
 pub use tensors::{TensorRows, Tensors};
 
@@ -178,7 +178,7 @@ pub struct SequenceOutput {
     /// For each of `logits_at` the logits, `vocab_size` numbers.
     pub logits: Vec<Vec<f32>>,
     /// The passage blocks that were completed, in order, of a model with block attention.
-    pub passages: Vec<PassageKv>,
+    pub passages: Vec<PassageBlock>,
     /// The positions forwarded, by kind: exactly one for each id.
     pub forwarded: ForwardedTokens,
 }

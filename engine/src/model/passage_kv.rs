@@ -1,5 +1,7 @@
 //! A passage block on its own. Its keys, values and embedding are the same in every conversation.
 
+use std::fmt;
+
 use super::decoder::WantedRows;
 use super::span::{Span, SpanCache};
 use super::{KvCache, Model};
@@ -13,41 +15,89 @@ use crate::tokens::passage_block::Run;
 /// positions only where the block lands. So they depend only on the block's ids and the model (on the CPU
 /// bit for bit), and a block that was kept gives the same result as one that is computed where it is
 /// spliced.
-#[derive(Debug)]
+#[derive(Clone, PartialEq)]
 pub struct PassageKv {
-    /// Its keys are not rotated.
-    kv: KvCache,
+    /// For each layer its keys, which are not rotated, and then its values: `(kv_heads, len, head_dim)` each.
+    pub(super) layers: Vec<Vec<f32>>,
+    /// Tokens of the block.
+    pub(super) len: usize,
     embedding: Vec<f32>,
 }
 
 impl PassageKv {
-    /// Makes it from a block's whole cache and the state at its last token.
-    pub(super) fn new(kv: KvCache, state: Vec<f32>) -> Self {
+    /// What was written down of a block that has `len` tokens; see [`Self::layers`].
+    pub(crate) fn from_parts(layers: Vec<Vec<f32>>, len: usize, embedding: Vec<f32>) -> Self {
         Self {
-            kv,
-            embedding: normalised(state),
+            layers,
+            len,
+            embedding,
         }
+    }
+
+    /// For each layer its keys, which are not rotated, and then its values: `(kv_heads, len, head_dim)` each.
+    pub(crate) fn layers(&self) -> &[Vec<f32>] {
+        &self.layers
     }
 
     /// The block's tokens: `passage_open`, the passage and `passage_token`.
     #[allow(clippy::len_without_is_empty)] // There are always two markers.
     pub fn len(&self) -> usize {
-        self.kv.len()
+        self.len
     }
 
-    /// Bytes allocated for keys and values.
+    /// Bytes of keys, values and embedding.
     pub fn bytes(&self) -> usize {
-        self.kv.bytes()
+        let numbers: usize = self.layers.iter().map(Vec::len).sum();
+        (numbers + self.embedding.len()) * size_of::<f32>()
     }
 
     /// The passage's embedding, [`Model::hidden_size`] numbers of length 1.
     pub fn embedding(&self) -> &[f32] {
         &self.embedding
     }
+}
 
-    /// The embedding alone.
+impl fmt::Debug for PassageKv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassageKv")
+            .field("len", &self.len)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A passage block that a forward has completed, still in the cache that the forward wrote.
+#[derive(Debug)]
+pub struct PassageBlock {
+    /// Its keys are not rotated.
+    kv: KvCache,
+    /// The state at its last token.
+    state: Vec<f32>,
+}
+
+impl PassageBlock {
+    pub(super) fn new(kv: KvCache, state: Vec<f32>) -> Self {
+        Self { kv, state }
+    }
+
+    /// The passage's embedding, [`Model::hidden_size`] numbers of length 1.
     pub fn into_embedding(self) -> Vec<f32> {
-        self.embedding
+        normalised(self.state)
+    }
+
+    /// Copies the block for later splices.
+    ///
+    /// # Errors
+    /// The tensor library failed.
+    pub fn to_kv(&self) -> Result<PassageKv, ForwardError> {
+        let len = self.kv.len();
+        let layers =
+            (0..self.kv.store.layers()).map(|layer| self.kv.store.layer_rows(layer, 0..len));
+        Ok(PassageKv {
+            layers: layers.collect::<Result<_, _>>()?,
+            len,
+            embedding: normalised(self.state.clone()),
+        })
     }
 }
 
@@ -58,7 +108,7 @@ impl Model {
     /// # Errors
     /// The model has no block attention, a passage is not a passage block or is longer than the
     /// model's positions, or the forward failed.
-    pub fn passage_kv(&self, passages: &[Vec<u32>]) -> Result<Vec<PassageKv>, ForwardError> {
+    pub fn passage_blocks(&self, passages: &[Vec<u32>]) -> Result<Vec<PassageBlock>, ForwardError> {
         let Some(marks) = self.tokens.block_marks() else {
             return Err(ForwardError::Input(
                 "a passage block for a model without block attention".into(),
@@ -104,9 +154,18 @@ impl Model {
         Ok(done
             .map(|((mut kv, span), state)| {
                 kv.grow(span.len);
-                PassageKv::new(kv, state)
+                PassageBlock::new(kv, state)
             })
             .collect())
+    }
+
+    /// [`Model::passage_blocks`], copied for later splices.
+    ///
+    /// # Errors
+    /// As [`Model::passage_blocks`].
+    pub fn passage_kv(&self, passages: &[Vec<u32>]) -> Result<Vec<PassageKv>, ForwardError> {
+        let blocks = self.passage_blocks(passages)?;
+        blocks.iter().map(PassageBlock::to_kv).collect()
     }
 
     /// Appends a passage block to a sequence's cache. Its keys are rotated to the positions where they
@@ -114,10 +173,16 @@ impl Model {
     /// place would have written.
     ///
     /// # Errors
-    /// The cache belongs to another model, ends within a passage block, or would be longer than the
-    /// model's positions; or the tensor library failed. The cache has not grown then.
+    /// The cache or the block belongs to another model, the cache ends within a passage block, or would be longer
+    /// than the model's positions; or the tensor library failed. The cache has not grown then.
     pub fn splice(&self, cache: &mut KvCache, passage: &PassageKv) -> Result<(), ForwardError> {
-        if !(cache.fits(&self.config) && passage.kv.fits(&self.config)) {
+        let width = self.config.num_key_value_heads * self.config.head_dim * 2;
+        let fits = passage.layers.len() == self.config.num_hidden_layers
+            && passage
+                .layers
+                .iter()
+                .all(|rows| rows.len() == width * passage.len);
+        if !(cache.fits(&self.config) && fits) {
             return Err(ForwardError::Input("the KV-cache of another model".into()));
         }
         if cache.open_len() > 0 {
@@ -126,8 +191,7 @@ impl Model {
         let (at, len) = (cache.len(), passage.len());
         self.check_positions(at + len)?;
         cache.reserve(at + len)?;
-        let (text, block) = (&mut *cache.store, &*passage.kv.store);
-        self.decoder.land(text, at, block, len)?;
+        self.decoder.land(&mut *cache.store, at, &passage.layers)?;
         cache.grow(len);
         Ok(())
     }

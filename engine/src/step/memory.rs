@@ -11,7 +11,7 @@ impl StepLoop {
     /// **Invariant:** KV-caches grow only as far as it was found here that they stay under the
     /// budget.
     pub(super) fn schedule(&mut self) -> Vec<usize> {
-        let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
+        let pending = self.splice_kept();
         let mut parts = plan(&pending, self.options.max_step_tokens);
         let mut promised = 0;
         for index in 0..parts.len() {
@@ -66,7 +66,7 @@ impl StepLoop {
     /// Drops KV-caches until `growth` more bytes fit: idle ones first, then those of sequences that
     /// came after `index`, the last first. All are read back or rebuilt from their logs when their turn
     /// comes. False when that is not enough.
-    fn make_room(&mut self, growth: usize, index: usize, parts: &mut [usize]) -> bool {
+    pub(super) fn make_room(&mut self, growth: usize, index: usize, parts: &mut [usize]) -> bool {
         while growth > 0 && self.kv_bytes() + growth > self.options.kv_bytes {
             if !self.conversations.drop_least_recent_kv()
                 && !self.drop_waiting_kv()

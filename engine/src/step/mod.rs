@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 mod intake;
+mod kept_passages;
 mod memory;
 pub(crate) mod options;
 mod plan;
@@ -19,6 +20,7 @@ use crate::counters::{Counters, EngineStats};
 use crate::error::EngineError;
 use crate::ids::ConversationId;
 use crate::model::{Model, SequenceInput, SequenceOutput};
+use crate::passages::PassageCache;
 use crate::step::command::Command;
 use crate::step::options::EngineOptions;
 use crate::step::sequence::{FinishedSequence, Next, Rules, Sequence};
@@ -29,6 +31,7 @@ pub(crate) struct StepLoop {
     model: Arc<Model>,
     workers: RetrievalWorkers,
     store: Option<Store>,
+    passages: Option<Arc<PassageCache>>,
     options: EngineOptions,
     rules: Rules,
     counters: Arc<Counters>,
@@ -65,6 +68,7 @@ impl StepLoop {
             context: model.max_positions().min(budget_positions),
         };
         let (store, stored) = store.unzip();
+        let passages = workers.passages();
         let mut conversations = Conversations::default();
         for StoredConversation {
             id,
@@ -80,6 +84,7 @@ impl StepLoop {
             model,
             workers,
             store,
+            passages,
             options,
             rules,
             counters,
@@ -179,7 +184,8 @@ impl StepLoop {
     }
 
     /// Takes in what the forward gave one sequence.
-    fn advance(&mut self, index: usize, output: SequenceOutput) -> Next {
+    fn advance(&mut self, index: usize, mut output: SequenceOutput) -> Next {
+        self.keep_passage(index, output.passages.pop());
         let sequence = &mut self.running[index];
         // **Invariant:** positions are counted where they are forwarded, and nowhere else.
         sequence.count(output.forwarded);
@@ -269,7 +275,14 @@ impl StepLoop {
 
     /// Publishes how full the engine is.
     fn publish(&self) {
+        let passages = self.passages.as_ref();
+        let passages = passages.map_or_else(Default::default, |passages| passages.stats());
         self.counters.set_stats(EngineStats {
+            passage_hits: passages.hits,
+            passage_misses: passages.misses,
+            passage_evictions: passages.evictions,
+            passage_bytes: passages.bytes,
+            passage_disk_bytes: passages.disk_bytes,
             running: self.running.len() as u64,
             waiting: self.waiting.len() as u64,
             retrieving: self.running.iter().filter(|s| s.is_retrieving()).count() as u64,

@@ -3,6 +3,7 @@
 use crate::conversations::store::StoreOptions;
 use crate::error::StartError;
 use crate::model::Model;
+use crate::passages::PassageCacheOptions;
 
 /// The engine's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub struct EngineOptions {
     pub kv_bytes: usize,
     /// Threads that call retrievers, at least 1. Default 2.
     pub retrieval_workers: usize,
+    /// What keys and values of passages may take that are kept for later splices, of a model with block attention.
+    /// Default 256 MiB in memory.
+    pub passages: PassageCacheOptions,
     /// The directory in which conversations outlive the process. `None`, the default, keeps them in memory only.
     pub store: Option<StoreOptions>,
 }
@@ -34,6 +38,10 @@ impl Default for EngineOptions {
             max_conversations: 4096,
             kv_bytes: 1 << 30,
             retrieval_workers: 2,
+            passages: PassageCacheOptions {
+                bytes: 256 << 20,
+                disk: None,
+            },
             store: None,
         }
     }

@@ -114,6 +114,13 @@ impl BlockMarks {
         Ok(runs)
     }
 
+    /// The first whole block of `ids`, which begin outside of a block: where it begins, and its length.
+    pub(crate) fn first_block(self, ids: &[u32]) -> Option<(usize, usize)> {
+        let start = ids.iter().position(|id| *id == self.open)?;
+        let end = ids[start..].iter().position(|id| *id == self.end)?;
+        Some((start, end + 1))
+    }
+
     /// Checks that every block of `ids` is whole.
     ///
     /// # Errors

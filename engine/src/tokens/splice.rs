@@ -15,6 +15,23 @@ pub struct Passage {
     pub score: f32,
 }
 
+impl Passage {
+    /// The digest of title and text, by which a passage that was changed is told from what was read.
+    pub fn text_digest(&self) -> blake3::Hash {
+        passage_digest(&self.title, &self.text)
+    }
+}
+
+/// The digest of a passage's title and text.
+pub fn passage_digest(title: &str, text: &str) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    // The length marks where the title ends and the text begins.
+    hasher.update(&(title.len() as u64).to_le_bytes());
+    hasher.update(title.as_bytes());
+    hasher.update(text.as_bytes());
+    hasher.finalize()
+}
+
 /// The ids that a passage adds to a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpliceIds {

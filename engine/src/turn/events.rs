@@ -10,6 +10,7 @@ use crate::decoding::logprobs::TokenLogprob;
 use crate::decoding::visible_text::Text;
 use crate::error::EngineError;
 use crate::ids::ConversationId;
+use crate::passages::PassageKvSource;
 use crate::tokens::splice::Passage;
 use crate::turn::timeline::Timeline;
 
@@ -51,6 +52,10 @@ pub struct RetrievalReceipt {
     pub search_ms: f64,
     /// How many tokens were spliced, markers included.
     pub splice_tokens: usize,
+    /// How many of them were forwarded: all, or those behind a block whose keys and values were kept.
+    pub splice_forwarded: usize,
+    /// Where the passage's keys and values came from.
+    pub passage_kv: PassageKvSource,
     /// Milliseconds from the retriever's answer to the splice's first logits.
     pub splice_ms: f64,
 }

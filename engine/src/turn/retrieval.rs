@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::RetrieveError;
 use crate::ids::SequenceId;
+use crate::passages::{Moment, PassageCache};
 use crate::tokens::splice::Passage;
 
 /// Finds passages. The engine calls it on a worker thread, never on the step thread, so it may
@@ -45,19 +46,24 @@ pub(crate) struct SearchOutcome {
     pub(crate) passages: Result<Vec<Passage>, RetrieveError>,
     pub(crate) search_time: Duration,
     pub(crate) answered: Instant,
+    /// When the search began, as the cache of passages counts; `None` without one.
+    pub(crate) since: Option<Moment>,
 }
 
 /// Worker threads that call retrievers. They end when this is dropped, each after the search
 /// it is in.
 pub(crate) struct RetrievalWorkers {
     retriever: Option<Arc<dyn Retriever>>,
+    passages: Option<Arc<PassageCache>>,
     searches: Sender<Search>,
 }
 
 impl RetrievalWorkers {
-    /// Starts `count` workers, which hand each [`SearchOutcome`] to `reply`.
+    /// Starts `count` workers, which hand each [`SearchOutcome`] to `reply`. Before that they read the block of
+    /// the best passage from the disk, if `passages` has it there.
     pub(crate) fn start(
         retriever: Option<Arc<dyn Retriever>>,
+        passages: Option<Arc<PassageCache>>,
         count: usize,
         reply: impl Fn(SearchOutcome) + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -65,12 +71,14 @@ impl RetrievalWorkers {
         let queue = Arc::new(Mutex::new(queue));
         for worker in 0..count {
             let (queue, reply) = (queue.clone(), reply.clone());
+            let passages = passages.clone();
             thread::Builder::new()
                 .name(format!("onegen-retrieval-{worker}"))
-                .spawn(move || work(&queue, reply))?;
+                .spawn(move || work(&queue, passages.as_deref(), reply))?;
         }
         Ok(Self {
             retriever,
+            passages,
             searches,
         })
     }
@@ -80,6 +88,11 @@ impl RetrievalWorkers {
         self.retriever.clone()
     }
 
+    /// The passages whose keys and values are kept.
+    pub(crate) fn passages(&self) -> Option<Arc<PassageCache>> {
+        self.passages.clone()
+    }
+
     /// Queues a search.
     pub(crate) fn search(&self, search: Search) {
         // The workers outlive this sender, since they end only when it is dropped.
@@ -87,22 +100,31 @@ impl RetrievalWorkers {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Search>>, reply: impl Fn(SearchOutcome)) {
+fn work(
+    queue: &Mutex<Receiver<Search>>,
+    kept: Option<&PassageCache>,
+    reply: impl Fn(SearchOutcome),
+) {
     loop {
         // A worker holds the lock only while it waits for a search, so a poisoned lock guards nothing.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(search) = next else { return };
+        let since = kept.map(PassageCache::moment);
         // A retriever that panics fails its own turn, not the worker.
         let passages = catch_unwind(AssertUnwindSafe(|| {
             search.retriever.retrieve(&search.query_embedding, search.k)
         }))
         .unwrap_or_else(|_| Err(RetrieveError::new("the retriever panicked")));
+        if let (Some(kept), Ok([best, ..])) = (kept, passages.as_deref()) {
+            kept.prefetch(best);
+        }
         let answered = Instant::now();
         reply(SearchOutcome {
             sequence: search.sequence,
             passages,
             search_time: answered - search.asked,
             answered,
+            since,
         });
     }
 }

@@ -214,6 +214,9 @@ pub struct RetrievalOptions {
     /// How many retrievals one answer may do. Default: the model's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_retrievals: Option<usize>,
+    /// In what the offsets of citations are counted. Default `characters`; `utf16` in Vercel's stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<crate::OffsetUnit>,
 }
 
 /// What a stream holds beside the answer.

@@ -10,15 +10,19 @@ use crate::wire::json::BodyLimit;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     max_tokens: Option<usize>,
+    /// What the model's context holds.
+    context: usize,
     request_timeout: Option<Duration>,
     max_body_kb: usize,
     body_timeout: Duration,
 }
 
 impl Bounds {
-    pub(crate) fn new(config: &LimitsConfig) -> Self {
+    /// The configured ones, for a model whose context holds so many tokens.
+    pub(crate) fn new(config: &LimitsConfig, context: usize) -> Self {
         Self {
             max_tokens: config.max_tokens,
+            context,
             request_timeout: config.request_timeout,
             max_body_kb: config.max_body_kb,
             body_timeout: config.body_timeout,
@@ -42,12 +46,17 @@ impl Bounds {
     /// `param`.
     ///
     /// # Errors
-    /// The request asks for more than is allowed.
+    /// The request asks for more than is allowed, or than the model can write.
     pub(crate) fn max_tokens(
         &self,
         requested: Option<usize>,
         param: &str,
     ) -> Result<Option<usize>, ApiError> {
+        if let Some(requested) = requested.filter(|requested| *requested > self.context) {
+            let context = self.context;
+            let message = format!("is {requested}, but the model's context holds {context} tokens");
+            return Err(ApiError::invalid(param, message));
+        }
         match (requested, self.max_tokens) {
             (Some(requested), Some(most)) if requested > most => Err(ApiError::invalid(
                 param,

@@ -51,6 +51,8 @@ fn leaves_searching(error: &IndexError) -> bool {
 
 /// Opens the index of a corpus, which is built first if it does not exist.
 ///
+/// While it is built, `progress` hears of the passages that are embedded, and of the corpus' percentage that is read.
+///
 /// Its directory's name is made from the fingerprints of the model and of the corpus. Another model
 /// or a changed corpus therefore gets another index, and an existing index is always the right one.
 ///
@@ -63,6 +65,7 @@ pub(crate) fn open_or_build(
     corpus: &Path,
     data_dir: &Path,
     changed: usize,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Index> {
     let dir = corpus_dir(fingerprints, corpus, data_dir)?;
     match open_checked(&dir, fingerprints) {
@@ -89,7 +92,7 @@ pub(crate) fn open_or_build(
             });
         }
     }
-    build(model, fingerprints, corpus, &dir)
+    build(model, fingerprints, corpus, &dir, progress)
         .with_context(|| format!("cannot index {}", corpus.display()))?;
     Ok(open_checked(&dir, fingerprints)?)
 }
@@ -221,11 +224,19 @@ fn directory_name(fingerprints: &Fingerprints, corpus: &Path) -> Result<PathBuf>
     Ok(name.into())
 }
 
-fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) -> Result<()> {
+fn build(
+    model: &Model,
+    fingerprints: &Fingerprints,
+    corpus: &Path,
+    dir: &Path,
+    told: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
     tracing::info!(corpus = %corpus.display(), index = %dir.display(), "indexing, this once");
     let options = BuildOptions::new(model.hidden_size(), fingerprints.clone());
     let corpus = Corpus::open(corpus)?;
-    let progress = progress_bar(corpus.total_bytes());
+    let total = corpus.total_bytes();
+    told(0, 0);
+    let progress = progress_bar(total);
     let built = build_from_corpus(
         corpus,
         dir,
@@ -245,6 +256,10 @@ fn build(model: &Model, fingerprints: &Fingerprints, corpus: &Path, dir: &Path) 
             } => {
                 progress.set_message(format!("{passages} passages"));
                 progress.set_position(bytes_read);
+                told(
+                    passages,
+                    (bytes_read * 100).checked_div(total).unwrap_or(100),
+                );
             }
             IngestEvent::Linked { vectors, total } => {
                 progress.set_message(format!("{vectors} of {total} vectors linked"));

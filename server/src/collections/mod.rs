@@ -4,6 +4,7 @@ mod embedding;
 mod encoding;
 mod indexing;
 mod journal;
+mod progress;
 pub(crate) mod search;
 
 use std::fs;
@@ -26,6 +27,8 @@ use journal::ChangeJournal;
 
 pub(crate) use embedding::{Embedding, TextEmbedding};
 pub(crate) use encoding::Encoding;
+use progress::IndexedSoFar;
+pub use progress::IndexingProgress;
 
 /// An index with its name in requests. It may be replaced while requests are answered; each request
 /// searches the index that was current when it began.
@@ -71,7 +74,15 @@ impl Collection {
         model: &Model,
         fingerprints: &Fingerprints,
         data_dir: &Path,
+        progress: &IndexingProgress,
     ) -> Result<Self> {
+        let mut told = |passages, percent| {
+            progress.set(IndexedSoFar {
+                collection: name.to_owned(),
+                passages,
+                percent,
+            });
+        };
         let mut journal = match &source {
             Source::Index(_) => None,
             Source::Corpus(corpus) => Some(ChangeJournal::open(data_dir, corpus)?),
@@ -79,7 +90,8 @@ impl Collection {
         let changed = journal
             .as_ref()
             .map_or(0, |journal| journal.documents().len());
-        let opened = source.open(model, fingerprints, data_dir, changed)?;
+        let opened = source.open(model, fingerprints, data_dir, changed, &mut told)?;
+        progress.clear();
         if let Some(journal) = &mut journal {
             indexing::carry_over_last(journal, &opened.index, model, data_dir)?;
         }
@@ -132,7 +144,10 @@ impl Collection {
         let journal = self.journal.as_ref();
         // Not locked while an index is built, since changes go on meanwhile.
         let changed = journal.map_or(0, |journal| journal.lock().documents().len());
-        let opened = self.source.open(model, fingerprints, data_dir, changed)?;
+        let mut told = |_, _| ();
+        let opened = self
+            .source
+            .open(model, fingerprints, data_dir, changed, &mut told)?;
         let _alone = self.changing.write();
         if let Some(journal) = journal {
             let mut journal = journal.lock();
@@ -171,13 +186,15 @@ impl Source {
     }
 
     /// Opens the index, which is built if it is not there. `changed` is how many documents of the corpus' index
-    /// were changed through the API.
+    /// were changed through the API. While an index is built, `told` hears of the passages that are embedded and of
+    /// the percentage of the corpus.
     fn open(
         &self,
         model: &Model,
         fingerprints: &Fingerprints,
         data_dir: &Path,
         changed: usize,
+        told: &mut dyn FnMut(u64, u64),
     ) -> Result<OpenedIndex> {
         let index = match self {
             Self::Index(dir) => {
@@ -188,7 +205,7 @@ impl Source {
                 return Ok(OpenedIndex::new(index, directory));
             }
             Self::Corpus(file) => {
-                indexing::open_or_build(model, fingerprints, file, data_dir, changed)?
+                indexing::open_or_build(model, fingerprints, file, data_dir, changed, told)?
             }
         };
         let directory = directory_id(index.dir());
@@ -215,7 +232,11 @@ impl Collections {
     ///
     /// # Errors
     /// Two collections have the same name, there is none, or one cannot be opened or built.
-    pub(crate) fn open(model: &Model, config: &ModelConfig) -> Result<Self> {
+    pub(crate) fn open(
+        model: &Model,
+        config: &ModelConfig,
+        progress: &IndexingProgress,
+    ) -> Result<Self> {
         let beside_model = CollectionPath {
             name: DEFAULT_COLLECTION.to_owned(),
             path: config.dir().join("almanac.jsonl"),
@@ -231,7 +252,8 @@ impl Collections {
 
         let fingerprints = Fingerprints::from(model);
         let mut opened = sources.into_iter().map(|(name, source)| {
-            let opened = Collection::open(name, source, model, &fingerprints, &config.data_dir)
+            let data_dir = &config.data_dir;
+            let opened = Collection::open(name, source, model, &fingerprints, data_dir, progress)
                 .with_context(|| format!("cannot serve the collection {name:?}"))?;
             anyhow::Ok(Arc::new(opened))
         });

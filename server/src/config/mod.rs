@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, ValueEnum};
-use onegen_engine::{EngineOptions, StoreOptions};
+use onegen_engine::{EngineOptions, PassageCacheOptions, StoreOptions};
 
 pub use file::{ConfigError, Configuration};
 pub(crate) use model::DEFAULT_COLLECTION;
@@ -233,6 +233,23 @@ pub struct CapacityConfig {
         default_value_t = 4096
     )]
     pub kv_disk_budget_mb: u64,
+    /// MiB that keys and values of passages may hold in memory, so that a passage that is read again is not
+    /// forwarded again; 0 keeps none. For models whose passages can be kept ("passage_attention": "block")
+    #[arg(
+        long,
+        env = "ONEGEN_PASSAGE_CACHE_MB",
+        value_name = "MB",
+        default_value_t = 256
+    )]
+    pub passage_cache_mb: usize,
+    /// MiB that they may take on the disk, in the data directory; 0 keeps none there
+    #[arg(
+        long,
+        env = "ONEGEN_PASSAGE_CACHE_DISK_MB",
+        value_name = "MB",
+        default_value_t = 1024
+    )]
+    pub passage_cache_disk_mb: u64,
     /// Conversations kept; beyond, who has most of them loses the least recently used
     #[arg(
         long,
@@ -270,6 +287,13 @@ impl CapacityConfig {
             max_conversations: self.max_conversations.saturating_add(turns),
             max_sequences: self.max_running,
             max_waiting: self.max_waiting,
+            passages: PassageCacheOptions {
+                bytes: self.passage_cache_mb.saturating_mul(1 << 20),
+                disk: Some((
+                    conversations_dir.join("passages"),
+                    self.passage_cache_disk_mb.saturating_mul(1 << 20),
+                )),
+            },
             store: Some(StoreOptions {
                 dir: conversations_dir,
                 kv_bytes: self.kv_disk_budget_mb.saturating_mul(1 << 20),

@@ -1,4 +1,6 @@
-//! Transcripts on the disk, a JSON file for each conversation, replaced whole after each turn.
+//! Transcripts on the disk, a file for each conversation, replaced whole after each turn.
+//!
+//! A file is JSON and a line with the JSON's checksum. A file of an earlier version has no checksum.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,6 +56,8 @@ struct Record {
     retrievals: Option<Vec<PastRetrieval>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     responses: Vec<StoredResponse>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deleted: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,9 +126,10 @@ impl TranscriptFiles {
             messages: transcript.messages.iter().map(Message::new).collect(),
             retrievals: Some(transcript.retrievals.clone()),
             responses: responses.clone(),
+            deleted: transcript.deleted.clone(),
         };
         let unfinished = self.unfinished(id);
-        let written = fs::write(&unfinished, serde_json::to_vec(&record)?)
+        let written = fs::write(&unfinished, with_checksum(serde_json::to_vec(&record)?))
             .and_then(|()| fs::rename(&unfinished, self.path(id, FINISHED)))
             // A part of a file would take room that others may need.
             .inspect_err(|_| drop(fs::remove_file(&unfinished)));
@@ -169,8 +174,37 @@ impl TranscriptFiles {
     }
 }
 
+const LINE_BREAK: u8 = b'\n';
+
+fn with_checksum(mut json: Vec<u8>) -> Vec<u8> {
+    let checksum = blake3::hash(&json).to_hex();
+    json.push(LINE_BREAK);
+    json.extend_from_slice(checksum.as_bytes());
+    json.push(LINE_BREAK);
+    json
+}
+
+/// The JSON of a file.
+///
+/// # Errors
+/// The JSON is not the one that was written.
+fn checked(file: &[u8]) -> io::Result<&[u8]> {
+    let lines = file.strip_suffix(&[LINE_BREAK]).unwrap_or(file);
+    let end = lines.iter().rposition(|byte| *byte == LINE_BREAK);
+    let checksum = end.and_then(|end| blake3::Hash::from_hex(&lines[end + 1..]).ok());
+    let (Some(end), Some(checksum)) = (end, checksum) else {
+        return Ok(file);
+    };
+    let json = &lines[..end];
+    if checksum != blake3::hash(json) {
+        let message = "it is not as it was written: its checksum is another";
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
+    }
+    Ok(json)
+}
+
 fn read(path: &Path) -> io::Result<FileContents> {
-    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+    let record: Record = serde_json::from_slice(checked(&fs::read(path)?)?)?;
     let messages = record.messages.len();
     let turns = match (record.turns, record.log_len) {
         (Some(turns), _) => turns,
@@ -185,6 +219,7 @@ fn read(path: &Path) -> io::Result<FileContents> {
         owner: record.owner.as_deref().map(Owner::key).unwrap_or_default(),
         named: record.named,
         retrievals: Vec::new(),
+        deleted: record.deleted,
     };
     match record.retrievals {
         Some(retrievals) => transcript.retrievals = retrievals,

@@ -5,10 +5,11 @@
 //! holds now. So it does not matter when or by whom a document was deleted or changed, or whether
 //! the server was running.
 
-use onegen_engine::RetrievalReceipt;
-use onegen_index::IndexError;
+use onegen_engine::{RetrievalReceipt, passage_digest};
+use onegen_index::{Filter, IndexError};
 use onegen_proto::Receipt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::collections::{Collection, Collections};
 use crate::wire::citations::receipt;
@@ -26,6 +27,9 @@ pub(crate) struct PastRetrieval {
     pub(crate) document: String,
     /// blake3 of the passage's title and text, hexadecimal.
     digest: String,
+    /// What the metadata of passages had to be, as the request said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<Value>,
     /// Whether the passage is in the engine's log. It is not if the conversation has begun again from
     /// its visible messages.
     pub(crate) held: bool,
@@ -37,6 +41,7 @@ impl PastRetrieval {
     pub(crate) fn new(
         of_engine: &RetrievalReceipt,
         collection: &Collection,
+        filter: Option<&Value>,
         message: usize,
     ) -> Option<Self> {
         let read = of_engine.passages.first()?;
@@ -50,11 +55,13 @@ impl PastRetrieval {
             char_offset: of_engine.char_offset,
             document: document.to_owned(),
             digest: digest(&read.title, &read.text),
+            filter: filter.cloned(),
             held: true,
         })
     }
 
-    /// The text that was read, if the collection still holds it as it was. Reads the index.
+    /// The text that was read, if the collection still holds it as it was, with metadata that the request
+    /// asked for. Reads the index.
     ///
     /// # Errors
     /// The index is damaged.
@@ -67,24 +74,38 @@ impl PastRetrieval {
             return Ok(None);
         };
         let stored = collection.index().get(&passage.id)?;
-        let same = stored.filter(|stored| digest(&stored.title, &stored.text) == self.digest);
+        let same = stored.filter(|stored| {
+            let wanted = self.filter.as_ref().map(Filter::from_json);
+            digest(&stored.title, &stored.text) == self.digest
+                && wanted.is_none_or(|wanted| {
+                    wanted.is_ok_and(|wanted| wanted.matches(stored.metadata.as_ref()))
+                })
+        });
         Ok(same.map(|stored| stored.text))
     }
 }
 
+/// What is listed in place of a document that its reader may not know of any more.
+const UNSEEN: &str = "(of a collection that this key does not see)";
+
 /// Documents whose passages these retrievals have read and that are no longer the same: deleted,
-/// changed, or in a collection that is no longer served. Each document is listed once. Reads the
-/// index.
+/// changed, in a collection that is no longer served, or in one that `sees` is false for. Each document
+/// is listed once. Reads the index.
 ///
 /// # Errors
 /// The index is damaged.
 pub(crate) fn gone(
     retrievals: &[PastRetrieval],
     collections: &Collections,
+    sees: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, IndexError> {
     let mut gone = Vec::new();
     for retrieval in retrievals.iter().filter(|retrieval| retrieval.held) {
-        if !gone.contains(&retrieval.document) && retrieval.text(collections)?.is_none() {
+        if !sees(&retrieval.receipt.collection) {
+            if !gone.iter().any(|document| document == UNSEEN) {
+                gone.push(UNSEEN.to_owned());
+            }
+        } else if !gone.contains(&retrieval.document) && retrieval.text(collections)?.is_none() {
             gone.push(retrieval.document.clone());
         }
     }
@@ -92,10 +113,5 @@ pub(crate) fn gone(
 }
 
 fn digest(title: &str, text: &str) -> String {
-    let mut hasher = blake3::Hasher::new();
-    // The length marks where the title ends and the text begins.
-    hasher.update(&(title.len() as u64).to_le_bytes());
-    hasher.update(title.as_bytes());
-    hasher.update(text.as_bytes());
-    hasher.finalize().to_hex().to_string()
+    passage_digest(title, text).to_hex().to_string()
 }

@@ -15,7 +15,7 @@ use crate::wire::blocking::blocking;
 use crate::wire::citations::passage_name;
 use crate::wire::errors::ApiError;
 
-/// The id of the response after which its conversation has `messages` messages.
+/// The id of the response after which its conversation has had `messages` messages.
 pub(crate) fn response_id(conversation: &ConversationId, messages: usize) -> String {
     let name = conversation.as_str();
     let name = name.strip_prefix("conv_").unwrap_or(name);
@@ -94,6 +94,28 @@ pub(crate) async fn delete_response(
     };
     let deleted = blocking(delete).await?;
     deleted.map(|_| ()).map_err(ApiError::not_stored)
+}
+
+/// Leaves out what was found in collections that the caller does not see any more.
+pub(crate) fn leave_out_unseen(response: &mut ResponseObject, caller: &Caller) {
+    let unseen = |item: &OutputItem| match item {
+        OutputItem::FileSearchCall { onegen, .. } => {
+            let receipt = onegen.as_ref();
+            receipt.is_some_and(|receipt| !caller.sees(&receipt.collection))
+        }
+        OutputItem::Message { .. } => false,
+    };
+    // A response searches one collection, so all its citations are of that one.
+    if response.output.iter().any(unseen) {
+        for item in &mut response.output {
+            match item {
+                OutputItem::FileSearchCall { onegen, .. } => *onegen = None,
+                OutputItem::Message { content, .. } => {
+                    content.iter_mut().for_each(|text| text.annotations.clear());
+                }
+            }
+        }
+    }
 }
 
 /// Adds the passages that were found, with the texts that their collections hold now. Reads the

@@ -36,6 +36,9 @@ pub(crate) struct Transcript {
     pub(crate) named: bool,
     /// The retrievals that its turns have read, in order.
     pub(crate) retrievals: Vec<PastRetrieval>,
+    /// The numbers of messages that were deleted, ascending. Every message keeps the number that it got, so that
+    /// the ids of items name the same ones for ever.
+    pub(crate) deleted: Vec<usize>,
 }
 
 /// Where a turn ended.
@@ -48,6 +51,48 @@ pub(crate) struct TurnEnd {
 }
 
 impl Transcript {
+    /// One in which nothing was said.
+    pub(crate) fn new(owner: Owner) -> Self {
+        Self {
+            instructions: None,
+            messages: Vec::new(),
+            turns: Vec::new(),
+            owner,
+            named: false,
+            retrievals: Vec::new(),
+            deleted: Vec::new(),
+        }
+    }
+
+    /// The number of the message at a place, which may be the next one.
+    pub(crate) fn number(&self, place: usize) -> usize {
+        let deleted = self.deleted.iter();
+        deleted.fold(place, |number, deleted| {
+            number + usize::from(*deleted <= number)
+        })
+    }
+
+    /// The place of the message with a number.
+    pub(crate) fn place(&self, number: usize) -> Option<usize> {
+        let before = self.deleted.partition_point(|deleted| *deleted < number);
+        let is_deleted = self.deleted.get(before) == Some(&number);
+        let place = number - before;
+        (!is_deleted && place < self.messages.len()).then_some(place)
+    }
+
+    /// Deletes a message and what was read for it. The engine's log holds it, so the next turn begins again.
+    fn delete(&mut self, place: usize) {
+        let number = self.number(place);
+        let at = self.deleted.partition_point(|deleted| *deleted < number);
+        self.deleted.insert(at, number);
+        self.messages.remove(place);
+        self.retrievals.retain(|read| read.message != place);
+        for read in &mut self.retrievals {
+            read.message -= usize::from(read.message > place);
+        }
+        self.begin_again();
+    }
+
     /// The end of the last turn in the engine's log; zero messages and tokens if it holds nothing.
     pub(crate) fn log_end(&self) -> TurnEnd {
         self.turns.last().copied().unwrap_or_default()
@@ -101,6 +146,18 @@ pub(crate) struct StoredConversation {
     pub(crate) details: ConversationDetails,
     /// The responses that their client may fetch again, in order.
     pub(crate) responses: Vec<StoredResponse>,
+}
+
+impl StoredConversation {
+    /// Deletes a message, and the stored response that it is the answer of.
+    pub(crate) fn delete_message(&mut self, place: usize) {
+        self.transcript.delete(place);
+        self.responses.retain(|stored| stored.input.end != place);
+        for StoredResponse { input, .. } in &mut self.responses {
+            input.start -= usize::from(input.start > place);
+            input.end -= usize::from(input.end > place);
+        }
+    }
 }
 
 /// A response and its place in the conversation.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures::executor::block_on;
-use onegen_engine::{ConversationError, ConversationId, Engine};
+use onegen_engine::{ConversationError, ConversationId, Engine, passage_digest};
 
+use crate::admission::Caller;
 use crate::collections::Collections;
 use crate::conversations::Conversations;
 use crate::conversations::past_retrievals::{PastRetrieval, gone};
@@ -32,31 +33,36 @@ impl DeletedDocuments {
         }
     }
 
-    /// The documents of these retrievals that were deleted or changed afterwards.
+    /// The documents of these retrievals that were deleted or changed afterwards, or that the caller may
+    /// not read any more.
     ///
     /// # Errors
     /// An index is damaged.
     pub(crate) async fn among(
         &self,
         retrievals: &[PastRetrieval],
+        caller: &Caller,
     ) -> Result<Vec<String>, ApiError> {
         if !retrievals.iter().any(|retrieval| retrieval.held) {
             return Ok(Vec::new());
         }
         let (collections, retrievals) = (self.collections.clone(), retrievals.to_vec());
-        let gone = blocking(move || gone(&retrievals, &collections)).await?;
+        let caller = caller.clone();
+        let gone = move || gone(&retrievals, &collections, |name| caller.sees(name));
+        let gone = blocking(gone).await?;
         gone.map_err(|error| ApiError::Internal(error.to_string()))
     }
 
     /// # Errors
     /// [`ApiError::ConversationHoldsDeletedDocument`] if a conversation with these retrievals holds a
-    /// document that was deleted or changed.
+    /// document that was deleted or changed, or that the caller may not read any more.
     pub(crate) async fn refuse(
         &self,
         id: &ConversationId,
         retrievals: &[PastRetrieval],
+        caller: &Caller,
     ) -> Result<(), ApiError> {
-        let documents = self.among(retrievals).await?;
+        let documents = self.among(retrievals, caller).await?;
         if documents.is_empty() {
             return Ok(());
         }
@@ -73,6 +79,7 @@ impl DeletedDocuments {
     /// **Invariant:** no turn that begins after this reads a deleted passage. A turn that is under
     /// way may finish, and its conversation is forgotten then.
     pub(crate) async fn forget(&self, collection: &str, documents: &[String]) -> usize {
+        self.forget_kept_passages(documents).await;
         let of_them = |retrieval: &PastRetrieval| {
             retrieval.receipt.collection == collection && documents.contains(&retrieval.document)
         };
@@ -80,11 +87,31 @@ impl DeletedDocuments {
             .await
     }
 
-    /// Has the engine forget the conversations whose documents were deleted while the server was not
+    /// Has the engine delete the kept keys and values of all passages that no collection holds any more. Blocks.
+    pub(crate) fn forget_kept_passages_that_are_gone(&self) {
+        let collections = &self.collections;
+        self.engine
+            .forget_passages_unless(|id, text| holds(collections, id, text));
+    }
+
+    /// Has the engine delete the kept keys and values of these documents' passages, unless a collection holds them.
+    async fn forget_kept_passages(&self, documents: &[String]) {
+        let (engine, collections) = (self.engine.clone(), self.collections.clone());
+        let documents = documents.to_vec();
+        let forget =
+            move || engine.forget_passages(&documents, |id, text| holds(&collections, id, text));
+        if let Err(error) = blocking(forget).await {
+            tracing::error!(%error, "kept passages of changed documents may still be there");
+        }
+    }
+
+    /// Has the engine forget the conversations and kept passages whose documents were deleted while the server was not
     /// running. Blocks; needs no async runtime.
     pub(crate) fn forget_since_last_run(&self) {
+        self.forget_kept_passages_that_are_gone();
         for (id, retrievals) in self.conversations.holding(|_| true) {
-            if gone(&retrievals, &self.collections).is_ok_and(|gone| gone.is_empty()) {
+            let gone = gone(&retrievals, &self.collections, |_| true);
+            if gone.is_ok_and(|gone| gone.is_empty()) {
                 continue;
             }
             tracing::info!(conversation = %id, "has read documents that are gone");
@@ -102,7 +129,7 @@ impl DeletedDocuments {
     ) -> usize {
         let mut forgotten = 0;
         for (id, retrievals) in conversations {
-            match self.among(&retrievals).await {
+            match self.among(&retrievals, &Caller::anybody()).await {
                 Ok(gone) if gone.is_empty() => continue,
                 Ok(_) => {}
                 // A passage that cannot be read must not be used for answers either.
@@ -121,4 +148,12 @@ impl DeletedDocuments {
         }
         forgotten
     }
+}
+
+/// Whether a collection holds this very text under a passage's id. One that cannot be read holds nothing.
+fn holds(collections: &Collections, id: &str, text: &blake3::Hash) -> bool {
+    collections.iter().any(|collection| {
+        let stored = collection.index().get(id).ok().flatten();
+        stored.is_some_and(|stored| passage_digest(&stored.title, &stored.text) == *text)
+    })
 }

@@ -16,6 +16,11 @@ pub(crate) use forgetting::DeletedDocuments;
 
 /// The most bytes of an id.
 const MAX_ID_BYTES: usize = 512;
+/// The most bytes of a URL.
+const MAX_URL_BYTES: usize = 8 << 10;
+/// The most fields of a document's metadata, and their bytes as JSON: every passage of the document holds them.
+const MAX_FIELDS: usize = 256;
+const MAX_METADATA_BYTES: usize = 64 << 10;
 /// The most documents of one request.
 const MAX_DOCUMENTS: usize = 1000;
 
@@ -77,6 +82,21 @@ impl Upload {
             }
             if document.text.trim().is_empty() {
                 return fault("text", "must hold something to be found by".to_owned());
+            }
+            if let Some(url) = document.url.as_ref().filter(|u| u.len() > MAX_URL_BYTES) {
+                let bytes = url.len();
+                return fault(
+                    "url",
+                    format!("has {bytes} bytes, but may have {MAX_URL_BYTES}"),
+                );
+            }
+            let fields = document.metadata.as_ref().map_or(0, |fields| fields.len());
+            let bytes = serde_json::to_string(&document.metadata).map_or(0, |json| json.len());
+            if fields > MAX_FIELDS || bytes > MAX_METADATA_BYTES {
+                let message = format!(
+                    "has {fields} fields and {bytes} bytes, but may have {MAX_FIELDS} and {MAX_METADATA_BYTES}"
+                );
+                return fault("metadata", message);
             }
         }
         Ok(Self {

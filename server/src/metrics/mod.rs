@@ -177,10 +177,37 @@ metrics! {
         kv_cache_disk_bytes: IntGauge = (),
         /// Conversations that could not be written to the disk, read from it or deleted there.
         conversation_store_failures_total: IntCounter = (),
+        /// Retrieved passages whose keys and values were kept, and not computed again.
+        passage_cache_hits_total: IntCounter = (),
+        /// Retrieved passages whose keys and values were computed, of a model whose passages can be kept.
+        passage_cache_misses_total: IntCounter = (),
+        /// Kept passages that others pushed out of memory.
+        passage_cache_evictions_total: IntCounter = (),
+        /// Bytes that kept passages take in memory.
+        passage_cache_bytes: IntGauge = (),
+        /// Bytes that kept passages take on the disk.
+        passage_cache_disk_bytes: IntGauge = (),
         /// Conversations held.
         conversations: IntGauge = (),
         /// Steps done.
         engine_steps_total: IntCounter = (),
+    }
+}
+
+metrics! {
+    /// What the server itself reads at each request for metrics.
+    struct ServerMetrics {
+        /// Whether the disk takes conversations: 1, or 0 after one could not be written and until one can.
+        conversations_writable: IntGauge = (),
+    }
+}
+
+impl ServerMetrics {
+    fn read(writable: bool) -> prometheus::Result<Registry> {
+        let registry = Registry::new();
+        let metrics = Self::register(&registry)?;
+        metrics.conversations_writable.set(writable.into());
+        Ok(registry)
     }
 }
 
@@ -209,6 +236,15 @@ impl EngineMetrics {
         metrics
             .conversation_store_failures_total
             .inc_by(stats.store_failures);
+        metrics.passage_cache_hits_total.inc_by(stats.passage_hits);
+        metrics
+            .passage_cache_misses_total
+            .inc_by(stats.passage_misses);
+        let evictions = &metrics.passage_cache_evictions_total;
+        evictions.inc_by(stats.passage_evictions);
+        metrics.passage_cache_bytes.set(gauge(stats.passage_bytes));
+        let disk = gauge(stats.passage_disk_bytes);
+        metrics.passage_cache_disk_bytes.set(disk);
         metrics.engine_steps_total.inc_by(stats.steps);
         Ok(registry)
     }
@@ -233,8 +269,13 @@ impl Metrics {
             turns.mentions_total.with_label_values(&[outcome]);
         }
         let http = HttpMetrics::register(&registry)?;
-        // The codes of clients that ask for too much.
-        for code in ["rate_limit_exceeded", "too_many_at_once", "overloaded"] {
+        // The codes that alerts ask for.
+        for code in [
+            "rate_limit_exceeded",
+            "too_many_at_once",
+            "overloaded",
+            "not_stored",
+        ] {
             http.request_errors_total.with_label_values(&[code]);
         }
         Ok(Self {
@@ -244,9 +285,10 @@ impl Metrics {
         })
     }
 
-    /// Everything in Prometheus' text format.
-    pub(crate) fn render(&self, engine: &Engine) -> prometheus::Result<String> {
+    /// Everything in Prometheus' text format. `writable` is whether the disk takes conversations.
+    pub(crate) fn render(&self, engine: &Engine, writable: bool) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
+        families.extend(ServerMetrics::read(writable)?.gather());
         families.extend(EngineMetrics::read(engine)?.gather());
         TextEncoder::new().encode_to_string(&families)
     }

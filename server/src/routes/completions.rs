@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, ErrorEnvelope,
-    FinishReason, Receipt, ServerSentEvent, Usage,
+    FinishReason, Prompt, Receipt, ServerSentEvent, Usage,
 };
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
@@ -106,8 +106,12 @@ fn validate(
         let message = format!("holds {found} texts, but must hold 1 to {MAX_PROMPTS}");
         return Err(ApiError::invalid("prompt", message));
     }
-    if prompts.iter().any(String::is_empty) {
-        return Err(ApiError::invalid("prompt", "must not be empty"));
+    if let Some(at) = prompts.iter().position(String::is_empty) {
+        let param = match request.prompt {
+            Prompt::One(_) => "prompt".to_owned(),
+            Prompt::Many(_) => format!("prompt[{at}]"),
+        };
+        return Err(ApiError::invalid(param, "must not be empty"));
     }
     let most = app
         .bounds

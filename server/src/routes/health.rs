@@ -62,6 +62,7 @@ async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
             true => Vec::new(),
             false => app.collections.iter().map(card).collect(),
         },
+        indexing: None,
     };
     (code, Json(readiness))
 }

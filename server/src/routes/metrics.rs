@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -24,9 +25,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     )
 )]
 async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+    let conversations = app.conversations.clone();
+    let writable = blocking(move || conversations.is_writable()).await?;
     let text = app
         .metrics
-        .render(&app.engine)
+        .render(&app.engine, writable)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }

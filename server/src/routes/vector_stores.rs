@@ -1,14 +1,15 @@
-//! OpenAI's vector stores, as far as they are searched: each collection is one.
+//! OpenAI's vector stores, as far as they are looked at and searched: each collection is one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use onegen_index::{Hit, IndexError, SearchOptions};
 use onegen_proto::{
-    ErrorEnvelope, SearchResultExtension, VectorStoreContent, VectorStoreSearchPage,
-    VectorStoreSearchRequest, VectorStoreSearchResult,
+    ErrorEnvelope, FileCounts, ListVectorStores, SearchQuery, SearchResultExtension, VectorStore,
+    VectorStoreContent, VectorStoreList, VectorStoreSearchPage, VectorStoreSearchRequest,
+    VectorStoreSearchResult,
 };
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,20 +17,101 @@ use utoipa_axum::routes;
 
 use crate::admission::Caller;
 use crate::app::App;
+use crate::collections::Collection;
 use crate::collections::search::SearchFields;
-use crate::routes::errors::BodyErrors;
+use crate::routes::errors::{BodyErrors, ServerErrors};
 use crate::wire::blocking::blocking;
 use crate::wire::citations::linkable;
 use crate::wire::errors::ApiError;
-use crate::wire::extract::PathParam;
+use crate::wire::extract::{PathParam, QueryParams};
 use crate::wire::json::{JsonBody, typed};
+use crate::wire::page::{Page, PageQuery};
 
 /// OpenAI's.
 const DEFAULT_RESULTS: usize = 10;
 const MAX_QUERIES: usize = 32;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(search))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(search))
+}
+
+/// The collections that the caller may see.
+#[utoipa::path(
+    get, path = "/v1/vector_stores", tag = "documents",
+    params(ListVectorStores),
+    responses(
+        ServerErrors,
+        (status = 200, description = "Some of them", body = VectorStoreList),
+        (status = 400, description = "The query makes no sense", body = ErrorEnvelope),
+        (status = 404, description = "There is no such collection to list on from", body = ErrorEnvelope),
+    )
+)]
+async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    QueryParams(query): QueryParams<Vec<(String, String)>>,
+) -> Result<Json<VectorStoreList>, ApiError> {
+    let page = PageQuery::new(query)?;
+    let seen = move || {
+        let seen = app.collections.iter().filter(|c| caller.sees(c.name()));
+        seen.map(vector_store).collect()
+    };
+    let seen: Vec<_> = blocking(seen).await?;
+    let Page { entries, has_more } = page.cut(seen, |store: &VectorStore| &store.id)?;
+    let id = |store: &VectorStore| store.id.clone();
+    Ok(Json(VectorStoreList {
+        object: "list".to_owned(),
+        first_id: entries.first().map(id),
+        last_id: entries.last().map(id),
+        data: entries,
+        has_more,
+    }))
+}
+
+/// A collection, by its name.
+#[utoipa::path(
+    get, path = "/v1/vector_stores/{id}", tag = "documents",
+    params(("id" = String, Path, description = "The collection's name", example = "default")),
+    responses(
+        ServerErrors,
+        (status = 200, description = "The collection", body = VectorStore),
+        (status = 404, description = "There is no such collection", body = ErrorEnvelope),
+    )
+)]
+async fn get(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+) -> Result<Json<VectorStore>, ApiError> {
+    let collection = app.collections.get(Some(&id), &caller, "vector_store_id")?;
+    let collection = collection.clone();
+    blocking(move || vector_store(&collection)).await.map(Json)
+}
+
+fn vector_store(collection: &Collection) -> VectorStore {
+    let index = collection.index();
+    let stats = index.stats();
+    let created = index.manifest().created_unix_seconds;
+    VectorStore {
+        id: collection.name().to_owned(),
+        object: "vector_store".to_owned(),
+        created_at: created,
+        name: collection.name().to_owned(),
+        usage_bytes: stats.bytes,
+        file_counts: FileCounts {
+            completed: stats.passages,
+            total: stats.passages,
+            ..FileCounts::default()
+        },
+        status: "completed".to_owned(),
+        expires_after: None,
+        expires_at: None,
+        last_active_at: Some(created),
+        metadata: BTreeMap::new(),
+    }
 }
 
 /// Searches a collection, by its name, for passages. Each query is embedded as a question is: the
@@ -64,9 +146,11 @@ async fn search(
     }
     let search = move || {
         let index = collection.index();
-        let each = vectors.iter().map(|vector| index.search(vector, &options));
-        let hits = each.collect::<Result<Vec<_>, _>>()?;
-        Ok(together(hits, options.k))
+        let mut best = Vec::new();
+        for vector in &vectors {
+            best = together(best, index.search(vector, &options)?, options.k);
+        }
+        Ok(best)
     };
     let hits: Result<_, IndexError> = blocking(search).await?;
     let hits = hits.map_err(|error| ApiError::Internal(error.to_string()))?;
@@ -96,17 +180,20 @@ fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
     {
         return unsupported(&format!("ranking_options.ranker {ranker:?}"));
     }
+    let is_list = matches!(request.query, SearchQuery::Many(_));
     let queries = request.query.into_vec();
     if !(1..=MAX_QUERIES).contains(&queries.len()) {
         let found = queries.len();
         let message = format!("holds {found} queries, but must hold 1 to {MAX_QUERIES}");
         return Err(ApiError::invalid("query", message));
     }
-    if queries.iter().any(|query| query.trim().is_empty()) {
-        return Err(ApiError::invalid(
-            "query",
-            "must hold something to be searched for",
-        ));
+    if let Some(at) = queries.iter().position(|query| query.trim().is_empty()) {
+        let param = match is_list {
+            true => format!("query[{at}]"),
+            false => "query".to_owned(),
+        };
+        let message = "must hold something to be searched for";
+        return Err(ApiError::invalid(param, message));
     }
     let k = request.max_num_results.unwrap_or(DEFAULT_RESULTS);
     let filters = request.filters.as_ref();
@@ -114,21 +201,16 @@ fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
     Ok((queries, options))
 }
 
-/// The best `k` passages of several searches, each once with its best score.
-fn together(mut searches: Vec<Vec<Hit>>, k: usize) -> Vec<Hit> {
-    if searches.len() == 1 {
-        return searches.remove(0);
-    }
-    let mut places: HashMap<String, usize> = HashMap::new();
-    let mut hits: Vec<Hit> = Vec::new();
-    for hit in searches.into_iter().flatten() {
+/// The best `k` passages of earlier searches and of one more, each once with its best score. Passages may be
+/// large, so no more than these are kept from one search to the next.
+fn together(mut hits: Vec<Hit>, more: Vec<Hit>, k: usize) -> Vec<Hit> {
+    let place = |hit: (usize, &Hit)| (hit.1.passage.id.clone(), hit.0);
+    let places: HashMap<String, usize> = hits.iter().enumerate().map(place).collect();
+    for hit in more {
         match places.get(&hit.passage.id).map(|&place| &mut hits[place]) {
             Some(before) if before.score < hit.score => *before = hit,
             Some(_) => {}
-            None => {
-                places.insert(hit.passage.id.clone(), hits.len());
-                hits.push(hit);
-            }
+            None => hits.push(hit),
         }
     }
     hits.sort_by(|a, b| b.score.total_cmp(&a.score));

@@ -1,24 +1,29 @@
 //! What is answered while the model is loaded and collections are indexed, which can take long: that the server
 //! lives, and that it does not take requests yet.
 
+use std::sync::Arc;
+
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use onegen_proto::{Health, HealthStatus, Readiness};
+use onegen_proto::{CollectionIndexing, Health, HealthStatus, Readiness};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::collections::IndexingProgress;
 use crate::serving::connections::serve_connections;
 use crate::wire::errors::ApiError;
 
-/// Answers probes on a listener until the work is done. Returns the listener and what the work returned.
+/// Answers probes on a listener until the work is done, with how far the indexing is. Returns the listener and what the work returned.
 pub async fn while_loading<T>(
     listener: TcpListener,
     model: String,
+    progress: Arc<IndexingProgress>,
     work: impl Future<Output = T>,
 ) -> (TcpListener, T) {
     let (done, stop) = oneshot::channel::<()>();
-    let answer = move |method: Method, uri: Uri| async move { answer(&method, &uri, model) };
+    let answer =
+        move |method: Method, uri: Uri| async move { answer(&method, &uri, model, &progress) };
     let router = Router::new().fallback(answer);
     let serving = async {
         let mut listener = listener;
@@ -37,7 +42,7 @@ pub async fn while_loading<T>(
     tokio::join!(serving, work)
 }
 
-fn answer(method: &Method, uri: &Uri, model: String) -> Response {
+fn answer(method: &Method, uri: &Uri, model: String, progress: &IndexingProgress) -> Response {
     let reads = method == Method::GET || method == Method::HEAD;
     match uri.path() {
         "/healthz" if reads => {
@@ -50,6 +55,11 @@ fn answer(method: &Method, uri: &Uri, model: String) -> Response {
                 model,
                 passages: 0,
                 collections: Vec::new(),
+                indexing: progress.now().map(|now| CollectionIndexing {
+                    collection: now.collection,
+                    passages: now.passages,
+                    percent: now.percent,
+                }),
             };
             (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
         }

@@ -103,15 +103,58 @@ impl TurnRequest {
         transcript.named = true;
         self.instructions.replace(&mut transcript);
         app.deleted_documents
-            .refuse(&id, &transcript.retrievals)
+            .refuse(&id, &transcript.retrievals, &self.options.caller)
             .await?;
+        let holds_passages = transcript.retrievals.iter().any(|read| read.held);
         let mut target = match hold {
-            Some(hold) => TurnTarget::in_place(id, hold, transcript),
-            None => TurnTarget::in_copy(id, transcript),
+            Some(hold) => TurnTarget::in_place(id.clone(), hold, transcript),
+            None => TurnTarget::in_copy(id.clone(), transcript),
         };
         let messages = self.messages.iter().cloned();
         target.transcript.messages.extend(messages);
-        self.go_on(app, target).await
+        let turn = self.go_on(app, target).await;
+        turn.map_err(|error| match holds_passages {
+            true => error.with_rebuild(&id),
+            false => error,
+        })
+    }
+
+    /// How many tokens the model would read before it answers, those of the conversation so far included.
+    ///
+    /// # Errors
+    /// As [`Self::start`], except that nothing is too long.
+    pub(crate) async fn count_prompt(self, app: &Arc<App>) -> Result<usize, ApiError> {
+        let caller = &self.options.caller;
+        let mut transcript = Transcript::new(caller.owner.clone());
+        let mut log_end = None;
+        if let Some(id) = &self.conversation {
+            let Some(found) = app.conversations.get(id, &caller.owner) else {
+                return Err(ApiError::ConversationNotFound(id.to_string()));
+            };
+            transcript = found;
+            transcript.cut(self.after.unwrap_or(transcript.messages.len()));
+        }
+        self.instructions.replace(&mut transcript);
+        if let Some(id) = &self.conversation {
+            let refuse = app
+                .deleted_documents
+                .refuse(id, &transcript.retrievals, caller);
+            refuse.await?;
+            let known = transcript.log_end().log_len;
+            let info = app.engine.conversation(id).await;
+            let info = info.filter(|info| known > 0 && info.log.len() >= known);
+            log_end = info.and_then(|info| info.log.ids()[..known].last().copied());
+        }
+        if log_end.is_none() {
+            transcript.begin_again();
+        }
+        transcript.messages.extend(self.messages.iter().cloned());
+        let held = transcript.log_end().log_len;
+        let prompt = match held {
+            0 => self.encode_all(app, &transcript).await?,
+            _ => self.encode_rest(app, &transcript, log_end).await?,
+        };
+        Ok(held + prompt.len())
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
@@ -132,12 +175,8 @@ impl TurnRequest {
             }
         }
         let mut transcript = Transcript {
-            instructions: None,
             messages: self.messages.clone(),
-            turns: Vec::new(),
-            owner: self.options.caller.owner.clone(),
-            named: false,
-            retrievals: Vec::new(),
+            ..Transcript::new(self.options.caller.owner.clone())
         };
         self.instructions.replace(&mut transcript);
         let target = TurnTarget {
@@ -173,7 +212,7 @@ impl TurnRequest {
         if transcript.turns.is_empty()
             || !app
                 .deleted_documents
-                .among(&transcript.retrievals)
+                .among(&transcript.retrievals, &self.options.caller)
                 .await?
                 .is_empty()
         {
@@ -224,13 +263,22 @@ impl TurnRequest {
     /// Begins a log with all messages of the transcript. It holds no passage then.
     async fn begin(&self, app: &Arc<App>, mut target: TurnTarget) -> Result<LiveTurn, ApiError> {
         target.transcript.begin_again();
-        let messages = target.transcript.prompt();
+        let prompt = self.encode_all(app, &target.transcript).await?;
+        self.submit(app, target, prompt).await
+    }
+
+    /// The tokens of a log that begins with all messages of the transcript.
+    async fn encode_all(
+        &self,
+        app: &Arc<App>,
+        transcript: &Transcript,
+    ) -> Result<Vec<u32>, ApiError> {
+        let messages = transcript.prompt();
         let bytes = bytes(&messages);
-        let prompt = encode(app, self.options.fields, bytes, move |tokens| {
+        encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_chat(&messages)
         })
-        .await?;
-        self.submit(app, target, prompt).await
+        .await
     }
 
     /// Appends the messages that the log does not hold yet.
@@ -240,16 +288,26 @@ impl TurnRequest {
         target: TurnTarget,
         log_end: Option<u32>,
     ) -> Result<LiveTurn, ApiError> {
-        let messages = target.transcript.prompt();
-        let instructions = messages.len() - target.transcript.messages.len();
-        let last_assistant = target.transcript.log_end().messages + instructions;
+        let prompt = self.encode_rest(app, &target.transcript, log_end).await?;
+        self.submit(app, target, prompt).await
+    }
+
+    /// The tokens that follow the transcript's log, whose last one is given.
+    async fn encode_rest(
+        &self,
+        app: &Arc<App>,
+        transcript: &Transcript,
+        log_end: Option<u32>,
+    ) -> Result<Vec<u32>, ApiError> {
+        let messages = transcript.prompt();
+        let instructions = messages.len() - transcript.messages.len();
+        let last_assistant = transcript.log_end().messages + instructions;
         let last_assistant = last_assistant.saturating_sub(1);
         let bytes = bytes(messages.get(last_assistant..).unwrap_or_default());
-        let prompt = encode(app, self.options.fields, bytes, move |tokens| {
+        encode(app, self.options.fields, bytes, move |tokens| {
             tokens.encode_turn(&messages, last_assistant, log_end)
         })
-        .await?;
-        self.submit(app, target, prompt).await
+        .await
     }
 
     async fn submit(
@@ -289,6 +347,7 @@ impl TurnRequest {
         Ok(turn.in_conversation(WatchedConversation {
             hold: target.hold,
             messages: target.transcript.messages.len(),
+            answer: target.transcript.number(target.transcript.messages.len()),
             messages_before: target.messages_before,
             transcript: self.kept.then_some(target.transcript),
             constrained_by: self.constraint.as_ref().map(|constraint| constraint.field),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use onegen_engine::{Passage, RetrievalParams, RetrieveError, Retriever};
 use onegen_index::{Filter, SearchOptions};
-use onegen_proto::RetrievalOptions;
+use onegen_proto::{OffsetUnit, RetrievalOptions};
+use serde_json::Value;
 
 use crate::admission::Caller;
 use crate::collections::search::SearchFields;
@@ -17,6 +18,10 @@ use crate::wire::errors::ApiError;
 pub(crate) struct RequestedRetrieval {
     pub(crate) params: RetrievalParams,
     pub(crate) retriever: Arc<CollectionRetriever>,
+    /// The filter as the client wrote it.
+    pub(crate) filter: Option<Value>,
+    /// In what the client counts the offsets of citations, if it says.
+    pub(crate) offsets: Option<OffsetUnit>,
 }
 
 impl RequestedRetrieval {
@@ -43,6 +48,8 @@ impl RequestedRetrieval {
                 filter: search.filter,
                 min_score: search.min_score,
             }),
+            filter: options.filter,
+            offsets: options.offsets,
         })
     }
 
@@ -102,7 +109,7 @@ impl Retriever for CollectionRetriever {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::collections::tests::collections;

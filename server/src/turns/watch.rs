@@ -6,16 +6,18 @@ use onegen_engine::{
     ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, SchemaCheck,
     SchemaReport, Text, TokenLogprob, Turn, TurnSummary,
 };
+use onegen_proto::UrlCitation;
 
 use crate::app::App;
-use crate::collections::Collection;
 use crate::conversations::past_retrievals::PastRetrieval;
 use crate::conversations::{ConversationHold, Transcript, TurnEnd};
 use crate::metrics::Observation;
 use crate::traces::TurnTrace;
 use crate::turns::cutoff::Cutoff;
 use crate::turns::request::TurnOptions;
+use crate::turns::retrieval::RequestedRetrieval;
 use crate::wire::blocking::blocking;
+use crate::wire::citations::citations_of;
 use crate::wire::errors::ApiError;
 
 /// An accepted turn. Dropped before its end, it is cancelled, and the conversation is as it was.
@@ -30,7 +32,7 @@ pub(crate) struct LiveTurn {
     observation: Observation,
     /// `None` for a turn that is not traced.
     trace: Option<TurnTrace>,
-    collection: Arc<Collection>,
+    retrieval: RequestedRetrieval,
     text: String,
 }
 
@@ -45,6 +47,8 @@ pub(crate) enum TurnEvent {
 /// How a turn ended, with its whole text.
 pub(crate) struct Finished {
     pub(crate) text: String,
+    /// One for each passage that was read.
+    pub(crate) citations: Vec<UrlCitation>,
     pub(crate) summary: TurnSummary,
     /// What is known of the text if a JSON schema constrained it.
     pub(crate) schema: Option<SchemaReport>,
@@ -59,6 +63,8 @@ pub(super) struct WatchedConversation {
     pub(super) messages: usize,
     /// How many of them were there before the request.
     pub(super) messages_before: usize,
+    /// The number of the answer's message.
+    pub(super) answer: usize,
     /// The transcript up to the answer; none of a turn that is not kept.
     pub(super) transcript: Option<Transcript>,
     /// The field that constrains the text.
@@ -92,16 +98,16 @@ impl LiveTurn {
             ..request
         });
         let turn = turn.await.map_err(|error| fields.submit_error(error))?;
-        let collection = retrieval.collection().clone();
+        let collection = retrieval.collection().name();
         Ok(Self {
             app: app.clone(),
             conversation: turn.conversation().clone(),
             watched: WatchedConversation::default(),
             cutoff: Cutoff::new(app, caller, *received),
             observation: Observation::new(app.metrics.clone(), *received),
-            trace: TurnTrace::begin(turn.timeline(), collection.name(), sampling),
+            trace: TurnTrace::begin(turn.timeline(), collection, sampling),
             turn: Some(turn),
-            collection,
+            retrieval: retrieval.clone(),
             text: String::new(),
         })
     }
@@ -129,6 +135,11 @@ impl LiveTurn {
     /// How many of them were there before the request.
     pub(crate) fn messages_before(&self) -> usize {
         self.watched.messages_before
+    }
+
+    /// The number of the answer's message, by which its item is called.
+    pub(crate) fn answer(&self) -> usize {
+        self.watched.answer
     }
 
     /// Waits for the end. Returns with it the logprobs of all tokens, if they were asked for.
@@ -200,7 +211,9 @@ impl LiveTurn {
                 if let Some(trace) = &mut self.trace {
                     trace.finished(&summary, &text);
                 }
+                let unit = self.retrieval.offsets.unwrap_or_default();
                 TurnEvent::Finished(Finished {
+                    citations: citations_of(&text, &summary.retrievals, unit),
                     text,
                     summary,
                     schema,
@@ -244,13 +257,16 @@ impl LiveTurn {
         mut transcript: Transcript,
         summary: &TurnSummary,
     ) -> Result<(), ApiError> {
-        let (app, collection) = (self.app.clone(), self.collection.clone());
+        let (app, retrieval) = (self.app.clone(), self.retrieval.clone());
         let id = summary.conversation.clone();
         let receipts = summary.retrievals.clone();
         let write = move || {
             let answer = transcript.messages.len() - 1;
             let read = receipts.iter();
-            let read = read.filter_map(|receipt| PastRetrieval::new(receipt, &collection, answer));
+            let read = read.filter_map(|receipt| {
+                let filter = retrieval.filter.as_ref();
+                PastRetrieval::new(receipt, retrieval.collection(), filter, answer)
+            });
             transcript.retrievals.extend(read);
             let retrievals = transcript.retrievals.clone();
             app.conversations.remember(id, transcript)?;

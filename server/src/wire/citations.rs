@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use onegen_engine::{Passage, RetrievalReceipt};
-use onegen_proto::{Annotation, Receipt, ReceiptPassage, UrlCitation};
+use onegen_engine::{Passage, PassageKvSource, RetrievalReceipt};
+use onegen_proto::{OffsetUnit, PassageKv, Receipt, ReceiptPassage, UrlCitation};
 
 /// The receipt of a search in `collection`, as clients get it.
 pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
@@ -23,6 +23,12 @@ pub(crate) fn receipt(receipt: &RetrievalReceipt, collection: &str) -> Receipt {
         query_tokens_reencoded: receipt.query_tokens_reencoded,
         search_ms: to_microseconds(receipt.search_ms),
         splice_tokens: receipt.splice_tokens,
+        splice_forwarded: receipt.splice_forwarded,
+        passage_kv: match receipt.passage_kv {
+            PassageKvSource::Computed => PassageKv::Computed,
+            PassageKvSource::Memory => PassageKv::Memory,
+            PassageKvSource::Disk => PassageKv::Disk,
+        },
         splice_ms: to_microseconds(receipt.splice_ms),
     }
 }
@@ -40,9 +46,12 @@ pub(crate) struct CitedPassage<'r> {
     pub(crate) url: Option<&'r str>,
 }
 
-/// One annotation for each passage that was read. It covers the text from the retrieval to the next
-/// one, in characters, without the white space around it.
-pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<Annotation> {
+/// One citation for each passage that was read for an answer.
+pub(crate) fn citations_of(
+    content: &str,
+    receipts: &[RetrievalReceipt],
+    unit: OffsetUnit,
+) -> Vec<UrlCitation> {
     let read = receipts.iter().filter_map(|receipt| {
         let passage = receipt.passages.first()?;
         Some(CitedPassage {
@@ -53,24 +62,32 @@ pub(crate) fn annotations(content: &str, receipts: &[RetrievalReceipt]) -> Vec<A
         })
     });
     let read: Vec<_> = read.collect();
-    citations(content, &read)
-        .into_iter()
-        .map(Annotation::from)
-        .collect()
+    citations(content, &read, unit)
 }
 
-/// One citation for each passage that was read.
-pub(crate) fn citations(content: &str, read: &[CitedPassage<'_>]) -> Vec<UrlCitation> {
+/// One citation for each passage that was read. It covers the text from the retrieval to the next one,
+/// without the white space around it.
+pub(crate) fn citations(
+    content: &str,
+    read: &[CitedPassage<'_>],
+    unit: OffsetUnit,
+) -> Vec<UrlCitation> {
     let characters: Vec<char> = content.chars().collect();
     // A stop string may have cut off the text where the retrieval happened.
     let start = |read: &CitedPassage<'_>| read.char_offset.min(characters.len());
+    let width = |character: &char| match unit {
+        OffsetUnit::Characters => 1,
+        OffsetUnit::Utf16 => character.len_utf16(),
+        OffsetUnit::Bytes => character.len_utf8(),
+    };
+    let offset = |at: usize| characters[..at].iter().map(width).sum();
     let each = read.iter().enumerate().map(|(index, passage)| {
         let end = read.get(index + 1).map_or(characters.len(), start);
         let text = trimmed(&characters, start(passage)..end);
         let url = passage.url.map(str::to_owned);
         UrlCitation {
-            start_index: text.start,
-            end_index: text.end,
+            start_index: offset(text.start),
+            end_index: offset(text.end),
             url: url.unwrap_or_else(|| passage_url(passage.id)),
             title: passage_name(passage.id, passage.title).to_owned(),
         }
@@ -164,15 +181,16 @@ mod tests {
             query_tokens_reencoded: 0,
             search_ms: 0.1,
             splice_tokens: 3,
+            splice_forwarded: 3,
+            passage_kv: PassageKvSource::Computed,
             splice_ms: 0.1,
         }
     }
 
     fn cited(content: &str, receipts: &[RetrievalReceipt]) -> Vec<String> {
         let characters: Vec<char> = content.chars().collect();
-        annotations(content, receipts)
+        citations_of(content, receipts, OffsetUnit::Characters)
             .iter()
-            .map(|a| &a.url_citation)
             .map(|c| characters[c.start_index..c.end_index].iter().collect())
             .collect()
     }
@@ -186,6 +204,17 @@ mod tests {
     }
 
     #[test]
+    fn offsets_are_counted_as_the_client_counts() {
+        let content = "Zürich 🇨🇭. Lima.";
+        let characters = content.chars().count() - " Lima.".chars().count();
+        let start = |unit| citations_of(content, &[found("a", characters)], unit)[0].start_index;
+        let bytes = content.find("Lima").unwrap();
+        assert_eq!(start(OffsetUnit::Characters), 11);
+        assert_eq!(start(OffsetUnit::Utf16), 13);
+        assert_eq!(start(OffsetUnit::Bytes), bytes);
+    }
+
+    #[test]
     fn a_passage_without_text_after_it_is_cited_for_none() {
         let receipts = [found("a", 0), found("b", 0), found("c", 99)];
         assert_eq!(cited("Lima.", &receipts), ["", "Lima.", ""]);
@@ -193,9 +222,8 @@ mod tests {
 
     #[test]
     fn a_passage_without_url_and_title_is_named_by_its_id() {
-        let citation = annotations("Lima.", &[found("a b/ü", 0)])
-            .remove(0)
-            .url_citation;
+        let read = [found("a b/ü", 0)];
+        let citation = citations_of("Lima.", &read, OffsetUnit::Characters).remove(0);
         assert_eq!(citation.url, "onegen://passage/a%20b%2F%C3%BC");
         assert_eq!(citation.title, "a b/ü");
     }

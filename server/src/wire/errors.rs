@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use onegen_engine::{ConversationError, EngineError, SubmitError, TokensError};
+use onegen_engine::{ConversationError, ConversationId, EngineError, SubmitError, TokensError};
 use onegen_proto::{ErrorBody, ErrorEnvelope};
 
 /// Why a request was not answered.
@@ -20,6 +20,8 @@ pub(crate) enum ApiError {
     /// The body does not parse. serde_json's message ends with line and column.
     #[error("the body is not valid JSON: {0}")]
     MalformedJson(serde_json::Error),
+    #[error("the body holds {values} values, but may hold {most}")]
+    TooManyValues { values: usize, most: usize },
     #[error("the body is {0:?}; send application/json")]
     NotJson(String),
     #[error("the body is encoded as {0:?}; send it as it is, or as gzip or zstd")]
@@ -86,11 +88,14 @@ pub(crate) enum ApiError {
         documents: Vec<String>,
     },
     #[error(
-        "the conversation and its new messages need {needed} tokens, but the model's context holds {available}"
+        "the conversation and its new messages need {needed} tokens, but the model's context holds {available}{}",
+        Self::rebuild_advice(.rebuilds)
     )]
     ContextLength {
         needed: usize,
         available: usize,
+        /// A conversation that would be shorter without the passages that it has read.
+        rebuilds: Option<String>,
         /// The field that is too long.
         param: &'static str,
     },
@@ -172,6 +177,22 @@ impl ApiError {
         }
     }
 
+    /// This error, with the advice to rebuild a conversation if that makes room in the context.
+    pub(crate) fn with_rebuild(mut self, conversation: &ConversationId) -> Self {
+        if let Self::ContextLength { rebuilds, .. } = &mut self {
+            *rebuilds = Some(conversation.to_string());
+        }
+        self
+    }
+
+    fn rebuild_advice(conversation: &Option<String>) -> String {
+        conversation.as_ref().map_or_else(String::new, |id| {
+            format!(
+                "; POST /v1/conversations/{id}/rebuild leaves out the passages that it has read"
+            )
+        })
+    }
+
     /// The error for a file that could not be written.
     pub(crate) fn not_stored(error: io::Error) -> Self {
         Self::NotStored(error.to_string())
@@ -186,6 +207,7 @@ impl ApiError {
         };
         match self {
             Self::MalformedJson(_) => plain(StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::TooManyValues { .. } => plain(StatusCode::BAD_REQUEST, "too_many_values"),
             Self::NotJson(_) => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_content_type"),
             Self::UnknownEncoding(_) => plain(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -381,6 +403,7 @@ impl FieldNames {
             TokensError::TooLong { needed, available } => ApiError::ContextLength {
                 needed,
                 available,
+                rebuilds: None,
                 param: self.prompt,
             },
             other => ApiError::Internal(other.to_string()),
@@ -399,6 +422,7 @@ impl FieldNames {
             SubmitError::ContextLength { needed, available } => ApiError::ContextLength {
                 needed,
                 available,
+                rebuilds: None,
                 param: self.prompt,
             },
             SubmitError::OutOfRange {

@@ -10,8 +10,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
-use crate::wire::shape::conform;
+use crate::wire::json_text::{count_values, lone_surrogate};
+use crate::wire::shape::{conform, fault_within};
 
 /// How long a request's body may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,10 @@ impl BodyLimit {
 
 /// Some clients write it before a text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// The most values of a body. A body of small values takes far more time and memory than one text of its length.
+const MAX_VALUES: usize = 100_000;
+/// The bytes of a body that are parsed on an async thread; more take long enough to delay others.
+const SMALL_BODY: usize = 64 << 10;
 
 /// A body that is JSON of any shape.
 pub(crate) struct JsonBody(pub(crate) Value);
@@ -58,11 +64,34 @@ where
             return Err(ApiError::UnknownEncoding(encoding));
         }
         let body = read(request, state).await?;
-        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
-        serde_json::from_slice(text)
-            .map(Self)
-            .map_err(ApiError::MalformedJson)
+        let value = if body.len() <= SMALL_BODY {
+            parse(&body)
+        } else {
+            blocking(move || parse(&body)).await?
+        };
+        value.map(Self)
     }
+}
+
+fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let values = count_values(text);
+    if values > MAX_VALUES {
+        return Err(ApiError::TooManyValues {
+            values,
+            most: MAX_VALUES,
+        });
+    }
+    serde_json::from_slice(text).map_err(|error| match lone_surrogate(text) {
+        None => ApiError::MalformedJson(error),
+        Some(lone) => ApiError::invalid(
+            lone.path,
+            format!(
+                "holds {}, which is half of a character; send whole characters",
+                lone.escape
+            ),
+        ),
+    })
 }
 
 /// A body that is JSON of any shape, or no body at all.
@@ -110,7 +139,7 @@ pub(crate) fn typed<T: DeserializeOwned + ToSchema + 'static>(
     mut value: Value,
 ) -> Result<T, ApiError> {
     conform::<T>(&mut value)?;
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(&value).map_err(|error| {
         let message = error.inner().to_string();
         let mut param = match error.path().to_string().as_str() {
             "." => String::new(),
@@ -126,6 +155,10 @@ pub(crate) fn typed<T: DeserializeOwned + ToSchema + 'static>(
                 param.push('.');
             }
             param.push_str(field);
+        }
+        // serde does not say where in a value it is that fits none of several types.
+        if let Some(fault) = fault_within::<T>(&value, &param) {
+            return fault;
         }
         if param.is_empty() {
             param.push_str("body");
@@ -224,6 +257,73 @@ mod tests {
         let mut broken = body;
         broken["max_tokens"] = json!(2.5);
         assert_eq!(fault(broken).0, "max_tokens");
+    }
+
+    #[test]
+    fn a_fault_in_one_of_several_types_is_named_by_its_own_path() {
+        let refused =
+            |input: Value| match typed::<ResponseRequest>(json!({"model": "m", "input": input})) {
+                Err(ApiError::Invalid { param, message }) => (param, message),
+                other => panic!("{other:?}"),
+            };
+        let fine = json!({"role": "user", "content": "x"});
+        for (second, at, said) in [
+            (
+                json!({"role": "user", "content": 7}),
+                "input[1].content",
+                "a string",
+            ),
+            (
+                json!({"role": "robot", "content": "x"}),
+                "input[1].role",
+                "\"user\"",
+            ),
+            (json!({"role": "user"}), "input[1]", "content"),
+            (
+                json!({"role": "user", "content": [{"text": "x"}]}),
+                "input[1].content[0].type",
+                "missing",
+            ),
+            (json!("x"), "input[1]", "a JSON object"),
+            (json!({}), "input[1]", "id"),
+        ] {
+            let (param, message) = refused(json!([fine, second]));
+            assert_eq!(param, at, "{message}");
+            assert!(message.contains(said), "{at}: {message}");
+        }
+        assert_eq!(refused(json!(7)).0, "input");
+    }
+
+    #[test]
+    fn half_a_character_is_named_by_its_place() {
+        let body = br#"{"documents": [{"text": "\ud83d\ude00"}, {"text": "a \ud83d"}]}"#;
+        match parse(body) {
+            Err(ApiError::Invalid { param, message }) => {
+                assert_eq!(param, "documents[1].text");
+                assert!(message.contains("\\ud83d"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(
+            parse(br#"{"a": "\ud8"}"#),
+            Err(ApiError::MalformedJson(_))
+        ));
+    }
+
+    #[test]
+    fn a_body_of_many_small_values_is_refused_unread() {
+        let body = |values: usize| format!("[{}1]", "1,".repeat(values - 2));
+        assert!(parse(body(MAX_VALUES).as_bytes()).is_ok());
+        let refused = parse(body(MAX_VALUES + 1).as_bytes());
+        assert!(matches!(
+            refused,
+            Err(ApiError::TooManyValues {
+                values: 100_001,
+                ..
+            })
+        ));
+        let text = format!("[\"{}\"]", ",[{".repeat(MAX_VALUES));
+        assert!(parse(text.as_bytes()).is_ok());
     }
 
     #[test]

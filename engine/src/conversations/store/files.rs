@@ -6,7 +6,7 @@
 //! any moment: the positions that the record names are in the KV file.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use super::record::{KvRecord, Piece, Record};
 use super::{StoreOptions, StoredConversation};
 use crate::error::StartError;
+use crate::files::make_private_dir;
 use crate::ids::ConversationId;
 use crate::model::{KvCache, Model};
 use crate::tokens::token_log::TokenLog;
@@ -385,15 +386,6 @@ fn read_piece(file: &mut File, cache: &mut KvCache, positions: usize) -> io::Res
 fn path_of(dir: &Path, id: &ConversationId, extension: &str) -> PathBuf {
     let digest = blake3::hash(id.as_str().as_bytes()).to_hex();
     dir.join(&digest.as_str()[..32]).with_extension(extension)
-}
-
-/// Conversations are private: other users of the machine must not read them.
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

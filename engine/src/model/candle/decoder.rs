@@ -131,16 +131,16 @@ impl Decoder for CandleDecoder {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        passage: &dyn KvStore,
-        len: usize,
+        layers: &[Vec<f32>],
     ) -> std::result::Result<(), ForwardError> {
         let text: &KvTensors = downcast_mut(text)?;
-        let passage: &KvTensors = downcast(passage)?;
+        let width = text.layer_width();
+        let len = layers.first().map_or(0, |rows| rows.len() / width);
         let angles = self.rotary.at(at..at + len)?;
-        for layer in 0..self.layers.len() {
-            let (keys, values) = passage.held(layer, len)?;
+        for (layer, rows) in layers.iter().enumerate() {
+            let (keys, values) = text.tensors(rows, len)?;
             let keys = angles.turn_heads(&keys)?;
-            text.write(layer, at, &keys, &values.contiguous()?)?;
+            text.write(layer, at, &keys, &values)?;
         }
         Ok(())
     }

@@ -82,6 +82,21 @@ impl KvTensors {
         self.held(layer, len)
     }
 
+    /// What [`KvStore::layer_rows`] gave of `len` positions: keys and values, `(kv_heads, len, head_dim)` each.
+    pub(super) fn tensors(&self, rows: &[f32], len: usize) -> Result<(Tensor, Tensor)> {
+        let KvShape {
+            kv_heads,
+            head_dim,
+            dtype,
+            device,
+        } = &self.shape;
+        let (keys, values) = rows.split_at(rows.len() / 2);
+        let tensor = |rows: &[f32]| {
+            Tensor::from_slice(rows, (*kv_heads, len, *head_dim), device)?.to_dtype(*dtype)
+        };
+        Ok((tensor(keys)?, tensor(values)?))
+    }
+
     /// Keys and values of the first `len` positions: `(kv_heads, len, head_dim)` each.
     pub(super) fn held(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
         let kv = self.layer(layer)?;
@@ -164,18 +179,9 @@ impl KvStore for KvTensors {
         rows: &[f32],
     ) -> std::result::Result<(), ForwardError> {
         let kv = self.layer(layer)?;
-        let KvShape {
-            kv_heads,
-            head_dim,
-            dtype,
-            device,
-        } = &self.shape;
-        let (keys, values) = rows.split_at(rows.len() / 2);
-        for (all, rows) in [(&kv.keys, keys), (&kv.values, values)] {
-            let shape = (*kv_heads, positions.len(), *head_dim);
-            let rows = Tensor::from_slice(rows, shape, device)?.to_dtype(*dtype)?;
-            all.slice_set(&rows, 1, positions.start)?;
-        }
+        let (keys, values) = self.tensors(rows, positions.len())?;
+        kv.keys.slice_set(&keys, 1, positions.start)?;
+        kv.values.slice_set(&values, 1, positions.start)?;
         Ok(())
     }
 

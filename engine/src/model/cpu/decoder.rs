@@ -20,7 +20,7 @@ use crate::config::ModelConfig;
 use crate::error::{ForwardError, LoadError};
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast, downcast_mut};
+use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast_mut};
 use crate::model::rope::frequencies;
 use crate::model::span::{Span, SpanCache};
 use crate::model::weights::HEAD;
@@ -371,14 +371,14 @@ impl Decoder for CpuDecoder {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        passage: &dyn KvStore,
-        len: usize,
+        layers: &[Vec<f32>],
     ) -> Result<(), ForwardError> {
         let text: &mut KvBlocks = downcast_mut(text)?;
-        let passage: &KvBlocks = downcast(passage)?;
+        let width = text.layer_width();
+        let len = layers.first().map_or(0, |rows| rows.len() / width);
         let angles: Angles = angles(&self.frequencies, at..at + len).collect();
-        for layer in 0..self.layers.len() {
-            text.land((layer, at), (passage, layer), &angles);
+        for (layer, rows) in layers.iter().enumerate() {
+            text.land_rows((layer, at), rows, &angles);
         }
         Ok(())
     }

@@ -121,6 +121,30 @@ impl KvBlocks {
         }
     }
 
+    /// Writes one layer of a passage block, in the form of [`KvStore::layer_rows`], from a position on. Its keys are
+    /// rotated by `angles`, `head_dim / 2` angles a position.
+    pub(super) fn land_rows(
+        &mut self,
+        (layer, at): (usize, usize),
+        rows: &[f32],
+        angles: &[(f32, f32)],
+    ) {
+        let head_dim = self.shape.head_dim;
+        let (keys, values) = rows.split_at(rows.len() / 2);
+        let mut rows = keys
+            .chunks_exact(head_dim)
+            .zip(values.chunks_exact(head_dim));
+        let mut turned = vec![0.0; head_dim];
+        for head in 0..self.shape.kv_heads {
+            let positions = angles.chunks_exact(head_dim / 2).enumerate();
+            for ((position, angles), (key, value)) in positions.zip(&mut rows) {
+                turned.copy_from_slice(key);
+                rotate(&mut turned, angles);
+                self.write(layer, head, at + position, &turned, value);
+            }
+        }
+    }
+
     /// Keys and values of one block of one head: `(BLOCK / 16, head_dim, 16)` and `(BLOCK, value_width)`.
     pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> (&[f32], &[f32]) {
         let start = self.shape.head_len() * (layer * self.shape.kv_heads + head);

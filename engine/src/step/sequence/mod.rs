@@ -18,6 +18,7 @@ use crate::counters::ForwardedTokens;
 use crate::error::EngineError;
 use crate::ids::{ConversationId, SequenceId};
 use crate::model::SequenceOutput;
+use crate::passages::PassageKvSource;
 use crate::tokens::token_log::SpanKind;
 use crate::turn::events::{Event, FinishReason, TurnSummary, Usage};
 use crate::turn::request::Task;
@@ -28,6 +29,7 @@ use link::Linking;
 use write::Writing;
 
 pub(crate) use turn_state::{Next, Rules, TurnState, WantedOffsets};
+use write::ComputedSplice;
 
 /// One turn of a conversation.
 ///
@@ -184,6 +186,25 @@ impl Sequence {
     ) -> Option<Next> {
         match &mut self.work {
             Work::Write(writing) => writing.on_search_outcome(&mut self.turn, outcome, rules),
+            Work::Link(_) => None,
+        }
+    }
+
+    /// Notes that a kept block of `len` tokens was spliced at the end of the KV-cache. Returns whether it is the passage
+    /// that the turn has retrieved.
+    pub(crate) fn on_kept_block(&mut self, len: usize, source: PassageKvSource) -> bool {
+        let Conversation { log, cache, .. } = &self.turn.conversation;
+        let from_end = log.len() - (cache.len() - len);
+        match &mut self.work {
+            Work::Write(writing) => writing.on_kept_block(from_end, source),
+            Work::Link(_) => false,
+        }
+    }
+
+    /// The passage that the turn has retrieved, once its block is computed.
+    pub(crate) fn computed_splice(&self) -> Option<ComputedSplice> {
+        match &self.work {
+            Work::Write(writing) => writing.computed_splice(&self.turn.conversation),
             Work::Link(_) => None,
         }
     }

@@ -6,13 +6,13 @@ use onegen_engine::{
 use onegen_proto::{
     Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, Choice, ChunkChoice, ChunkExtension, CompletionExtension, Delta,
-    Logprobs, Receipt, ResponseMessage, Role, TokenLogprob, TopLogprob,
+    Logprobs, Receipt, ResponseMessage, Role, TokenLogprob, TopLogprob, UrlCitation,
 };
 use uuid::Uuid;
 
 use crate::routes::usage::{finish_reason, schema_report, usage};
 use crate::turns::Finished;
-use crate::wire::citations::{annotations, receipt};
+use crate::wire::citations::receipt;
 use crate::wire::clock::unix_seconds;
 
 /// What clients read for a probability of nought, which JSON has no logarithm of: OpenAI's number.
@@ -48,6 +48,7 @@ impl Answer {
     ) -> ChatCompletion {
         let Finished {
             text,
+            citations,
             summary,
             schema,
         } = finished;
@@ -60,7 +61,7 @@ impl Answer {
                 index: 0,
                 message: ResponseMessage {
                     role: Role::Assistant,
-                    annotations: annotations(&text, &summary.retrievals),
+                    annotations: citations.into_iter().map(Annotation::from).collect(),
                     content: text,
                     refusal: None,
                 },
@@ -109,9 +110,9 @@ impl Answer {
     }
 
     /// All annotations, after the text.
-    pub(super) fn annotations(&self, annotations: Vec<Annotation>) -> ChatCompletionChunk {
+    pub(super) fn annotations(&self, citations: Vec<UrlCitation>) -> ChatCompletionChunk {
         self.delta(Delta {
-            annotations: Some(annotations),
+            annotations: Some(citations.into_iter().map(Annotation::from).collect()),
             ..Delta::default()
         })
     }

@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use onegen_proto::{
-    ChatCompletion, ChatCompletionRequest, ErrorEnvelope, ServerSentEvent, StreamEvents,
+    ChatCompletion, ChatCompletionRequest, ErrorEnvelope, OffsetUnit, ServerSentEvent, StreamEvents,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -59,7 +59,7 @@ async fn complete(
     let key = headers.get(IDEMPOTENCY_KEY);
     let key = key.and_then(|key| key.to_str().ok());
     let key = key.map(|key| (key, blake3::hash(body.to_string().as_bytes())));
-    let (request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
+    let (mut request, delivery) = validate(body, &app.model, &app.collections, &caller, received)?;
     let key = match key.filter(|_| delivery.is_resumable()) {
         None => None,
         Some((key, digest)) => match app.recordings.claim(&caller.owner, key, digest).await? {
@@ -69,7 +69,12 @@ async fn complete(
     };
     let logprobs = request.options.sampling.logprobs.is_some();
     let collection = request.options.retrieval.collection().name().to_owned();
-    let asks_for_ui = headers.contains_key(vercel_ui::HEADER);
+    let asks_for_ui = headers.contains_key(vercel_ui::HEADER)
+        || delivery.events() == Some(StreamEvents::VercelUi);
+    if asks_for_ui {
+        let offsets = &mut request.options.retrieval.offsets;
+        offsets.get_or_insert(OffsetUnit::Utf16);
+    }
     let turn = request.start(&app).await?;
     let answer = Answer::new(app.model.name.clone(), collection.clone(), logprobs);
     let call = ResumableCall {
@@ -78,7 +83,7 @@ async fn complete(
         key,
     };
     match delivery {
-        delivery if asks_for_ui || delivery.events() == Some(StreamEvents::VercelUi) => {
+        delivery if asks_for_ui => {
             let resumable = delivery.is_resumable();
             Ok(vercel_ui::response(&app, call, turn, collection, resumable))
         }

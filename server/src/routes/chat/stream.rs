@@ -10,7 +10,6 @@ use crate::recordings::EventResult;
 use crate::routes::delivery::StreamDelivery;
 use crate::routes::sse::{self, ResumableCall, data, done};
 use crate::turns::{Finished, LiveTurn, TurnEvent};
-use crate::wire::citations::annotations;
 
 use super::answer::Answer;
 use super::open_webui;
@@ -64,14 +63,14 @@ impl Writer {
                 events
             }
             TurnEvent::Finished(Finished {
-                text,
+                citations,
                 summary,
                 schema,
+                ..
             }) => {
                 let mut events = Vec::new();
-                let annotations = annotations(&text, &summary.retrievals);
-                if !annotations.is_empty() {
-                    events.push(self.chunk(self.answer.annotations(annotations)));
+                if !citations.is_empty() {
+                    events.push(self.chunk(self.answer.annotations(citations)));
                 }
                 events.push(self.chunk(self.answer.finish(&summary, schema)));
                 if self.delivery.include_usage {

@@ -12,7 +12,7 @@ use crate::recordings::EventResult;
 use crate::routes::sse::{self, ResumableCall, data, done};
 use crate::routes::usage::{finish_reason, usage};
 use crate::turns::{Finished, LiveTurn, TurnEvent};
-use crate::wire::citations::{annotations, passage_name, receipt};
+use crate::wire::citations::{passage_name, receipt};
 
 /// Tells both sides that a stream is one; its value is the protocol's version.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
@@ -124,16 +124,14 @@ impl Writer {
     }
 
     fn finish(&mut self, finished: Finished) -> Vec<UiMessagePart> {
-        let Finished { text, summary, .. } = finished;
+        let Finished {
+            citations, summary, ..
+        } = finished;
         // An empty answer has an empty text.
         let mut parts = self.begin();
         parts.push(UiMessagePart::TextEnd {
             id: TEXT.to_owned(),
         });
-        let citations = annotations(&text, &summary.retrievals).into_iter();
-        let citations: Vec<_> = citations
-            .map(|annotation| annotation.url_citation)
-            .collect();
         if !citations.is_empty() {
             parts.push(UiMessagePart::DataCitations { data: citations });
         }

@@ -55,13 +55,13 @@ async fn fork(
     let id = ConversationId::from(id);
     let mut transcript = find(&app, &id, &caller.owner)?;
     if let Some(item) = request.and_then(|request| request.after) {
-        let at = message_of(&id, &item).filter(|at| *at < transcript.messages.len());
+        let at = message_of(&id, &transcript, &item);
         let param = "after";
         let at = at.ok_or(ApiError::ItemNotFound { item, param })?;
         transcript.cut(at + 1);
     }
     app.deleted_documents
-        .refuse(&id, &transcript.retrievals)
+        .refuse(&id, &transcript.retrievals, &caller)
         .await?;
     let details = app.conversations.details(&id).unwrap_or_default();
     let details = ConversationDetails::now(details.metadata);
@@ -75,7 +75,7 @@ async fn fork(
     app.deleted_documents
         .forget_holders(vec![(copy.clone(), retrievals)])
         .await;
-    Ok(Json(conversation(&app, &copy, &caller.owner).await?))
+    Ok(Json(conversation(&app, &copy, &caller).await?))
 }
 
 /// Makes a conversation anew from its visible messages, without the passages that it has read: the

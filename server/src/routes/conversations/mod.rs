@@ -60,12 +60,9 @@ async fn create(
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let transcript = Transcript {
-        instructions: None,
         messages: messages(request.items.unwrap_or_default())?,
-        turns: Vec::new(),
-        owner: caller.owner.clone(),
         named: true,
-        retrievals: Vec::new(),
+        ..Transcript::new(caller.owner.clone())
     };
     check_size(&transcript.messages, "items")?;
     let id = new_id();
@@ -76,7 +73,7 @@ async fn create(
         ConversationDetails::now(metadata),
     )
     .await?;
-    Ok(Json(conversation(&app, &id, &caller.owner).await?))
+    Ok(Json(conversation(&app, &id, &caller).await?))
 }
 
 /// A conversation, whether it was begun here or by a chat completion.
@@ -94,7 +91,7 @@ async fn get(
     caller: Caller,
     PathParam(id): PathParam,
 ) -> Result<Json<Conversation>, ApiError> {
-    Ok(Json(conversation(&app, &id.into(), &caller.owner).await?))
+    Ok(Json(conversation(&app, &id.into(), &caller).await?))
 }
 
 /// Changes what the client wants to remember of a conversation.
@@ -125,7 +122,7 @@ async fn update(
         })
     };
     blocking(describe).await?.map_err(ApiError::not_stored)?;
-    Ok(Json(conversation(&app, &id, &caller.owner).await?))
+    Ok(Json(conversation(&app, &id, &caller).await?))
 }
 
 /// Deletes a conversation: its messages, token log and KV-cache.

@@ -6,7 +6,7 @@ use onegen_engine::{ChatMessage, ConversationError, ConversationId, Role as Engi
 use onegen_proto::{Conversation, ConversationExtension, NewItem};
 use serde_json::Value;
 
-use crate::admission::Owner;
+use crate::admission::{Caller, Owner};
 use crate::app::App;
 use crate::conversations::{ConversationDetails, Transcript};
 use crate::wire::blocking::blocking;
@@ -41,10 +41,11 @@ pub(super) async fn begin(
 pub(super) async fn conversation(
     app: &Arc<App>,
     id: &ConversationId,
-    owner: &Owner,
+    caller: &Caller,
 ) -> Result<Conversation, ApiError> {
-    let transcript = find(app, id, owner)?;
+    let transcript = find(app, id, &caller.owner)?;
     let details = app.conversations.details(id).unwrap_or_default();
+    let gone = app.deleted_documents.among(&transcript.retrievals, caller);
     Ok(Conversation {
         id: id.to_string(),
         object: "conversation".to_owned(),
@@ -52,7 +53,7 @@ pub(super) async fn conversation(
         metadata: details.metadata,
         onegen: ConversationExtension {
             messages: transcript.messages.len(),
-            gone_documents: app.deleted_documents.among(&transcript.retrievals).await?,
+            gone_documents: gone.await?,
         },
     })
 }

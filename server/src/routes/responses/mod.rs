@@ -13,8 +13,8 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{
-    ConversationItemList, DeletedResponse, ErrorEnvelope, GetResponse, ListItems, ResponseEvent,
-    ResponseObject, ResponseRequest, ServerSentEvent,
+    ConversationItem, ConversationItemList, DeletedResponse, ErrorEnvelope, GetResponse,
+    InputTokens, ListItems, ResponseEvent, ResponseObject, ResponseRequest, ServerSentEvent,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,18 +22,19 @@ use utoipa_axum::routes;
 use crate::admission::{Caller, Owner};
 use crate::app::App;
 use crate::conversations::StoredResponse;
-use crate::conversations::items::{Page, input_items, is_included};
+use crate::conversations::items::{input_items, list};
 use crate::conversations::stored_responses::{
-    add_results, delete_response, store_response, stored_response,
+    add_results, delete_response, leave_out_unseen, store_response, stored_response,
 };
 use crate::recordings::EventResult;
-use crate::routes::errors::{ServerErrors, TurnErrors};
+use crate::routes::errors::{BodyErrors, ServerErrors, TurnErrors};
 use crate::routes::sse;
 use crate::turns::{LiveTurn, TurnEvent};
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 use crate::wire::extract::{PathParam, QueryParams};
 use crate::wire::json::{JsonBody, typed};
+use crate::wire::page::{Page, PageQuery, is_included};
 use crate::wire::unsupported::refuse_unsupported_in_response;
 
 use request::turn_request;
@@ -47,6 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(create))
         .routes(routes!(get, delete))
         .routes(routes!(list_input_items))
+        .routes(routes!(count_input_tokens))
+        .routes(routes!(cancel))
 }
 
 /// Answers, retrieving passages while it writes. Each retrieval is a `file_search_call`.
@@ -124,6 +127,7 @@ async fn get(
     }
     let (_, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
     let mut response = stored.response;
+    leave_out_unseen(&mut response, &caller);
     if is_included(&query, RESULTS) {
         let with_results = move || {
             add_results(&mut response, &app.collections, &caller);
@@ -174,7 +178,7 @@ async fn list_input_items(
     PathParam(id): PathParam,
     QueryParams(query): QueryParams<Vec<(String, String)>>,
 ) -> Result<Json<ConversationItemList>, ApiError> {
-    let page = Page::new(query)?;
+    let page = PageQuery::new(query)?;
     let (conversation, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
     let transcript = app.conversations.get(&conversation, &caller.owner);
     let transcript = transcript.ok_or(ApiError::ResponseNotFound {
@@ -182,7 +186,63 @@ async fn list_input_items(
         param: "id",
     })?;
     let items = input_items(&conversation, &transcript, stored.input);
-    page.cut(items).map(Json)
+    let Page { entries, has_more } = page.cut(items, ConversationItem::id)?;
+    Ok(Json(list(entries, has_more)))
+}
+
+/// How many tokens the model would read for a response before it answers, those of the conversation so far
+/// included. Passages come on top of them.
+#[utoipa::path(
+    post, path = "/v1/responses/input_tokens", tag = "responses",
+    request_body = ResponseRequest,
+    responses(
+        BodyErrors,
+        (status = 200, description = "The number", body = InputTokens),
+        (status = 404, description = "There is no such model, collection, conversation or response", body = ErrorEnvelope),
+        (status = 409, description = "The conversation has read what is gone", body = ErrorEnvelope),
+    )
+)]
+async fn count_input_tokens(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<InputTokens>, ApiError> {
+    // OpenAI's clients may leave it out here.
+    if let Some(fields) = body.as_object_mut() {
+        let model = fields.entry("model");
+        model.or_insert_with(|| app.model.name.clone().into());
+    }
+    refuse_unsupported_in_response(&body)?;
+    let request: ResponseRequest = typed(body)?;
+    app.model.check(&request.model)?;
+    let turn = turn_request(request, &app, &caller, Instant::now())?;
+    Ok(Json(InputTokens {
+        object: "response.input_tokens".to_owned(),
+        input_tokens: turn.count_prompt(&app).await?,
+    }))
+}
+
+/// Says that a stored response cannot be cancelled: it is complete, and none is written in the background. A
+/// client that does not want the rest of a stream closes it.
+#[utoipa::path(
+    post, path = "/v1/responses/{id}/cancel", tag = "responses",
+    params(("id" = String, Path, description = "The response's id", example = "resp_2_0197f1c2b5f37c3e9d0a8a3e5c1f6b2d")),
+    responses(
+        ServerErrors,
+        (status = 400, description = "It is complete", body = ErrorEnvelope),
+        (status = 404, description = "There is no such response", body = ErrorEnvelope),
+    )
+)]
+async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParam(id): PathParam,
+) -> Result<Json<ResponseObject>, ApiError> {
+    stored_response(&app.conversations, &id, &caller.owner, "id")?;
+    Err(ApiError::invalid(
+        "id",
+        "is the id of a complete response; only one that is written in the background can be cancelled, and none is here",
+    ))
 }
 
 /// A response under way.

@@ -150,9 +150,10 @@ fn message_named(
     item: String,
     at: usize,
 ) -> Result<ChatMessage, ApiError> {
-    let found = conversation_of(&item).and_then(|(conversation, message)| {
+    let found = conversation_of(&item).and_then(|(conversation, number)| {
         let transcript = app.conversations.get(&conversation, owner)?;
-        transcript.messages.get(message).cloned()
+        let place = transcript.place(number)?;
+        transcript.messages.get(place).cloned()
     });
     found.ok_or_else(|| {
         let message = format!("there is no message {item:?} to refer to, or not any more");

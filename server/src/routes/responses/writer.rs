@@ -14,7 +14,7 @@ use crate::conversations::items::message_id;
 use crate::conversations::stored_responses::response_id;
 use crate::routes::usage::schema_report;
 use crate::turns::{Finished, LiveTurn, TurnEvent};
-use crate::wire::citations::{annotations, passage_name, receipt};
+use crate::wire::citations::{passage_name, receipt};
 use crate::wire::clock::unix_seconds;
 use crate::wire::errors::ApiError;
 
@@ -54,7 +54,7 @@ impl ResponseWriter {
         let request = settings.request;
         let text = request.text.unwrap_or_default();
         let response = ResponseObject {
-            id: response_id(turn.conversation(), turn.messages() + 1),
+            id: response_id(turn.conversation(), turn.answer() + 1),
             object: "response".to_owned(),
             created_at: unix_seconds(),
             status: ResponseStatus::InProgress,
@@ -89,7 +89,7 @@ impl ResponseWriter {
             results: settings.results,
             kept: settings.kept,
             message: None,
-            message_id: message_id(turn.conversation(), turn.messages()),
+            message_id: message_id(turn.conversation(), turn.answer()),
             name: Uuid::now_v7().simple().to_string(),
             next_event: 0,
         }
@@ -233,12 +233,12 @@ impl ResponseWriter {
     fn finish(&mut self, finished: Finished) -> Vec<ResponseEventKind> {
         let Finished {
             text,
+            citations,
             summary,
             schema,
         } = finished;
         let (mut events, (output_index, item_id)) = self.message();
-        let marks = annotations(&text, &summary.retrievals).into_iter();
-        let marks = marks.map(|mark| ItemAnnotation::UrlCitation(mark.url_citation));
+        let marks = citations.into_iter().map(ItemAnnotation::UrlCitation);
         let marks: Vec<_> = marks.collect();
         let added = marks.iter().cloned().enumerate();
         let added =

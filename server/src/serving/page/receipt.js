@@ -15,6 +15,13 @@ export function receipt(turn, retrievals) {
   return details;
 }
 
+/** How many tokens were spliced, and how many of them needed no forward. */
+function spliced(retrieval) {
+  const kept = retrieval.splice_tokens - retrieval.splice_forwarded;
+  const from = { memory: "kept in memory", disk: "kept on the disk" }[retrieval.passage_kv];
+  return from ? `${retrieval.splice_tokens}, ${kept} ${from}` : String(retrieval.splice_tokens);
+}
+
 function searches(retrievals) {
   const heads = ["Search", "Query tokens forwarded again", "Search time", "Tokens spliced in", "Splice time"];
   const rows = retrievals.map((retrieval, at) =>
@@ -25,7 +32,7 @@ function searches(retrievals) {
       ...[
         String(retrieval.query_tokens_reencoded),
         milliseconds(retrieval.search_ms),
-        String(retrieval.splice_tokens),
+        spliced(retrieval),
         milliseconds(retrieval.splice_ms),
       ].map((value) => make("td", {}, value)),
     ),

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::turn_state::{Next, Rules, TurnState, WantedOffsets};
+use crate::conversations::Conversation;
 use crate::decoding::constraint::Grammar;
 use crate::decoding::sampling::Sampler;
 use crate::decoding::visible_text::VisibleText;
 use crate::error::EngineError;
 use crate::model::SequenceOutput;
 use crate::model::normalise::normalised;
+use crate::passages::{BlockDigest, Moment, PassageKvSource, PassageName};
 use crate::tokens::splice::Passage;
 use crate::tokens::token_log::{SpanKind, TokenLog};
 use crate::turn::events::{Event, RetrievalReceipt};
@@ -72,6 +74,19 @@ struct Splice {
     tokens: usize,
     /// How many better passages were left out because the context had no room for them.
     too_long: usize,
+    /// Where the block's keys and values came from, and how many tokens were spliced without a forward.
+    source: PassageKvSource,
+    kept: usize,
+    /// When the search began, as the cache of passages counts.
+    since: Option<Moment>,
+}
+
+/// A retrieved passage whose block was computed.
+pub(crate) struct ComputedSplice {
+    pub(crate) block: BlockDigest,
+    pub(crate) name: PassageName,
+    /// When it was searched for.
+    pub(crate) since: Moment,
 }
 
 impl Writing {
@@ -112,6 +127,40 @@ impl Writing {
             _ => wanted.logits.push(last),
         }
         wanted
+    }
+
+    /// Notes that a kept block was spliced, which begins so many tokens before the log's end. Returns whether it is the
+    /// retrieved one.
+    pub(super) fn on_kept_block(&mut self, from_end: usize, source: PassageKvSource) -> bool {
+        match &mut self.phase {
+            Phase::Prefill {
+                splice: Some(splice),
+            } if from_end == splice.tokens => {
+                splice.source = source;
+                // All but the closing marker.
+                splice.kept = splice.tokens - 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The retrieved passage, if all of its block is in the KV-cache and it was computed.
+    pub(super) fn computed_splice(&self, conversation: &Conversation) -> Option<ComputedSplice> {
+        let Phase::Prefill {
+            splice: Some(splice),
+        } = &self.phase
+        else {
+            return None;
+        };
+        let Conversation { log, cache, .. } = conversation;
+        let block = log.len() - splice.tokens..log.len() - 1;
+        let computed = splice.source == PassageKvSource::Computed && cache.landed() >= block.end;
+        computed.then_some(ComputedSplice {
+            block: BlockDigest::of(&log.ids()[block]),
+            name: PassageName::of(splice.found.first()?),
+            since: splice.since?,
+        })
     }
 
     /// Samples the next token, or has the retriever asked.
@@ -219,6 +268,9 @@ impl Writing {
                 answered: outcome.answered,
                 tokens: splice.len(),
                 too_long,
+                source: PassageKvSource::Computed,
+                kept: 0,
+                since: outcome.since,
             }),
         };
         Next::GoOn
@@ -250,6 +302,8 @@ impl Writing {
             query_tokens_reencoded: 0,
             search_ms: search_time.as_secs_f64() * 1e3,
             splice_tokens: 0,
+            splice_forwarded: 0,
+            passage_kv: PassageKvSource::Computed,
             splice_ms: 0.0,
         };
         self.receipts.push(receipt.clone());
@@ -261,15 +315,18 @@ impl Writing {
     /// Sends the receipt of a splice whose first logits have been computed.
     fn report(&mut self, turn: &TurnState, splice: Splice, now: Instant) {
         let since_query = turn.forwarded.total() - splice.query.forwarded;
+        let forwarded = splice.tokens - splice.kept;
         let receipt = RetrievalReceipt {
             index: self.receipts.len(),
             at_token: splice.query.at_token,
             char_offset: splice.query.char_offset,
             passages: splice.found,
             too_long: splice.too_long,
-            query_tokens_reencoded: since_query.saturating_sub(1 + splice.tokens as u64),
+            query_tokens_reencoded: since_query.saturating_sub(1 + forwarded as u64),
             search_ms: splice.search_ms,
             splice_tokens: splice.tokens,
+            splice_forwarded: forwarded,
+            passage_kv: splice.source,
             splice_ms: (now - splice.answered).as_secs_f64() * 1e3,
         };
         self.receipts.push(receipt.clone());

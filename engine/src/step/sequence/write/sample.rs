@@ -138,7 +138,7 @@ impl Writing {
 }
 
 fn emit_text(turn: &TurnState, text: Text) {
-    if !text.text.is_empty() {
+    if !text.text.is_empty() || !text.logprobs.is_empty() {
         turn.emit(Event::Text(text));
     }
 }
