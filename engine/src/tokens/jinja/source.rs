@@ -8,7 +8,7 @@ pub(super) const WITHIN: &str = "is_text_within";
 ///
 /// transformers has the tag `generation`, which encloses what the assistant writes and changes nothing of the
 /// text. `==`, `!=`, `in` and `not in` become calls of functions that know a content in disguise.
-pub(in crate::tokens) fn prepared(source: &str) -> String {
+pub(crate) fn prepared(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find('{') {
