@@ -2,7 +2,7 @@
 
 use super::StepLoop;
 use crate::conversations::Conversation;
-use crate::step::plan::plan;
+use crate::step::plan::{Pending, plan};
 use crate::step::sequence::Sequence;
 
 impl StepLoop {
@@ -11,7 +11,13 @@ impl StepLoop {
     /// **Invariant:** KV-caches grow only as far as it was found here that they stay under the
     /// budget.
     pub(super) fn schedule(&mut self) -> Vec<usize> {
-        let pending = self.splice_kept();
+        let pending = self.splice_kept().into_iter().zip(&self.running);
+        let pending: Vec<_> = pending
+            .map(|(tokens, sequence)| Pending {
+                tokens,
+                drafted: sequence.drafted().min(tokens),
+            })
+            .collect();
         let mut parts = plan(&pending, self.options.max_step_tokens);
         let mut promised = 0;
         for index in 0..parts.len() {

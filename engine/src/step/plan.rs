@@ -1,18 +1,25 @@
 //! How a step's tokens are shared out among the sequences.
 
-/// Shares out a step's positions over sequences in order of arrival, each with so many tokens
-/// waiting for their forward. Gives each sequence's part.
+/// The tokens of a sequence that wait for their forward.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending {
+    pub(crate) tokens: usize,
+    /// How many of them are drafts.
+    pub(crate) drafted: usize,
+}
+
+/// Shares out a step's positions over sequences in order of arrival. Gives each sequence's part.
 ///
-/// A sequence that waits for one token is decoding and comes first: nobody's next token is held up
+/// A sequence that waits for one token, drafts aside, is decoding and comes first: nobody's next token is held up
 /// by another's long prompt. What is left goes to the longer ones, first come first served, and one
 /// that does not fit goes on in the next step.
-pub(crate) fn plan(pending: &[usize], budget: usize) -> Vec<usize> {
+pub(crate) fn plan(pending: &[Pending], budget: usize) -> Vec<usize> {
     let mut left = budget;
     let mut parts = vec![0; pending.len()];
     for decoding in [true, false] {
-        for (part, &pending) in parts.iter_mut().zip(pending) {
-            if (pending == 1) == decoding {
-                *part = pending.min(left);
+        for (part, Pending { tokens, drafted }) in parts.iter_mut().zip(pending) {
+            if (tokens - drafted == 1) == decoding {
+                *part = (*tokens).min(left);
                 left -= *part;
             }
         }
@@ -22,7 +29,12 @@ pub(crate) fn plan(pending: &[usize], budget: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::plan;
+    use super::Pending;
+
+    fn plan(pending: &[usize], budget: usize) -> Vec<usize> {
+        let pending = pending.iter().map(|&tokens| Pending { tokens, drafted: 0 });
+        super::plan(&pending.collect::<Vec<_>>(), budget)
+    }
 
     #[test]
     fn decoding_sequences_come_before_a_long_prompt() {
@@ -32,6 +44,19 @@ mod tests {
     #[test]
     fn prompts_share_what_is_left_in_order_of_arrival() {
         assert_eq!(plan(&[100, 1, 100, 100], 151), [100, 1, 50, 0]);
+    }
+
+    #[test]
+    fn drafts_make_a_decoding_sequence_no_prompt() {
+        let long = Pending {
+            tokens: 4000,
+            drafted: 0,
+        };
+        let decoding = Pending {
+            tokens: 5,
+            drafted: 4,
+        };
+        assert_eq!(super::plan(&[long, decoding], 256), [251, 5]);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct TurnSummary {
     pub forwarded: ForwardedTokens,
     /// How many tokens the conversation's log holds now.
     pub log_len: usize,
+    /// Positions of `forwarded` that were drafts which the model did not choose; see [`crate::Request::drafting`].
+    pub wrong_drafts: usize,
     /// How many bytes of its text a turn that links has linked: all but white space at the end, or fewer
     /// where the context was full. 0 for other turns.
     pub linked_bytes: usize,

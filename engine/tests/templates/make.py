@@ -1,4 +1,4 @@
-"""Writes the golden files of engine/tests/templates.rs with Hugging Face transformers.
+"""Writes the golden files of engine/tests/all/templates.rs with Hugging Face transformers.
 
     pip install transformers==5.24.0 tokenizers==0.23.3 jinja2==3.1.6
     python engine/tests/templates/make.py

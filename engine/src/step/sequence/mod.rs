@@ -137,13 +137,18 @@ impl Sequence {
 
     /// What the first `part` pending tokens are forwarded for.
     pub(crate) fn wanted(&self, part: usize) -> WantedOffsets {
-        let Conversation { log, cache, .. } = &self.turn.conversation;
-        let (start, end) = (cache.len(), cache.len() + part);
+        let start = self.turn.conversation.cache.len();
         match &self.work {
-            Work::Link(linking) => linking.wanted(start, end),
-            // Nothing is wanted of a prefill that does not reach the log's end yet.
-            Work::Write(_) if end < log.len() => WantedOffsets::default(),
-            Work::Write(writing) => writing.wanted(part.saturating_sub(1)),
+            Work::Link(linking) => linking.wanted(start, start + part),
+            Work::Write(writing) => writing.wanted(start, start + part),
+        }
+    }
+
+    /// How many of its pending tokens are drafts.
+    pub(crate) fn drafted(&self) -> usize {
+        match &self.work {
+            Work::Link(_) => 0,
+            Work::Write(writing) => writing.drafted(&self.turn.conversation.log),
         }
     }
 
@@ -222,9 +227,12 @@ impl Sequence {
         } = self.turn;
         timeline.end(Instant::now());
         let log_len = conversation.log.len();
-        let (retrievals, linked_bytes) = match self.work {
-            Work::Write(writing) => (writing.into_receipts(), 0),
-            Work::Link(linking) => (Vec::new(), linking.written()),
+        let (retrievals, wrong_drafts, linked_bytes) = match self.work {
+            Work::Write(writing) => {
+                let (receipts, wrong_drafts) = writing.into_receipts();
+                (receipts, wrong_drafts, 0)
+            }
+            Work::Link(linking) => (Vec::new(), 0, linking.written()),
         };
         let summary = TurnSummary {
             conversation: self.name.clone(),
@@ -233,6 +241,7 @@ impl Sequence {
             retrievals,
             forwarded,
             log_len,
+            wrong_drafts,
             linked_bytes,
             queue_seconds: self.queue_seconds.unwrap_or_default(),
         };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::turn_state::{Next, Rules, TurnState, WantedOffsets};
 use crate::conversations::Conversation;
 use crate::decoding::constraint::Grammar;
+use crate::decoding::drafts::Drafts;
 use crate::decoding::sampling::Sampler;
 use crate::decoding::visible_text::VisibleText;
 use crate::error::EngineError;
@@ -38,6 +39,17 @@ pub(super) struct Writing {
     searches_left: usize,
     text: VisibleText,
     receipts: Vec<RetrievalReceipt>,
+    /// Tokens of the log that are certain; those after them are drafts.
+    ///
+    /// **Invariant:** a draft becomes certain only when the logits before it choose it. There are drafts only while
+    /// the turn decodes.
+    certain: usize,
+    drafts: Drafts,
+    /// How many of the latest drafts there were, and how many of them have become certain.
+    proposed: usize,
+    right: usize,
+    /// Positions that were forwarded for drafts which were wrong.
+    wrong_drafts: usize,
 }
 
 /// What the tokens are that lack their KV.
@@ -107,6 +119,11 @@ impl Writing {
             retrieval: request.retrieval,
             text,
             receipts: Vec::new(),
+            certain: log.len(),
+            drafts: Drafts::new(request.drafting),
+            proposed: 0,
+            right: 0,
+            wrong_drafts: 0,
         }
     }
 
@@ -114,17 +131,25 @@ impl Writing {
         matches!(self.phase, Phase::Retrieving(_))
     }
 
-    /// The receipts of all retrievals, in order.
-    pub(super) fn into_receipts(self) -> Vec<RetrievalReceipt> {
-        self.receipts
+    /// The receipts of all retrievals, in order, and the positions that were forwarded for wrong drafts.
+    pub(super) fn into_receipts(self) -> (Vec<RetrievalReceipt>, usize) {
+        (self.receipts, self.wrong_drafts)
     }
 
-    /// What the last of the log's tokens, at offset `last`, is forwarded for.
-    pub(super) fn wanted(&self, last: usize) -> WantedOffsets {
+    /// How many of the log's tokens are drafts.
+    pub(super) fn drafted(&self, log: &TokenLog) -> usize {
+        log.len() - self.certain
+    }
+
+    /// What the log's tokens from `start` to `end` are forwarded for, as offsets from `start`: the last certain one,
+    /// and the drafts after it.
+    pub(super) fn wanted(&self, start: usize, end: usize) -> WantedOffsets {
         let mut wanted = WantedOffsets::default();
+        let from = (self.certain - 1).max(start);
+        let offsets = (from..end).map(|at| at - start);
         match self.phase {
-            Phase::Query { .. } => wanted.hidden.push(last),
-            _ => wanted.logits.push(last),
+            Phase::Query { .. } => wanted.hidden.extend(offsets),
+            _ => wanted.logits.extend(offsets),
         }
         wanted
     }
@@ -172,7 +197,7 @@ impl Writing {
         workers: &RetrievalWorkers,
     ) -> Next {
         let phase = std::mem::replace(&mut self.phase, Phase::Decode);
-        match (phase, output.hidden.pop(), output.logits.pop()) {
+        match (phase, output.hidden.pop(), output.logits.is_empty()) {
             (Phase::Query { query, retriever }, Some(state), _) => {
                 let asked = Instant::now();
                 workers.search(Search {
@@ -189,21 +214,79 @@ impl Writing {
                 self.phase = Phase::Retrieving(query);
                 Next::GoOn
             }
-            (Phase::Prefill { splice }, _, Some(logits)) => {
+            (Phase::Prefill { splice }, _, false) => {
                 let now = Instant::now();
                 turn.timeline.begin(TurnPhase::Decode, now);
                 if let Some(splice) = splice {
                     self.report(turn, splice, now);
                 }
-                self.sample(turn, logits, true, rules)
+                self.write(turn, output.logits, rules)
             }
-            (_, _, Some(logits)) => self.sample(turn, logits, true, rules),
+            (_, _, false) => self.write(turn, output.logits, rules),
             // The step had no room for all that lacks its KV.
-            (phase, _, None) => {
+            (phase, _, true) => {
                 self.phase = phase;
                 Next::GoOn
             }
         }
+    }
+
+    /// Samples after the last certain token, and goes on as long as that is what was drafted.
+    fn write(&mut self, turn: &mut TurnState, logits: Vec<Vec<f32>>, rules: &Rules) -> Next {
+        for logits in logits {
+            let drafted = turn.conversation.log.ids().get(self.certain).copied();
+            let next = self.sample(turn, logits, true, rules);
+            if !matches!((&next, &self.phase), (Next::GoOn, Phase::Decode)) {
+                // What ends here, or goes on with a search, goes on without drafts.
+                self.cut_drafts(turn);
+                return next;
+            }
+            let last = turn.conversation.log.ids()[self.certain - 1];
+            if drafted != Some(last) {
+                break;
+            }
+        }
+        let log = &turn.conversation.log;
+        if self.drafted(log) == 0 {
+            self.draft(turn, rules);
+        }
+        Next::GoOn
+    }
+
+    /// Appends a token that was sampled.
+    fn append(&mut self, turn: &mut TurnState, id: u32) {
+        if turn.conversation.log.ids().get(self.certain) == Some(&id) {
+            self.right += 1;
+        } else {
+            self.cut_drafts(turn);
+            turn.conversation.log.push(id, SpanKind::Generated);
+        }
+        self.certain += 1;
+    }
+
+    /// Takes the drafts off the log's end, which are wrong.
+    fn cut_drafts(&mut self, turn: &mut TurnState) {
+        if self.drafted(&turn.conversation.log) > 0 {
+            let forwarded = turn.conversation.cache.len();
+            self.wrong_drafts += forwarded.saturating_sub(self.certain);
+            turn.conversation.truncate(self.certain);
+        }
+    }
+
+    /// Appends tokens that are likely to come next.
+    fn draft(&mut self, turn: &mut TurnState, rules: &Rules) {
+        if self.proposed > 0 {
+            self.drafts.learn(self.proposed, self.right);
+        }
+        let most = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
+        // The token after the last draft is sampled in any case.
+        let left = most.saturating_sub(turn.usage.completion_tokens + 1);
+        let log = &mut turn.conversation.log;
+        let room = left.min(rules.context.saturating_sub(log.len() + 1));
+        let usable = |id: u32| rules.never_sampled.get(id as usize) == Some(&false);
+        let drafts = self.drafts.propose(log, room, usable);
+        log.extend(&drafts, SpanKind::Generated);
+        (self.proposed, self.right) = (drafts.len(), 0);
     }
 
     /// Splices the best passage, or takes `[RQ]` back when there is none. `None` where the turn is not parked.
@@ -248,17 +331,22 @@ impl Writing {
         passages.drain(..too_long);
         let Some(splice) = splice else {
             turn.timeline.begin(TurnPhase::Decode, outcome.answered);
-            take_back_query(turn);
+            self.take_back_query(turn);
             if too_long > 0 {
                 self.report_too_long(turn, &query, outcome.search_time, too_long);
             }
-            return self.sample(turn, query.logits, false, rules);
+            let next = self.sample(turn, query.logits, false, rules);
+            if matches!(next, Next::GoOn) {
+                self.draft(turn, rules);
+            }
+            return next;
         };
         turn.timeline.begin(TurnPhase::Splice, outcome.answered);
         // **Invariant:** what follows `[RQ]` is appended as ids to the same log and KV-cache.
         turn.conversation
             .log
             .extend(&splice.ids(), SpanKind::Passage);
+        self.certain = turn.conversation.log.len();
         turn.usage.passage_tokens += splice.len();
         self.phase = Phase::Prefill {
             splice: Some(Splice {
@@ -332,11 +420,11 @@ impl Writing {
         self.receipts.push(receipt.clone());
         turn.emit(Event::Retrieval(receipt));
     }
-}
 
-/// Undoes the sampling of `[RQ]`, which is the log's last token and the cache's.
-fn take_back_query(turn: &mut TurnState) {
-    let before = turn.conversation.log.len() - 1;
-    turn.conversation.truncate(before);
-    turn.usage.completion_tokens -= 1;
+    /// Undoes the sampling of `[RQ]`, which is the log's last token and the cache's.
+    fn take_back_query(&mut self, turn: &mut TurnState) {
+        self.certain -= 1;
+        turn.conversation.truncate(self.certain);
+        turn.usage.completion_tokens -= 1;
+    }
 }

@@ -60,13 +60,13 @@ impl Writing {
             !fits || rules.never_sampled.get(id as usize) != Some(&false)
         };
         let Some(id) = self.sampler.sample(&logits, masked) else {
-            return Next::Fail(self.nothing_to_sample(turn, &logits));
+            return Next::Fail(self.nothing_to_sample(&logits));
         };
         if let Some(retriever) = retriever.filter(|_| id == query_id) {
             return self.query(turn, retriever.clone(), logits, query_id);
         }
         turn.usage.completion_tokens += 1;
-        turn.conversation.log.push(id, SpanKind::Generated);
+        self.append(turn, id);
         self.sampler.generated(id);
         if ends(id) {
             return self.end(turn, FinishReason::Stop);
@@ -86,7 +86,7 @@ impl Writing {
             }
             Err(error) => return Next::Fail(EngineError::Tokens(error.to_string())),
         }
-        let full = turn.conversation.log.len() >= rules.context;
+        let full = self.certain >= rules.context;
         if full || turn.usage.completion_tokens >= max_tokens {
             return self.end(turn, FinishReason::Length);
         }
@@ -111,17 +111,19 @@ impl Writing {
         self.phase = Phase::Query { query, retriever };
         turn.usage.completion_tokens += 1;
         self.searches_left -= 1;
+        self.cut_drafts(turn);
         turn.conversation.log.push(query_id, SpanKind::Retrieval);
+        self.certain += 1;
         Next::GoOn
     }
 
     /// The reason why no token can be sampled: the constraint forbids all, or damaged weights gave no finite logit.
-    fn nothing_to_sample(&self, turn: &TurnState, logits: &[f32]) -> EngineError {
+    fn nothing_to_sample(&self, logits: &[f32]) -> EngineError {
         if self.grammar.is_some() && logits.iter().any(|logit| logit.is_finite()) {
             return EngineError::Constraint("no token that may follow can be sampled".into());
         }
         EngineError::Logits {
-            position: turn.conversation.log.len().saturating_sub(1),
+            position: self.certain.saturating_sub(1),
         }
     }
 

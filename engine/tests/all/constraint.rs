@@ -1,11 +1,9 @@
 //! Answers whose text must follow a constraint.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     Cancellation, Completion, Constraint, ConstraintError, EngineError, FinishReason, Grammar,
     Model, Request, SchemaReport,

@@ -2,12 +2,10 @@
 //! lands.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     EngineOptions, ForwardError, Kernels, KvCache, LoadError, LoadOptions, Model, Request,
     SequenceInput, SpanKind, StoreOptions, SubmitError,

@@ -1,9 +1,7 @@
 //! Embeddings of passages and questions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use onegen_engine::{ForwardError, TooLong};
 
 #[test]

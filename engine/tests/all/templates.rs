@@ -1,14 +1,12 @@
 //! The chat templates of known families, against the ids that Hugging Face transformers gives.
 //!
-//! `templates/make.py` wrote the golden files; `templates/README.md` says where the templates come from.
+//! `tests/templates/make.py` wrote the golden files; `tests/templates/README.md` says where the templates come from.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{ChatMessage, ModelConfig, Role, Tokens, TokensError};
 use serde::Deserialize;
 use serde_json::{Value, json};

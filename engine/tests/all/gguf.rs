@@ -1,16 +1,14 @@
 //! Compares models in GGUF files with the directories that they were made from.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::gguf::{GgufFile, as_gguf, count, rounded, text};
+use crate::common::*;
 use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
-use common::gguf::{GgufFile, as_gguf, count, rounded, text};
-use common::*;
 use onegen_engine::{
     Architecture, FinishReason, Kernels, LoadError, LoadOptions, Model, WeightType,
 };

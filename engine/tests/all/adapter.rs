@@ -1,17 +1,15 @@
 //! Adapters over their bases against transformers and peft: golden files that `adapter/make.py` wrote.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::common::gguf::{as_gguf, rounded};
+use crate::common::*;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use common::gguf::{as_gguf, rounded};
-use common::*;
 use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType, is_adapter};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,13 +1,11 @@
 //! The engine as its callers see it: turns, conversations, limits, and its end.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     ConversationError, Engine, EngineError, EngineOptions, Event, FinishReason, Passage, Request,
     RetrieveError, Retriever, StartError, SubmitError, Turn,
@@ -174,7 +172,7 @@ fn a_cancelled_turn_leaves_the_conversation_as_it_was() {
 
     // The conversation continues as if the cancelled turn had not existed.
     let again = run(&engine, request(&model, "c", "the coast", 6));
-    let fresh = common::engine(&model, None);
+    let fresh = crate::common::engine(&model, None);
     run(
         &fresh,
         request(&model, "c", "What is the capital of Peru?", 6),
@@ -254,7 +252,7 @@ fn each_turn_is_answered_by_the_retriever_that_its_request_brings() {
     assert_eq!(next.retrievals[0].passages[0].title, "Gold");
 
     // An engine without a retriever never searches, unless a request has its own.
-    let bare = common::engine(&model, None);
+    let bare = crate::common::engine(&model, None);
     assert!(run(&bare, asked("a", None)).summary.retrievals.is_empty());
     let brought = run(&bare, asked("b", shelf(&gold))).summary;
     assert_eq!(brought.retrievals.len(), 1);

@@ -1,17 +1,15 @@
 //! Tokenizers of GGUF files against llama.cpp and sentencepiece: golden files that `gguf/make.py` wrote.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::gguf::{GgufFile, count, text};
+use crate::common::*;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Device, Tensor};
-use common::gguf::{GgufFile, count, text};
-use common::*;
 use onegen_engine::{Detokeniser, Model};
 use serde_json::{Value as Json, json};
 

@@ -1,13 +1,11 @@
 //! Conversations outlive the engine, and KV-caches come back from the disk instead of being computed again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     Completion, CopySource, Engine, EngineError, EngineOptions, Model, Request, StartError,
     StoreOptions,

@@ -1,17 +1,15 @@
 //! The forward against Hugging Face transformers: golden files that `parity/make.py` wrote.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::common::gguf::as_gguf;
+use crate::common::*;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use common::gguf::as_gguf;
-use common::*;
 use onegen_engine::{DeviceName, Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
 use serde_json::json;
 use tempfile::TempDir;

@@ -1,12 +1,10 @@
 //! Passages whose keys and values are kept: they are spliced without a forward, and nothing else changes.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     Completion, Engine, EngineOptions, Model, PassageCacheOptions, PassageKvSource, SpanKind,
     StoreOptions,

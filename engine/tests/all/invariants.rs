@@ -1,9 +1,7 @@
 //! The invariants 1 to 5 of the engine, on random models of every family and on the shipped one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use onegen_engine::{ChatMessage, Role, SequenceInput, SpanKind, TokenLog};
 
 /// Relative difference allowed between forwards of the same ids in other shapes (f32).

@@ -1,14 +1,12 @@
 //! The decoder against its formulas, written out in plain loops and f64 for every family.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashMap;
 use std::f64::consts::PI;
 use std::path::Path;
 
+use crate::common::*;
 use candle_core::{DType, Device};
-use common::*;
 use onegen_engine::{ModelConfig, RopeScaling};
 
 type Vector = Vec<f64>;

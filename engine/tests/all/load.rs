@@ -1,14 +1,12 @@
 //! Model directories that are not what they should be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
+use crate::common::*;
 use candle_core::{DType, Device, Tensor};
-use common::*;
 use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
 use serde_json::json;
 

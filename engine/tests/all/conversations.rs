@@ -1,9 +1,7 @@
 //! Conversations between their turns: forking, rewinding, and sharing the cache of others.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use onegen_engine::{ConversationError, Model, Request};
 
 #[test]

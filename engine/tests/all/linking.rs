@@ -1,12 +1,10 @@
 //! Linking: a text is copied, its mentions come with exact offsets and the states at their `[LK]`s.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::linking::*;
-use common::{
+use crate::common::linking::*;
+use crate::common::{
     FAMILIES, Family, block_on, clean_forward, difference, engine, load, request, write_json,
 };
 use onegen_engine::{

@@ -1,9 +1,7 @@
 //! How likely the tokens of an answer were.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use onegen_engine::{Event, Model, SubmitError, TokenLogprob};
 
 /// What a text without leading white space is made of.

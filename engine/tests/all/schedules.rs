@@ -3,12 +3,10 @@
 //! `ONEGEN_SEED=<seed> cargo test --release -p onegen-engine --test schedules` draws that one alone.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     Engine, EngineOptions, EngineStats, Model, Passage, PassageAttention, Request, RetrieveError,
     Retriever, StoreOptions, WeightType,

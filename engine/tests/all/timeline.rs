@@ -1,11 +1,9 @@
 //! The timeline of a turn: when each phase began and ended.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::time::Instant;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{
     Engine, EngineError, EngineOptions, Event, PhaseTime, Request, StoreOptions, Timeline,
     TurnPhase,

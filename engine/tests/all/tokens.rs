@@ -1,12 +1,10 @@
 //! Texts, messages and ids.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use onegen_engine::{ChatMessage, Detokeniser, LoadError, ModelConfig, Role, Tokens, TokensError};
 use serde_json::json;
 
