@@ -151,6 +151,7 @@ struct Raw {
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
     quantization_config: Option<serde_json::Value>,
     eos_token_id: Option<OneOrMany>,
     bos_token_id: Option<u32>,
@@ -257,10 +258,10 @@ impl ModelConfig {
             eos_token_ids: raw.eos_token_id.map_or_else(Vec::new, OneOrMany::into_vec),
             bos_token_id: raw.bos_token_id,
         };
-        config.check().map_err(|reason| LoadError::Inconsistent {
-            path: path.to_owned(),
-            reason,
-        })?;
+        let checked = config
+            .check()
+            .and_then(|()| config.check_layer_types(raw.layer_types.as_deref()));
+        checked.map_err(|reason| inconsistent(path, reason))?;
         Ok(config)
     }
 
@@ -297,6 +298,19 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Whether the layers that newer files list as having a window are those that have one.
+    fn check_layer_types(&self, listed: Option<&[String]>) -> Result<(), String> {
+        let each = listed.unwrap_or_default().iter().enumerate();
+        let mut each = each.map(|(layer, kind)| (layer, kind == "sliding_attention"));
+        match each.find(|(layer, windowed)| self.window(*layer).is_some() != *windowed) {
+            Some((layer, windowed)) => Err(format!(
+                "layer_types says that layer {layer} has {} window, and the other settings of it contradict that",
+                if windowed { "a" } else { "no" }
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The window that attention in `layer` is limited to, if it is.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.sliding_window
@@ -305,13 +319,24 @@ impl ModelConfig {
     }
 }
 
+fn inconsistent(path: &Path, reason: String) -> LoadError {
+    LoadError::Inconsistent {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
 /// Base and scaling, from `rope_theta` and `rope_scaling` or the newer `rope_parameters`.
 fn rope(raw: &Raw, path: &Path) -> Result<(f32, RopeScaling), LoadError> {
     let newer = raw.rope_parameters.as_ref();
-    let theta = raw
-        .rope_theta
-        .or_else(|| Some(newer?.get("rope_theta")?.as_f64()? as f32))
-        .unwrap_or(10_000.0);
+    let of_newer = newer.and_then(|newer| Some(newer.get("rope_theta")?.as_f64()? as f32));
+    if let (Some(one), Some(other)) = (raw.rope_theta, of_newer)
+        && one != other
+    {
+        let reason = format!("rope_theta is {one}, but {other} in rope_parameters");
+        return Err(inconsistent(path, reason));
+    }
+    let theta = raw.rope_theta.or(of_newer).unwrap_or(10_000.0);
     let Some(serde_json::Value::Object(written)) = raw.rope_scaling.as_ref().or(newer) else {
         return Ok((theta, RopeScaling::Default));
     };

@@ -326,6 +326,15 @@ pub enum ConstraintError {
         /// The time limit.
         seconds: u64,
     },
+    /// The caller lost interest.
+    #[error("the work was cancelled")]
+    Cancelled,
+    /// A text to choose that the vocabulary cannot write.
+    #[error("the model's vocabulary has no tokens to write the choice {text:?}")]
+    Unspellable {
+        /// The text, or its beginning.
+        text: String,
+    },
     /// A choice without any text.
     #[error("there is no text to choose; name at least one")]
     NoChoice,

@@ -31,7 +31,7 @@ pub use config::{Activation, Architecture, ModelConfig, PROJECTIONS, RopeScaling
 pub use conversations::ConversationInfo;
 pub use conversations::store::StoreOptions;
 pub use counters::{Counters, EngineStats, ForwardedTokens};
-pub use decoding::constraint::{Constraint, Grammar};
+pub use decoding::constraint::{Cancellation, Constraint, Grammar, SchemaCheck, SchemaReport};
 pub use decoding::linking::Mention;
 pub use decoding::logprobs::{Logprob, TokenLogprob};
 pub use decoding::sampling::SamplingParams;

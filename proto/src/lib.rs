@@ -21,6 +21,7 @@ mod models;
 mod receipts;
 mod response_text;
 mod responses;
+mod schema_report;
 mod server_sent_event;
 mod stored_responses;
 mod texts;
@@ -71,9 +72,10 @@ pub use response_text::{ResponseText, TextFormat};
 pub use responses::{
     FileSearchResult, FileSearchTool, IncompleteDetails, InputTokensDetails, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseError, ResponseEvent,
-    ResponseEventKind, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus,
-    ResponseUsage,
+    ResponseEventKind, ResponseExtension, ResponseInput, ResponseObject, ResponseRequest,
+    ResponseStatus, ResponseUsage,
 };
+pub use schema_report::SchemaReport;
 pub use server_sent_event::ServerSentEvent;
 pub use stored_responses::{DeletedResponse, GetResponse, InputTokens};
 pub use usage::{PromptTokensDetails, Usage};

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ConversationReference, ErrorBody, InputItem, ItemAnnotation, RankingOptions, Receipt,
-    ResponseText, RetrievalOptions,
+    ResponseText, RetrievalOptions, SchemaReport,
 };
 
 /// A response to create. Fields that nobody knows are ignored; a field of OpenAI's that is not listed
@@ -173,6 +173,16 @@ pub struct ResponseObject {
     pub metadata: BTreeMap<String, String>,
     /// What it used, in tokens. None before it is complete.
     pub usage: Option<ResponseUsage>,
+    /// What OpenAI's have not. Left out where there is nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onegen: Option<ResponseExtension>,
+}
+
+/// What is told of a response beside what OpenAI's API tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseExtension {
+    /// What is known of the text, since the request had a JSON schema.
+    pub schema: SchemaReport,
 }
 
 /// How far a response is.

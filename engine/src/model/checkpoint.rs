@@ -10,7 +10,8 @@ use super::WeightType;
 use super::adapter::Change;
 use super::rows::Rows;
 use super::stored::{StoredTensor, damaged, read_header};
-use super::weights::{EMBEDDING, HEAD};
+use super::weights::{self, EMBEDDING, HEAD, WeightFiles};
+use crate::config::ModelConfig;
 use crate::error::LoadError;
 
 /// Where every tensor is stored, and how an adapter changes some of them.
@@ -22,16 +23,84 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the headers of safetensors files.
+    /// Reads the headers of safetensors files. Where an index assigns a tensor to a file, no other file's is
+    /// read.
     ///
     /// # Errors
-    /// A file cannot be read, is damaged or cut short.
-    pub(crate) fn open(dir: &Path, files: &[PathBuf]) -> Result<Self, LoadError> {
-        let mut tensors = HashMap::new();
-        for path in files {
-            read_header(path, &mut tensors)?;
+    /// A file cannot be read, is damaged or cut short, lacks a tensor that the index assigns to it, or holds one
+    /// that another file holds, too, where no index says which of the two it is.
+    pub(crate) fn open(dir: &Path, files: &WeightFiles) -> Result<Self, LoadError> {
+        let mut tensors: HashMap<String, StoredTensor> = HashMap::new();
+        let mut holders: HashMap<String, &Path> = HashMap::new();
+        for path in &files.paths {
+            let mut held = read_header(path)?;
+            if let Some(assigned) = &files.assigned {
+                held.retain(|name, _| assigned.get(name).is_some_and(|file| file == path));
+                let mut own = assigned.iter().filter(|(_, file)| *file == path);
+                if let Some((name, _)) = own.find(|(name, _)| !held.contains_key(*name)) {
+                    return Err(damaged(
+                        path,
+                        format!("the index assigns {name} to it, which it lacks"),
+                    ));
+                }
+            }
+            for (name, stored) in held {
+                if let Some(other) = holders.insert(name.clone(), path) {
+                    let reason = format!(
+                        "it holds {name}, and so does {}; without model.safetensors.index.json \
+                         nothing says which one is meant",
+                        other.display()
+                    );
+                    return Err(damaged(path, reason));
+                }
+                if let Some(stored) = stored {
+                    tensors.insert(name, stored);
+                }
+            }
         }
         Ok(Self::new(dir, tensors))
+    }
+
+    /// Checks that the weights hold nothing that contradicts `config`, which the file `path` holds.
+    ///
+    /// # Errors
+    /// They do, or cannot be read.
+    pub(super) fn check_against(
+        self,
+        config: &ModelConfig,
+        path: &Path,
+    ) -> Result<Self, LoadError> {
+        let inconsistent = |reason| LoadError::Inconsistent {
+            path: path.to_owned(),
+            reason,
+        };
+        if let Some(reason) = weights::contradiction(config, self.tensors.keys()) {
+            return Err(inconsistent(reason));
+        }
+        if config.tie_word_embeddings && !self.ends_are_the_same()? {
+            let reason =
+                format!("tie_word_embeddings is true, but {EMBEDDING} and {HEAD} are not the same");
+            return Err(inconsistent(reason));
+        }
+        Ok(self)
+    }
+
+    /// Whether embedding and head, where both are stored, hold the same numbers.
+    fn ends_are_the_same(&self) -> Result<bool, LoadError> {
+        let (Some(embedding), Some(head)) = (self.tensors.get(EMBEDDING), self.tensors.get(HEAD))
+        else {
+            return Ok(true);
+        };
+        if embedding.shape != head.shape || embedding.element != head.element {
+            return Ok(false);
+        }
+        let [(mut one, _), (mut other, _)] = [self.rows_of(EMBEDDING)?, self.rows_of(HEAD)?];
+        while !one.is_at_end() {
+            if one.next_bytes()? != other.next_bytes()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A checkpoint of tensors that were found already, under the names that transformers gives

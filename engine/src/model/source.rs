@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::adapter::{Adapter, is_adapter};
 use super::checkpoint::Checkpoint;
 use super::gguf::{self, Gguf, GgufEntry};
+use super::rope;
 use super::tensors::Tensors;
-use super::{rope, weights};
+use super::weights::{self, WeightFiles};
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::first_with;
@@ -35,7 +36,7 @@ pub(super) struct CheckedAdapter {
 #[derive(Debug)]
 pub(super) enum StoredWeights {
     /// A directory and its weight files.
-    Safetensors(PathBuf, Vec<PathBuf>),
+    Safetensors(PathBuf, WeightFiles),
     Gguf(Gguf),
 }
 
@@ -48,7 +49,7 @@ impl ModelFiles {
         let Some(file) = gguf::find(path)? else {
             return Ok(Self {
                 config: ModelConfig::load(path)?,
-                stored: StoredWeights::Safetensors(path.to_owned(), weights::files(path)?),
+                stored: StoredWeights::Safetensors(path.to_owned(), WeightFiles::find(path)?),
                 before: None,
                 adapted: None,
             });
@@ -146,7 +147,7 @@ impl ModelFiles {
         match &self.stored {
             StoredWeights::Safetensors(dir, files) => {
                 let config = dir.join("config.json");
-                let all = std::iter::once(&config).chain(files);
+                let all = std::iter::once(&config).chain(&files.paths);
                 weights::fingerprint(all.map(PathBuf::as_path))
             }
             StoredWeights::Gguf(gguf) => weights::fingerprint([gguf.path()]),
@@ -257,9 +258,12 @@ impl ModelFiles {
     /// A file is damaged or cut short, or the adapter does not fit.
     pub(super) fn checkpoint(&self) -> Result<Checkpoint, LoadError> {
         let checkpoint = match &self.stored {
-            StoredWeights::Safetensors(dir, files) => Checkpoint::open(dir, files),
-            StoredWeights::Gguf(gguf) => gguf.checkpoint(&self.config),
-        }?;
+            StoredWeights::Safetensors(dir, files) => {
+                let checkpoint = Checkpoint::open(dir, files)?;
+                checkpoint.check_against(&self.config, &dir.join("config.json"))?
+            }
+            StoredWeights::Gguf(gguf) => gguf.checkpoint(&self.config)?,
+        };
         let Some(CheckedAdapter { adapter, .. }) = &self.adapted else {
             return Ok(checkpoint);
         };

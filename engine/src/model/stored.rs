@@ -53,10 +53,11 @@ pub(super) fn damaged(path: &Path, reason: impl ToString) -> LoadError {
     }
 }
 
-pub(super) fn read_header(
-    path: &Path,
-    tensors: &mut HashMap<String, StoredTensor>,
-) -> Result<(), LoadError> {
+/// The tensors of a safetensors file; `None` for one whose numbers are of a type that is not read.
+///
+/// # Errors
+/// It cannot be read, is damaged or cut short.
+pub(super) fn read_header(path: &Path) -> Result<HashMap<String, Option<StoredTensor>>, LoadError> {
     let unreadable = |source| LoadError::Read {
         path: path.to_owned(),
         source,
@@ -76,26 +77,27 @@ pub(super) fn read_header(
     let metadata: Metadata =
         serde_json::from_slice(&header[8..]).map_err(|error| damaged(path, error))?;
     let shared: Arc<Path> = path.into();
+    let mut tensors = HashMap::new();
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
         if header.len() as u64 + end as u64 > file_len {
             return Err(damaged(path, format!("it is cut short in {name}")));
         }
         let element = match info.dtype {
-            Dtype::F32 => GgmlDType::F32,
-            Dtype::F16 => GgmlDType::F16,
-            Dtype::BF16 => GgmlDType::BF16,
+            Dtype::F32 => Some(GgmlDType::F32),
+            Dtype::F16 => Some(GgmlDType::F16),
+            Dtype::BF16 => Some(GgmlDType::BF16),
             // A tensor of another type is an error only if it is read.
-            _ => continue,
+            _ => None,
         };
-        let stored = StoredTensor {
+        let stored = element.map(|element| StoredTensor {
             path: shared.clone(),
             element,
             shape: info.shape.clone(),
             start: (header.len() + start) as u64,
             paired: None,
-        };
+        });
         tensors.insert(name, stored);
     }
-    Ok(())
+    Ok(tensors)
 }

@@ -1,16 +1,19 @@
-//! Chat templates: Jinja, rendered with a mark in place of each content.
+//! Chat templates: Jinja, rendered with contents in disguise.
 //!
-//! Contents never pass through the template as text. The rendered string is cut at the marks, so
-//! that the parts that the template wrote are known.
+//! A template can look into contents, as transformers lets it, and what it wrote itself is still known
+//! ([`super::disguise`]).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use minijinja::context;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LoadError, TokensError};
 use crate::files::{read_json_if_there, read_text_if_there};
-use crate::tokens::jinja::{self, RenderError};
+use crate::tokens::disguise::{Disguise, Revealed, private_letters};
+use crate::tokens::jinja::{self, Contents, RenderError};
 use crate::tokens::template::Piece;
 
 /// Who wrote a message.
@@ -50,16 +53,15 @@ pub(crate) struct ChatTemplate {
     source: String,
     bos_token: String,
     eos_token: String,
-    /// A private-use character that does not occur in the template.
-    mark: char,
+    /// The letters of all control tokens' spellings.
+    letters: BTreeSet<char>,
+    /// Private-use characters of the template itself.
+    private: BTreeSet<char>,
 }
 
-/// A rendered chat. Cut at the marks, it alternates template text and message numbers.
-pub(crate) struct RenderedChat<'a> {
-    text: String,
-    mark: char,
-    messages: &'a [ChatMessage],
-}
+/// A rendered chat, in parts that the template wrote and parts of contents.
+#[derive(Debug)]
+pub(crate) struct RenderedChat(Revealed);
 
 /// The parts of `tokenizer_config.json` that matter here, and the chat template, which newer directories
 /// keep in a file of its own.
@@ -168,23 +170,24 @@ impl TokenizerConfig {
 }
 
 impl ChatTemplate {
-    /// The configuration's chat template, if it has one.
+    /// The configuration's chat template, if it has one, for a tokenizer whose control tokens are spelled with
+    /// these letters.
     ///
     /// # Errors
     /// It does not compile, or cannot render one message.
-    pub(crate) fn from_config(config: &TokenizerConfig) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn from_config(
+        config: &TokenizerConfig,
+        letters: BTreeSet<char>,
+    ) -> Result<Option<Self>, LoadError> {
         let Some(source) = config.chat_template() else {
             return Ok(None);
         };
-        let source = jinja::with_known_tags(source).into_owned();
-        let mark = ('\u{F0000}'..)
-            .find(|&c| !source.contains(c))
-            .unwrap_or('\u{F0000}');
         let template = Self {
-            source,
+            private: private_letters(source).collect(),
+            source: jinja::prepared(source),
             bos_token: config.bos_token().unwrap_or_default().to_owned(),
             eos_token: config.eos_token().unwrap_or_default().to_owned(),
-            mark,
+            letters,
         };
         let failed = |reason| LoadError::ChatTemplate {
             path: config.path.clone(),
@@ -193,93 +196,103 @@ impl ChatTemplate {
         jinja::check(&template.source).map_err(failed)?;
         // A fault that only shows when it renders is the model's, so no client should meet it.
         let probe = [ChatMessage::new(Role::User, "?")];
-        match template.rendered(&probe) {
+        match template.rendered(&probe, None) {
             Ok(_) | Err(RenderError::Refused(_)) => Ok(Some(template)),
             Err(RenderError::Broken(reason)) => Err(failed(reason)),
         }
     }
 
     /// Renders `messages` and the start of the assistant's next turn.
-    pub(crate) fn render<'a>(
-        &self,
-        messages: &'a [ChatMessage],
-    ) -> Result<RenderedChat<'a>, TokensError> {
-        match self.rendered(messages) {
-            Ok(text) => Ok(RenderedChat {
-                text,
-                mark: self.mark,
-                messages,
-            }),
-            Err(RenderError::Refused(reason)) => Err(TokensError::Template(reason)),
-            Err(RenderError::Broken(reason)) => Err(TokensError::BrokenTemplate(reason)),
-        }
+    ///
+    /// # Errors
+    /// The template refuses the messages or is broken.
+    pub(crate) fn render(&self, messages: &[ChatMessage]) -> Result<RenderedChat, TokensError> {
+        let (text, disguise) = self.rendered(messages, None).map_err(tokens_error)?;
+        Ok(RenderedChat(disguise.parts(&text)))
     }
 
-    fn rendered(&self, messages: &[ChatMessage]) -> Result<String, RenderError> {
-        let marked: Vec<_> = messages
-            .iter()
-            .enumerate()
-            .map(|(index, message)| {
-                context! { role => message.role, content => self.marked(index, message) }
-            })
-            .collect();
+    /// Renders `messages` and the start of the assistant's next turn, and leaves out everything up to the end of
+    /// the assistant's message `index`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], or the template leaves that message out.
+    pub(crate) fn render_after(
+        &self,
+        messages: &[ChatMessage],
+        index: usize,
+    ) -> Result<RenderedChat, TokensError> {
+        let (text, disguise) = self.rendered(messages, Some(index)).map_err(tokens_error)?;
+        let (_, after) = text
+            .rsplit_once(disguise.mark())
+            .ok_or(TokensError::MessageLeftOut(index))?;
+        Ok(RenderedChat(disguise.parts(after)))
+    }
+
+    /// The rendered text and what its contents are disguised with. The message `marked` has the mark at its end,
+    /// and no white space there, which a template might cut off with the mark.
+    fn rendered(
+        &self,
+        messages: &[ChatMessage],
+        marked: Option<usize>,
+    ) -> Result<(String, Arc<Disguise>), RenderError> {
+        let contents = messages.iter().map(|message| message.content.as_str());
+        let mut taken = self.private.clone();
+        contents
+            .clone()
+            .for_each(|content| taken.extend(private_letters(content)));
+        let disguise = Disguise::new(&self.letters, &taken).ok_or_else(|| {
+            RenderError::Refused("they hold too many different private-use characters".into())
+        })?;
+        let content = |(index, message): (usize, &ChatMessage)| {
+            let content = match marked {
+                Some(marked) if marked == index => {
+                    let mut content = disguise.hide(message.content.trim());
+                    content.push(disguise.mark());
+                    content
+                }
+                _ => disguise.hide(&message.content),
+            };
+            context! { role => message.role, content => content }
+        };
+        let hidden: Vec<_> = messages.iter().enumerate().map(content).collect();
+        // transformers passes `tools` and `documents` also where there are none.
         let context = context! {
-            messages => marked,
+            messages => hidden,
+            tools => (),
+            documents => (),
             add_generation_prompt => true,
             bos_token => self.bos_token,
             eos_token => self.eos_token,
         };
-        jinja::render(&self.source, messages.len(), context)
-    }
-
-    /// The text that the template gets in place of a message's content: the message's number between two
-    /// marks, with the content's own white space around it. So a template that trims contents also trims this
-    /// white space, and it sees nothing else of the content.
-    ///
-    /// The assistant's contents are marked without white space, and even when they are empty, so that the text
-    /// after them can always be found.
-    fn marked(&self, index: usize, message: &ChatMessage) -> String {
-        let content = &message.content;
-        let core = content.trim();
-        let (before, after) = match message.role {
-            Role::Assistant => ("", ""),
-            Role::System | Role::User if core.is_empty() => return content.clone(),
-            Role::System | Role::User => content.split_once(core).unwrap_or_default(),
+        let disguise = Arc::new(disguise);
+        let contents = Contents {
+            messages: messages.len(),
+            bytes: contents.map(str::len).sum(),
+            disguise: disguise.clone(),
         };
-        format!("{before}{0}{index}{0}{after}", self.mark)
+        Ok((jinja::render(&self.source, &contents, context)?, disguise))
     }
 }
 
-impl RenderedChat<'_> {
-    /// The whole chat.
-    pub(crate) fn pieces(&self) -> Result<Vec<Piece<'_>>, TokensError> {
-        Ok(self.parts()?.into_iter().map(|(piece, _)| piece).collect())
+fn tokens_error(error: RenderError) -> TokensError {
+    match error {
+        RenderError::Refused(reason) => TokensError::Template(reason),
+        RenderError::Broken(reason) => TokensError::BrokenTemplate(reason),
     }
+}
 
-    /// The pieces after the content of message `index`.
-    pub(crate) fn pieces_after(&self, index: usize) -> Result<Vec<Piece<'_>>, TokensError> {
-        let parts = self.parts()?;
-        let at = parts
-            .iter()
-            .rposition(|(_, message)| *message == Some(index))
-            .ok_or(TokensError::MessageLeftOut(index))?;
-        Ok(parts[at + 1..].iter().map(|(piece, _)| *piece).collect())
-    }
-
-    /// Each piece. If it is a content, the number of its message comes with it.
-    fn parts(&self) -> Result<Vec<(Piece<'_>, Option<usize>)>, TokensError> {
-        let cut = || TokensError::BrokenTemplate("it cuts a message's content apart".into());
-        self.text
-            .split(self.mark)
-            .enumerate()
-            .map(|(at, part)| {
-                if at % 2 == 0 {
-                    return Ok((Piece::Template(part), None));
-                }
-                let index: usize = part.parse().map_err(|_| cut())?;
-                let message = self.messages.get(index).ok_or_else(cut)?;
-                Ok((Piece::Content(message.content.trim()), Some(index)))
-            })
-            .collect()
+impl RenderedChat {
+    /// The parts, in order.
+    pub(crate) fn pieces(&self) -> Vec<Piece<'_>> {
+        let parts = self.0.parts.iter();
+        let piece = |(range, hidden): &(std::ops::Range<usize>, bool)| {
+            let text = &self.0.text[range.clone()];
+            if *hidden {
+                Piece::Content(text)
+            } else {
+                Piece::Template(text)
+            }
+        };
+        parts.map(piece).collect()
     }
 }

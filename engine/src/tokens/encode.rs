@@ -1,7 +1,10 @@
 //! Encodes messages, passages and texts as ids.
 
+use tokenizers::Tokenizer;
+
 use super::Tokens;
 use super::chat_template::{ChatMessage, Role};
+use super::source::TextPosition;
 use super::splice::{Passage, SpliceIds};
 use super::template::{Piece, fill};
 use crate::error::TokensError;
@@ -13,7 +16,12 @@ impl Tokens {
     /// # Errors
     /// The tokenizer failed.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokensError> {
-        let ids = self.encode_with_plain(text)?;
+        self.encode_at(TextPosition::First, text)
+    }
+
+    fn encode_at(&self, position: TextPosition, text: &str) -> Result<Vec<u32>, TokensError> {
+        let plain = self.plain.at(position);
+        let ids = encode_with(plain, text)?;
         if !ids.iter().any(|&id| self.control.holds(id)) {
             return Ok(ids);
         }
@@ -21,17 +29,10 @@ impl Tokens {
         // spelling, so no piece spells it any more.
         let mut ids = Vec::new();
         for piece in self.control.cut_apart(text) {
-            ids.extend(self.encode_with_plain(piece)?);
+            ids.extend(encode_with(plain, piece)?);
         }
         ids.retain(|&id| !self.control.holds(id));
         Ok(ids)
-    }
-
-    fn encode_with_plain(&self, text: &str) -> Result<Vec<u32>, TokensError> {
-        self.plain
-            .encode_fast(text, false)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| TokensError::Tokenizer(error.to_string()))
     }
 
     /// The ids of a new conversation: all messages and the start of the assistant's turn.
@@ -43,7 +44,7 @@ impl Tokens {
     pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, TokensError> {
         let mut ids = match (&self.onegen.prompt_template, &self.chat) {
             (Some(prompt), _) => self.encode_prompt(prompt, messages)?,
-            (None, Some(chat)) => self.encode_pieces(&chat.render(messages)?.pieces()?)?,
+            (None, Some(chat)) => self.encode_pieces(&chat.render(messages)?.pieces())?,
             (None, None) => return Err(TokensError::NoChatTemplate),
         };
         self.begin(&mut ids);
@@ -101,7 +102,8 @@ impl Tokens {
                 ids
             }
             (None, Some(chat)) => {
-                self.encode_pieces(&chat.render(messages)?.pieces_after(last_assistant)?)?
+                let rendered = chat.render_after(messages, last_assistant)?;
+                self.encode_continuing(&rendered.pieces())?
             }
             (None, None) => return Err(TokensError::NoChatTemplate),
         };
@@ -168,35 +170,78 @@ impl Tokens {
         self.encode_pieces(&fill(template, &[("{input}", &question.content)]))
     }
 
+    /// The ids of pieces at the beginning of a text.
     fn encode_pieces(&self, pieces: &[Piece<'_>]) -> Result<Vec<u32>, TokensError> {
+        self.encode_parts(pieces, TextPosition::First)
+    }
+
+    /// The ids of pieces that go on within a text.
+    fn encode_continuing(&self, pieces: &[Piece<'_>]) -> Result<Vec<u32>, TokensError> {
+        self.encode_parts(pieces, TextPosition::Within)
+    }
+
+    fn encode_parts(
+        &self,
+        pieces: &[Piece<'_>],
+        mut position: TextPosition,
+    ) -> Result<Vec<u32>, TokensError> {
         let mut ids = Vec::new();
         let mut text = String::new();
+        let mut takes_space = false;
+        let push = |text: &mut String, more: &str, takes_space: &mut bool| {
+            let more = if *takes_space {
+                more.trim_start()
+            } else {
+                more
+            };
+            *takes_space &= more.is_empty();
+            text.push_str(more);
+        };
         for piece in pieces {
             let mut rest = match *piece {
                 Piece::Content(content) => {
-                    text.push_str(content);
+                    push(&mut text, content, &mut takes_space);
                     continue;
                 }
                 Piece::Template(written) => written,
             };
-            while let Some((before, id, after)) = self.control.split_first(rest) {
-                text.push_str(before);
-                self.encode_behind(&text, &mut ids)?;
+            while let Some((before, token, after)) = self.control.split_first(rest) {
+                push(&mut text, before, &mut takes_space);
+                let before = if token.lstrip {
+                    text.trim_end()
+                } else {
+                    text.as_str()
+                };
+                self.encode_behind(before, position, &mut ids)?;
                 text.clear();
-                ids.push(id);
+                position = TextPosition::BehindControl;
+                takes_space = token.rstrip;
+                ids.push(token.id);
                 rest = after;
             }
-            text.push_str(rest);
+            push(&mut text, rest, &mut takes_space);
         }
-        self.encode_behind(&text, &mut ids)?;
+        self.encode_behind(&text, position, &mut ids)?;
         Ok(ids)
     }
 
-    fn encode_behind(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokensError> {
+    fn encode_behind(
+        &self,
+        text: &str,
+        position: TextPosition,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokensError> {
         self.read_bound.check(ids.len(), text)?;
-        ids.extend(self.encode_plain(text)?);
+        ids.extend(self.encode_at(position, text)?);
         Ok(())
     }
+}
+
+fn encode_with(plain: &Tokenizer, text: &str) -> Result<Vec<u32>, TokensError> {
+    plain
+        .encode_fast(text, false)
+        .map(|encoding| encoding.get_ids().to_vec())
+        .map_err(|error| TokensError::Tokenizer(error.to_string()))
 }
 
 fn fill_passage<'a>(template: &'a str, title: &'a str, text: &'a str) -> Vec<Piece<'a>> {

@@ -14,7 +14,7 @@ use super::marks::{LinkTokens, Mark};
 use super::onegen_config::OneGenConfig;
 use super::passage_block::BlockMarks;
 use super::read_bound::ReadBound;
-use super::source::{TokenizerSource, plain_tokenizer, tokenizer};
+use super::source::{PlainTokenizer, TextPosition, TokenizerSource, tokenizer};
 use super::template::Piece;
 use crate::config::{ModelConfig, OneOrMany};
 use crate::error::LoadError;
@@ -51,10 +51,13 @@ impl Tokens {
             config,
         } = source;
         let tokenizer = tokenizer(&json, &path)?;
-        let control = ControlTokens::new(&tokenizer);
-        let plain = plain_tokenizer(&json, &path)?;
         let has_token = |token: &str| tokenizer.token_to_id(token).is_some();
         let onegen = OneGenConfig::load(first_with(dirs, "onegen.json"), has_token)?;
+        let mut named = onegen.named_tokens();
+        let framing = [config.bos_token(), config.eos_token()].into_iter();
+        named.extend(framing.flatten().map(str::to_owned));
+        let control = ControlTokens::new(&tokenizer, &named);
+        let plain = PlainTokenizer::new(&json, &path, &named)?;
         let generation = "generation_config.json";
         let generation = first_with(dirs, generation).join(generation);
         let generation: GenerationConfig = read_json_if_there(&generation)?.unwrap_or_default();
@@ -86,6 +89,8 @@ impl Tokens {
         if let Some(token) = config.eos_token() {
             eos.insert(find(token, "end of a turn")?);
         }
+        // A configuration may name ids of the family that the tokenizer does not have.
+        eos.retain(|id| tokenizer.id_to_token(*id).is_some());
         if eos.is_empty() {
             return Err(LoadError::MissingToken {
                 path,
@@ -132,9 +137,12 @@ impl Tokens {
             splice,
             block,
             linking,
-            chat: ChatTemplate::from_config(&config)?,
+            chat: ChatTemplate::from_config(&config, control.letters())?,
             fingerprint,
-            read_bound: ReadBound::new(&plain, model.max_position_embeddings),
+            read_bound: ReadBound::new(
+                plain.at(TextPosition::First),
+                model.max_position_embeddings,
+            ),
             tokenizer,
             plain,
             control,
@@ -172,12 +180,12 @@ impl Tokens {
         let messages = [Role::User, Role::Assistant, Role::User];
         let messages = messages.map(|role| ChatMessage::new(role, "?"));
         // A template that refuses such a chat is asked again when a client sends one.
-        let rendered = chat.render(&messages).ok()?;
-        let pieces = rendered.pieces_after(1).ok()?;
+        let rendered = chat.render_after(&messages, 1).ok()?;
+        let pieces = rendered.pieces();
         let Piece::Template(written) = pieces.first()? else {
             return None;
         };
-        let (before, id, _) = self.control.split_first(written)?;
-        (before.trim().is_empty() && Some(id) != self.bos).then_some(id)
+        let (before, token, _) = self.control.split_first(written)?;
+        (before.trim().is_empty() && Some(token.id) != self.bos).then_some(token.id)
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod chat_template;
 mod control;
 mod derived;
 pub(crate) mod detokenise;
+mod disguise;
 mod encode;
 mod jinja;
 mod load;
@@ -35,6 +36,7 @@ use marks::LinkTokens;
 use onegen_config::{LinkingConfig, OneGenConfig};
 use passage_block::BlockMarks;
 use read_bound::ReadBound;
+use source::PlainTokenizer;
 
 /// A model's tokenizer with its control tokens and templates.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub struct Tokens {
     /// The tokenizer with its control tokens, used for decoding.
     tokenizer: Tokenizer,
     /// The same tokenizer without control tokens, used for encoding.
-    plain: Tokenizer,
+    plain: PlainTokenizer,
     control: ControlTokens,
     onegen: OneGenConfig,
     chat: Option<ChatTemplate>,

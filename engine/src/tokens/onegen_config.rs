@@ -1,5 +1,6 @@
 //! `onegen.json`: how a checkpoint spells its control tokens and frames passages and prompts.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -139,6 +140,24 @@ impl OneGenConfig {
             }
         };
         Ok(read.unwrap_or_else(published))
+    }
+
+    /// The tokens that it gives a purpose.
+    pub(crate) fn named_tokens(&self) -> BTreeSet<String> {
+        let own = [
+            &self.query_token,
+            &self.passage_token,
+            &self.passage_open,
+            &self.passage_close,
+        ];
+        let marks = self.linking.iter().flat_map(|linking| {
+            [
+                &linking.mention_open,
+                &linking.mention_close,
+                &linking.continue_token,
+            ]
+        });
+        own.into_iter().chain(marks).cloned().collect()
     }
 
     /// The published checkpoint that links entities. Its marks are text.

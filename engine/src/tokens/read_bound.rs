@@ -23,7 +23,7 @@ impl ReadBound {
         let longest = match tokenizer.get_model() {
             ModelWrapper::BPE(bpe) if bpe.unk_token.is_none() => {
                 // A byte is spelled with at least one byte.
-                let bytes = tokenizer.get_vocab(false).into_keys().map(|t| t.len());
+                let bytes = tokenizer.get_vocab(true).into_keys().map(|t| t.len());
                 bytes.max()
             }
             _ => None,

@@ -1,13 +1,16 @@
 //! A tokenizer and where it comes from. `tokenizer.json` is read twice: once with its control tokens, and
 //! once without.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::error::LoadError;
 use crate::tokens::chat_template::TokenizerConfig;
+use crate::tokens::control::is_vocabulary;
 
 /// A tokenizer as it was found, in a directory or in a GGUF file.
 pub(crate) struct TokenizerSource {
@@ -67,20 +70,99 @@ pub(crate) fn tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError
     Ok(tokenizer)
 }
 
-/// The same tokenizer, but it treats its added tokens as plain text. The library's switch for this
-/// covers only special tokens, so all are declared special.
-pub(crate) fn plain_tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError> {
-    let parse = |source| LoadError::Json {
-        path: PathBuf::from(path),
-        source,
-    };
-    let mut value: serde_json::Value = serde_json::from_slice(json).map_err(parse)?;
-    if let Some(added) = value.get_mut("added_tokens").and_then(|a| a.as_array_mut()) {
-        for token in added {
-            token["special"] = true.into();
+/// The same tokenizer, but it treats its control tokens as plain text.
+#[derive(Debug)]
+pub(crate) struct PlainTokenizer {
+    /// For a text that begins.
+    first: Tokenizer,
+    /// For a text behind a control token, where that is another: some tokenizers put a space before a text only
+    /// where it begins.
+    behind_control: Option<Tokenizer>,
+    /// For a text that goes on within another, where that is another.
+    within: Option<Tokenizer>,
+}
+
+/// Where a text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TextPosition {
+    First,
+    BehindControl,
+    Within,
+}
+
+impl PlainTokenizer {
+    /// The library's switch for this covers only special tokens, so all control tokens are declared special.
+    /// `named` are the tokens that a model's files give a purpose.
+    ///
+    /// # Errors
+    /// The tokenizer is damaged.
+    pub(crate) fn new(
+        json: &[u8],
+        path: &Path,
+        named: &BTreeSet<String>,
+    ) -> Result<Self, LoadError> {
+        let parse = |source| LoadError::Json {
+            path: PathBuf::from(path),
+            source,
+        };
+        let mut value: Value = serde_json::from_slice(json).map_err(parse)?;
+        if let Some(added) = value.get_mut("added_tokens").and_then(|a| a.as_array_mut()) {
+            for token in added {
+                let spelling = token["content"].as_str().unwrap_or_default();
+                let special = token["special"].as_bool().unwrap_or(false);
+                token["special"] = (!is_vocabulary(spelling, special, named)).into();
+            }
         }
+        let plain = |value: &Value| -> Result<Tokenizer, LoadError> {
+            let mut plain = tokenizer(&serde_json::to_vec(value).map_err(parse)?, path)?;
+            plain.set_encode_special_tokens(true);
+            Ok(plain)
+        };
+        let other = |changed: Value| (changed != value).then(|| plain(&changed)).transpose();
+        let mut behind_control = value.clone();
+        put_no_space(&mut behind_control["pre_tokenizer"], &["first"]);
+        let mut within = value.clone();
+        put_no_space(&mut within["pre_tokenizer"], &["first", "always"]);
+        put_no_space(&mut within["normalizer"], &[]);
+        Ok(Self {
+            first: plain(&value)?,
+            behind_control: other(behind_control)?,
+            within: other(within)?,
+        })
     }
-    let mut plain = tokenizer(&serde_json::to_vec(&value).map_err(parse)?, path)?;
-    plain.set_encode_special_tokens(true);
-    Ok(plain)
+
+    /// The tokenizer for a text at this position.
+    pub(crate) fn at(&self, position: TextPosition) -> &Tokenizer {
+        let other = match position {
+            TextPosition::First => None,
+            TextPosition::BehindControl => self.behind_control.as_ref(),
+            TextPosition::Within => self.within.as_ref(),
+        };
+        other.unwrap_or(&self.first)
+    }
+}
+
+/// Takes from a pre-tokenizer or normaliser that it puts a space before texts: sentencepiece's of these schemes,
+/// and, if that is not only the first, the byte-level one's, too.
+fn put_no_space(part: &mut Value, schemes: &[&str]) {
+    match part["type"].as_str() {
+        Some("Metaspace")
+            if schemes
+                .iter()
+                .any(|&scheme| part["prepend_scheme"] == scheme) =>
+        {
+            part["prepend_scheme"] = "never".into();
+        }
+        Some("ByteLevel") if schemes.contains(&"always") => part["add_prefix_space"] = false.into(),
+        Some("Prepend") => *part = json!({"type": "Sequence", "normalizers": []}),
+        Some("Sequence") => {
+            for each in ["pretokenizers", "normalizers"] {
+                let parts = part.get_mut(each).and_then(Value::as_array_mut);
+                for one in parts.into_iter().flatten() {
+                    put_no_space(one, schemes);
+                }
+            }
+        }
+        _ => {}
+    }
 }

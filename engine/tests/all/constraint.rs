@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::common::*;
 use onegen_engine::{
-    Completion, Constraint, ConstraintError, EngineError, FinishReason, Grammar, Model, Request,
+    Cancellation, Completion, Constraint, ConstraintError, EngineError, FinishReason, Grammar,
+    Model, Request, SchemaReport,
 };
 use serde_json::{Value, json};
 
@@ -330,4 +331,175 @@ fn a_text_that_leads_nowhere_fails_its_turn_and_leaves_the_conversation() {
         "{failed:?}"
     );
     assert!(block_on(engine.conversation(&"c".into())).is_none());
+}
+
+/// The reports on the texts of several seeds.
+fn reports(model: &Arc<Model>, schema: &Value) -> Vec<(String, SchemaReport)> {
+    let constraint = Constraint::JsonSchema(schema.clone());
+    let check = compile(model, constraint.clone()).unwrap();
+    let check = check.schema_check().unwrap().clone();
+    let texts = texts(model, &constraint).into_iter();
+    texts
+        .map(|text| (text.clone(), check.report(&text)))
+        .collect()
+}
+
+#[test]
+fn schemas_of_everyday_tools_compile_and_what_is_not_enforced_is_named() {
+    let model = Family::Qwen3.model();
+    let short = json!({"type": "string", "maxLength": 4});
+    for (schema, not_enforced) in [
+        // zod's record, and one whose names are an enumeration.
+        (
+            json!({"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {"type": "boolean"},
+                   "maxProperties": 2}),
+            &[][..],
+        ),
+        (
+            json!({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "boolean"},
+                   "maxProperties": 2}),
+            &["propertyNames"],
+        ),
+        // zod's startsWith and nanoid, Python's set and Path.
+        (
+            json!({"type": "string", "format": "starts_with", "pattern": "^ab[a-z]{0,3}$"}),
+            &["format \"starts_with\""],
+        ),
+        (
+            json!({"type": "string", "format": "nanoid", "pattern": "^[a-zA-Z0-9_-]{4}$"}),
+            &["format \"nanoid\""],
+        ),
+        (
+            json!({"type": "object", "properties": {
+                "tags": {"type": "array", "items": short, "uniqueItems": true, "maxItems": 2},
+                "file": {"$ref": "#/$defs/File"},
+            }, "required": ["tags", "file"], "additionalProperties": false,
+            "$defs": {"File": {"type": "string", "format": "path", "maxLength": 4}}}),
+            &[
+                "/properties/tags: uniqueItems",
+                "/$defs/File: format \"path\"",
+            ],
+        ),
+        // zod's email.
+        (
+            json!({"type": "string", "maxLength": 12, "format": "email",
+                   "pattern": r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"}),
+            &["pattern"],
+        ),
+        (
+            json!({"oneOf": [short, {"type": "string", "minLength": 1, "maxLength": 2}]}),
+            &["oneOf"],
+        ),
+        (
+            json!({"type": "integer", "not": {"multipleOf": 2}, "minimum": 0, "maximum": 99}),
+            &["not"],
+        ),
+        (
+            json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "contains": {"const": 3},
+                   "maxItems": 3}),
+            &["contains"],
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "boolean"}},
+                   "additionalProperties": false, "dependentRequired": {"a": ["b"]},
+                   "if": {"required": ["a"]}, "then": {"required": ["b"]}}),
+            &["dependentRequired", "if", "then"],
+        ),
+    ] {
+        for (text, report) in reports(&model, &schema) {
+            serde_json::from_str::<Value>(&text)
+                .unwrap_or_else(|e| panic!("{schema}: {text}: {e}"));
+            assert_eq!(report.not_enforced, not_enforced, "{schema}");
+            let valid = report
+                .valid
+                .unwrap_or_else(|| panic!("{schema}: {text}: {report:?}"));
+            assert_eq!(valid, report.error.is_none(), "{text}: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_its_schema_does_not_allow_is_reported() {
+    let model = Family::Qwen3.model();
+    for (schema, words) in [
+        (
+            json!({"type": "array", "items": {"const": "a"}, "minItems": 2, "maxItems": 3, "uniqueItems": true}),
+            "non-unique",
+        ),
+        (
+            json!({"type": "string", "format": "date", "pattern": "^2023-02-29$"}),
+            "date",
+        ),
+        (json!({"const": 1, "not": {"type": "integer"}}), "not"),
+    ] {
+        for (text, report) in reports(&model, &schema) {
+            assert_eq!(report.valid, Some(false), "{schema}: {text}");
+            let error = report.error.unwrap();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+    for (text, report) in reports(&model, &json!({"enum": ["a", 1, null]})) {
+        assert_eq!(report.valid, Some(true), "{text}");
+        assert_eq!((report.error, report.not_enforced), (None, Vec::new()));
+    }
+}
+
+/// The model without the token of a byte.
+fn without_byte(byte: &str) -> Arc<Model> {
+    let dir = Family::Llama.write(1);
+    edit_json(dir.path(), "tokenizer.json", |tokenizer| {
+        tokenizer["model"]["vocab"]
+            .as_object_mut()
+            .unwrap()
+            .remove(byte)
+            .unwrap();
+    });
+    load(dir.path())
+}
+
+#[test]
+fn what_the_vocabulary_cannot_write_is_said_in_words() {
+    // The spelling of the byte 1.
+    let model = without_byte("\u{101}");
+    let choices =
+        |texts: &[&str]| Constraint::Choice(texts.iter().map(|&t| t.to_owned()).collect());
+    let refused = compile(&model, choices(&["Lima", "La\u{1}Paz"])).unwrap_err();
+    assert_eq!(
+        refused,
+        ConstraintError::Unspellable {
+            text: "La\u{1}Paz".into()
+        }
+    );
+    assert!(compile(&model, choices(&["Lima", "La Paz"])).is_ok());
+    for constraint in [
+        Constraint::Regex("\u{1}+".into()),
+        Constraint::Lark("start: \"\\u0001\"".into()),
+    ] {
+        let refused = compile(&model, constraint).unwrap_err().to_string();
+        assert!(
+            refused.contains("vocabulary") && !refused.contains("NoExtension"),
+            "{refused}"
+        );
+    }
+    let later = constrained(&model, "c", 1, Constraint::Regex("a\u{1}".into()));
+    let engine = engine(&model, None);
+    let failed = block_on(async { engine.submit(later).await.unwrap().collect().await });
+    let failed = failed.unwrap_err().to_string();
+    assert!(
+        failed.contains("vocabulary") && !failed.contains("NoExtension"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn work_that_nobody_wants_any_more_ends_at_its_next_step() {
+    let model = Family::Qwen3.model();
+    let cancellation = Cancellation::default();
+    cancellation.cancel();
+    let held = Arc::new(());
+    let refused = Grammar::compile_unless(&cancellation, held.clone(), &person(), model.tokens());
+    assert_eq!(refused.unwrap_err(), ConstraintError::Cancelled);
+    while Arc::strong_count(&held) > 1 {
+        std::thread::yield_now();
+    }
 }

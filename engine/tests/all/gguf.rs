@@ -437,3 +437,87 @@ fn smollm2_answers_as_in_transformers_and_embeds() {
     assert_eq!(embeddings[0].len(), 576);
     assert_ne!(embeddings[0], embeddings[1]);
 }
+
+/// The ids of a file's tokens by spelling.
+fn id_in(file: &GgufFile, token: &str) -> usize {
+    let tokens = file.metadata["tokenizer.ggml.tokens"].to_vec().unwrap();
+    tokens
+        .iter()
+        .position(|one| one.to_string().unwrap() == token)
+        .unwrap()
+}
+
+#[test]
+fn what_the_template_writes_behind_an_answer_ends_a_turn_whatever_the_file_calls_its_end() {
+    let dir = Family::Llama.write(1);
+    // 3 is a control token; some converters write 1, a word.
+    for kind in [3, 1] {
+        let gguf = as_gguf(dir.path(), GgmlDType::F32);
+        let mut file = GgufFile::new(dir.path(), GgmlDType::F32);
+        let (end, other) = (id_in(&file, "<|end|>"), id_in(&file, "[RD]"));
+        file.set("tokenizer.ggml.eos_token_id", count(other));
+        let mut types = file.metadata["tokenizer.ggml.token_type"]
+            .to_vec()
+            .unwrap()
+            .clone();
+        types[end] = candle_core::quantized::gguf_file::Value::I32(kind);
+        file.set(
+            "tokenizer.ggml.token_type",
+            candle_core::quantized::gguf_file::Value::Array(types),
+        );
+        file.write(&gguf.path().join("tiny.gguf"));
+        let model = load(gguf.path());
+        let ends: Vec<_> = model.tokens().eos_ids().collect();
+        assert!(
+            ends.contains(&(end as u32)) && ends.contains(&(other as u32)),
+            "{ends:?}"
+        );
+        let mut request = request(&model, "a", "What?", 20);
+        request.sampling.logit_bias = [(end as u32, 100.0)].into();
+        let completion = run(&engine(&model, None), request);
+        assert_eq!(completion.summary.finish_reason, FinishReason::Stop);
+        assert_eq!(completion.text, "");
+    }
+}
+
+/// Where a name stands in a file's bytes, behind its length.
+fn name_at(bytes: &[u8], name: &str) -> usize {
+    let written = [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+    bytes
+        .windows(written.len())
+        .position(|one| one == written)
+        .unwrap()
+        + 8
+}
+
+#[test]
+fn tensors_that_overlap_and_keys_that_come_twice_are_refused() {
+    let dir = Family::Llama.write(1);
+    let mut file = GgufFile::new(dir.path(), GgmlDType::F32);
+    file.set("general.note_1", text("one"));
+    file.set("general.note_2", text("two"));
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let path = dir.path().join("changed.gguf");
+    let bytes = file.bytes();
+    let refused = |bytes: &[u8], words: &[&str]| {
+        fs::write(&path, bytes).unwrap();
+        let error = error(&path).to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    // A tensor's description: its name, the number of its sizes, the sizes, its type, its place.
+    let place_at = |name: &str| {
+        let sizes_at = name_at(&bytes, name) + name.len();
+        let sizes = u32::from_le_bytes(bytes[sizes_at..sizes_at + 4].try_into().unwrap());
+        sizes_at + 4 + 8 * sizes as usize + 4
+    };
+    let (one, other) = ("blk.0.attn_k.weight", "blk.0.attn_v.weight");
+    let mut overlapping = bytes.clone();
+    overlapping.copy_within(place_at(one)..place_at(one) + 8, place_at(other));
+    refused(&overlapping, &[one, other, "overlap"]);
+    let mut twice = bytes.clone();
+    let at = name_at(&bytes, "general.note_2") + "general.note_".len();
+    twice[at] = b'1';
+    refused(&twice, &["general.note_1", "twice"]);
+    fs::write(&path, &bytes).unwrap();
+    load(&path);
+}

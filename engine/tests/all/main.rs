@@ -22,5 +22,6 @@ mod parity;
 mod reference;
 mod schedules;
 mod store;
+mod templates;
 mod timeline;
 mod tokens;

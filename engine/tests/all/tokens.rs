@@ -121,6 +121,59 @@ fn a_template_that_trims_contents_trims_them() {
 }
 
 #[test]
+fn a_template_sees_contents_but_no_control_token_is_made_of_them() {
+    // The template writes the beginning and the end of a control token around each content.
+    for content in [
+        "{{ m.content }}",
+        "{{ m.content | lower | trim }}",
+        "{{ m.content.replace('-', '')[0:] }}",
+    ] {
+        let dir = with_template(&format!(
+            "{{% for m in messages %}}<|user|><|{content}|>{{% endfor %}}"
+        ));
+        let tokens = tokens(dir.path()).unwrap();
+        for text in ["end", " END ", "e-n-d", "user|><|end"] {
+            let ids = tokens.encode_chat(&[user(text)]).unwrap();
+            let control = CONTROL.map(|token| id(&tokens, token));
+            let found = ids.iter().filter(|id| control.contains(id)).count();
+            assert_eq!(found, 1, "{content}: {text}");
+        }
+    }
+    // What the template puts together itself is one, and so is what a role completes.
+    let dir = with_template(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ '<|' + 'end|>' }}{% endfor %}",
+    );
+    let tokens = tokens(dir.path()).unwrap();
+    let ids = tokens.encode_chat(&[user("Lima<|end|>")]).unwrap();
+    assert_eq!(ids.first(), Some(&id(&tokens, "<|user|>")));
+    assert_eq!(
+        ids.iter()
+            .filter(|&&one| one == id(&tokens, "<|end|>"))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn contents_go_through_a_template_unchanged_whatever_characters_they_have() {
+    let dir = with_template("{% for m in messages %}<|user|>{{ m.content }}{% endfor %}");
+    let tokens = tokens(dir.path()).unwrap();
+    for text in [
+        "\u{E000}\u{F8FF} <|x|> \u{F0000}\u{10FFFF}",
+        " [RQ\u{E001}] \0",
+        "é\u{301} 日本 🦙🏽",
+    ] {
+        let mut wanted = vec![id(&tokens, "<|user|>")];
+        wanted.extend(tokens.encode_plain(text).unwrap());
+        assert_eq!(
+            tokens.encode_chat(&[user(text)]).unwrap(),
+            wanted,
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
 fn text_across_the_seams_of_a_template_is_encoded_in_one_go() {
     let dir = with_template("{% for m in messages %}the capital of{{ m.content }} is{% endfor %}");
     let tokens = tokens(dir.path()).unwrap();
@@ -163,7 +216,9 @@ fn a_template_that_is_broken_is_refused_when_the_model_is_loaded() {
     let error = tokens(broken.path()).unwrap_err().to_string();
     assert!(error.contains("undefined_function"), "{error}");
     // A fault that only another chat shows is no fault of that chat.
-    let later = with_template("{% for m in messages %}{{ m.content[loop.index0:] }}{% endfor %}");
+    let later = with_template(
+        "{% for m in messages %}{{ m.content if loop.first else m.a.b }}{% endfor %}",
+    );
     let chat = [user("Lima"), user("Peru")];
     let error = tokens(later.path())
         .unwrap()

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::{Annotation, FinishReason, Logprobs, Role};
-use crate::{Receipt, Usage};
+use crate::{Receipt, SchemaReport, Usage};
 
 /// One event of a streamed answer. In order: the role, text and retrievals as they come, the
 /// annotations if any, the finish reason, the usage if asked for; then `data: [DONE]`.
@@ -84,6 +84,9 @@ pub struct ChunkExtension {
     /// In the chunk with the finish reason: all retrievals, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrievals: Option<Vec<Receipt>>,
+    /// In the chunk with the finish reason, if the request had a JSON schema: what is known of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaReport>,
 }
 
 /// Distinguishes `"usage": null` from a missing `usage`.

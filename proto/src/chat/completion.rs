@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Annotation, Logprobs, Role};
-use crate::{Receipt, Usage};
+use crate::{Receipt, SchemaReport, Usage};
 
 /// The answer to a request without `stream`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -81,4 +81,7 @@ pub struct CompletionExtension {
     pub conversation: String,
     /// The retrievals, in order.
     pub retrievals: Vec<Receipt>,
+    /// What is known of the text, if the request had a JSON schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaReport>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onegen_engine::{ForwardError, Model, Tokens, TokensError, TooLong};
+use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::collections::encoding::Encoding;
@@ -20,6 +21,16 @@ pub(crate) struct Embedding {
     model: Arc<Model>,
     encoding: Encoding,
     one: Arc<Semaphore>,
+}
+
+/// Why a text has no embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum NotEmbedded {
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// A vocabulary that was made from other texts may lack some control characters.
+    #[error("the model's vocabulary has no token for any of its characters")]
+    NoTokens,
 }
 
 /// A text's embedding.
@@ -52,7 +63,7 @@ impl Embedding {
     pub(crate) async fn passages(
         &self,
         texts: Vec<(String, String)>,
-    ) -> Result<Vec<Result<TextEmbedding, TooLong>>, ApiError> {
+    ) -> Result<Vec<Result<TextEmbedding, NotEmbedded>>, ApiError> {
         let bytes = texts
             .iter()
             .map(|(title, text)| title.len() + text.len())
@@ -60,14 +71,20 @@ impl Embedding {
         let model = self.model.clone();
         let encode = move |tokens: &Tokens| -> Result<Vec<_>, TokensError> {
             let each = texts.iter();
-            each.map(|(title, text)| model.fitting(tokens.passage_ids(title, text)))
-                .collect()
+            each.map(|(title, text)| {
+                if has_no_tokens(tokens, &[title, text])? {
+                    return Ok(Err(NotEmbedded::NoTokens));
+                }
+                let fitting = model.fitting(tokens.passage_ids(title, text))?;
+                Ok(fitting.map_err(NotEmbedded::from))
+            })
+            .collect()
         };
         let encoded = self.encoding.run(bytes, encode).await?;
         let encoded = encoded.map_err(|error| ApiError::Internal(error.to_string()))?;
         let lengths: Vec<_> = encoded
             .iter()
-            .map(|ids| ids.as_ref().map(Vec::len).map_err(|too_long| *too_long))
+            .map(|ids| ids.as_ref().map(Vec::len).map_err(|refused| *refused))
             .collect();
         let ids: Vec<Vec<u32>> = encoded.into_iter().flatten().collect();
         let mut vectors = Vec::with_capacity(ids.len());
@@ -105,11 +122,14 @@ impl Embedding {
     pub(crate) async fn query(
         &self,
         text: String,
-    ) -> Result<Result<TextEmbedding, TooLong>, ApiError> {
+    ) -> Result<Result<TextEmbedding, NotEmbedded>, ApiError> {
         let embed = move |model: &Model| {
+            if has_no_tokens(model.tokens(), &[&text])? {
+                return Ok(Err(NotEmbedded::NoTokens));
+            }
             let ids = match model.fitting(model.tokens().encode_query(&text))? {
                 Ok(ids) => ids,
-                Err(too_long) => return Ok(Err(too_long)),
+                Err(too_long) => return Ok(Err(too_long.into())),
             };
             let tokens = ids.len();
             let vector = model.embed_query_ids(ids)?;
@@ -126,4 +146,31 @@ impl Embedding {
         let done = blocking_within(&self.one, 1, move || work(&model)).await?;
         done.map_err(|error| ApiError::Internal(error.to_string()))
     }
+}
+
+/// The longest text that is looked at for characters without tokens. A longer one has some.
+const MOST_ODD_BYTES: usize = 4096;
+
+/// Whether texts that are not all empty have no token at all, so that their embedding would be that of nothing.
+///
+/// # Errors
+/// The tokenizer failed.
+fn has_no_tokens(tokens: &Tokens, texts: &[&str]) -> Result<bool, TokensError> {
+    if texts.iter().all(|text| text.is_empty()) {
+        return Ok(false);
+    }
+    // Only control characters may be without tokens, and few texts consist of them.
+    let is_odd = |text: &&str| text.len() <= MOST_ODD_BYTES && text.chars().all(char::is_control);
+    if !texts.iter().all(|text| is_odd(text)) {
+        return Ok(false);
+    }
+    for text in texts {
+        // Some tokenizers put a space before every text.
+        let ids = tokens.encode_plain(text)?.into_iter();
+        let mut spelt = ids.flat_map(|id| tokens.bytes(id).unwrap_or_default());
+        if spelt.any(|&byte| byte != b' ') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,12 +1,28 @@
 //! How a turn ended and what it took, as OpenAI's APIs write it.
 
-use onegen_engine::{FinishReason as EngineFinishReason, TurnSummary};
-use onegen_proto::{FinishReason, PromptTokensDetails, Usage};
+use onegen_engine::{
+    FinishReason as EngineFinishReason, SchemaReport as EngineSchemaReport, TurnSummary,
+};
+use onegen_proto::{FinishReason, PromptTokensDetails, SchemaReport, Usage};
 
 pub(super) fn finish_reason(reason: EngineFinishReason) -> FinishReason {
     match reason {
         EngineFinishReason::Stop => FinishReason::Stop,
         EngineFinishReason::Length => FinishReason::Length,
+    }
+}
+
+/// What is known of a text whose JSON schema was given.
+pub(super) fn schema_report(report: EngineSchemaReport) -> SchemaReport {
+    let EngineSchemaReport {
+        valid,
+        error,
+        not_enforced,
+    } = report;
+    SchemaReport {
+        valid,
+        error,
+        not_enforced,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use onegen_engine::{Constraint, ConstraintError, Grammar};
+use onegen_engine::{Cancellation, Constraint, ConstraintError, Grammar};
 use onegen_proto::{
     ChatCompletionRequest, ResponseFormat, ResponseText, StructuredOutputs, TextFormat,
 };
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::wire::blocking::blocking_within;
+use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
 /// A constraint and the field that it came in.
@@ -60,19 +60,33 @@ impl RequestedConstraint {
         Self::new(field, Constraint::JsonSchema(json!({"type": "object"})))
     }
 
-    /// Compiles it off the async threads, a few of all requests' at a time: a large one takes its time.
+    /// Compiles it off the async threads, a few of all requests' at a time: a large one takes its time. It counts
+    /// until the work ends, and if the client leaves, that is at the work's next step.
     ///
     /// # Errors
     /// [`ApiError::Invalid`] names the field and says why it does not compile.
     pub(crate) async fn compile(&self, app: &Arc<App>) -> Result<Grammar, ApiError> {
         let tokens = app.engine.model().tokens().clone();
         let constraint = self.constraint.clone();
-        let compile = move || Grammar::compile(&constraint, &tokens);
-        let compiled = blocking_within(&app.compiling, 1, compile).await?;
+        // No semaphore of the server is ever closed, so this cannot fail.
+        let permit = app.compiling.clone().acquire_owned().await;
+        let cancellation = Cancellation::default();
+        let _cancelled_with_request = CancelOnDrop(cancellation.clone());
+        let compile = move || Grammar::compile_unless(&cancellation, permit, &constraint, &tokens);
+        let compiled = blocking(compile).await?;
         compiled.map_err(|error| match error {
             ConstraintError::Tokens(_) => ApiError::Internal(error.to_string()),
             error => ApiError::invalid(self.field, error.to_string()),
         })
+    }
+}
+
+/// Cancels work when the request that waits for it is dropped.
+struct CancelOnDrop(Cancellation);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

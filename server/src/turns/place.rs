@@ -320,6 +320,10 @@ impl TurnRequest {
             Some(constraint) => Some(constraint.compile(app).await?),
             None => None,
         };
+        let schema = grammar
+            .as_ref()
+            .and_then(|grammar| grammar.schema_check())
+            .cloned();
         let known = target.transcript.log_end().log_len;
         let copy_of = target.copy_of.filter(|_| known > 0);
         let request = Request {
@@ -347,6 +351,7 @@ impl TurnRequest {
             messages_before: target.messages_before,
             transcript: self.kept.then_some(target.transcript),
             constrained_by: self.constraint.as_ref().map(|constraint| constraint.field),
+            schema,
         }))
     }
 }

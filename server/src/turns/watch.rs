@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onegen_engine::{
-    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, Text,
-    TokenLogprob, Turn, TurnSummary,
+    ChatMessage, ConversationId, EngineError, Event, Request, RetrievalReceipt, Role, SchemaCheck,
+    SchemaReport, Text, TokenLogprob, Turn, TurnSummary,
 };
 use onegen_proto::UrlCitation;
 
@@ -50,6 +50,8 @@ pub(crate) struct Finished {
     /// One for each passage that was read.
     pub(crate) citations: Vec<UrlCitation>,
     pub(crate) summary: TurnSummary,
+    /// What is known of the text if a JSON schema constrained it.
+    pub(crate) schema: Option<SchemaReport>,
 }
 
 /// What a turn of a conversation is watched for beside its events. By default it belongs to none.
@@ -67,6 +69,8 @@ pub(super) struct WatchedConversation {
     pub(super) transcript: Option<Transcript>,
     /// The field that constrains the text.
     pub(super) constrained_by: Option<&'static str>,
+    /// What holds the text against its schema.
+    pub(super) schema: Option<Arc<SchemaCheck>>,
 }
 
 impl LiveTurn {
@@ -189,6 +193,10 @@ impl LiveTurn {
             }
             Event::Finished(summary) => {
                 let text = std::mem::take(&mut self.text);
+                let schema = match self.schema_report(&text).await {
+                    Ok(schema) => schema,
+                    Err(error) => return Some(self.failed(error)),
+                };
                 if let Some(mut transcript) = self.watched.transcript.take() {
                     let answer = ChatMessage::new(Role::Assistant, text.clone());
                     transcript.messages.push(answer);
@@ -210,6 +218,7 @@ impl LiveTurn {
                     citations: citations_of(&text, &summary.retrievals, unit),
                     text,
                     summary,
+                    schema,
                 })
             }
             Event::Failed(error) => {
@@ -222,6 +231,15 @@ impl LiveTurn {
                 self.failed(error)
             }
         })
+    }
+
+    /// Holds a finished text against its schema.
+    async fn schema_report(&self, text: &str) -> Result<Option<SchemaReport>, ApiError> {
+        let Some(check) = self.watched.schema.clone() else {
+            return Ok(None);
+        };
+        let text = text.to_owned();
+        blocking(move || check.report(&text)).await.map(Some)
     }
 
     fn failed(&mut self, error: ApiError) -> TurnEvent {

@@ -445,6 +445,10 @@ impl FieldNames {
             SubmitError::Copy(ConversationError::Unknown(id) | ConversationError::Busy(id)) => {
                 ApiError::ConversationBusy(id.to_string())
             }
+            SubmitError::EmptyPrompt => ApiError::invalid(
+                self.prompt,
+                "holds no characters for which the model's vocabulary has tokens",
+            ),
             SubmitError::OnlyLinks => ApiError::ModelOnlyLinks,
             SubmitError::Overloaded { .. } => ApiError::Overloaded,
             SubmitError::Stopped => ApiError::ShuttingDown,

@@ -1,7 +1,7 @@
 //! Every mistake of a client gets its status, its code and the name of the field.
 #![allow(clippy::unwrap_used)]
 
-use crate::common::{CONTEXT, Files, Server, envelope, question, with};
+use crate::common::{CONTEXT, Files, Server, envelope, models, question, with};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -189,6 +189,11 @@ async fn a_bad_field_is_named_with_a_fitting_status() {
             "structured_outputs.choice",
             "at least one",
         ),
+        (
+            json!({"structured_outputs": {"choice": vec!["Lima"; 1_001]}}),
+            "structured_outputs.choice",
+            "1001 texts, but may have at most 1000",
+        ),
     ];
     for (fields, param, words) in not_compiling {
         let body = with(hello(), fields);
@@ -292,4 +297,77 @@ async fn one_request_too_many_is_told_at_once_to_come_again() {
     let error = envelope(refused.json().await.unwrap());
     assert_eq!(error["type"], "rate_limit_error");
     assert_eq!(error["code"], "overloaded");
+}
+
+#[tokio::test]
+async fn a_text_without_any_token_is_refused_where_it_would_be_embedded() {
+    // Some tokenizers put a space before every text.
+    for spaced in [true, false] {
+        refuses_a_text_without_any_token(spaced).await;
+    }
+}
+
+async fn refuses_a_text_without_any_token(spaced: bool) {
+    let files = Files::new();
+    // The spelling of the byte 1, a control character.
+    models::edit_json(files.model(), "tokenizer.json", |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        vocabulary.remove("\u{101}").unwrap();
+        tokenizer["pre_tokenizer"]["add_prefix_space"] = spaced.into();
+    });
+    let server = files.serve().await;
+    let odd = "\u{1}\u{1}";
+    let embed =
+        |input: Value, kind: &str| json!({"model": "onegen", "input": input, "input_type": kind});
+    let search = "/v1/vector_stores/default/search";
+    for (method, path, body, param) in [
+        (
+            "POST",
+            "/v1/embeddings",
+            embed(json!(odd), "document"),
+            "input",
+        ),
+        (
+            "POST",
+            "/v1/embeddings",
+            embed(json!(["a", odd]), "document"),
+            "input[1]",
+        ),
+        (
+            "POST",
+            "/v1/embeddings",
+            embed(json!([odd, "a"]), "query"),
+            "input[0]",
+        ),
+        ("POST", search, json!({"query": odd}), "query"),
+        (
+            "PUT",
+            "/v1/documents",
+            json!({"id": "odd", "text": odd}),
+            "text",
+        ),
+    ] {
+        let (status, code, at, message) = server.refused_at(method, path, body).await;
+        assert_eq!(
+            (status, code.as_str(), at),
+            (400, "invalid_value", json!(param)),
+            "{message}"
+        );
+        assert!(message.contains("no token"), "{message}");
+    }
+    // Where something else is beside it, it is left out as in any other text.
+    for input in ["\u{1}a", "\u{2}"] {
+        server
+            .done("POST", "/v1/embeddings", embed(json!(input), "document"))
+            .await;
+    }
+    let answer = server
+        .complete(&with(question(odd), json!({"max_tokens": 1})))
+        .await;
+    assert_eq!(answer["usage"]["completion_tokens"], 1);
+    let prompt = json!({"model": "onegen", "prompt": odd, "max_tokens": 1});
+    if !spaced {
+        let (status, _, at, _) = server.refused_at("POST", "/v1/completions", prompt).await;
+        assert_eq!((status, at), (400, json!("prompt")));
+    }
 }

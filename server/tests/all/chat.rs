@@ -309,3 +309,41 @@ async fn both_names_of_the_model_are_served() {
         assert_eq!(answer["model"], "onegen");
     }
 }
+
+#[tokio::test]
+async fn what_is_known_of_a_text_with_a_schema_is_told() {
+    let files = Files::new();
+    let request = with(retrieving(&files), json!({"max_tokens": 200}));
+    let server = files.serve().await;
+    let format = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
+    let set = json!({"type": "array", "items": {"const": "a"}, "minItems": 2, "maxItems": 2, "uniqueItems": true});
+    let answer = server
+        .complete(&with(request.clone(), format(set.clone())))
+        .await;
+    let report = &answer["onegen"]["schema"];
+    assert_eq!(report["valid"], false, "{answer}");
+    assert!(
+        report["error"].as_str().unwrap().contains("non-unique"),
+        "{report}"
+    );
+    assert_eq!(report["not_enforced"], json!(["uniqueItems"]));
+    let chunks = server.stream(&with(request.clone(), format(set))).await;
+    let last = chunks
+        .iter()
+        .find(|chunk| chunk["choices"][0]["finish_reason"] == "stop")
+        .unwrap();
+    assert_eq!(&last["onegen"]["schema"], report);
+
+    let answer = server
+        .complete(&with(request.clone(), format(json!({"enum": ["Lima"]}))))
+        .await;
+    let valid = json!({"valid": true, "error": null, "not_enforced": []});
+    assert_eq!(answer["onegen"]["schema"], valid);
+    // A text that is cut off is no JSON, and one without a schema has no report.
+    let cut = with(format(json!({"enum": ["Lima"]})), json!({"max_tokens": 1}));
+    let answer = server.complete(&with(request.clone(), cut)).await;
+    assert_eq!(answer["onegen"]["schema"]["valid"], false, "{answer}");
+    let choice = json!({"structured_outputs": {"choice": ["Lima"]}});
+    let answer = server.complete(&with(request, choice)).await;
+    assert!(answer["onegen"].get("schema").is_none());
+}

@@ -1,7 +1,9 @@
 //! Constraints: what a turn's text must be, compiled to a grammar that masks tokens.
 
 mod bounds;
+mod check;
 mod compile;
+mod relax;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,11 +16,15 @@ use serde_json::{Value, json};
 
 use crate::error::ConstraintError;
 use crate::tokens::Tokens;
+pub use check::{SchemaCheck, SchemaReport};
+pub use compile::Cancellation;
+use relax::Relaxed;
 
 /// What a turn's text must be, from its first character to its last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Constraint {
-    /// JSON that this schema allows. Between its parts stands at most one space, or a line break and
+    /// JSON that this schema allows, as far as that can be enforced: [`Grammar::schema_check`] holds the finished
+    /// text against the whole of it. Between its parts stands at most one space, or a line break and
     /// an indentation, since a small model might write white space without end; a schema with
     /// llguidance's own `x-guidance` says otherwise.
     JsonSchema(Value),
@@ -37,14 +43,7 @@ const JSON_SPACE: &str = r"\x20|\n\x20{0,24}";
 impl Constraint {
     fn grammar(&self) -> Result<TopLevelGrammar, ConstraintError> {
         Ok(match self {
-            Self::JsonSchema(schema) => {
-                let mut schema = schema.clone();
-                if let Some(fields) = schema.as_object_mut() {
-                    let space = json!({"whitespace_pattern": JSON_SPACE});
-                    fields.entry("x-guidance").or_insert(space);
-                }
-                TopLevelGrammar::from_json_schema(schema)
-            }
+            Self::JsonSchema(schema) => json_grammar(schema.clone()),
             Self::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Self::Choice(choices) if choices.is_empty() => return Err(ConstraintError::NoChoice),
             Self::Choice(choices) => {
@@ -55,6 +54,19 @@ impl Constraint {
             Self::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         })
     }
+}
+
+fn json_grammar(mut schema: Value) -> TopLevelGrammar {
+    if let Some(fields) = schema.as_object_mut() {
+        let options = fields.entry("x-guidance").or_insert_with(|| json!({}));
+        if let Some(options) = options.as_object_mut()
+            && !options.contains_key("whitespace_flexible")
+        {
+            let space = options.entry("whitespace_pattern");
+            space.or_insert_with(|| JSON_SPACE.into());
+        }
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 /// A compiled [`Constraint`]. It belongs to the tokens that it was compiled with.
@@ -71,6 +83,7 @@ pub struct Grammar {
     matcher: Box<Matcher>,
     compiler: Arc<GrammarCompiler>,
     begun: bool,
+    check: Option<Arc<SchemaCheck>>,
 }
 
 impl fmt::Debug for Grammar {
@@ -85,27 +98,93 @@ impl Grammar {
     /// # Errors
     /// It is too large, does not compile or takes too long to, or no text meets it.
     pub fn compile(constraint: &Constraint, tokens: &Tokens) -> Result<Self, ConstraintError> {
+        Self::compile_unless(&Cancellation::default(), (), constraint, tokens)
+    }
+
+    /// The same for a caller who may lose interest. `held` is dropped when the work has ended, which may be later
+    /// than this returns.
+    ///
+    /// # Errors
+    /// As [`Grammar::compile`], or it was cancelled.
+    pub fn compile_unless(
+        cancellation: &Cancellation,
+        held: impl Send + 'static,
+        constraint: &Constraint,
+        tokens: &Tokens,
+    ) -> Result<Self, ConstraintError> {
         constraint.check_size()?;
         let compiler = GrammarCompiler::of(tokens)?;
         let constraint = constraint.clone();
-        compile::on_large_stack(move || Self::compile_here(&constraint, compiler))
+        let cancelled = cancellation.clone();
+        compile::on_large_stack(cancellation, held, move || match &constraint {
+            Constraint::JsonSchema(schema) => Self::of_schema(schema, &compiler, &cancelled),
+            constraint => {
+                if let Constraint::Choice(choices) = constraint {
+                    compiler.check_spelling(choices)?;
+                }
+                Self::new(constraint.grammar()?, &compiler)
+            }
+        })
     }
 
-    fn compile_here(
-        constraint: &Constraint,
-        compiler: Arc<GrammarCompiler>,
+    fn new(
+        grammar: TopLevelGrammar,
+        compiler: &Arc<GrammarCompiler>,
     ) -> Result<Self, ConstraintError> {
-        let parser = compiler.factory.create_parser(constraint.grammar()?);
+        let parser = compiler.factory.create_parser(grammar);
         let parser = parser.map_err(|error| ConstraintError::Compile(reason(error)))?;
         let mut grammar = Self {
             matcher: Box::new(Matcher::new(Ok(parser))),
-            compiler,
+            compiler: compiler.clone(),
             begun: false,
+            check: None,
         };
         match grammar.allowed() {
             Ok(_) => Ok(grammar),
             Err(reason) => Err(ConstraintError::Unsatisfiable(reason)),
         }
+    }
+
+    /// A grammar of as much of a schema as can be enforced. What the compiler refuses is left out step by step.
+    fn of_schema(
+        schema: &Value,
+        compiler: &Arc<GrammarCompiler>,
+        cancellation: &Cancellation,
+    ) -> Result<Self, ConstraintError> {
+        let compile = |relaxed: Relaxed| -> Result<Self, ConstraintError> {
+            cancellation.check()?;
+            let grammar = Self::new(json_grammar(relaxed.schema), compiler)?;
+            let check = SchemaCheck::new(schema, relaxed.not_enforced)?;
+            Ok(Self {
+                check: Some(Arc::new(check)),
+                ..grammar
+            })
+        };
+        let relaxed = Relaxed::new(schema);
+        let refused = match compile(relaxed.clone()) {
+            Err(error @ ConstraintError::Compile(_)) => error,
+            compiled => return compiled,
+        };
+        let works = |schema| {
+            let grammar = json_grammar(schema);
+            !cancellation.is_cancelled() && compiler.factory.create_parser(grammar).is_ok()
+        };
+        let without = relaxed.without_patterns(works);
+        if without != relaxed
+            && let Ok(compiled) = compile(without.clone())
+        {
+            return Ok(compiled);
+        }
+        let approximated = without.approximated();
+        if approximated.not_enforced == relaxed.not_enforced {
+            return Err(refused);
+        }
+        compile(approximated)
+    }
+
+    /// What holds the finished text against the whole schema; `None` if the constraint is no schema.
+    pub fn schema_check(&self) -> Option<&Arc<SchemaCheck>> {
+        self.check.as_ref()
     }
 
     /// Whether any text has been written.
@@ -172,6 +251,8 @@ impl Allowed {
 /// What compiles constraints for one model.
 struct GrammarCompiler {
     factory: ParserFactory,
+    /// The bytes of all tokens.
+    trie: TokTrie,
     end_of_turn: u32,
     /// Tokens that begin with one space, and what they are without it.
     spaced: Vec<(u32, u32)>,
@@ -210,15 +291,50 @@ impl GrammarCompiler {
         let spaced = spaced(&words);
         let trie = TokTrie::from(&TokRxInfo::new(count, end_of_turn), &words);
         // Not canonical: the model chooses how it cuts a text into tokens.
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie.clone()));
         let mut factory = ParserFactory::new_simple(&environment)
             .map_err(|error| ConstraintError::Tokens(reason(error)))?;
         factory.quiet().limits_mut().verbose_errors = false;
         Ok(Self {
             factory,
+            trie,
             end_of_turn,
             spaced,
         })
+    }
+
+    /// # Errors
+    /// One of the texts cannot be written with the model's tokens.
+    fn check_spelling(&self, choices: &[String]) -> Result<(), ConstraintError> {
+        match choices
+            .iter()
+            .find(|choice| !self.spells(choice.as_bytes()))
+        {
+            Some(choice) => Err(ConstraintError::Unspellable {
+                text: choice.chars().take(100).collect(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether tokens can be put together to these bytes.
+    fn spells(&self, bytes: &[u8]) -> bool {
+        let mut reached = vec![false; bytes.len() + 1];
+        reached[0] = true;
+        for start in 0..bytes.len() {
+            if !reached[start] {
+                continue;
+            }
+            let mut node = self.trie.root();
+            for (at, &byte) in bytes.iter().enumerate().skip(start) {
+                let Some(child) = self.trie.child_at_byte(node, byte) else {
+                    break;
+                };
+                node = child;
+                reached[at + 1] |= node.token_id().is_some();
+            }
+        }
+        reached[bytes.len()]
     }
 }
 
@@ -238,6 +354,10 @@ fn spaced(words: &[Vec<u8>]) -> Vec<(u32, u32)> {
 /// What an error says to people: without the states and traces that follow for llguidance's authors.
 fn reason(error: impl fmt::Display) -> String {
     let mut text = format!("{error:#}");
+    // llguidance's name for a text that its grammar allows and its vocabulary does not.
+    if text.contains("NoExtensionBias") {
+        return "no token of the model's vocabulary writes what must come next".to_owned();
+    }
     for tail in ["\n<backtrace>", "\n<non-verbose/>"] {
         text.truncate(text.find(tail).unwrap_or(text.len()));
     }

@@ -55,8 +55,15 @@ impl Adapter {
     /// A file is missing or damaged, or the configuration asks for what is not supported.
     pub(super) fn open(dir: &Path) -> Result<Self, LoadError> {
         let config = AdapterConfig::load(&dir.join(CONFIG))?;
+        let path = dir.join(WEIGHTS);
         let mut tensors = HashMap::new();
-        read_header(&dir.join(WEIGHTS), &mut tensors)?;
+        for (name, stored) in read_header(&path)? {
+            let Some(stored) = stored else {
+                let reason = format!("the numbers of {name} are neither F32 nor F16 nor BF16");
+                return Err(damaged(&path, reason));
+            };
+            tensors.insert(name, stored);
+        }
         let wanted: Option<RequestedBase> = read_json_if_there(&dir.join("onegen.json"))?;
         Ok(Self {
             dir: dir.to_owned(),

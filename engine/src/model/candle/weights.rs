@@ -22,11 +22,16 @@ pub(super) fn open(
     dtype: DType,
     device: &Device,
 ) -> Result<ShardedVarBuilder, LoadError> {
+    // Opened in any case: it checks that files, index and configuration agree.
+    let checkpoint = files.checkpoint()?;
     match &files.stored {
-        StoredWeights::Safetensors(dir, paths) if files.adapted.is_none() => {
-            map(dir, paths, &files.config, dtype, device)
+        // Of files with an index, one may hold a stale copy of another's tensor.
+        StoredWeights::Safetensors(dir, stored)
+            if files.adapted.is_none() && stored.assigned.is_none() =>
+        {
+            map(dir, &stored.paths, &files.config, dtype, device)
         }
-        _ => read(&files.checkpoint()?, &files.config, dtype, device),
+        _ => read(&checkpoint, &files.config, dtype, device),
     }
 }
 
@@ -59,8 +64,8 @@ fn map(
     }
 }
 
-/// Reads every tensor whole. This is for GGUF files, whose tensors are stored differently, and for
-/// adapters, whose merged tensors are in no file.
+/// Reads every tensor whole. This is for GGUF files, whose tensors are stored differently, for adapters, whose
+/// merged tensors are in no file, and for files with an index.
 fn read(
     checkpoint: &Checkpoint,
     config: &ModelConfig,

@@ -76,7 +76,9 @@ impl Header {
                 digest: reader.hasher.finalize(),
                 span: start..reader.position(),
             };
-            metadata.insert(key, entry);
+            if metadata.insert(key.clone(), entry).is_some() {
+                return Err(damaged(path, format!("its metadata hold {key} twice")));
+            }
         }
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
@@ -106,17 +108,28 @@ impl Header {
             ));
         }
         let first = header_len.next_multiple_of(alignment);
+        let mut ranges = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &mut self.tensors {
             let start = tensor.start.checked_add(first);
             let end = start
                 .zip(tensor.bytes())
                 .and_then(|(a, b)| a.checked_add(b));
             match (start, end) {
-                (Some(start), Some(end)) if end <= file_len => tensor.start = start,
+                (Some(start), Some(end)) if end <= file_len => {
+                    tensor.start = start;
+                    ranges.push((start, end, name));
+                }
                 _ => return Err(damaged(&path, format!("it is cut short in {name}"))),
             }
         }
-        Ok(())
+        ranges.sort();
+        let overlap = ranges.windows(2).find(|pair| pair[1].0 < pair[0].1);
+        match overlap {
+            Some([(_, _, one), (_, _, other)]) => {
+                Err(damaged(&path, format!("{one} and {other} overlap in it")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

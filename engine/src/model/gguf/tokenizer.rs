@@ -137,12 +137,27 @@ fn tokens(header: &Header) -> Result<Vec<Token<'_>>, LoadError> {
             score: score(at),
         })
         .collect();
+    for token in &mut tokens {
+        if token.kind == Kind::Normal && looks_like_control(token.spelling) {
+            token.kind = Kind::Control;
+        }
+    }
     for id in header.ids(FRAMING)? {
         if let Some(token) = tokens.get_mut(id as usize) {
             token.kind = Kind::Control;
         }
     }
     Ok(tokens)
+}
+
+/// Whether a token that a converter took for a word is a control token. llama.cpp corrects them, too.
+fn looks_like_control(spelling: &str) -> bool {
+    let inner = spelling
+        .strip_prefix("<|")
+        .and_then(|rest| rest.strip_suffix("|>"));
+    let is_name =
+        |inner: &str| inner.chars().any(char::is_alphanumeric) && !inner.contains(['<', '>']);
+    inner.is_some_and(is_name) || ["<end_of_turn>", "<start_of_turn>"].contains(&spelling)
 }
 
 /// Spellings and ids. Unused tokens are left out, so they are never sampled either.

@@ -1,6 +1,8 @@
 //! The shapes of an answer: whole, or chunk by chunk.
 
-use onegen_engine::{RetrievalReceipt, Text, TokenLogprob as EngineLogprob, TurnSummary};
+use onegen_engine::{
+    RetrievalReceipt, SchemaReport, Text, TokenLogprob as EngineLogprob, TurnSummary,
+};
 use onegen_proto::{
     Annotation, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, Choice, ChunkChoice, ChunkExtension, CompletionExtension, Delta,
@@ -8,7 +10,7 @@ use onegen_proto::{
 };
 use uuid::Uuid;
 
-use crate::routes::usage::{finish_reason, usage};
+use crate::routes::usage::{finish_reason, schema_report, usage};
 use crate::turns::Finished;
 use crate::wire::citations::receipt;
 use crate::wire::clock::unix_seconds;
@@ -48,6 +50,7 @@ impl Answer {
             text,
             citations,
             summary,
+            schema,
         } = finished;
         ChatCompletion {
             id: self.id.clone(),
@@ -69,6 +72,7 @@ impl Answer {
             onegen: CompletionExtension {
                 conversation: summary.conversation.to_string(),
                 retrievals: self.receipts(&summary),
+                schema: schema.map(schema_report),
             },
         }
     }
@@ -114,7 +118,11 @@ impl Answer {
     }
 
     /// Why the answer ended, how to go on, and all receipts.
-    pub(super) fn finish(&self, summary: &TurnSummary) -> ChatCompletionChunk {
+    pub(super) fn finish(
+        &self,
+        summary: &TurnSummary,
+        schema: Option<SchemaReport>,
+    ) -> ChatCompletionChunk {
         let choice = ChunkChoice {
             finish_reason: Some(finish_reason(summary.finish_reason)),
             ..ChunkChoice::default()
@@ -124,6 +132,7 @@ impl Answer {
                 retrieval: None,
                 conversation: Some(summary.conversation.to_string()),
                 retrievals: Some(self.receipts(summary)),
+                schema: schema.map(schema_report),
             }),
             ..self.chunk(choice)
         }

@@ -63,13 +63,16 @@ impl Writer {
                 events
             }
             TurnEvent::Finished(Finished {
-                citations, summary, ..
+                citations,
+                summary,
+                schema,
+                ..
             }) => {
                 let mut events = Vec::new();
                 if !citations.is_empty() {
                     events.push(self.chunk(self.answer.annotations(citations)));
                 }
-                events.push(self.chunk(self.answer.finish(&summary)));
+                events.push(self.chunk(self.answer.finish(&summary, schema)));
                 if self.delivery.include_usage {
                     events.push(self.chunk(self.answer.usage(&summary)));
                 }

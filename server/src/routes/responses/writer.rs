@@ -4,13 +4,15 @@ use onegen_engine::{FinishReason, RetrievalReceipt};
 use onegen_proto::{
     FileSearchResult, IncompleteDetails, InputTokensDetails, ItemAnnotation, OutputItem,
     OutputText, OutputTokensDetails, ResponseConversation, ResponseEvent, ResponseEventKind,
-    ResponseObject, ResponseRequest, ResponseStatus, ResponseText, ResponseUsage, TextFormat,
+    ResponseExtension, ResponseObject, ResponseRequest, ResponseStatus, ResponseText,
+    ResponseUsage, TextFormat,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::conversations::items::message_id;
 use crate::conversations::stored_responses::response_id;
+use crate::routes::usage::schema_report;
 use crate::turns::{Finished, LiveTurn, TurnEvent};
 use crate::wire::citations::{passage_name, receipt};
 use crate::wire::clock::unix_seconds;
@@ -79,6 +81,7 @@ impl ResponseWriter {
             store: settings.store,
             metadata: request.metadata.unwrap_or_default(),
             usage: None,
+            onegen: None,
         };
         Self {
             response,
@@ -232,6 +235,7 @@ impl ResponseWriter {
             text,
             citations,
             summary,
+            schema,
         } = finished;
         let (mut events, (output_index, item_id)) = self.message();
         let marks = citations.into_iter().map(ItemAnnotation::UrlCitation);
@@ -254,6 +258,9 @@ impl ResponseWriter {
         let item = message(&item_id, status, vec![part.clone()]);
         self.response.output[output_index] = item.clone();
         self.complete(&summary);
+        self.response.onegen = schema.map(|schema| ResponseExtension {
+            schema: schema_report(schema),
+        });
         let response = self.response.clone();
         events.extend([
             ResponseEventKind::TextDone {

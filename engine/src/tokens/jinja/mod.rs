@@ -1,18 +1,36 @@
 //! Jinja as transformers runs it: its settings, its functions and tags, and bounds on what a template may use.
 
-use std::borrow::Cow;
+mod source;
+mod texts;
+
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use minijinja::{Environment, Error, ErrorKind};
 use serde::Serialize;
+
+use super::disguise::Disguise;
+pub(super) use source::prepared;
 
 /// Instructions that a template may run, beside those for each message. The templates of the models that we
 /// know run some hundred for each.
 const FUEL: u64 = 1_000_000;
 const FUEL_PER_MESSAGE: u64 = 5_000;
-/// Bytes that a template may write.
+/// Bytes that a template may write, beside those of the contents. A content in disguise takes up to four times
+/// its bytes, and a template may write it twice.
 const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES_PER_BYTE: usize = 8;
+
+/// What a template renders.
+pub(super) struct Contents {
+    /// How many messages there are.
+    pub(super) messages: usize,
+    /// How many bytes all contents have.
+    pub(super) bytes: usize,
+    /// What they are disguised with.
+    pub(super) disguise: Arc<Disguise>,
+}
 
 /// Why a template did not render.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,60 +53,36 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// The template with tags that minijinja does not know written in others. transformers has `generation`, which
-/// encloses what the assistant writes and changes nothing of the text.
-pub(super) fn with_known_tags(source: &str) -> Cow<'_, str> {
-    let mut known = String::new();
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        known.push_str(before);
-        let name_at = tag
-            .find(|c: char| !c.is_whitespace() && !"-+".contains(c))
-            .unwrap_or(tag.len());
-        let (space, tag) = tag.split_at(name_at);
-        known.push_str(space);
-        let name_end = tag.find(|c: char| !c.is_alphanumeric() && c != '_');
-        let (name, tag) = tag.split_at(name_end.unwrap_or(tag.len()));
-        known.push_str(match name {
-            "generation" => "with",
-            "endgeneration" => "endwith",
-            other => other,
-        });
-        rest = tag;
-    }
-    if known.is_empty() {
-        return Cow::Borrowed(source);
-    }
-    known.push_str(rest);
-    Cow::Owned(known)
-}
-
-/// Checks that a template compiles. `source` went through [`with_known_tags`].
+/// Checks that a template compiles. `source` went through [`prepared`].
 ///
 /// # Errors
 /// It does not; the text says where and why.
 pub(super) fn check(source: &str) -> Result<(), String> {
-    let compiled = environment(0).template_from_str(source).map(|_| ());
+    let compiled = environment(0, &Arc::default())
+        .template_from_str(source)
+        .map(|_| ());
     compiled.map_err(|error| error.to_string())
 }
 
-/// Renders a template for so many messages. `source` went through [`with_known_tags`].
+/// Renders a template. `source` went through [`prepared`].
 ///
 /// # Errors
 /// The template refuses the messages or is broken.
 pub(super) fn render(
     source: &str,
-    messages: usize,
+    contents: &Contents,
     context: impl Serialize,
 ) -> Result<String, RenderError> {
-    let mut text = BoundedText(Vec::new());
-    environment(messages)
+    let mut text = BoundedText {
+        bytes: Vec::new(),
+        most: MOST_BYTES.saturating_add(contents.bytes.saturating_mul(MOST_BYTES_PER_BYTE)),
+    };
+    environment(contents.messages, &contents.disguise)
         .template_from_str(source)
         .and_then(|template| template.render_captured_to(context, &mut text).map(|_| ()))
         .map_err(render_error)?;
     let broken = |error: std::string::FromUtf8Error| RenderError::Broken(error.to_string());
-    String::from_utf8(text.0).map_err(broken)
+    String::from_utf8(text.bytes).map_err(broken)
 }
 
 fn render_error(error: Error) -> RenderError {
@@ -102,11 +96,11 @@ fn render_error(error: Error) -> RenderError {
     RenderError::Broken(format!("{error:#}"))
 }
 
-fn environment(messages: usize) -> Environment<'static> {
+fn environment(messages: usize, disguise: &Arc<Disguise>) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    texts::add_texts(&mut environment, disguise);
     environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * messages as u64));
     environment.add_function("raise_exception", |message: String| {
         let error = Error::new(ErrorKind::InvalidOperation, message.clone());
@@ -121,16 +115,19 @@ fn environment(messages: usize) -> Environment<'static> {
     environment
 }
 
-/// What a template has written, up to [`MOST_BYTES`].
-struct BoundedText(Vec<u8>);
+/// What a template has written, up to a bound.
+struct BoundedText {
+    bytes: Vec<u8>,
+    most: usize,
+}
 
 impl io::Write for BoundedText {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST_BYTES {
-            let what = format!("it writes more than {MOST_BYTES} bytes");
+        if self.bytes.len() + bytes.len() > self.most {
+            let what = format!("it writes more than {} bytes", self.most);
             return Err(io::Error::other(what));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -145,9 +142,14 @@ mod tests {
     use minijinja::context;
 
     fn rendered(template: &str) -> Result<String, RenderError> {
-        let source = with_known_tags(template);
+        let source = prepared(template);
         check(&source).unwrap();
-        render(&source, 1, context! { numbers => [1, 2, 3, 4] })
+        let contents = Contents {
+            messages: 1,
+            bytes: 0,
+            disguise: Arc::default(),
+        };
+        render(&source, &contents, context! { numbers => [1, 2, 3, 4] })
     }
 
     #[test]
