@@ -86,7 +86,7 @@ pub struct ChunkExtension {
     pub retrievals: Option<Vec<Receipt>>,
     /// In the chunk with the finish reason, if the request had a JSON schema: what is known of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<SchemaReport>,
+    pub schema: Option<Box<SchemaReport>>,
 }
 
 /// Distinguishes `"usage": null` from a missing `usage`.

@@ -161,7 +161,7 @@ fn has_no_tokens(tokens: &Tokens, texts: &[&str]) -> Result<bool, TokensError> {
     }
     // Only control characters may be without tokens, and few texts consist of them.
     let is_odd = |text: &&str| text.len() <= MOST_ODD_BYTES && text.chars().all(char::is_control);
-    if !texts.iter().all(|text| is_odd(text)) {
+    if !texts.iter().all(is_odd) {
         return Ok(false);
     }
     for text in texts {

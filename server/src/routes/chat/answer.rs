@@ -132,7 +132,7 @@ impl Answer {
                 retrieval: None,
                 conversation: Some(summary.conversation.to_string()),
                 retrievals: Some(self.receipts(summary)),
-                schema: schema.map(schema_report),
+                schema: schema.map(schema_report).map(Box::new),
             }),
             ..self.chunk(choice)
         }
