@@ -171,7 +171,7 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     ));
     let mut signals = StopSignals::new()?;
     let name = config.model.served_model_name.clone();
-    let is_plain = config.listen.tls_cert.is_none();
+    let listen = config.listen.clone();
     let progress = Arc::new(IndexingProgress::default());
     let shown = progress.clone();
     let loading = async {
@@ -180,11 +180,7 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
             () = signals.next() => Ok(None),
         }
     };
-    let (listener, app) = if is_plain {
-        while_loading(listener, name, shown, loading).await
-    } else {
-        (listener, loading.await)
-    };
+    let (listener, app) = while_loading(listener, &listen, name, shown, loading).await?;
     let Some(app) = app?.transpose()? else {
         say(format_args!("stopped while it was loading"));
         return Ok(());

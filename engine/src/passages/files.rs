@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockDigest, PassageName};
+use super::block::{BlockDigest, PassageName};
 use crate::files::make_private_dir;
 use crate::model::PassageKv;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{BlockDigest, PassageKvSource, PassageName};
+use super::block::{BlockDigest, PassageKvSource, PassageName};
 use crate::model::PassageKv;
 
 /// **Invariant:** `held` is the sum of the blocks' bytes, and at most `budget`.

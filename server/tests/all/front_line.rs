@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::almanac::{Countries, country, models};
 use crate::common::process::{Process, command};
-use crate::common::{Files, Server, question, with};
+use crate::common::{Client, Files, Server, data, question, with};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,7 +70,7 @@ async fn a_body_that_never_ends_is_refused_in_time() {
 }
 
 /// A free port, and the command of a server there that embeds for some seconds before it serves.
-async fn slow_start(countries: &Countries) -> (String, Command) {
+async fn slow_start(countries: &Countries, scheme: &str) -> (String, Command) {
     let corpus = countries.path("large.jsonl");
     let mut lines = String::new();
     for number in 0..3000 {
@@ -87,11 +87,19 @@ async fn slow_start(countries: &Countries) -> (String, Command) {
     command.arg("--data-dir").arg(countries.path("data"));
     command.arg("--port").arg(address.port().to_string());
     command.env("ONEGEN_LOG", "error").stdout(Stdio::null());
-    (format!("http://{address}"), command)
+    if scheme == "https" {
+        for (option, file) in [
+            ("--tls-cert", "localhost.crt"),
+            ("--tls-key", "localhost.key"),
+        ] {
+            command.arg(option).arg(data(file));
+        }
+    }
+    (format!("{scheme}://localhost:{}", address.port()), command)
 }
 
 /// Asks until the server listens.
-async fn ask(client: &crate::common::Client, path: &str) -> (StatusCode, Value) {
+async fn ask(client: &Client, path: &str) -> (StatusCode, Value) {
     let since = Instant::now();
     loop {
         match client
@@ -109,10 +117,22 @@ async fn ask(client: &crate::common::Client, path: &str) -> (StatusCode, Value) 
 
 #[tokio::test]
 async fn probes_are_answered_while_it_loads_and_a_signal_ends_that() {
+    for scheme in ["http", "https"] {
+        probes_while_it_loads(scheme).await;
+    }
+}
+
+async fn probes_while_it_loads(scheme: &str) {
     let countries = Countries::write();
-    let (url, mut command) = slow_start(&countries).await;
+    let (url, mut command) = slow_start(&countries, scheme).await;
     let mut server = command.spawn().unwrap();
-    let client = crate::common::Client::new(url);
+    let certificate = std::fs::read(data("localhost.crt")).unwrap();
+    let certificate = reqwest::Certificate::from_pem(&certificate).unwrap();
+    let http = reqwest::Client::builder().add_root_certificate(certificate);
+    let client = Client {
+        url,
+        http: http.build().unwrap(),
+    };
     let (status, ready) = ask(&client, "/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{ready}");
     assert_eq!(ready["status"], "loading");

@@ -1,0 +1,57 @@
+//! What names a block, and where it came from.
+
+use crate::tokens::splice::Passage;
+
+/// The name of a block: the digest of its ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BlockDigest(pub(super) blake3::Hash);
+
+impl BlockDigest {
+    pub(crate) fn of(ids: &[u32]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for id in ids {
+            hasher.update(&id.to_le_bytes());
+        }
+        Self(hasher.finalize())
+    }
+}
+
+/// The passage that a block was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PassageName {
+    /// Its id in its collection.
+    pub(crate) id: String,
+    /// [`Passage::text_digest`].
+    pub(crate) text: blake3::Hash,
+}
+
+impl PassageName {
+    pub(crate) fn of(passage: &Passage) -> Self {
+        Self {
+            id: passage.id.clone(),
+            text: passage.text_digest(),
+        }
+    }
+}
+
+/// Where a splice's keys and values came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PassageKvSource {
+    /// They were computed for this splice.
+    Computed,
+    /// They were kept in memory.
+    Memory,
+    /// They were kept on the disk.
+    Disk,
+}
+
+impl PassageKvSource {
+    /// The word in receipts: `computed`, `memory` or `disk`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Computed => "computed",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
