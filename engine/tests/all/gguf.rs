@@ -395,7 +395,7 @@ fn a_file_of_llama_cpp_loads_and_generates() {
     }
 }
 
-/// A real model: `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test gguf`
+/// A real model: `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test all gguf::`
 #[test]
 fn smollm2_answers_as_in_transformers_and_embeds() {
     let Some(dir) = smollm2() else {

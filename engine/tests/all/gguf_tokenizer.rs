@@ -123,7 +123,7 @@ fn llama_2s_vocabulary_gives_the_ids_that_llama_cpp_gives() {
     check("llama 2", &load(dir.path()), &golden, &golden["ids"]);
 }
 
-/// `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test gguf_tokenizer`
+/// `ONEGEN_BASE=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release -p onegen-engine --test all gguf_tokenizer::`
 #[test]
 fn smollm2s_vocabulary_gives_the_ids_of_its_own_tokenizer() {
     let Some(dir) = smollm2() else {

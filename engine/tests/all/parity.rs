@@ -148,7 +148,7 @@ fn passage_blocks_give_the_states_and_logits_of_transformers_under_their_mask() 
 }
 
 /// On the CPU in f32, or on another device:
-/// `ONEGEN_DEVICE=cuda cargo test --release --features cuda -p onegen-engine --test parity`.
+/// `ONEGEN_DEVICE=cuda cargo test --release --features cuda -p onegen-engine --test all parity::`.
 #[test]
 fn states_and_logits_on_the_device_are_those_of_transformers() {
     let device =

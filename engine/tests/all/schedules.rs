@@ -1,6 +1,6 @@
 //! Whatever is scheduled beside a turn, however little memory there is, and wherever the engine is started
 //! again, its tokens are those of one plain greedy run. Schedules are drawn at random; a failure names its seed, and
-//! `ONEGEN_SEED=<seed> cargo test --release -p onegen-engine --test schedules` draws that one alone.
+//! `ONEGEN_SEED=<seed> cargo test --release -p onegen-engine --test all schedules::` draws that one alone.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;

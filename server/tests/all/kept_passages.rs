@@ -57,7 +57,7 @@ async fn wait_for(files: &Files, passages: usize) {
 #[tokio::test]
 async fn a_passage_is_forwarded_once_for_all_answers_and_servers() {
     let files = Files::with_block_attention();
-    let server = files.serve().await;
+    let mut server = files.serve().await;
     server
         .done("PUT", "/v1/documents", document("zembla", "a"))
         .await;
@@ -71,6 +71,7 @@ async fn a_passage_is_forwarded_once_for_all_answers_and_servers() {
     }
     assert!(server.metric("onegen_passage_cache_bytes").await > 0.0);
     wait_for(&files, 1).await;
+    server.stop();
     server.stopped().await;
     let server = files.serve().await;
     assert_eq!(source(&server, "a").await, (json!("disk"), json!(1)));
@@ -114,12 +115,13 @@ async fn a_passage_that_is_deleted_or_changed_is_kept_nowhere() {
 #[tokio::test]
 async fn what_was_deleted_while_no_server_ran_is_deleted_at_the_start() {
     let files = Files::with_block_attention();
-    let server = files.serve().await;
+    let mut server = files.serve().await;
     let retrieval = json!({"retrieval": {"forced": true}, "max_tokens": 4});
     server
         .complete(&with(question("What is the capital of Peru?"), retrieval))
         .await;
     wait_for(&files, 1).await;
+    server.stop();
     server.stopped().await;
     fs::write(
         files.corpus(),

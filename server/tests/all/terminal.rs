@@ -283,7 +283,7 @@ async fn an_answer_goes_on_where_its_connection_broke() {
     let whole = piped(&server.url, &question, "").await;
     assert!(whole.status.success(), "{}", text(&whole.stderr));
     // The longest event is the receipt of one search.
-    let (link, broken) = breaking(&server.url, 1200).await;
+    let (link, broken) = breaking(&server.url, 1300).await;
     let output = piped(&link, &question, "").await;
     assert_eq!(text(&output.stderr), "");
     assert_eq!(text(&output.stdout), text(&whole.stdout));

@@ -110,7 +110,7 @@ async fn a_search_that_makes_no_sense_is_refused_by_the_field_at_fault() {
         (json!({"query": null}), "invalid_value", "query"),
         (json!({"query": 7}), "invalid_value", "query"),
         (json!({"query": []}), "invalid_value", "query"),
-        (json!({"query": ["a", " "]}), "invalid_value", "query"),
+        (json!({"query": ["a", " "]}), "invalid_value", "query[1]"),
         (json!({"query": vec!["a"; 33]}), "invalid_value", "query"),
         (json!({"query": endless}), "invalid_value", "query"),
         (
