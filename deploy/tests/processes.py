@@ -115,8 +115,10 @@ class Server(Process):
         if not Server.data:
             kept = Path(tempfile.mkdtemp(prefix="onegen-index-"))
             atexit.register(shutil.rmtree, kept)
-            for index in self.dir.glob("data/almanac-*"):
-                shutil.copytree(index, kept / index.name)
+            # The index, and beside it the file that names the documents which were changed.
+            for found in self.dir.glob("data/almanac-*"):
+                copy = shutil.copytree if found.is_dir() else shutil.copy2
+                copy(found, kept / found.name)
             Server.data = kept
 
     def run(self):

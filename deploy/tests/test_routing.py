@@ -28,7 +28,8 @@ class Routing(unittest.TestCase):
         cls.servers = []
         cls.addClassCleanup(lambda: [server.remove() for server in cls.servers])
         for _ in range(2):
-            cls.servers.append(Server())
+            # A server on a loopback address takes another host's name only from a proxy that it trusts.
+            cls.servers.append(Server(ONEGEN_TRUSTED_PROXIES="127.0.0.1"))
         cls.nginx = Nginx([server.port for server in cls.servers])
         cls.addClassCleanup(cls.nginx.remove)
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::conversations::{ConversationHold, Recognised, Transcript, new_id};
-use crate::turns::request::{TextRequest, TurnRequest};
+use crate::turns::request::{TextRequest, TurnOptions, TurnRequest};
 use crate::turns::watch::{LiveTurn, WatchedConversation};
 use crate::wire::errors::{ApiError, FieldNames};
 
@@ -124,7 +124,14 @@ impl TurnRequest {
     /// # Errors
     /// As [`Self::start`], except that nothing is too long.
     pub(crate) async fn count_prompt(self, app: &Arc<App>) -> Result<usize, ApiError> {
-        let caller = &self.options.caller;
+        let TurnOptions {
+            caller,
+            sampling,
+            fields,
+            ..
+        } = &self.options;
+        let sampled = sampling.validate();
+        sampled.map_err(|error| fields.submit_error(error))?;
         let mut transcript = Transcript::new(caller.owner.clone());
         let mut log_end = None;
         if let Some(id) = &self.conversation {

@@ -24,6 +24,23 @@ pub(crate) fn add_rules(document: &mut Value) {
         upsert.insert("anyOf".to_owned(), variants);
     }
     bound_integers(document);
+    name_paths(document);
+    let mut counted = document["components"]["schemas"]["ResponseRequest"].clone();
+    if let Some(required) = counted["required"].as_array_mut() {
+        required.retain(|field| field != "model");
+    }
+    document["components"]["schemas"]["InputTokensRequest"] = counted;
+    let count = &mut document["paths"]["/v1/responses/input_tokens"]["post"];
+    let body = &mut count["requestBody"]["content"]["application/json"]["schema"];
+    *body = json!({"$ref": "#/components/schemas/InputTokensRequest"});
+}
+
+/// Writes parameters that may hold slashes as OpenAPI does, which has no other word for them.
+fn name_paths(document: &mut Value) {
+    if let Some(paths) = document["paths"].as_object_mut() {
+        let named = std::mem::take(paths).into_iter();
+        paths.extend(named.map(|(path, item)| (path.replace("{*", "{"), item)));
+    }
 }
 
 /// Names operations by method and path, since handlers of several nouns have the same names.

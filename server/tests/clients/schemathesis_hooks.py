@@ -3,7 +3,7 @@
 Names that are this server's (its model, its collection), so that requests get beyond the 404, and what
 JSON Schema has no words for, so that a request that the document allows is one that the server takes:
 that the last message is the user's, that no id comes twice, that a number is no larger than another
-field's (or than what that is where it is left out) or than the model's vocabulary and neither nought
+field's (or than what that is where it is left out), than the model's vocabulary or its context, and neither nought
 nor endless as an f32, that a text is a grammar and an object a JSON Schema, and what white space is:
 the server goes by Unicode, patterns go by their dialect.
 
@@ -13,6 +13,7 @@ Only what is of the right type is changed: what was made wrong stays wrong.
 import schemathesis
 
 VOCABULARY = 2048
+CONTEXT = 1024
 # Of completions whose request says nothing of `max_tokens`.
 DEFAULT_MAX_TOKENS = 16
 ROLES = {"system", "developer", "user", "assistant"}
@@ -26,6 +27,9 @@ def before_call(context, case, kwargs):
         of_request(body)
         if body != case.body:
             case.body = body
+    # A key of another request is refused, as it should be.
+    if case.headers and "idempotency-key" in case.headers:
+        case.headers = {name: value for name, value in case.headers.items() if name.lower() != "idempotency-key"}
     if isinstance(case.query, dict) and isinstance(case.query.get("after"), str):
         case.query = {name: value for name, value in case.query.items() if name != "after"}
 
@@ -59,6 +63,12 @@ def of_request(body):
         match body.get(name):
             case [*before, {"role": str(role)} as last] if role in ROLES:
                 body[name] = [*before, {**last, "role": "user"}]
+    # There are no messages to refer to.
+    if isinstance(body.get("input"), list):
+        body["input"] = [item for item in body["input"] if not is_reference(item)]
+    for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"]:
+        if is_whole(body.get(name)) and body[name] > CONTEXT:
+            body[name] = CONTEXT
     match body.get("input"):
         case [] | [*_, {"type": "file_search_call"}] as items:
             body["input"] = [*items, {"role": "user", "content": "Hello!"}]
@@ -90,6 +100,10 @@ def of_request(body):
     match body.get("text"):
         case {"format": {"type": "json_schema", "schema": dict()} as asked} as text:
             body["text"] = {**text, "format": {**asked, "schema": {"type": "object"}}}
+
+
+def is_reference(item):
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and "role" not in item
 
 
 def is_whole(value):
