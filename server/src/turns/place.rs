@@ -132,6 +132,9 @@ impl TurnRequest {
         } = &self.options;
         let sampled = sampling.validate();
         sampled.map_err(|error| fields.submit_error(error))?;
+        if let Some(constraint) = &self.constraint {
+            constraint.compile(app).await?;
+        }
         let mut transcript = Transcript::new(caller.owner.clone());
         let mut log_end = None;
         if let Some(id) = &self.conversation {
