@@ -25,6 +25,9 @@ pub(crate) struct Drafts {
     /// Tokens until the next proposal.
     pause: usize,
     next_pause: usize,
+    /// How many were proposed last, and how many of them the model has chosen.
+    proposed: usize,
+    right: usize,
 }
 
 impl Drafts {
@@ -34,16 +37,27 @@ impl Drafts {
             most: FIRST,
             pause: 0,
             next_pause: SHORT_PAUSE,
+            proposed: 0,
+            right: 0,
         }
     }
 
-    /// Up to `room` tokens that may follow the log's last one. None of them is one that `usable` is false for.
+    /// The model has chosen the next of the tokens that were proposed.
+    pub(crate) fn confirm(&mut self) {
+        self.right += 1;
+    }
+
+    /// Up to `room` tokens that may follow the log's last one, once none of those before is left. None of them is one
+    /// that `usable` is false for.
     pub(crate) fn propose(
         &mut self,
         log: &TokenLog,
         room: usize,
         usable: impl Fn(u32) -> bool,
     ) -> Vec<u32> {
+        if self.proposed > 0 {
+            self.learn(self.proposed, self.right);
+        }
         let most = self.most.min(room);
         if !self.enabled || most == 0 {
             return Vec::new();
@@ -57,11 +71,13 @@ impl Drafts {
         };
         let next = next.start..next.end.min(next.start + most);
         let ids = log.ids()[next].iter().copied();
-        ids.take_while(|id| usable(*id)).collect()
+        let drafts: Vec<_> = ids.take_while(|id| usable(*id)).collect();
+        self.proposed = drafts.len();
+        drafts
     }
 
     /// Takes in how many of the proposed tokens the model has chosen.
-    pub(crate) fn learn(&mut self, proposed: usize, right: usize) {
+    fn learn(&mut self, proposed: usize, right: usize) {
         if right == proposed {
             self.most = (self.most * 2).min(MOST);
             self.next_pause = SHORT_PAUSE;
@@ -73,6 +89,7 @@ impl Drafts {
             self.pause = self.next_pause;
             self.next_pause = (self.next_pause * 2).min(LONG_PAUSE);
         }
+        (self.proposed, self.right) = (0, 0);
     }
 }
 

@@ -17,7 +17,7 @@ impl BlockDigest {
 }
 
 /// The passage that a block was made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PassageName {
     /// Its id in its collection.
     pub(crate) id: String,
@@ -43,15 +43,4 @@ pub enum PassageKvSource {
     Memory,
     /// They were kept on the disk.
     Disk,
-}
-
-impl PassageKvSource {
-    /// The word in receipts: `computed`, `memory` or `disk`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Computed => "computed",
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-        }
-    }
 }

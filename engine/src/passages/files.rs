@@ -3,7 +3,7 @@
 //! A file is a line of JSON ([`Header`]), the numbers of embedding, keys and values as little-endian f32, and the
 //! blake3 of all that. It is written beside its place and renamed, so a file is whole or not there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -163,8 +163,17 @@ impl PassageFiles {
         }
     }
 
-    pub(super) fn retain(&mut self, keeps: &dyn Fn(&PassageName) -> bool) {
-        let gone = self.held.iter().filter(|(_, held)| !keeps(&held.name));
+    /// The passages whose blocks are held.
+    pub(super) fn names(&self) -> HashSet<PassageName> {
+        self.held.values().map(|held| held.name.clone()).collect()
+    }
+
+    /// Deletes the blocks of these passages.
+    pub(super) fn delete(&mut self, gone: &HashSet<PassageName>) {
+        let gone = self
+            .held
+            .iter()
+            .filter(|(_, held)| gone.contains(&held.name));
         let gone: Vec<_> = gone.map(|(block, _)| *block).collect();
         gone.into_iter().for_each(|block| self.remove(block));
     }

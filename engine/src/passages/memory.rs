@@ -1,6 +1,6 @@
 //! Blocks in memory, the least recently used out first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::block::{BlockDigest, PassageKvSource, PassageName};
@@ -87,8 +87,14 @@ impl Memory {
         self.blocks.insert(block, held);
     }
 
-    pub(super) fn retain(&mut self, keeps: &dyn Fn(&PassageName) -> bool) {
-        self.blocks.retain(|_, held| keeps(&held.name));
+    /// The passages whose blocks are held.
+    pub(super) fn names(&self) -> HashSet<PassageName> {
+        self.blocks.values().map(|held| held.name.clone()).collect()
+    }
+
+    /// Deletes the blocks of these passages.
+    pub(super) fn delete(&mut self, gone: &HashSet<PassageName>) {
+        self.blocks.retain(|_, held| !gone.contains(&held.name));
         self.held = self.blocks.values().map(|held| held.kv.bytes()).sum();
     }
 

@@ -199,11 +199,9 @@ impl PassageCache {
             return;
         };
         // One that cannot be encoded fails where it is spliced.
-        let Ok(splice) = self.tokens.splice(passage) else {
+        let Ok(ids) = self.tokens.passage_ids(&passage.title, &passage.text) else {
             return;
         };
-        let mut ids = splice.ids();
-        ids.pop();
         let block = BlockDigest::of(&ids);
         if self.contains(block) {
             return;
@@ -261,7 +259,7 @@ impl PassageCache {
             changes.latest.drain(..beyond);
         }
         let of_them = |id: &str| documents.iter().any(|document| is_of(id, document));
-        self.retain(&|name| !of_them(&name.id) || holds(&name.id, &name.text));
+        self.delete_if(|name| of_them(&name.id) && !holds(&name.id, &name.text));
     }
 
     /// Deletes the blocks of all passages that `holds` is false for. Blocks.
@@ -272,14 +270,25 @@ impl PassageCache {
             changes.latest.clear();
             changes.next += 1;
         }
-        self.retain(&|name| holds(&name.id, &name.text));
+        self.delete_if(|name| !holds(&name.id, &name.text));
     }
 
-    fn retain(&self, keeps: &dyn Fn(&PassageName) -> bool) {
+    /// Deletes the blocks of the passages that are gone. `is_gone` is asked without a lock, since it reads indexes
+    /// and the step loop must not wait for that: after a change was noted, no block of a passage that it concerns is
+    /// added.
+    fn delete_if(&self, is_gone: impl Fn(&PassageName) -> bool) {
+        let mut gone = lock(&self.shared.memory).names();
+        if let Some(files) = &self.shared.files {
+            gone.extend(lock(files).names());
+        }
+        gone.retain(is_gone);
+        if gone.is_empty() {
+            return;
+        }
         let files = self.shared.files.as_ref().map(lock);
-        lock(&self.shared.memory).retain(keeps);
+        lock(&self.shared.memory).delete(&gone);
         if let Some(mut files) = files {
-            files.retain(keeps);
+            files.delete(&gone);
             self.shared.publish(&files);
         }
     }

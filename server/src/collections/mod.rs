@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use onegen_engine::Model;
 use onegen_index::{Change, ChangeCounts, Fingerprints, Index, IndexError};
+use onegen_proto::CollectionIndexing;
 use parking_lot::{Mutex, RwLock};
 
 use crate::admission::Caller;
@@ -27,7 +28,6 @@ use journal::ChangeJournal;
 
 pub(crate) use embedding::{Embedding, TextEmbedding};
 pub(crate) use encoding::Encoding;
-use progress::IndexedSoFar;
 pub use progress::IndexingProgress;
 
 /// An index with its name in requests. It may be replaced while requests are answered; each request
@@ -77,7 +77,7 @@ impl Collection {
         progress: &IndexingProgress,
     ) -> Result<Self> {
         let mut told = |passages, percent| {
-            progress.set(IndexedSoFar {
+            progress.set(CollectionIndexing {
                 collection: name.to_owned(),
                 passages,
                 percent,

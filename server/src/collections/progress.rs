@@ -1,22 +1,14 @@
 //! How far the indexing of collections is.
 
+use onegen_proto::CollectionIndexing;
 use parking_lot::Mutex;
 
 /// What is indexed at the moment, shared by who indexes and who shows it.
 #[derive(Debug, Default)]
-pub struct IndexingProgress(Mutex<Option<IndexedSoFar>>);
-
-/// How much of a collection is indexed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IndexedSoFar {
-    pub(crate) collection: String,
-    pub(crate) passages: u64,
-    /// Of the corpus' bytes.
-    pub(crate) percent: u64,
-}
+pub struct IndexingProgress(Mutex<Option<CollectionIndexing>>);
 
 impl IndexingProgress {
-    pub(super) fn set(&self, now: IndexedSoFar) {
+    pub(super) fn set(&self, now: CollectionIndexing) {
         *self.0.lock() = Some(now);
     }
 
@@ -25,7 +17,7 @@ impl IndexingProgress {
     }
 
     /// `None` while nothing is indexed.
-    pub(crate) fn now(&self) -> Option<IndexedSoFar> {
+    pub(crate) fn now(&self) -> Option<CollectionIndexing> {
         self.0.lock().clone()
     }
 }

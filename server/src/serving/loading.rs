@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use onegen_proto::{CollectionIndexing, Health, HealthStatus, Readiness};
+use onegen_proto::{Health, HealthStatus, Readiness};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -77,11 +77,7 @@ fn answer(method: &Method, uri: &Uri, model: String, progress: &IndexingProgress
                 model,
                 passages: 0,
                 collections: Vec::new(),
-                indexing: progress.now().map(|now| CollectionIndexing {
-                    collection: now.collection,
-                    passages: now.passages,
-                    percent: now.percent,
-                }),
+                indexing: progress.now(),
             };
             (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
         }

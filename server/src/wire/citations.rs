@@ -75,12 +75,7 @@ pub(crate) fn citations(
     let characters: Vec<char> = content.chars().collect();
     // A stop string may have cut off the text where the retrieval happened.
     let start = |read: &CitedPassage<'_>| read.char_offset.min(characters.len());
-    let width = |character: &char| match unit {
-        OffsetUnit::Characters => 1,
-        OffsetUnit::Utf16 => character.len_utf16(),
-        OffsetUnit::Bytes => character.len_utf8(),
-    };
-    let offset = |at: usize| characters[..at].iter().map(width).sum();
+    let offset = |at: usize| length(characters[..at].iter().copied(), unit);
     let each = read.iter().enumerate().map(|(index, passage)| {
         let end = read.get(index + 1).map_or(characters.len(), start);
         let text = trimmed(&characters, start(passage)..end);
@@ -93,6 +88,16 @@ pub(crate) fn citations(
         }
     });
     each.collect()
+}
+
+/// The length of a text, as a client counts.
+pub(crate) fn length(text: impl Iterator<Item = char>, unit: OffsetUnit) -> usize {
+    let width = |character: char| match unit {
+        OffsetUnit::Characters => 1,
+        OffsetUnit::Utf16 => character.len_utf16(),
+        OffsetUnit::Bytes => character.len_utf8(),
+    };
+    text.map(width).sum()
 }
 
 fn trimmed(characters: &[char], range: Range<usize>) -> Range<usize> {

@@ -4,6 +4,7 @@
 //! of the schema that the grammar is made of, and named; [`super::check`] holds the finished text against the
 //! whole schema.
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 /// Keywords that only a finished text can be held against.
@@ -198,25 +199,8 @@ fn write_references_plainly(fields: &mut Map<String, Value>) {
 
 /// A part of a reference without percent signs (RFC 3986) and tildes (RFC 6901) as escapes.
 fn plain_name(part: &str) -> String {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..2).filter(|_| *first == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    let name = String::from_utf8_lossy(&bytes)
-        .replace("~1", "/")
-        .replace("~0", "~");
+    let decoded = percent_decode_str(part).decode_utf8_lossy();
+    let name = decoded.replace("~1", "/").replace("~0", "~");
     without_slashes(&name)
 }
 

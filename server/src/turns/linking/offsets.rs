@@ -2,6 +2,8 @@
 
 use onegen_proto::OffsetUnit;
 
+use crate::wire::citations::length;
+
 /// Counts from one place of a text to the next. Each place is at or behind the last one.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Offsets {
@@ -20,12 +22,7 @@ impl Offsets {
     /// Where `byte` stands, which is between two characters.
     pub(super) fn at(&mut self, text: &str, byte: usize) -> usize {
         let (last, at) = self.last;
-        let between = &text[last..byte];
-        let more = match self.unit {
-            OffsetUnit::Characters => between.chars().count(),
-            OffsetUnit::Utf16 => between.encode_utf16().count(),
-            OffsetUnit::Bytes => between.len(),
-        };
+        let more = length(text[last..byte].chars(), self.unit);
         self.last = (byte, at + more);
         at + more
     }

@@ -45,9 +45,6 @@ pub(super) struct Writing {
     /// the turn decodes.
     certain: usize,
     drafts: Drafts,
-    /// How many of the latest drafts there were, and how many of them have become certain.
-    proposed: usize,
-    right: usize,
     /// Positions that were forwarded for drafts which were wrong.
     wrong_drafts: usize,
 }
@@ -86,9 +83,8 @@ struct Splice {
     tokens: usize,
     /// How many better passages were left out because the context had no room for them.
     too_long: usize,
-    /// Where the block's keys and values came from, and how many tokens were spliced without a forward.
+    /// Where the block's keys and values came from.
     source: PassageKvSource,
-    kept: usize,
     /// When the search began, as the cache of passages counts.
     since: Option<Moment>,
 }
@@ -121,8 +117,6 @@ impl Writing {
             receipts: Vec::new(),
             certain: log.len(),
             drafts: Drafts::new(request.drafting),
-            proposed: 0,
-            right: 0,
             wrong_drafts: 0,
         }
     }
@@ -162,8 +156,6 @@ impl Writing {
                 splice: Some(splice),
             } if from_end == splice.tokens => {
                 splice.source = source;
-                // All but the closing marker.
-                splice.kept = splice.tokens - 1;
                 true
             }
             _ => false,
@@ -256,7 +248,7 @@ impl Writing {
     /// Appends a token that was sampled.
     fn append(&mut self, turn: &mut TurnState, id: u32) {
         if turn.conversation.log.ids().get(self.certain) == Some(&id) {
-            self.right += 1;
+            self.drafts.confirm();
         } else {
             self.cut_drafts(turn);
             turn.conversation.log.push(id, SpanKind::Generated);
@@ -275,9 +267,6 @@ impl Writing {
 
     /// Appends tokens that are likely to come next.
     fn draft(&mut self, turn: &mut TurnState, rules: &Rules) {
-        if self.proposed > 0 {
-            self.drafts.learn(self.proposed, self.right);
-        }
         let most = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
         // The token after the last draft is sampled in any case.
         let left = most.saturating_sub(turn.usage.completion_tokens + 1);
@@ -286,7 +275,6 @@ impl Writing {
         let usable = |id: u32| rules.never_sampled.get(id as usize) == Some(&false);
         let drafts = self.drafts.propose(log, room, usable);
         log.extend(&drafts, SpanKind::Generated);
-        (self.proposed, self.right) = (drafts.len(), 0);
     }
 
     /// Splices the best passage, or takes `[RQ]` back when there is none. `None` where the turn is not parked.
@@ -357,7 +345,6 @@ impl Writing {
                 tokens: splice.len(),
                 too_long,
                 source: PassageKvSource::Computed,
-                kept: 0,
                 since: outcome.since,
             }),
         };
@@ -403,7 +390,11 @@ impl Writing {
     /// Sends the receipt of a splice whose first logits have been computed.
     fn report(&mut self, turn: &TurnState, splice: Splice, now: Instant) {
         let since_query = turn.forwarded.total() - splice.query.forwarded;
-        let forwarded = splice.tokens - splice.kept;
+        let forwarded = match splice.source {
+            PassageKvSource::Computed => splice.tokens,
+            // The closing marker.
+            PassageKvSource::Memory | PassageKvSource::Disk => 1,
+        };
         let receipt = RetrievalReceipt {
             index: self.receipts.len(),
             at_token: splice.query.at_token,

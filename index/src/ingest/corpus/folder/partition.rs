@@ -1,8 +1,10 @@
 //! Columns that stand in the names of directories: `year=2026/part-0.parquet`, as Hive, Spark, pyarrow and
 //! DuckDB write a table that is divided by a column.
 
+use std::borrow::Cow;
 use std::path::{Component, Path};
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 /// What Hive writes for a missing value.
@@ -28,23 +30,8 @@ pub(super) fn columns(path: &Path) -> Map<String, Value> {
 
 /// A text without percent-encoding; as it stands if it has none, or none that makes sense.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]
