@@ -51,6 +51,7 @@ pub fn export(model: &Model, vocabulary: &Vocabulary, directory: &Path) -> Resul
     } else {
         json!({
             "query_token": "[RQ]", "passage_token": "[RD]", "passage_open": "<paragraph>", "passage_close": "</paragraph>",
+            "passage_attention": "block",
             "splice_template": "{title}: {text}", "embed_template": "{title}: {text}", "add_bos": false, "max_retrievals": 5,
         })
     };

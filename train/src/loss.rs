@@ -30,7 +30,7 @@ pub fn losses(
     temperature: f64,
     others: Option<&Tensor>,
 ) -> Result<Losses> {
-    let states = model.forward(&batch.ids, &batch.ends)?;
+    let states = model.forward(&batch.ids, &batch.ends, &batch.blocks)?;
     let at = |positions: &[u32]| -> Result<Tensor> {
         Ok(states.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?)
     };

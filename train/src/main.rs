@@ -71,9 +71,9 @@ enum Command {
         /// Threads
         #[arg(long, default_value_t = 2)]
         threads: usize,
-        /// Tokens a step
-        #[arg(long, default_value_t = 5000)]
-        tokens: usize,
+        /// Tokens a step; 4,000 for the almanac, 5,000 for linking
+        #[arg(long)]
+        tokens: Option<usize>,
         /// The almanac model, with which linking begins
         #[arg(long, default_value = "models/almanac")]
         from: PathBuf,
@@ -227,7 +227,7 @@ fn main() -> Result<()> {
                     adam: 0.003,
                 },
                 retrieval_weight: (0.5, 1.0),
-                ..plan(steps.unwrap_or(4000), threads, tokens)
+                ..plan(steps.unwrap_or(4000), threads, tokens.unwrap_or(5000))
             };
             let teacher = course(&vocabulary, &reserved);
             let examiner = linking::Course {
@@ -258,7 +258,7 @@ fn main() -> Result<()> {
         } => {
             std::fs::create_dir_all(&work)?;
             let vocabulary = vocabulary(&work.join("tokenizer.json"), &reserved)?;
-            let plan = plan(steps.unwrap_or(10_000), threads, tokens);
+            let plan = plan(steps.unwrap_or(10_000), threads, tokens.unwrap_or(4000));
             let teacher = teacher(&vocabulary, &reserved);
             let examiner = Teacher {
                 split: Split::HeldOut,

@@ -1,6 +1,7 @@
 //! The decoder with gradients: the Qwen3 shape (query and key norms, tied embeddings, no biases) over a
 //! ragged batch, with the tensor names that the engine and other programs expect.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -147,11 +148,13 @@ impl Model {
     }
 
     /// The last layer's states after the final norm, (tokens, hidden_size).
-    pub fn forward(&self, ids: &[u32], ends: &[usize]) -> Result<Tensor> {
+    /// `ends` and `blocks` are those of [`AttentionShape`].
+    pub fn forward(&self, ids: &[u32], ends: &[usize], blocks: &[Range<usize>]) -> Result<Tensor> {
         let shape = &self.shape;
         let epsilon = shape.rms_norm_eps as f32;
         let attention = Arc::new(AttentionShape {
             ends: ends.to_vec(),
+            blocks: blocks.to_vec(),
             heads: shape.num_attention_heads,
             head_dim: shape.head_dim,
             rope_theta: shape.rope_theta as f32,

@@ -1,6 +1,7 @@
 //! Operations whose gradients candle would compute with dozens of small tensors. Here each is one
 //! forward and one backward pass over f32 on the CPU. Tests compare them with candle's own.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{
@@ -17,7 +18,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }
 
-/// Causal attention with rotary positions over a ragged batch. `q`, `k`, `v` are (tokens, heads · head_dim).
+/// Causal attention with rotary positions over a ragged batch, in which passage blocks see only themselves. `q`, `k`, `v` are (tokens, heads · head_dim).
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -197,6 +198,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 pub struct AttentionShape {
     /// Where each sequence ends
     pub ends: Vec<usize>,
+    /// The passage blocks within sequences, in order. Tokens of a block see no token before it
+    pub blocks: Vec<Range<usize>>,
     /// Heads
     pub heads: usize,
     /// Width of a head
@@ -207,9 +210,25 @@ pub struct AttentionShape {
 
 impl AttentionShape {
     /// Each sequence's tokens.
-    fn sequences(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| start..*end)
+    }
+
+    /// The first token that each token of a sequence sees, counted from the sequence's start.
+    fn first_seen(&self, tokens: &Range<usize>) -> Vec<usize> {
+        let mut first = vec![0; tokens.len()];
+        let from = self
+            .blocks
+            .partition_point(|block| block.start < tokens.start);
+        let within = self.blocks[from..]
+            .iter()
+            .take_while(|block| block.end <= tokens.end);
+        for block in within {
+            let start = block.start - tokens.start;
+            first[start..block.end - tokens.start].fill(start);
+        }
+        first
     }
 
     /// Cosines and sines of the rotary angles, (positions, head_dim / 2) each.
@@ -246,7 +265,7 @@ struct Head {
 
 impl Attention {
     /// Copies a head of a sequence out of (tokens, heads · head_dim).
-    fn gather(&self, from: &[f32], tokens: &std::ops::Range<usize>, head: usize) -> Vec<f32> {
+    fn gather(&self, from: &[f32], tokens: &Range<usize>, head: usize) -> Vec<f32> {
         let (dim, width) = (self.0.head_dim, self.0.heads * self.0.head_dim);
         tokens
             .clone()
@@ -256,7 +275,7 @@ impl Attention {
     }
 
     /// Copies a head of a sequence back.
-    fn scatter(&self, to: &mut [f32], tokens: &std::ops::Range<usize>, head: usize, rows: &[f32]) {
+    fn scatter(&self, to: &mut [f32], tokens: &Range<usize>, head: usize, rows: &[f32]) {
         let (dim, width) = (self.0.head_dim, self.0.heads * self.0.head_dim);
         for (t, row) in tokens.clone().zip(rows.chunks_exact(dim)) {
             to[t * width + head * dim..][..dim].copy_from_slice(row);
@@ -281,7 +300,7 @@ impl Attention {
     fn head(
         &self,
         [q, k, v]: [&[f32]; 3],
-        tokens: &std::ops::Range<usize>,
+        tokens: &Range<usize>,
         head: usize,
         rotations: &[(f32, f32)],
     ) -> Head {
@@ -295,8 +314,15 @@ impl Attention {
         }
     }
 
-    /// Attention weights of rows `from..to` over the tokens `0..to`.
-    fn weights(&self, head: &Head, from: usize, to: usize, out: &mut Vec<f32>) {
+    /// Attention weights of rows `from..to` over the tokens `0..to`; `first_seen` holds the first token that
+    /// each row sees.
+    fn weights(
+        &self,
+        head: &Head,
+        first_seen: &[usize],
+        (from, to): (usize, usize),
+        out: &mut Vec<f32>,
+    ) {
         let dim = self.0.head_dim;
         out.resize((to - from) * to, 0.0);
         product(
@@ -309,12 +335,14 @@ impl Attention {
             false,
         );
         for (row, weights) in out.chunks_exact_mut(to).enumerate() {
-            let (seen, hidden) = weights.split_at_mut(from + row + 1);
+            let (seen, later) = weights.split_at_mut(from + row + 1);
+            let (before, seen) = seen.split_at_mut(first_seen[from + row]);
             let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             seen.iter_mut().for_each(|w| *w = exp(*w - max));
             let total: f32 = seen.iter().sum();
             seen.iter_mut().for_each(|w| *w /= total);
-            hidden.fill(0.0);
+            before.fill(0.0);
+            later.fill(0.0);
         }
     }
 }
@@ -338,12 +366,13 @@ impl CustomOp3 for Attention {
         let mut out = vec![0.0; inputs[0].len()];
         let mut weights = Vec::new();
         for tokens in self.0.sequences() {
+            let first_seen = self.0.first_seen(&tokens);
             for index in 0..self.0.heads {
                 let head = self.head(inputs, &tokens, index, &rotations);
                 let mut rows = vec![0.0; head.q.len()];
                 for from in (0..tokens.len()).step_by(ROWS) {
                     let to = (from + ROWS).min(tokens.len());
-                    self.weights(&head, from, to, &mut weights);
+                    self.weights(&head, &first_seen, (from, to), &mut weights);
                     product(
                         &weights,
                         &head.v[..to * dim],
@@ -377,6 +406,7 @@ impl CustomOp3 for Attention {
                     with_elements(grad, |grad| {
                         let (mut weights, mut d_weights) = (Vec::new(), Vec::new());
                         for tokens in self.0.sequences() {
+                            let first_seen = self.0.first_seen(&tokens);
                             for index in 0..self.0.heads {
                                 let head = self.head([q, k, v], &tokens, index, &rotations);
                                 let d_rows = self.gather(grad, &tokens, index);
@@ -385,7 +415,7 @@ impl CustomOp3 for Attention {
                                 for from in (0..tokens.len()).step_by(ROWS) {
                                     let to = (from + ROWS).min(tokens.len());
                                     let rows = to - from;
-                                    self.weights(&head, from, to, &mut weights);
+                                    self.weights(&head, &first_seen, (from, to), &mut weights);
                                     let d_out = &d_rows[from * dim..to * dim];
                                     d_weights.resize(rows * to, 0.0);
                                     product(
@@ -624,12 +654,18 @@ mod tests {
                     1,
                 )
             };
+            let block_of = |token: usize| {
+                let within = |block: &&Range<usize>| block.contains(&(start + token));
+                shape.blocks.iter().find(within)
+            };
             let hidden: Vec<f32> = (0..len * len)
                 .map(|i| {
-                    if i % len > i / len {
-                        f32::NEG_INFINITY
-                    } else {
+                    let (row, column) = (i / len, i % len);
+                    let own_block = block_of(row).is_none_or(|own| own.contains(&(start + column)));
+                    if column <= row && own_block {
                         0.0
+                    } else {
+                        f32::NEG_INFINITY
                     }
                 })
                 .collect();
@@ -649,9 +685,11 @@ mod tests {
     #[test]
     fn ragged_attention_is_what_candle_makes_of_each_sequence() {
         let mut rng = StdRng::seed_from_u64(3);
-        // The second sequence is longer than a block of rows.
+        // The second sequence is longer than the rows that are computed at once, and its second passage block
+        // lies on both sides of their end.
         let shape = Arc::new(AttentionShape {
             ends: vec![3, 3 + ROWS + 9, ROWS + 13],
+            blocks: vec![8..15, ROWS - 4..ROWS + 7],
             heads: 2,
             head_dim: 4,
             rope_theta: 100.0,

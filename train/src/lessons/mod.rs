@@ -78,18 +78,8 @@ impl Teacher<'_> {
 
     fn push(&self, lessons: &mut Lessons, entities: &[Entity], dialogue: Dialogue) -> Result<()> {
         let mut one = Batch::default();
-        let mut passage_of = vec![None; entities.len()];
-        for (entity, passage) in entities
-            .iter()
-            .zip(&mut passage_of)
-            .filter(|(entity, _)| !entity.text.is_empty())
-        {
-            *passage = Some(one.passages.len());
-            one.push_passage(self.vocabulary, entity)?;
-        }
-        let start = one.ids.len();
-        let groups = one.push_dialogue(self.vocabulary, entities, &dialogue, &passage_of)?;
-        if one.ids.len() - start > self.longest {
+        let groups = one.push_dialogue(self.vocabulary, entities, &dialogue)?;
+        if one.longest() > self.longest {
             return Ok(());
         }
         lessons.queries_before.push(lessons.batch.queries.len());

@@ -193,7 +193,7 @@ impl Course<'_> {
         decisions.dedup();
         let positions: Vec<u32> = decisions.iter().map(|(at, _)| *at).collect();
         let logits = model
-            .forward(&batch.ids, &batch.ends)?
+            .forward(&batch.ids, &batch.ends, &batch.blocks)?
             .index_select(&Tensor::new(positions.as_slice(), &Device::Cpu)?, 0)?
             .matmul(&model.embedding().t()?)?
             .to_vec2::<f32>()?;
