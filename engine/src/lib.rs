@@ -44,9 +44,9 @@ pub use error::{
 pub use ids::ConversationId;
 pub use model::device::DeviceName;
 pub use model::{
-    Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, LoadOptions, Model, ModelFiles,
-    PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors, WeightType,
-    gguf_pre_tokenizers, is_adapter,
+    Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType, LoadOptions, Model,
+    ModelFiles, PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors,
+    WeightType, gguf_pre_tokenizers, is_adapter,
 };
 pub use passages::{PassageCacheOptions, PassageKvSource};
 pub use step::options::EngineOptions;

@@ -78,6 +78,7 @@ impl App {
         let options = LoadOptions {
             device: config.model.device.open()?,
             weights: config.model.weights,
+            kv: config.model.kv_type,
             base: config.model.base()?,
             ..LoadOptions::default()
         };

@@ -46,7 +46,7 @@ pub(super) trait Decoder: Send + Sync {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        layers: &[Vec<f32>],
+        layers: &[Vec<u8>],
     ) -> Result<(), ForwardError>;
 }
 
@@ -77,17 +77,18 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
     /// How many layers there are.
     fn layers(&self) -> usize;
 
-    /// Numbers of one position in one layer: a key and a value for each head.
-    fn layer_width(&self) -> usize;
+    /// Bytes of one position in one layer, outside of the store: a key and a value for each head.
+    fn layer_bytes(&self) -> usize;
 
-    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`, in f32.
+    /// One layer's keys, then its values, each `(kv_heads, positions)` and as the store keeps them: a head's
+    /// numbers, little-endian, and then their scales if their type has any. On other devices than the CPU they
+    /// are f32.
     ///
     /// # Errors
     /// The tensor library failed.
-    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError>;
+    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<u8>, ForwardError>;
 
-    /// Writes back what [`Self::layer_rows`] returned. The numbers stay exact also for types
-    /// narrower than f32.
+    /// Writes back what [`Self::layer_rows`] returned, bit for bit.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -95,7 +96,7 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
         &mut self,
         layer: usize,
         positions: Range<usize>,
-        rows: &[f32],
+        rows: &[u8],
     ) -> Result<(), ForwardError>;
 
     /// Whether this store was made for a model with this configuration.

@@ -140,17 +140,17 @@ impl KvCache {
         self.store.layers()
     }
 
-    /// Numbers of one position in one layer: a key and a value for each head.
-    pub(crate) fn layer_width(&self) -> usize {
-        self.store.layer_width()
+    /// Bytes of one position in one layer, outside of the cache.
+    pub(crate) fn layer_bytes(&self) -> usize {
+        self.store.layer_bytes()
     }
 
-    /// Bytes of one position outside of the cache, where every number is an f32.
+    /// Bytes of one position outside of the cache.
     pub(crate) fn file_bytes_per_position(&self) -> u64 {
-        (self.layers() * self.layer_width() * size_of::<f32>()) as u64
+        (self.layers() * self.layer_bytes()) as u64
     }
 
-    /// One layer's keys, then its values, each `(kv_heads, positions, head_dim)`.
+    /// One layer's keys, then its values, as [`KvStore::layer_rows`] gives them.
     ///
     /// # Errors
     /// The tensor library failed.
@@ -158,7 +158,7 @@ impl KvCache {
         &self,
         layer: usize,
         positions: Range<usize>,
-    ) -> Result<Vec<f32>, ForwardError> {
+    ) -> Result<Vec<u8>, ForwardError> {
         self.store.layer_rows(layer, positions)
     }
 
@@ -171,7 +171,7 @@ impl KvCache {
         &mut self,
         layer: usize,
         positions: Range<usize>,
-        rows: &[f32],
+        rows: &[u8],
     ) -> Result<(), ForwardError> {
         self.store.set_layer_rows(layer, positions, rows)
     }

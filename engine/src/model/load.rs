@@ -66,7 +66,7 @@ fn load_decoder(files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Dec
     let knows = files.config.hidden_act == Activation::Silu;
     if options.device.is_cpu() && options.kernels == Kernels::Own && knows {
         let checkpoint = files.checkpoint()?;
-        let decoder = CpuDecoder::load(&files.config, &checkpoint, options.weights)?;
+        let decoder = CpuDecoder::load(&files.config, &checkpoint, options.weights, options.kv)?;
         return Ok(Box::new(decoder));
     }
     load_in_candle(files, options)

@@ -11,7 +11,9 @@ mod embed;
 mod forward;
 mod gguf;
 mod kv_cache;
+mod kv_type;
 mod load;
+mod named;
 pub(crate) mod normalise;
 mod passage_kv;
 mod rope;
@@ -39,6 +41,7 @@ use decoder::Decoder;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
+pub use kv_type::KvType;
 pub use passage_kv::{PassageBlock, PassageKv};
 pub use source::ModelFiles;
 pub use tensors::{TensorRows, Tensors};
@@ -52,6 +55,8 @@ pub struct LoadOptions {
     /// The type that matrices are kept in. `None`, the default, keeps on the CPU what the files hold,
     /// and bf16 elsewhere.
     pub weights: Option<WeightType>,
+    /// The type that keys and values are kept in on the CPU by our own kernels. Default: [`KvType::Q8_0`].
+    pub kv: KvType,
     /// The kernels that run on the CPU. Default: our own.
     pub kernels: Kernels,
     /// The model that an adapter changes: a GGUF file or a Hugging Face style directory. It is ignored if
@@ -64,6 +69,7 @@ impl Default for LoadOptions {
         Self {
             device: Device::Cpu,
             weights: None,
+            kv: KvType::default(),
             kernels: Kernels::Own,
             base: None,
         }
@@ -124,11 +130,7 @@ impl std::str::FromStr for WeightType {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|one| one.as_str() == name);
-        found.ok_or_else(|| {
-            let names = Self::ALL.map(Self::as_str).join(", ");
-            format!("{name:?} is none of {names}")
-        })
+        named::find(&Self::ALL, Self::as_str, name)
     }
 }
 
@@ -221,11 +223,12 @@ impl Model {
         let LoadOptions {
             device,
             weights,
+            kv,
             kernels,
             base: _,
         } = &self.options;
         let mut parts = format!(
-            "{} {weights:?} {kernels:?} {:?}",
+            "{} {weights:?} {kv} {kernels:?} {:?}",
             self.fingerprints.model,
             device.location()
         );

@@ -17,8 +17,8 @@ use crate::tokens::passage_block::Run;
 /// spliced.
 #[derive(Clone, PartialEq)]
 pub struct PassageKv {
-    /// For each layer its keys, which are not rotated, and then its values: `(kv_heads, len, head_dim)` each.
-    pub(super) layers: Vec<Vec<f32>>,
+    /// See [`Self::layers`].
+    pub(super) layers: Vec<Vec<u8>>,
     /// Tokens of the block.
     pub(super) len: usize,
     embedding: Vec<f32>,
@@ -26,7 +26,7 @@ pub struct PassageKv {
 
 impl PassageKv {
     /// What was written down of a block that has `len` tokens; see [`Self::layers`].
-    pub(crate) fn from_parts(layers: Vec<Vec<f32>>, len: usize, embedding: Vec<f32>) -> Self {
+    pub(crate) fn from_parts(layers: Vec<Vec<u8>>, len: usize, embedding: Vec<f32>) -> Self {
         Self {
             layers,
             len,
@@ -34,8 +34,9 @@ impl PassageKv {
         }
     }
 
-    /// For each layer its keys, which are not rotated, and then its values: `(kv_heads, len, head_dim)` each.
-    pub(crate) fn layers(&self) -> &[Vec<f32>] {
+    /// For each layer its keys, which are not rotated, and then its values, as [`KvCache::layer_rows`] gives
+    /// them.
+    pub(crate) fn layers(&self) -> &[Vec<u8>] {
         &self.layers
     }
 
@@ -47,8 +48,8 @@ impl PassageKv {
 
     /// Bytes of keys, values and embedding.
     pub fn bytes(&self) -> usize {
-        let numbers: usize = self.layers.iter().map(Vec::len).sum();
-        (numbers + self.embedding.len()) * size_of::<f32>()
+        let rows: usize = self.layers.iter().map(Vec::len).sum();
+        rows + size_of_val(self.embedding.as_slice())
     }
 
     /// The passage's embedding, [`Model::hidden_size`] numbers of length 1.
@@ -176,12 +177,12 @@ impl Model {
     /// The cache or the block belongs to another model, the cache ends within a passage block, or would be longer
     /// than the model's positions; or the tensor library failed. The cache has not grown then.
     pub fn splice(&self, cache: &mut KvCache, passage: &PassageKv) -> Result<(), ForwardError> {
-        let width = self.config.num_key_value_heads * self.config.head_dim * 2;
+        let position = cache.layer_bytes();
         let fits = passage.layers.len() == self.config.num_hidden_layers
             && passage
                 .layers
                 .iter()
-                .all(|rows| rows.len() == width * passage.len);
+                .all(|rows| rows.len() == position * passage.len);
         if !(cache.fits(&self.config) && fits) {
             return Err(ForwardError::Input("the KV-cache of another model".into()));
         }

@@ -1,7 +1,7 @@
 //! Blocks on the disk, a file each, the least recently used out first.
 //!
-//! A file is a line of JSON ([`Header`]), the numbers of embedding, keys and values as little-endian f32, and the
-//! blake3 of all that. It is written beside its place and renamed, so a file is whole or not there.
+//! A file is a line of JSON ([`Header`]), the embedding as little-endian f32, keys and values as the cache keeps
+//! them, and the blake3 of all that. It is written beside its place and renamed, so a file is whole or not there.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -217,9 +217,10 @@ impl PassageFiles {
 fn contents(header: &Header, kv: &PassageKv) -> io::Result<Vec<u8>> {
     let mut file = serde_json::to_vec(header)?;
     file.push(b'\n');
-    for number in kv.embedding().iter().chain(kv.layers().iter().flatten()) {
+    for number in kv.embedding() {
         file.extend_from_slice(&number.to_le_bytes());
     }
+    kv.layers().iter().for_each(|rows| file.extend(rows));
     let checksum = blake3::hash(&file);
     file.extend_from_slice(checksum.as_bytes());
     Ok(file)
@@ -237,17 +238,18 @@ fn parse(file: &[u8]) -> io::Result<PassageKv> {
         .position(|byte| *byte == b'\n')
         .ok_or_else(damaged)?;
     let header: Header = serde_json::from_slice(&file[..line])?;
-    let (numbers, _) = file[line + 1..].as_chunks::<4>();
-    let numbers: Vec<f32> = numbers
-        .iter()
-        .map(|bytes| f32::from_le_bytes(*bytes))
-        .collect();
-    let (embedding, rows) = numbers.split_at_checked(header.width).ok_or_else(damaged)?;
-    let row = rows.len().checked_div(header.layers).ok_or_else(damaged)?;
-    let layers = rows.chunks_exact(row.max(1)).map(<[f32]>::to_vec).collect();
+    let embedding = header.width.checked_mul(size_of::<f32>());
+    let parts = embedding.and_then(|bytes| file[line + 1..].split_at_checked(bytes));
+    let (embedding, rows) = parts.ok_or_else(damaged)?;
+    let (embedding, _) = embedding.as_chunks();
+    let layer = rows.len().checked_div(header.layers).ok_or_else(damaged)?;
+    let layers = rows.chunks_exact(layer.max(1)).map(<[u8]>::to_vec);
     Ok(PassageKv::from_parts(
-        layers,
+        layers.collect(),
         header.tokens,
-        embedding.to_vec(),
+        embedding
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect(),
     ))
 }

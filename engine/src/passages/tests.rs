@@ -5,7 +5,7 @@ use super::*;
 fn kv(seed: u32) -> PassageKv {
     let rows = |layer: u32| {
         (0..24)
-            .map(|n| (seed * 100 + layer * 24 + n) as f32 / 7.0)
+            .flat_map(|n| ((seed * 100 + layer * 24 + n) as f32 / 7.0).to_le_bytes())
             .collect()
     };
     PassageKv::from_parts(vec![rows(0), rows(1)], 3, vec![0.6, 0.8])

@@ -10,7 +10,7 @@ use crate::common::gguf::{as_gguf, rounded};
 use crate::common::*;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType, is_adapter};
+use onegen_engine::{Kernels, KvType, LoadError, LoadOptions, Model, WeightType, is_adapter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -64,6 +64,7 @@ impl Pair {
 fn with_base(base: &Path) -> LoadOptions {
     LoadOptions {
         base: Some(base.to_owned()),
+        kv: KvType::F32,
         ..LoadOptions::default()
     }
 }

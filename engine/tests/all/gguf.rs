@@ -10,7 +10,7 @@ use crate::common::*;
 use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
 use onegen_engine::{
-    Architecture, FinishReason, Kernels, LoadError, LoadOptions, Model, WeightType,
+    Architecture, FinishReason, Kernels, KvType, LoadError, LoadOptions, Model, WeightType,
 };
 use serde_json::json;
 
@@ -19,6 +19,7 @@ const IDS: [u32; 12] = [5, 17, 200, 3, 3, 90, 41, 260, 7, 299, 1, 60];
 fn with(path: &Path, weights: Option<WeightType>, kernels: Kernels) -> Arc<Model> {
     let options = LoadOptions {
         weights,
+        kv: KvType::F32,
         kernels,
         ..LoadOptions::default()
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::common::*;
 use candle_core::{DType, Device, Tensor};
-use onegen_engine::{Kernels, LoadError, LoadOptions, Model, WeightType};
+use onegen_engine::{Kernels, KvType, LoadError, LoadOptions, Model, WeightType};
 use serde_json::json;
 
 fn error(dir: &Path) -> LoadError {
@@ -236,7 +236,7 @@ fn sharded_weights_load_as_one() {
 #[test]
 fn the_index_decides_where_a_tensor_is_read_from() {
     let dir = Family::Qwen3.write(1);
-    let whole = load(dir.path());
+    let whole = load_kept_in(dir.path(), KvType::F32);
     let ids = question(&whole, "Lima");
     let wanted = clean_forward(&whole, &ids);
     let mut shards = shard(dir.path());
@@ -256,7 +256,8 @@ fn the_index_decides_where_a_tensor_is_read_from() {
             dir.path(),
             &format!("model-{holder}.safetensors"),
         );
-        assert_eq!(clean_forward(&load(dir.path()), &ids), wanted);
+        let sharded = load_kept_in(dir.path(), KvType::F32);
+        assert_eq!(clean_forward(&sharded, &ids), wanted);
         let options = LoadOptions {
             kernels: Kernels::Candle,
             ..LoadOptions::default()

@@ -15,6 +15,7 @@ mod gguf;
 mod gguf_tokenizer;
 mod invariants;
 mod kept_passages;
+mod kv_types;
 mod linking;
 mod load;
 mod logprobs;

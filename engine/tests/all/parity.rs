@@ -10,7 +10,9 @@ use crate::common::gguf::as_gguf;
 use crate::common::*;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use onegen_engine::{DeviceName, Kernels, LoadOptions, Model, SequenceInput, SpanKind, WeightType};
+use onegen_engine::{
+    DeviceName, Kernels, KvType, LoadOptions, Model, SequenceInput, SpanKind, WeightType,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -34,6 +36,7 @@ fn checkpoint(family: &str) -> TempDir {
 fn with_kernels(dir: &TempDir, kernels: Kernels) -> Arc<Model> {
     let options = LoadOptions {
         kernels,
+        kv: KvType::F32,
         ..LoadOptions::default()
     };
     load_with(dir, &options)
@@ -158,6 +161,7 @@ fn states_and_logits_on_the_device_are_those_of_transformers() {
         let options = LoadOptions {
             device: device.open().unwrap(),
             weights: Some(WeightType::F32),
+            kv: KvType::F32,
             ..LoadOptions::default()
         };
         let model = load_with(&checkpoint(family), &options);

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::common::*;
 use onegen_engine::{
-    Engine, EngineOptions, EngineStats, Model, Passage, PassageAttention, Request, RetrieveError,
-    Retriever, StoreOptions, WeightType,
+    Engine, EngineOptions, EngineStats, KvType, Model, Passage, PassageAttention, Request,
+    RetrieveError, Retriever, StoreOptions, WeightType,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -215,11 +215,14 @@ fn every_schedule_gives_the_tokens_of_one_plain_run() {
         [WeightType::Q8_0, WeightType::Q4_1, WeightType::Q4_K]
             .map(|bits| load_in(wide.path(), bits))
     };
+    let in_kv_types = || [KvType::F32, KvType::F16].map(|kv| load_kept_in(wide.path(), kv));
     let mut models: Vec<_> = FAMILIES.map(Family::model).into();
     models.extend(in_bits());
+    models.extend(in_kv_types());
     let mut with_blocks: Vec<_> = FAMILIES.map(Family::block_model).into();
     set_block_attention(wide.path());
     with_blocks.extend(in_bits());
+    with_blocks.extend(in_kv_types());
     let seeds: Vec<u64> = match std::env::var("ONEGEN_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use onegen_engine::{
-    ChatMessage, Completion, Engine, EngineOptions, LoadOptions, Model, Passage, Request,
+    ChatMessage, Completion, Engine, EngineOptions, KvType, LoadOptions, Model, Passage, Request,
     RetrieveError, Retriever, Role, SamplingParams, SequenceInput, SpanKind, WeightType,
 };
 use rand::rngs::StdRng;
@@ -239,6 +239,15 @@ pub fn load(dir: &Path) -> Arc<Model> {
 pub fn load_in(dir: &Path, weights: WeightType) -> Arc<Model> {
     let options = LoadOptions {
         weights: Some(weights),
+        ..LoadOptions::default()
+    };
+    Arc::new(Model::load(dir, &options).unwrap())
+}
+
+/// A model with its keys and values kept in `kv`.
+pub fn load_kept_in(dir: &Path, kv: KvType) -> Arc<Model> {
+    let options = LoadOptions {
+        kv,
         ..LoadOptions::default()
     };
     Arc::new(Model::load(dir, &options).unwrap())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use onegen_engine::{DeviceName, WeightType};
+use onegen_engine::{DeviceName, KvType, WeightType};
 use onegen_pull::{BaseStore, DEFAULT_DATA_DIR, PullError, find_model};
 
 /// What is served.
@@ -23,6 +23,14 @@ pub struct ModelConfig {
     /// How the model's matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0 [default: as they are stored]
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     pub weights: Option<WeightType>,
+    /// How keys and values of conversations and passages are kept: f32, f16 or q8_0, which takes 0.27 of f32
+    #[arg(
+        long,
+        env = "ONEGEN_KV_TYPE",
+        value_name = "TYPE",
+        default_value_t = KvType::default()
+    )]
+    pub kv_type: KvType,
     /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1
     #[arg(
         long,

@@ -359,17 +359,15 @@ fn within(pieces: &[Piece], limit: usize) -> usize {
         .count()
 }
 
-/// Writes positions layer by layer, keys then values, as little-endian f32, and returns the bytes'
-/// blake3.
+/// Writes positions layer by layer, keys then values, as the cache keeps them, and returns the bytes' blake3.
 fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     for layer in 0..cache.layers() {
         let rows = cache
             .layer_rows(layer, positions.clone())
             .map_err(io::Error::other)?;
-        let bytes = bytemuck::cast_slice(&rows);
-        hasher.update(bytes);
-        file.write_all(bytes)?;
+        hasher.update(&rows);
+        file.write_all(&rows)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
@@ -377,12 +375,11 @@ fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io:
 /// Reads a piece into the cache after the positions that it holds, and returns the bytes' blake3.
 fn read_piece(file: &mut File, cache: &mut KvCache, positions: usize) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let mut rows = vec![0f32; positions * cache.layer_width()];
+    let mut rows = vec![0; positions * cache.layer_bytes()];
     let start = cache.len();
     for layer in 0..cache.layers() {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut rows);
-        file.read_exact(bytes)?;
-        hasher.update(bytes);
+        file.read_exact(&mut rows)?;
+        hasher.update(&rows);
         cache
             .set_layer_rows(layer, start..start + positions, &rows)
             .map_err(io::Error::other)?;

@@ -131,11 +131,11 @@ impl Decoder for CandleDecoder {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        layers: &[Vec<f32>],
+        layers: &[Vec<u8>],
     ) -> std::result::Result<(), ForwardError> {
         let text: &KvTensors = downcast_mut(text)?;
-        let width = text.layer_width();
-        let len = layers.first().map_or(0, |rows| rows.len() / width);
+        let position = text.layer_bytes();
+        let len = layers.first().map_or(0, |rows| rows.len() / position);
         let angles = self.rotary.at(at..at + len)?;
         for (layer, rows) in layers.iter().enumerate() {
             let (keys, values) = text.tensors(rows, len)?;

@@ -83,7 +83,7 @@ impl KvTensors {
     }
 
     /// What [`KvStore::layer_rows`] gave of `len` positions: keys and values, `(kv_heads, len, head_dim)` each.
-    pub(super) fn tensors(&self, rows: &[f32], len: usize) -> Result<(Tensor, Tensor)> {
+    pub(super) fn tensors(&self, rows: &[u8], len: usize) -> Result<(Tensor, Tensor)> {
         let KvShape {
             kv_heads,
             head_dim,
@@ -91,8 +91,9 @@ impl KvTensors {
             device,
         } = &self.shape;
         let (keys, values) = rows.split_at(rows.len() / 2);
-        let tensor = |rows: &[f32]| {
-            Tensor::from_slice(rows, (*kv_heads, len, *head_dim), device)?.to_dtype(*dtype)
+        let tensor = |rows: &[u8]| {
+            let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(rows);
+            Tensor::from_vec(numbers, (*kv_heads, len, *head_dim), device)?.to_dtype(*dtype)
         };
         Ok((tensor(keys)?, tensor(values)?))
     }
@@ -153,15 +154,15 @@ impl KvStore for KvTensors {
         self.layers.len()
     }
 
-    fn layer_width(&self) -> usize {
-        2 * self.shape.kv_heads * self.shape.head_dim
+    fn layer_bytes(&self) -> usize {
+        2 * self.shape.kv_heads * self.shape.head_dim * size_of::<f32>()
     }
 
     fn layer_rows(
         &self,
         layer: usize,
         positions: Range<usize>,
-    ) -> std::result::Result<Vec<f32>, ForwardError> {
+    ) -> std::result::Result<Vec<u8>, ForwardError> {
         let kv = self.layer(layer)?;
         let rows = |all: &Tensor| {
             all.narrow(1, positions.start, positions.len())?
@@ -169,14 +170,15 @@ impl KvStore for KvTensors {
                 .flatten_all()?
                 .to_vec1::<f32>()
         };
-        Ok([rows(&kv.keys)?, rows(&kv.values)?].concat())
+        let rows = [rows(&kv.keys)?, rows(&kv.values)?].concat();
+        Ok(bytemuck::cast_slice(&rows).to_vec())
     }
 
     fn set_layer_rows(
         &mut self,
         layer: usize,
         positions: Range<usize>,
-        rows: &[f32],
+        rows: &[u8],
     ) -> std::result::Result<(), ForwardError> {
         let kv = self.layer(layer)?;
         let (keys, values) = self.tensors(rows, positions.len())?;

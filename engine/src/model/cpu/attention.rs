@@ -5,10 +5,17 @@
 //!
 //! **Invariant:** a query's result has the same bits whatever other queries are computed with it.
 
+use half::bf16;
+
 use super::kernels::{LANES, Lanes};
-use super::kv_blocks::KvBlocks;
+use super::kv_blocks::{AnyHead, KvBlocks, with_head};
+use super::kv_head::Head;
+use super::kv_number::{KvNumber, SCALED};
 use super::ops::exp;
 use crate::model::kv_cache::BLOCK;
+
+/// Lanes of values that share their scales.
+const PARTS_SCALED: usize = SCALED / LANES;
 
 /// One query and the positions that it may see.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +32,8 @@ pub(super) struct Query<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     scores: Vec<[Lanes; BLOCK / LANES]>,
+    /// Weights times the scales of the values that they multiply.
+    scaled: Vec<[Lanes; BLOCK / LANES]>,
     sums: Vec<Vec<Lanes>>,
 }
 
@@ -44,8 +53,10 @@ pub(super) fn attend(
         let each = |i: usize, sums: &[Lanes], total: f32| each(at + i, sums, total);
         at += match left.len() {
             8.. => tile::<8>(kv, (layer, head), left, scratch, each),
+            7 => tile::<7>(kv, (layer, head), left, scratch, each),
             4.. => tile::<4>(kv, (layer, head), left, scratch, each),
-            2.. => tile::<2>(kv, (layer, head), left, scratch, each),
+            3 => tile::<3>(kv, (layer, head), left, scratch, each),
+            2 => tile::<2>(kv, (layer, head), left, scratch, each),
             _ => tile::<1>(kv, (layer, head), left, scratch, each),
         };
     }
@@ -58,15 +69,15 @@ fn tile<const N: usize>(
     scratch: &mut Scratch,
     mut each: impl FnMut(usize, &[Lanes], f32),
 ) -> usize {
-    let width = kv.value_width() / LANES;
+    let width = kv.head_shape().value_width() / LANES;
     let queries: [Query<'_>; N] = std::array::from_fn(|i| queries[i]);
     let from = queries.iter().map(|q| q.from).min().unwrap_or(0);
     let to = queries.iter().map(|q| q.to).max().unwrap_or(0);
     let mut most = [f32::NEG_INFINITY; N];
     let mut totals = [[0f32; LANES]; N];
-    scratch
-        .scores
-        .resize(N.max(scratch.scores.len()), [[0.0; LANES]; BLOCK / LANES]);
+    for weights in [&mut scratch.scores, &mut scratch.scaled] {
+        weights.resize(N.max(weights.len()), [[0.0; LANES]; BLOCK / LANES]);
+    }
     scratch
         .sums
         .resize_with(N.max(scratch.sums.len()), Vec::new);
@@ -75,11 +86,11 @@ fn tile<const N: usize>(
         sums.resize(width, [0.0; LANES]);
     }
     for block in from / BLOCK..to.div_ceil(BLOCK) {
-        let (keys, values) = kv.head(block, layer, head);
+        let kept = kv.head(block, layer, head);
         let first = block * BLOCK;
         let sixteens = (to - first).min(BLOCK).div_ceil(LANES);
         let scores = &mut scratch.scores[..N];
-        score::<N>(keys, &queries, sixteens, scores);
+        with_head!(AnyHead, kept, kept => score::<_, N>(kept, &queries, sixteens, scores));
         for (i, query) in queries.iter().enumerate() {
             let scores = &mut scores[i][..sixteens];
             let rescale = weigh(scores, first, query, &mut most[i], &mut totals[i]);
@@ -89,7 +100,9 @@ fn tile<const N: usize>(
                 }
             }
         }
-        add_values::<N>(values, scores, (to - first).min(BLOCK), &mut scratch.sums);
+        let positions = (to - first).min(BLOCK);
+        let (scaled, sums) = (&mut scratch.scaled[..N], &mut *scratch.sums);
+        with_head!(AnyHead, kept, kept => add_values::<_, N>(kept, scores, scaled, positions, sums));
     }
     for (i, (sums, total)) in scratch.sums.iter().zip(&totals).enumerate() {
         each(i, sums, total.iter().sum());
@@ -98,17 +111,16 @@ fn tile<const N: usize>(
 }
 
 /// Scores of the first `sixteens * 16` positions of a block.
-fn score<const N: usize>(
-    keys: &[f32],
+fn score<K: KvNumber, const N: usize>(
+    kept: Head<'_, K>,
     queries: &[Query<'_>; N],
     sixteens: usize,
     scores: &mut [[Lanes; BLOCK / LANES]],
 ) {
-    let head_dim = queries[0].query.len();
-    for at in 0..sixteens {
-        let keys = &keys[at * head_dim * LANES..][..head_dim * LANES];
-        let mut sums = [[0f32; LANES]; N];
-        for (d, key) in keys.chunks_exact(LANES).enumerate() {
+    let (head_dim, parts) = (kept.shape.head_dim, kept.shape.parts());
+    let add = |keys: &[K], from: usize, sums: &mut [Lanes; N]| {
+        for (d, key) in (from..).zip(keys.as_chunks().0) {
+            let key = K::widen_lanes(key);
             for i in 0..N {
                 let part = queries[i].query[d];
                 for (sum, key) in sums[i].iter_mut().zip(key) {
@@ -116,8 +128,28 @@ fn score<const N: usize>(
                 }
             }
         }
-        for i in 0..N {
-            scores[i][at] = sums[i];
+    };
+    for at in 0..sixteens {
+        let keys = &kept.keys()[at * head_dim * LANES..][..head_dim * LANES];
+        let mut sums = [[0f32; LANES]; N];
+        if K::HAS_SCALES {
+            let scales = &kept.key_scales()[at * parts * LANES..][..parts * LANES];
+            let scales = scales.as_chunks().0;
+            for (part, (keys, scales)) in keys.chunks(SCALED * LANES).zip(scales).enumerate() {
+                let mut exact = [[0f32; LANES]; N];
+                add(keys, part * SCALED, &mut exact);
+                let scales: Lanes = scales.map(bf16::to_f32);
+                for (sums, exact) in sums.iter_mut().zip(&exact) {
+                    for ((sum, exact), scale) in sums.iter_mut().zip(exact).zip(&scales) {
+                        *sum = exact.mul_add(*scale, *sum);
+                    }
+                }
+            }
+        } else {
+            add(keys, 0, &mut sums);
+        }
+        for (scores, sums) in scores.iter_mut().zip(sums) {
+            scores[at] = sums;
         }
     }
 }
@@ -172,22 +204,34 @@ fn weigh(
     rescale
 }
 
-/// Adds the values of a block's first positions, each multiplied by its weight.
-fn add_values<const N: usize>(
-    values: &[f32],
+/// Adds the values of a block's first positions, each multiplied by its weight. `scaled` is a buffer.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "all queries' sums of a part are registers while the positions are read"
+)]
+fn add_values<K: KvNumber, const N: usize>(
+    kept: Head<'_, K>,
     weights: &[[Lanes; BLOCK / LANES]],
+    scaled: &mut [[Lanes; BLOCK / LANES]],
     positions: usize,
     sums: &mut [Vec<Lanes>],
 ) {
-    let width = sums[0].len();
-    for part in 0..width {
+    let (width, parts) = (kept.shape.value_width(), sums[0].len());
+    for part in 0..parts {
+        let weights = if K::HAS_SCALES {
+            let (scales_from, begins) = (part / PARTS_SCALED, part.is_multiple_of(PARTS_SCALED));
+            if begins {
+                let scales = &kept.value_scales()[scales_from * BLOCK..][..BLOCK];
+                multiply(weights, scales, scaled);
+            }
+            &*scaled
+        } else {
+            weights
+        };
         let mut added: [Lanes; N] = std::array::from_fn(|i| sums[i][part]);
-        for (position, values) in values
-            .chunks_exact(width * LANES)
-            .take(positions)
-            .enumerate()
-        {
-            let values = &values[part * LANES..][..LANES];
+        let values = kept.values().chunks_exact(width).take(positions);
+        for (position, values) in values.enumerate() {
+            let values = K::widen_lanes(&values.as_chunks().0[part]);
             for i in 0..N {
                 let weight = weights[i][position / LANES][position % LANES];
                 for (sum, value) in added[i].iter_mut().zip(values) {
@@ -197,6 +241,20 @@ fn add_values<const N: usize>(
         }
         for i in 0..N {
             sums[i][part] = added[i];
+        }
+    }
+}
+
+/// Multiplies each query's weights by the positions' scales.
+fn multiply(
+    weights: &[[Lanes; BLOCK / LANES]],
+    scales: &[bf16],
+    scaled: &mut [[Lanes; BLOCK / LANES]],
+) {
+    for (weights, scaled) in weights.iter().zip(scaled) {
+        let weights = weights.as_flattened().iter().zip(scales);
+        for (scaled, (weight, scale)) in scaled.as_flattened_mut().iter_mut().zip(weights) {
+            *scaled = weight * scale.to_f32();
         }
     }
 }

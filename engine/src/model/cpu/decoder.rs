@@ -18,12 +18,12 @@ use super::passages::{Angles, PassageSpan, angles, turn};
 use super::quantised::QuantisedActivations;
 use crate::config::ModelConfig;
 use crate::error::{ForwardError, LoadError};
-use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::{Decoder, KvStore, RowVecs, WantedRows, downcast_mut};
 use crate::model::rope::frequencies;
 use crate::model::span::{Span, SpanCache};
 use crate::model::weights::HEAD;
+use crate::model::{KvType, WeightType};
 
 /// Rows of activations that one thread takes at a time between the products.
 const ROWS: usize = 16;
@@ -35,6 +35,7 @@ const WORTH_A_THREAD: usize = 1 << 16;
 /// The packed weights.
 pub(crate) struct CpuDecoder {
     config: ModelConfig,
+    kv_type: KvType,
     /// `None` if the head is also the embedding.
     embedding: Option<Matrix>,
     head: Matrix,
@@ -71,6 +72,7 @@ impl CpuDecoder {
         config: &ModelConfig,
         weights: &Checkpoint,
         weight_type: Option<WeightType>,
+        kv_type: KvType,
     ) -> Result<Self, LoadError> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let embedding = weights.embedding_name();
@@ -101,6 +103,7 @@ impl CpuDecoder {
             norm: weights.vector("model.norm.weight", hidden)?,
             frequencies: frequencies(config),
             config: config.clone(),
+            kv_type,
             buffers: Mutex::default(),
         })
     }
@@ -116,7 +119,7 @@ impl CpuDecoder {
         let pool = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = pool().pop().unwrap_or_default();
         self.embed(ids, spans, &mut buffers);
-        let shape = BlockShape::new(&self.config);
+        let shape = self.block_shape();
         let passages = spans.iter();
         let passages = passages.filter_map(|span| PassageSpan::new(span, shape, &self.frequencies));
         let mut passages: Vec<_> = passages.collect();
@@ -146,6 +149,10 @@ impl CpuDecoder {
             finished
         });
         finished.collect()
+    }
+
+    fn block_shape(&self) -> BlockShape {
+        BlockShape::new(&self.config, self.kv_type)
     }
 
     fn eps(&self) -> f32 {
@@ -352,7 +359,7 @@ impl CpuDecoder {
 
 impl Decoder for CpuDecoder {
     fn new_store(&self) -> Box<dyn KvStore> {
-        Box::new(KvBlocks::new(BlockShape::new(&self.config)))
+        Box::new(KvBlocks::new(self.block_shape()))
     }
 
     fn forward(
@@ -371,11 +378,11 @@ impl Decoder for CpuDecoder {
         &self,
         text: &mut dyn KvStore,
         at: usize,
-        layers: &[Vec<f32>],
+        layers: &[Vec<u8>],
     ) -> Result<(), ForwardError> {
         let text: &mut KvBlocks = downcast_mut(text)?;
-        let width = text.layer_width();
-        let len = layers.first().map_or(0, |rows| rows.len() / width);
+        let position = text.layer_bytes();
+        let len = layers.first().map_or(0, |rows| rows.len() / position);
         let angles: Angles = angles(&self.frequencies, at..at + len).collect();
         for (layer, rows) in layers.iter().enumerate() {
             text.land_rows((layer, at), rows, &angles);

@@ -1,49 +1,120 @@
-//! Keys and values of one sequence in blocks of positions.
-//!
-//! A block holds every layer. For each layer and head it holds first the keys, in groups of 16
-//! positions whose numbers are interleaved so that 16 scores are summed at once, and then the values of
-//! one position after another.
+//! Keys and values of one sequence in blocks of positions. A block holds every layer, and of each layer every
+//! head.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::kernels::LANES;
+use half::{bf16, f16};
+
+use super::kv_head::{Head, HeadMut, HeadShape, Which, read_bytes};
 use super::ops::rotate;
 use crate::config::ModelConfig;
 use crate::error::ForwardError;
-use crate::model::BLOCK;
 use crate::model::decoder::KvStore;
+use crate::model::{BLOCK, KvType};
 
-/// The sizes that all blocks have in common.
+/// The sizes that all blocks have in common, and the type of their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlockShape {
     pub(super) layers: usize,
     pub(super) kv_heads: usize,
-    pub(super) head_dim: usize,
+    pub(super) head: HeadShape,
+    pub(super) kv_type: KvType,
 }
 
 impl BlockShape {
-    pub(super) fn new(config: &ModelConfig) -> Self {
+    pub(super) fn new(config: &ModelConfig, kv_type: KvType) -> Self {
         Self {
             layers: config.num_hidden_layers,
             kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
+            head: HeadShape {
+                head_dim: config.head_dim,
+            },
+            kv_type,
         }
     }
 
-    /// Values are kept in whole lanes.
-    pub(super) fn value_width(self) -> usize {
-        self.head_dim.next_multiple_of(LANES)
+    /// Scales of one head in a block.
+    fn head_scales(self) -> usize {
+        match self.kv_type {
+            KvType::F32 | KvType::F16 => 0,
+            KvType::Q8_0 => self.head.scales(),
+        }
     }
 
-    fn head_len(self) -> usize {
-        BLOCK * (self.head_dim + self.value_width())
+    fn block_bytes(self) -> usize {
+        let number = match self.kv_type {
+            KvType::F32 => size_of::<f32>(),
+            KvType::F16 => size_of::<f16>(),
+            KvType::Q8_0 => size_of::<i8>(),
+        };
+        let head = self.head.numbers() * number + self.head_scales() * size_of::<bf16>();
+        self.layers * self.kv_heads * head
     }
 
-    /// Numbers in a block.
-    fn block_len(self) -> usize {
-        self.layers * self.kv_heads * self.head_len()
+    /// Bytes of a key or a value as [`Head::append_bytes`] gives it.
+    fn row_bytes(self) -> usize {
+        let head_dim = self.head.head_dim;
+        match self.kv_type {
+            KvType::F32 => head_dim * size_of::<f32>(),
+            KvType::F16 => head_dim * size_of::<f16>(),
+            KvType::Q8_0 => head_dim + self.head.parts() * size_of::<bf16>(),
+        }
     }
+
+    /// A block of zeros.
+    fn zeros(self) -> Block {
+        let heads = self.layers * self.kv_heads;
+        let numbers = heads * self.head.numbers();
+        Block {
+            numbers: match self.kv_type {
+                KvType::F32 => Numbers::F32(vec![0.0; numbers]),
+                KvType::F16 => Numbers::F16(vec![f16::ZERO; numbers]),
+                KvType::Q8_0 => Numbers::Q8(vec![0; numbers]),
+            },
+            scales: vec![bf16::ZERO; heads * self.head_scales()],
+        }
+    }
+}
+
+/// [`BLOCK`] positions, head after head.
+#[derive(Debug, Clone)]
+struct Block {
+    numbers: Numbers,
+    scales: Vec<bf16>,
+}
+
+#[derive(Debug, Clone)]
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Q8(Vec<i8>),
+}
+
+/// One head of a block, of any type.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum AnyHead<'a> {
+    F32(Head<'a, f32>),
+    F16(Head<'a, f16>),
+    Q8(Head<'a, i8>),
+}
+
+/// Does the same with a head of any type.
+macro_rules! with_head {
+    ($of:ident, $any:expr, $head:pat => $do:expr) => {
+        match $any {
+            $of::F32($head) => $do,
+            $of::F16($head) => $do,
+            $of::Q8($head) => $do,
+        }
+    };
+}
+pub(super) use with_head;
+
+enum AnyHeadMut<'a> {
+    F32(HeadMut<'a, f32>),
+    F16(HeadMut<'a, f16>),
+    Q8(HeadMut<'a, i8>),
 }
 
 /// The blocks of one sequence.
@@ -51,7 +122,7 @@ impl BlockShape {
 pub(super) struct KvBlocks {
     shape: BlockShape,
     /// Forks may share a block; it is copied when one of them writes to it.
-    blocks: Vec<Arc<Vec<f32>>>,
+    blocks: Vec<Arc<Block>>,
 }
 
 impl KvBlocks {
@@ -62,15 +133,66 @@ impl KvBlocks {
         }
     }
 
-    /// [`BlockShape::value_width`] of these blocks.
-    pub(super) fn value_width(&self) -> usize {
-        self.shape.value_width()
+    /// The shape of each head.
+    pub(super) fn head_shape(&self) -> HeadShape {
+        self.shape.head
     }
 
     /// Allocates blocks, or frees those that are no longer needed.
     pub(super) fn set_blocks(&mut self, blocks: usize) {
-        let len = self.shape.block_len();
-        self.blocks.resize_with(blocks, || Arc::new(vec![0.0; len]));
+        let shape = self.shape;
+        self.blocks.resize_with(blocks, || Arc::new(shape.zeros()));
+    }
+
+    /// Where a head's numbers and scales are within a block.
+    fn parts(&self, layer: usize, head: usize) -> (Range<usize>, Range<usize>) {
+        let at = layer * self.shape.kv_heads + head;
+        let part = |len: usize| at * len..(at + 1) * len;
+        (
+            part(self.shape.head.numbers()),
+            part(self.shape.head_scales()),
+        )
+    }
+
+    /// One head of one block.
+    pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> AnyHead<'_> {
+        let (numbers, scales) = self.parts(layer, head);
+        let (shape, block) = (self.shape.head, &*self.blocks[block]);
+        let scales = &block.scales[scales];
+        macro_rules! head {
+            ($all:expr) => {
+                Head {
+                    shape,
+                    numbers: &$all[numbers],
+                    scales,
+                }
+            };
+        }
+        match &block.numbers {
+            Numbers::F32(all) => AnyHead::F32(head!(all)),
+            Numbers::F16(all) => AnyHead::F16(head!(all)),
+            Numbers::Q8(all) => AnyHead::Q8(head!(all)),
+        }
+    }
+
+    fn head_mut(&mut self, block: usize, layer: usize, head: usize) -> AnyHeadMut<'_> {
+        let (numbers, scales) = self.parts(layer, head);
+        let (shape, block) = (self.shape.head, Arc::make_mut(&mut self.blocks[block]));
+        let scales = &mut block.scales[scales];
+        macro_rules! head {
+            ($all:expr) => {
+                HeadMut {
+                    shape,
+                    numbers: &mut $all[numbers],
+                    scales,
+                }
+            };
+        }
+        match &mut block.numbers {
+            Numbers::F32(all) => AnyHeadMut::F32(head!(all)),
+            Numbers::F16(all) => AnyHeadMut::F16(head!(all)),
+            Numbers::Q8(all) => AnyHeadMut::Q8(head!(all)),
+        }
     }
 
     /// Writes a position's key and value, `head_dim` numbers each.
@@ -82,17 +204,11 @@ impl KvBlocks {
         key: &[f32],
         value: &[f32],
     ) {
-        let (shape, within) = (self.shape, position % BLOCK);
-        let start = shape.head_len() * (layer * shape.kv_heads + head);
-        let block = Arc::make_mut(&mut self.blocks[position / BLOCK]);
-        let head = &mut block[start..start + shape.head_len()];
-        let (keys, values) = head.split_at_mut(BLOCK * shape.head_dim);
-        let sixteen = &mut keys[within / LANES * LANES * shape.head_dim..];
-        let places = sixteen.iter_mut().skip(within % LANES).step_by(LANES);
-        for (place, key) in places.zip(key) {
-            *place = *key;
-        }
-        values[within * shape.value_width()..][..value.len()].copy_from_slice(value);
+        let within = position % BLOCK;
+        with_head!(AnyHeadMut, self.head_mut(position / BLOCK, layer, head), mut head => {
+            head.write(Which::Key, within, key);
+            head.write(Which::Value, within, value);
+        });
     }
 
     /// Copies one layer of `passage` into one layer of these blocks, from a position on. Its keys are
@@ -103,20 +219,17 @@ impl KvBlocks {
         (passage, from_layer): (&Self, usize),
         angles: &[(f32, f32)],
     ) {
-        let head_dim = self.shape.head_dim;
-        let mut key = vec![0.0; head_dim];
+        let head_dim = self.shape.head.head_dim;
+        let (mut key, mut value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
         for head in 0..self.shape.kv_heads {
             for (position, angles) in angles.chunks_exact(head_dim / 2).enumerate() {
-                let (keys, values) = passage.head(position / BLOCK, from_layer, head);
-                let within = position % BLOCK;
-                let sixteen = &keys[within / LANES * LANES * head_dim..][..LANES * head_dim];
-                let numbers = sixteen.iter().skip(within % LANES).step_by(LANES);
-                key.iter_mut()
-                    .zip(numbers)
-                    .for_each(|(to, from)| *to = *from);
+                let from = passage.head(position / BLOCK, from_layer, head);
+                with_head!(AnyHead, from, from => {
+                    from.read(Which::Key, position % BLOCK, &mut key);
+                    from.read(Which::Value, position % BLOCK, &mut value);
+                });
                 rotate(&mut key, angles);
-                let value = &values[within * self.shape.value_width()..][..head_dim];
-                self.write(layer, head, at + position, &key, value);
+                self.write(layer, head, at + position, &key, &value);
             }
         }
     }
@@ -126,30 +239,35 @@ impl KvBlocks {
     pub(super) fn land_rows(
         &mut self,
         (layer, at): (usize, usize),
-        rows: &[f32],
+        rows: &[u8],
         angles: &[(f32, f32)],
     ) {
-        let head_dim = self.shape.head_dim;
-        let (keys, values) = rows.split_at(rows.len() / 2);
-        let mut rows = keys
-            .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim));
-        let mut turned = vec![0.0; head_dim];
+        let read = match self.shape.kv_type {
+            KvType::F32 => read_bytes::<f32>,
+            KvType::F16 => read_bytes::<f16>,
+            KvType::Q8_0 => read_bytes::<i8>,
+        };
+        let head_dim = self.shape.head.head_dim;
+        let (mut key, mut value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
+        let mut rows = self.shape.rows(rows);
         for head in 0..self.shape.kv_heads {
             let positions = angles.chunks_exact(head_dim / 2).enumerate();
-            for ((position, angles), (key, value)) in positions.zip(&mut rows) {
-                turned.copy_from_slice(key);
-                rotate(&mut turned, angles);
-                self.write(layer, head, at + position, &turned, value);
+            for ((position, angles), (key_row, value_row)) in positions.zip(&mut rows) {
+                read(key_row, &mut key);
+                read(value_row, &mut value);
+                rotate(&mut key, angles);
+                self.write(layer, head, at + position, &key, &value);
             }
         }
     }
+}
 
-    /// Keys and values of one block of one head: `(BLOCK / 16, head_dim, 16)` and `(BLOCK, value_width)`.
-    pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> (&[f32], &[f32]) {
-        let start = self.shape.head_len() * (layer * self.shape.kv_heads + head);
-        self.blocks[block][start..start + self.shape.head_len()]
-            .split_at(BLOCK * self.shape.head_dim)
+impl BlockShape {
+    /// Each key of [`KvStore::layer_rows`] with its value.
+    fn rows(self, rows: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (keys, values) = rows.split_at(rows.len() / 2);
+        let row = self.row_bytes();
+        keys.chunks_exact(row).zip(values.chunks_exact(row))
     }
 }
 
@@ -159,7 +277,7 @@ impl KvStore for KvBlocks {
     }
 
     fn block_bytes(&self) -> usize {
-        self.shape.block_len() * size_of::<f32>()
+        self.shape.block_bytes()
     }
 
     fn resize(&mut self, blocks: usize, _len: usize) -> Result<(), ForwardError> {
@@ -183,32 +301,24 @@ impl KvStore for KvBlocks {
         self.shape.layers
     }
 
-    fn layer_width(&self) -> usize {
-        2 * self.shape.kv_heads * self.shape.head_dim
+    fn layer_bytes(&self) -> usize {
+        2 * self.shape.kv_heads * self.shape.row_bytes()
     }
 
     fn fits(&self, config: &ModelConfig) -> bool {
-        self.shape == BlockShape::new(config)
+        self.shape == BlockShape::new(config, self.shape.kv_type)
     }
 
-    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<f32>, ForwardError> {
-        let BlockShape {
-            kv_heads, head_dim, ..
-        } = self.shape;
-        let mut rows = Vec::with_capacity(2 * kv_heads * positions.len() * head_dim);
-        for head in 0..kv_heads {
-            for position in positions.clone() {
-                let (keys, _) = self.head(position / BLOCK, layer, head);
-                let within = position % BLOCK;
-                let sixteen = &keys[within / LANES * LANES * head_dim..][..LANES * head_dim];
-                rows.extend(sixteen.iter().skip(within % LANES).step_by(LANES));
-            }
-        }
-        for head in 0..kv_heads {
-            for position in positions.clone() {
-                let (_, values) = self.head(position / BLOCK, layer, head);
-                let start = position % BLOCK * self.shape.value_width();
-                rows.extend_from_slice(&values[start..start + head_dim]);
+    fn layer_rows(&self, layer: usize, positions: Range<usize>) -> Result<Vec<u8>, ForwardError> {
+        let mut rows = Vec::with_capacity(self.layer_bytes() * positions.len());
+        for which in [Which::Key, Which::Value] {
+            for head in 0..self.shape.kv_heads {
+                for position in positions.clone() {
+                    let block = self.head(position / BLOCK, layer, head);
+                    with_head!(AnyHead, block, head => {
+                        head.append_bytes(which, position % BLOCK, &mut rows);
+                    });
+                }
             }
         }
         Ok(rows)
@@ -218,16 +328,16 @@ impl KvStore for KvBlocks {
         &mut self,
         layer: usize,
         positions: Range<usize>,
-        rows: &[f32],
+        rows: &[u8],
     ) -> Result<(), ForwardError> {
-        let head_dim = self.shape.head_dim;
-        let (keys, values) = rows.split_at(rows.len() / 2);
-        let mut rows = keys
-            .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim));
+        let mut rows = self.shape.rows(rows);
         for head in 0..self.shape.kv_heads {
             for (position, (key, value)) in positions.clone().zip(&mut rows) {
-                self.write(layer, head, position, key, value);
+                let block = self.head_mut(position / BLOCK, layer, head);
+                with_head!(AnyHeadMut, block, mut head => {
+                    head.write_bytes(Which::Key, position % BLOCK, key);
+                    head.write_bytes(Which::Value, position % BLOCK, value);
+                });
             }
         }
         Ok(())

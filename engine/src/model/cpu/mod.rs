@@ -10,6 +10,8 @@ mod decoder;
 mod disjoint;
 mod kernels;
 mod kv_blocks;
+mod kv_head;
+mod kv_number;
 mod layer;
 mod matrix;
 mod ops;

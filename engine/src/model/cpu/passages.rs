@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use super::kv_blocks::{BlockShape, KvBlocks};
-use crate::model::BLOCK;
 use crate::model::span::{Landing, Span, SpanCache};
+use crate::model::{BLOCK, KvType};
 
 /// (cosine, sine) of the angle of each pair of a head, position after position.
 pub(super) type Angles = Vec<(f32, f32)>;
@@ -40,7 +40,11 @@ impl PassageSpan {
             return None;
         };
         let len = span.end();
-        let mut turned = KvBlocks::new(BlockShape { layers: 1, ..shape });
+        let mut turned = KvBlocks::new(BlockShape {
+            layers: 1,
+            kv_type: KvType::F32,
+            ..shape
+        });
         turned.set_blocks(len.div_ceil(BLOCK));
         let at = |first: usize| angles(frequencies, first..first + len).collect();
         Some(Self {

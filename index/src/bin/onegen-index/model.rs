@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use onegen_engine::{DeviceName, LoadOptions, Model, WeightType};
+use onegen_engine::{DeviceName, KvType, LoadOptions, Model, WeightType};
 use onegen_index::{Fingerprints, Index};
 use onegen_pull::{BaseStore, DEFAULT_DATA_DIR, find_model};
 
@@ -33,6 +33,16 @@ pub(crate) struct ModelArguments {
     #[arg(long, env = "ONEGEN_WEIGHTS", value_name = "TYPE")]
     weights: Option<WeightType>,
 
+    /// How keys and values are kept while passages are embedded: f32, f16 or q8_0, as the server that serves the
+    /// index keeps them
+    #[arg(
+        long,
+        env = "ONEGEN_KV_TYPE",
+        value_name = "TYPE",
+        default_value_t = KvType::default()
+    )]
+    kv_type: KvType,
+
     /// Where the model runs: cpu, cuda or metal; of several GPUs the one of a number, as in cuda:1
     #[arg(
         long,
@@ -54,6 +64,7 @@ impl ModelArguments {
         let options = LoadOptions {
             device: self.device.open()?,
             weights: self.weights,
+            kv: self.kv_type,
             base: store.find(&dir, self.base.as_deref())?,
             ..LoadOptions::default()
         };

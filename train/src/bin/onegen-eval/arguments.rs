@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use onegen_engine::WeightType;
+use onegen_engine::{KvType, WeightType};
 
 /// Measures OneGen models over question sets and linked texts, and writes the figures into a model card.
 #[derive(Parser)]
@@ -15,9 +15,12 @@ pub(crate) struct Arguments {
     /// The model that adapters were trained over: a GGUF file or a directory
     #[arg(long, env = "ONEGEN_BASE", value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
-    /// How matrices are kept: f32, f16, bf16, q8_0 or q4_k; as stored if not given
-    #[arg(long)]
+    /// How matrices are kept: f32, f16, bf16, q8_0, q4_1, q4_k or q4_0; as stored if not given
+    #[arg(long, value_name = "TYPE")]
     pub(crate) weights: Option<WeightType>,
+    /// How keys and values are kept: f32, f16 or q8_0
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::default())]
+    pub(crate) kv_type: KvType,
 
     /// A server to measure instead, such as http://localhost:8080
     #[arg(long, value_name = "URL", conflicts_with = "model")]

@@ -173,6 +173,7 @@ fn conditions(arguments: &Arguments) -> Conditions {
 fn load_options(arguments: &Arguments) -> LoadOptions {
     LoadOptions {
         weights: arguments.weights,
+        kv: arguments.kv_type,
         base: arguments.base.clone(),
         ..LoadOptions::default()
     }
