@@ -44,8 +44,8 @@ pub use error::{
 pub use ids::ConversationId;
 pub use model::device::DeviceName;
 pub use model::{
-    Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType, LoadOptions, Model,
-    ModelFiles, PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors,
+    EmbeddedText, Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType, LoadOptions,
+    Model, ModelFiles, PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors,
     WeightType, gguf_pre_tokenizers, is_adapter,
 };
 pub use passages::{PassageCacheOptions, PassageKvSource};

@@ -3,7 +3,7 @@
 use onegen_engine::{ForwardError, Model};
 
 use crate::fingerprints::Fingerprints;
-use crate::ingest::Embedder;
+use crate::ingest::{EmbeddedText, Embedder};
 
 impl From<&Model> for Fingerprints {
     fn from(model: &Model) -> Self {
@@ -28,6 +28,19 @@ impl Embedder for Model {
         let embedded = self.embed_texts(texts)?.into_iter();
         Ok(embedded
             .map(|vector| vector.map_err(|error| error.to_string()))
+            .collect())
+    }
+
+    fn embed_with_kv(
+        &self,
+        texts: &[(&str, &str)],
+    ) -> Result<Vec<Result<EmbeddedText, String>>, ForwardError> {
+        let embedded = self.embed_texts_with_kv(texts)?.into_iter();
+        Ok(embedded
+            .map(|text| match text {
+                Ok(text) => Ok((text.embedding, text.kv)),
+                Err(error) => Err(error.to_string()),
+            })
             .collect())
     }
 }

@@ -48,7 +48,8 @@ pub use ingest::corpus::{
 pub use ingest::sentences::{sentence_prefixes, sentences};
 pub use ingest::split::SplitPassage;
 pub use ingest::{
-    Embedder, IngestError, IngestEvent, IngestOptions, add_from_corpus, build_from_corpus,
+    EmbeddedText, Embedder, IngestError, IngestEvent, IngestOptions, add_from_corpus,
+    build_from_corpus,
 };
 pub use live::change::{Change, ChangeCounts};
 pub use live::delta_options::{DELTA_GRAPH_VECTORS, DELTA_VECTORS, DeltaOptions};

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use common::{graph_options, names, options};
 use onegen_index::{
-    Corpus, DocumentRules, Embedder, Index, IndexBuilder, IndexError, IngestError, IngestEvent,
-    IngestOptions, Ingested, Passage, Position, SearchOptions, Splitter, VectorsPer,
-    add_from_corpus, build_from_corpus,
+    Change, Corpus, DocumentRules, EmbeddedText, Embedder, Index, IndexBuilder, IndexError,
+    IngestError, IngestEvent, IngestOptions, Ingested, Passage, Position, SearchOptions, Splitter,
+    VectorsPer, add_from_corpus, build_from_corpus,
 };
 use serde_json::json;
 
@@ -46,6 +46,17 @@ impl Embedder for Lengths {
             _ => Ok(Ok(vec![text.len() as f32, f32::from(text.as_bytes()[0])])),
         };
         texts.iter().map(|(_, text)| vector(text)).collect()
+    }
+
+    /// A text's keys and values are its bytes.
+    fn embed_with_kv(
+        &self,
+        texts: &[(&str, &str)],
+    ) -> Result<Vec<Result<EmbeddedText, String>>, String> {
+        let vectors = self.embed(texts)?.into_iter().zip(texts);
+        Ok(vectors
+            .map(|(vector, (_, text))| Ok((vector?, Some(text.as_bytes().to_vec()))))
+            .collect())
     }
 }
 
@@ -210,6 +221,79 @@ fn an_interrupted_build_goes_on_and_gives_what_an_undisturbed_one_gives() {
     );
     assert_eq!(passages(&index), passages(&wanted));
     assert_eq!(index.manifest().segments, wanted.manifest().segments);
+}
+
+#[test]
+fn keys_and_values_stay_with_their_passage_as_long_as_it_does_not_change() {
+    let home = tempfile::tempdir().unwrap();
+    let (file, dir) = (home.path().join("c.jsonl"), home.path().join("index"));
+    write_corpus(&file, 100);
+    let options = IngestOptions {
+        batch_texts: 8,
+        keep_kv: true,
+        save_every: std::time::Duration::ZERO,
+        ..ingest_options()
+    };
+    let build = |model: &Lengths, options: IngestOptions| {
+        let build = onegen_index::BuildOptions {
+            passage_kv: options.keep_kv.then(|| "tiny".to_owned()),
+            ..common::options(2)
+        };
+        let corpus = Corpus::open(&file).unwrap();
+        build_from_corpus(corpus, &dir, build, options, model, |_| ())
+    };
+    // A build that is interrupted goes on with what it had kept.
+    build(&Lengths::lasting(60), options).unwrap_err();
+    build(&Lengths::lasting(9999), options).unwrap();
+    let index = Index::open_for_changes(&dir).unwrap();
+    let kept = |index: &Index, id: &str| index.passage_kv(id).unwrap();
+    let text = |index: &Index, id: &str| index.get(id).unwrap().unwrap().text.into_bytes();
+    for id in ["d0", "d57", "d99"] {
+        assert_eq!(kept(&index, id), Some(text(&index, id)), "{id}");
+    }
+    assert_eq!(index.manifest().passage_kv.as_deref(), Some("tiny"));
+    let bytes = passages(&index).iter().map(|p| p.text.len() as u64).sum();
+    assert_eq!(index.stats().passage_kv, (100, bytes));
+    assert_eq!(kept(&index, "nobody"), None);
+
+    let mut changed = index.get("d57").unwrap().unwrap();
+    changed.text = "Other".into();
+    let change = Change::Upsert {
+        passage: changed,
+        vectors: vec![vec![1.0, 2.0]],
+    };
+    let gone = Change::DeleteDocument { id: "d0".into() };
+    index.apply(vec![change, gone]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(kept(&index, "d57"), None);
+        assert_eq!(kept(&index, "d0"), None);
+        assert_eq!(kept(&index, "d99"), Some(text(&index, "d99")));
+        index.compact().unwrap();
+    }
+    assert_eq!(index.stats().passage_kv.0, 98);
+    drop(index);
+    let findings = || onegen_index::verify(&dir).unwrap().findings.len();
+    assert_eq!(findings(), 0);
+    assert_eq!(kept(&Index::open(&dir).unwrap(), "d1").unwrap().len(), 60);
+    // No bytes of what was deleted are left.
+    let segments = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let file = segments.filter(|path| path.is_dir()).last().unwrap();
+    let file = file.join("passages.kv");
+    let mut bytes = fs::read(&file).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("Number 57 "));
+    // What is damaged is found.
+    bytes[10] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let damaged = Index::open(&dir).unwrap();
+    assert!(damaged.passage_kv("d1").is_err());
+    assert_eq!(findings(), 1);
+
+    // With a vector for each sentence none of them is of the passage alone.
+    let rules = sentences();
+    build(&Lengths::lasting(9999), IngestOptions { rules, ..options }).unwrap();
+    assert_eq!(Index::open(&dir).unwrap().stats().passage_kv, (0, 0));
 }
 
 #[test]

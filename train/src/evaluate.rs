@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use onegen_engine::{
-    ChatMessage, Completion, Engine, EngineOptions, FinishReason, LoadOptions, Model, Passage,
-    Request, RetrieveError, Retriever, Role, SubmitError,
+    ChatMessage, Completion, Engine, EngineOptions, FinishReason, Model, Passage, Request,
+    RetrieveError, Retriever, Role, SubmitError,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -140,25 +139,20 @@ impl Exam {
     }
 }
 
-/// Runs the exam with known and with held-out wordings over the model in `directory`; calls `on_wrong`
-/// for every wrong answer.
+/// Runs the exam with known and with held-out wordings; calls `on_wrong` for every wrong answer.
 pub fn evaluate(
-    directory: &Path,
+    model: &Arc<Model>,
     reserved: &HashSet<String>,
     pool: usize,
     mut on_wrong: impl FnMut(&str),
 ) -> Result<Vec<Row>> {
-    let model = Arc::new(
-        Model::load(directory, &LoadOptions::default())
-            .with_context(|| format!("cannot load {}", directory.display()))?,
-    );
     let mut rows = Vec::new();
     for (name, wording) in [
         ("known wordings", Wording::Known),
         ("held-out wordings", Wording::Unknown),
     ] {
         let exam = Exam::draw(reserved, wording, pool, 20_000);
-        rows.extend(sit(&model, &exam, name, &mut on_wrong)?);
+        rows.extend(sit(model, &exam, name, &mut on_wrong)?);
     }
     Ok(rows)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,7 +13,7 @@ use onegen_train::fit::bench::BenchOptions;
 use onegen_train::fit::config::{FitConfig, Precision};
 use onegen_train::{almanac, convert, evaluate, export, lessons};
 
-use onegen_engine::LoadOptions;
+use onegen_engine::{KvType, LoadOptions};
 use onegen_train::lessons::Teacher;
 use onegen_train::linking;
 use onegen_train::model::{Model, Shape};
@@ -167,6 +168,9 @@ enum Command {
         /// Passages or entities to choose from
         #[arg(long, default_value_t = 2000)]
         pool: usize,
+        /// How keys and values are kept: f32, f16 or q8_0
+        #[arg(long, value_name = "TYPE", default_value_t = KvType::default())]
+        kv_type: KvType,
         /// Print every wrong answer on standard error
         #[arg(long)]
         show_wrong: bool,
@@ -334,16 +338,24 @@ fn main() -> Result<()> {
             task,
             model,
             pool,
+            kv_type,
             show_wrong,
         } => {
-            let model = model.unwrap_or(task.directory());
+            let directory = model.unwrap_or(task.directory());
+            let options = LoadOptions {
+                kv: kv_type,
+                ..LoadOptions::default()
+            };
+            let model = onegen_engine::Model::load(&directory, &options)
+                .with_context(|| format!("cannot load {}", directory.display()))?;
+            let model = Arc::new(model);
             let on_wrong = |wrong: &str| {
                 if show_wrong {
                     eprintln!("{wrong}");
                 }
             };
             if task == Task::Linking {
-                return evaluate_linking(&model, &reserved, pool, on_wrong);
+                return evaluate_linking(&model, &directory, &reserved, pool, on_wrong);
             }
             println!(
                 "| turns | number | Recall@1 | exact, right passage given | exact, right passage found | end to end | retrieval decided | BM25 Recall@1 |"
@@ -398,7 +410,8 @@ impl Task {
 }
 
 fn evaluate_linking(
-    model: &Path,
+    model: &Arc<onegen_engine::Model>,
+    directory: &Path,
     reserved: &HashSet<String>,
     pool: usize,
     on_wrong: impl FnMut(&str),
@@ -407,7 +420,7 @@ fn evaluate_linking(
         "| texts | number | mentions | linked (P / R / F1) | surface and entity (P / R / F1) | marked (P / R / F1) | right marks given: found | of names that several have (number) |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let rows = linking::evaluate::evaluate(model, reserved, pool, on_wrong)?;
+    let rows = linking::evaluate::evaluate(model, directory, reserved, pool, on_wrong)?;
     for row in &rows {
         println!("{row}");
     }

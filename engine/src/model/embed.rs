@@ -9,6 +9,16 @@ use crate::tokens::token_log::SpanKind;
 /// keep activations small.
 const BATCH_POSITIONS: usize = 2048;
 
+/// A passage that was embedded, and what may be kept with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbeddedText {
+    /// [`Model::hidden_size`] numbers of length 1.
+    pub embedding: Vec<f32>,
+    /// The keys and values that were computed for it, as bytes that name their model and the passage's ids. `None`
+    /// for a model without block attention.
+    pub kv: Option<Vec<u8>>,
+}
+
 impl Model {
     /// Embeds passages: for each its state at its last token, `hidden_size` numbers of length 1.
     /// The ids come from [`crate::Tokens::passage_ids`]. Several passages are forwarded together;
@@ -17,6 +27,21 @@ impl Model {
     /// # Errors
     /// A passage is empty or longer than the model's positions, or the forward failed.
     pub fn embed_passages(&self, passages: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        self.embed_each(
+            passages,
+            |state| state,
+            |block, _| Ok(block.into_embedding()),
+        )
+    }
+
+    /// Embeds passages, some at a time. `of_state` is called with each embedding, or, with block attention, `of_block`
+    /// with each block and its ids.
+    fn embed_each<T>(
+        &self,
+        passages: &[Vec<u32>],
+        of_state: impl Fn(Vec<f32>) -> T,
+        of_block: impl Fn(PassageBlock, &[u32]) -> Result<T, ForwardError>,
+    ) -> Result<Vec<T>, ForwardError> {
         let mut embeddings = Vec::with_capacity(passages.len());
         let mut rest = passages;
         while !rest.is_empty() {
@@ -30,11 +55,15 @@ impl Model {
                 .count();
             let (batch, later) = rest.split_at(fitting.max(1));
             match self.tokens().block_marks() {
-                None => embeddings.extend(self.states_at_end(batch, SpanKind::Passage)?),
+                None => {
+                    let states = self.states_at_end(batch, SpanKind::Passage)?;
+                    embeddings.extend(states.into_iter().map(&of_state));
+                }
                 // With block attention a passage is embedded exactly as conversations splice it.
                 Some(_) => {
-                    let passages = self.passage_blocks(batch)?.into_iter();
-                    embeddings.extend(passages.map(PassageBlock::into_embedding));
+                    for (block, ids) in self.passage_blocks(batch)?.into_iter().zip(batch) {
+                        embeddings.push(of_block(block, ids)?);
+                    }
                 }
             }
             rest = later;
@@ -51,6 +80,38 @@ impl Model {
         &self,
         passages: &[(&str, &str)],
     ) -> Result<Vec<Result<Vec<f32>, TooLong>>, ForwardError> {
+        self.embed_fitting(passages, |ids| self.embed_passages(ids))
+    }
+
+    /// As [`Model::embed_texts`], with the keys and values that were computed for each passage. A
+    /// [`crate::Retriever`] that gives them back saves their computation.
+    ///
+    /// # Errors
+    /// As [`Model::embed_texts`].
+    pub fn embed_texts_with_kv(
+        &self,
+        passages: &[(&str, &str)],
+    ) -> Result<Vec<Result<EmbeddedText, TooLong>>, ForwardError> {
+        let made_by = self.kv_fingerprint();
+        let embed = |ids: &[Vec<u32>]| {
+            self.embed_each(
+                ids,
+                |embedding| EmbeddedText {
+                    embedding,
+                    kv: None,
+                },
+                |block, ids| block.to_kept(&made_by, ids),
+            )
+        };
+        self.embed_fitting(passages, embed)
+    }
+
+    /// Encodes texts and calls `embed` with the ids of those that fit. The others get an error each.
+    fn embed_fitting<T>(
+        &self,
+        passages: &[(&str, &str)],
+        embed: impl Fn(&[Vec<u32>]) -> Result<Vec<T>, ForwardError>,
+    ) -> Result<Vec<Result<T, TooLong>>, ForwardError> {
         let (mut fitting, mut each) = (Vec::new(), Vec::new());
         for (title, text) in passages {
             each.push(
@@ -63,7 +124,7 @@ impl Model {
                 },
             );
         }
-        let mut embeddings = self.embed_passages(&fitting)?.into_iter();
+        let mut embeddings = embed(&fitting)?.into_iter();
         // There is one embedding for each passage that fits.
         let lacking = || ForwardError::Input("no state for a passage".into());
         each.into_iter()

@@ -38,10 +38,12 @@ use crate::tokens::token_log::SpanKind;
 
 pub use adapter::is_adapter;
 use decoder::Decoder;
+pub use embed::EmbeddedText;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
 pub use kv_type::KvType;
+pub(crate) use passage_kv::BlockDigest;
 pub use passage_kv::{PassageBlock, PassageKv};
 pub use source::ModelFiles;
 pub use tensors::{TensorRows, Tensors};
@@ -219,7 +221,7 @@ impl Model {
 
     /// Identifies the model and kernels that compute keys and values. Those of another fingerprint
     /// differ from what this model would compute.
-    pub(crate) fn kv_fingerprint(&self) -> String {
+    pub fn kv_fingerprint(&self) -> String {
         let LoadOptions {
             device,
             weights,

@@ -3,11 +3,42 @@
 use std::fmt;
 
 use super::decoder::WantedRows;
+use super::embed::EmbeddedText;
 use super::span::{Span, SpanCache};
 use super::{KvCache, Model};
 use crate::error::ForwardError;
 use crate::model::normalise::normalised;
 use crate::tokens::passage_block::Run;
+
+/// The name of a block: the digest of its ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BlockDigest(blake3::Hash);
+
+impl BlockDigest {
+    pub(crate) fn of(ids: &[u32]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for id in ids {
+            hasher.update(&id.to_le_bytes());
+        }
+        Self(hasher.finalize())
+    }
+
+    pub(crate) fn to_hex(self) -> String {
+        self.0.to_hex().to_string()
+    }
+
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
+        blake3::Hash::from_hex(hex).ok().map(Self)
+    }
+
+    /// What stands before a block's bytes where they are kept with its passage: it is another for every block and
+    /// for every model.
+    fn prefix(self, made_by: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.0.as_bytes()).update(made_by.as_bytes());
+        hasher.finalize().into()
+    }
+}
 
 /// Keys and values of one passage block, and its embedding.
 ///
@@ -17,7 +48,7 @@ use crate::tokens::passage_block::Run;
 /// spliced.
 #[derive(Clone, PartialEq)]
 pub struct PassageKv {
-    /// See [`Self::layers`].
+    /// For each layer its keys, which are not rotated, and then its values, as [`KvCache::layer_rows`] gives them.
     pub(super) layers: Vec<Vec<u8>>,
     /// Tokens of the block.
     pub(super) len: usize,
@@ -25,7 +56,7 @@ pub struct PassageKv {
 }
 
 impl PassageKv {
-    /// What was written down of a block that has `len` tokens; see [`Self::layers`].
+    #[cfg(test)]
     pub(crate) fn from_parts(layers: Vec<Vec<u8>>, len: usize, embedding: Vec<f32>) -> Self {
         Self {
             layers,
@@ -34,10 +65,53 @@ impl PassageKv {
         }
     }
 
-    /// For each layer its keys, which are not rotated, and then its values, as [`KvCache::layer_rows`] gives
-    /// them.
-    pub(crate) fn layers(&self) -> &[Vec<u8>] {
-        &self.layers
+    /// Three numbers (tokens, components of the embedding, layers; u32), the embedding (f32), and keys and values
+    /// layer by layer, little-endian.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let sizes = [self.len, self.embedding.len(), self.layers.len()];
+        let mut bytes = Vec::with_capacity(size_of_val(&sizes) + self.bytes());
+        for size in sizes {
+            // A block has fewer tokens than a model has positions, and these fit into u32.
+            bytes.extend_from_slice(&(size as u32).to_le_bytes());
+        }
+        for number in &self.embedding {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        self.layers.iter().for_each(|rows| bytes.extend(rows));
+        bytes
+    }
+
+    /// Reads back what [`Self::to_bytes`] gave; `None` if it is something else. That the rows fit a cache is
+    /// checked where they are spliced.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (sizes, rest) = bytes.split_first_chunk::<12>()?;
+        let [len, width, layers] = [0, 4, 8].map(|at| {
+            let size = [sizes[at], sizes[at + 1], sizes[at + 2], sizes[at + 3]];
+            u32::from_le_bytes(size) as usize
+        });
+        let (embedding, rows) = rest.split_at_checked(width.checked_mul(size_of::<f32>())?)?;
+        let (embedding, _) = embedding.as_chunks();
+        let layer = rows.len().checked_div(layers)?.max(1);
+        Some(Self {
+            layers: rows.chunks_exact(layer).map(<[u8]>::to_vec).collect(),
+            len,
+            embedding: embedding
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect(),
+        })
+    }
+
+    /// The bytes that are kept with a passage, whose block has the name `block`. `made_by` identifies the model
+    /// and kernels.
+    fn to_kept(&self, made_by: &str, block: BlockDigest) -> Vec<u8> {
+        [&block.prefix(made_by)[..], &self.to_bytes()].concat()
+    }
+
+    /// Reads what [`Model::embed_texts_with_kv`] gave, if it is the block's and was made by this model.
+    pub(crate) fn from_kept(bytes: &[u8], made_by: &str, block: BlockDigest) -> Option<Self> {
+        let bytes = bytes.strip_prefix(&block.prefix(made_by))?;
+        Self::from_bytes(bytes)
     }
 
     /// The block's tokens: `passage_open`, the passage and `passage_token`.
@@ -79,6 +153,16 @@ pub struct PassageBlock {
 impl PassageBlock {
     pub(super) fn new(kv: KvCache, state: Vec<f32>) -> Self {
         Self { kv, state }
+    }
+
+    /// What [`Model::embed_texts_with_kv`] gives of a block. `ids` are the block's, and `made_by` identifies the
+    /// model and kernels.
+    pub(super) fn to_kept(&self, made_by: &str, ids: &[u32]) -> Result<EmbeddedText, ForwardError> {
+        let kv = self.to_kv()?;
+        Ok(EmbeddedText {
+            kv: Some(kv.to_kept(made_by, BlockDigest::of(ids))),
+            embedding: kv.embedding,
+        })
     }
 
     /// The passage's embedding, [`Model::hidden_size`] numbers of length 1.

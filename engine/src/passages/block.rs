@@ -1,20 +1,6 @@
-//! What names a block, and where it came from.
+//! What names the passage of a block, and where a block came from.
 
 use crate::tokens::splice::Passage;
-
-/// The name of a block: the digest of its ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct BlockDigest(pub(super) blake3::Hash);
-
-impl BlockDigest {
-    pub(crate) fn of(ids: &[u32]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for id in ids {
-            hasher.update(&id.to_le_bytes());
-        }
-        Self(hasher.finalize())
-    }
-}
 
 /// The passage that a block was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,7 +1,6 @@
 //! Blocks on the disk, a file each, the least recently used out first.
 //!
-//! A file is a line of JSON ([`Header`]), the embedding as little-endian f32, keys and values as the cache keeps
-//! them, and the blake3 of all that. It is written beside its place and renamed, so a file is whole or not there.
+//! A file is a line of JSON ([`Header`]), [`PassageKv::to_bytes`], and the blake3 of both. It is written beside its place and renamed, so a file is whole or not there.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -10,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{BlockDigest, PassageName};
+use super::block::PassageName;
 use crate::files::make_private_dir;
-use crate::model::PassageKv;
+use crate::model::{BlockDigest, PassageKv};
 
 const BLOCK: &str = "block";
 const UNFINISHED: &str = "tmp";
@@ -45,11 +44,6 @@ struct Header {
     made_by: String,
     passage: String,
     text: String,
-    /// Tokens of the block.
-    tokens: usize,
-    /// Numbers of the embedding.
-    width: usize,
-    layers: usize,
 }
 
 impl PassageFiles {
@@ -88,7 +82,7 @@ impl PassageFiles {
         if path.extension()? != BLOCK {
             return None;
         }
-        let digest = blake3::Hash::from_hex(path.file_stem()?.to_str()?).ok()?;
+        let digest = BlockDigest::from_hex(path.file_stem()?.to_str()?)?;
         let file = File::open(path).ok()?;
         let metadata = file.metadata().ok()?;
         let mut line = Vec::new();
@@ -100,12 +94,7 @@ impl PassageFiles {
             text: blake3::Hash::from_hex(header.text).ok()?,
         };
         let modified = metadata.modified().ok()?;
-        (header.made_by == self.made_by).then_some((
-            modified,
-            BlockDigest(digest),
-            name,
-            metadata.len(),
-        ))
+        (header.made_by == self.made_by).then_some((modified, digest, name, metadata.len()))
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -139,9 +128,6 @@ impl PassageFiles {
             made_by: self.made_by.clone(),
             passage: name.id.clone(),
             text: name.text.to_hex().to_string(),
-            tokens: kv.len(),
-            width: kv.embedding().len(),
-            layers: kv.layers().len(),
         };
         let file = match contents(&header, kv) {
             Ok(file) if file.len() as u64 <= self.limit => file,
@@ -208,19 +194,14 @@ impl PassageFiles {
     }
 
     fn path(&self, block: BlockDigest, extension: &str) -> PathBuf {
-        self.dir
-            .join(block.0.to_hex().as_str())
-            .with_extension(extension)
+        self.dir.join(block.to_hex()).with_extension(extension)
     }
 }
 
 fn contents(header: &Header, kv: &PassageKv) -> io::Result<Vec<u8>> {
     let mut file = serde_json::to_vec(header)?;
     file.push(b'\n');
-    for number in kv.embedding() {
-        file.extend_from_slice(&number.to_le_bytes());
-    }
-    kv.layers().iter().for_each(|rows| file.extend(rows));
+    file.extend(kv.to_bytes());
     let checksum = blake3::hash(&file);
     file.extend_from_slice(checksum.as_bytes());
     Ok(file)
@@ -237,19 +218,5 @@ fn parse(file: &[u8]) -> io::Result<PassageKv> {
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(damaged)?;
-    let header: Header = serde_json::from_slice(&file[..line])?;
-    let embedding = header.width.checked_mul(size_of::<f32>());
-    let parts = embedding.and_then(|bytes| file[line + 1..].split_at_checked(bytes));
-    let (embedding, rows) = parts.ok_or_else(damaged)?;
-    let (embedding, _) = embedding.as_chunks();
-    let layer = rows.len().checked_div(header.layers).ok_or_else(damaged)?;
-    let layers = rows.chunks_exact(layer.max(1)).map(<[u8]>::to_vec);
-    Ok(PassageKv::from_parts(
-        layers.collect(),
-        header.tokens,
-        embedding
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect(),
-    ))
+    PassageKv::from_bytes(&file[line + 1..]).ok_or_else(damaged)
 }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::block::{BlockDigest, PassageKvSource, PassageName};
-use crate::model::PassageKv;
+use super::block::{PassageKvSource, PassageName};
+use crate::model::{BlockDigest, PassageKv};
 
 /// **Invariant:** `held` is the sum of the blocks' bytes, and at most `budget`.
 pub(super) struct Memory {

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::error::StartError;
-use crate::model::{Model, PassageKv};
+use crate::model::{BlockDigest, Model, PassageKv};
 use crate::tokens::Tokens;
 use crate::tokens::splice::Passage;
 
 pub use block::PassageKvSource;
-pub(crate) use block::{BlockDigest, PassageName};
+pub(crate) use block::PassageName;
 use files::PassageFiles;
 use memory::Memory;
 
@@ -61,6 +61,8 @@ impl std::fmt::Debug for PassageCache {
 /// the disk, and whoever deletes documents.
 pub(crate) struct PassageCache {
     tokens: Arc<Tokens>,
+    /// Fingerprint of the model and kernels that compute keys and values.
+    made_by: String,
     shared: Arc<Shared>,
     /// Blocks to be written to the disk.
     writes: Option<Sender<Write>>,
@@ -162,6 +164,7 @@ impl PassageCache {
         }
         Ok(Some(Self {
             tokens: model.tokens().clone(),
+            made_by: model.kv_fingerprint(),
             shared,
             writes,
             writer,
@@ -193,11 +196,14 @@ impl PassageCache {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads a passage's block from the disk if it is there and not in memory. Blocks.
-    pub(crate) fn prefetch(&self, passage: &Passage) {
-        let Some(files) = &self.shared.files else {
-            return;
-        };
+    /// Reads the block of a passage, which was found by a search after the moment `since`, from the disk if it is
+    /// there and not in memory. `with_passage` reads what is kept with the passage where it was found. Blocks.
+    pub(crate) fn prefetch(
+        &self,
+        passage: &Passage,
+        since: Moment,
+        with_passage: impl FnOnce() -> Option<Vec<u8>>,
+    ) {
         // One that cannot be encoded fails where it is spliced.
         let Ok(ids) = self.tokens.passage_ids(&passage.title, &passage.text) else {
             return;
@@ -206,12 +212,26 @@ impl PassageCache {
         if self.contains(block) {
             return;
         }
-        // Held until the block is in memory, so that a deletion finds it in one of the two.
-        let mut files = lock(files);
-        if let Some((name, kv)) = files.read(block) {
-            lock(&self.shared.memory).insert(block, name, Arc::new(kv), PassageKvSource::Disk);
+        if let Some(files) = &self.shared.files {
+            // Held until the block is in memory, so that a deletion finds it in one of the two.
+            let mut files = lock(files);
+            let read = files.read(block);
+            let was_there = read.is_some();
+            if let Some((name, kv)) = read {
+                lock(&self.shared.memory).insert(block, name, Arc::new(kv), PassageKvSource::Disk);
+            }
+            self.shared.publish(&files);
+            if was_there {
+                return;
+            }
         }
-        self.shared.publish(&files);
+        let kv =
+            with_passage().and_then(|bytes| PassageKv::from_kept(&bytes, &self.made_by, block));
+        if let Some(kv) = kv {
+            let (name, kv) = (PassageName::of(passage), Arc::new(kv));
+            let source = PassageKvSource::Disk;
+            self.shared.insert(block, name, &kv, since, source);
+        }
     }
 
     /// Keeps a block that was computed for a passage, which was found by a search after the moment `since`.
@@ -226,14 +246,9 @@ impl PassageCache {
         since: Moment,
     ) {
         let kv = Arc::new(kv);
-        {
-            let changes = lock(&self.shared.changes);
-            if changes.concern(&name.id, since) {
-                return;
-            }
-            // Held meanwhile, so that a change comes before or after both.
-            let mut memory = lock(&self.shared.memory);
-            memory.insert(block, name.clone(), kv.clone(), PassageKvSource::Memory);
+        let source = PassageKvSource::Memory;
+        if !self.shared.insert(block, name.clone(), &kv, since, source) {
+            return;
         }
         if let Some(writes) = &self.writes {
             // The writer lives as long as this sender.
@@ -306,6 +321,24 @@ impl PassageCache {
 }
 
 impl Shared {
+    /// Puts a block into memory, unless its passage was changed since a moment.
+    fn insert(
+        &self,
+        block: BlockDigest,
+        name: PassageName,
+        kv: &Arc<PassageKv>,
+        since: Moment,
+        source: PassageKvSource,
+    ) -> bool {
+        let changes = lock(&self.changes);
+        if changes.concern(&name.id, since) {
+            return false;
+        }
+        // Both are held, so that a change comes before or after both.
+        lock(&self.memory).insert(block, name, kv.clone(), source);
+        true
+    }
+
     fn write(&self, write: Write) {
         let Some(files) = &self.files else { return };
         let mut files = lock(files);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::StepLoop;
 use crate::conversations::Conversation;
-use crate::model::PassageBlock;
-use crate::passages::{BlockDigest, PassageCache};
+use crate::model::{BlockDigest, PassageBlock};
+use crate::passages::PassageCache;
 use crate::step::sequence::Sequence;
 
 impl StepLoop {

@@ -21,6 +21,13 @@ pub trait Retriever: Send + Sync {
     /// # Errors
     /// Whatever keeps it from answering; the turn then fails.
     fn retrieve(&self, query_embedding: &[f32], k: usize) -> Result<Vec<Passage>, RetrieveError>;
+
+    /// The bytes that [`crate::Model::embed_texts_with_kv`] gave for a passage that was found, if they are kept
+    /// with it. A passage that has changed meanwhile may give its new ones; they are recognised. The default is
+    /// `None`.
+    fn passage_kv(&self, _passage: &Passage) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Retriever {
@@ -115,8 +122,13 @@ fn work(
             search.retriever.retrieve(&search.query_embedding, search.k)
         }))
         .unwrap_or_else(|_| Err(RetrieveError::new("the retriever panicked")));
-        if let (Some(kept), Ok([best, ..])) = (kept, passages.as_deref()) {
-            kept.prefetch(best);
+        if let (Some(kept), Some(since), Ok([best, ..])) = (kept, since, passages.as_deref()) {
+            // What a retriever keeps is only ever a saving: without it the passage is computed.
+            let with_passage = || {
+                let read = AssertUnwindSafe(|| search.retriever.passage_kv(best));
+                catch_unwind(read).ok().flatten()
+            };
+            kept.prefetch(best, since, with_passage);
         }
         let answered = Instant::now();
         reply(SearchOutcome {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::common::*;
 use onegen_engine::{
-    Completion, Engine, EngineOptions, Model, PassageCacheOptions, PassageKvSource, SpanKind,
-    StoreOptions,
+    Completion, Engine, EngineOptions, Model, Passage, PassageCacheOptions, PassageKvSource,
+    RetrieveError, Retriever, SpanKind, StoreOptions,
 };
 
 const FAMILIES: [Family; 2] = [Family::Llama, Family::Qwen3];
@@ -103,6 +103,75 @@ fn a_passage_comes_back_from_the_disk_with_the_same_bits() {
             assert_eq!(done.summary.forwarded[SpanKind::Passage], 1);
         }
     }
+}
+
+/// A shelf that keeps bytes with its passage.
+struct KeepingShelf {
+    shelf: Arc<Shelf>,
+    kv: Option<Vec<u8>>,
+}
+
+impl Retriever for KeepingShelf {
+    fn retrieve(&self, query: &[f32], k: usize) -> Result<Vec<Passage>, RetrieveError> {
+        self.shelf.retrieve(query, k)
+    }
+
+    fn passage_kv(&self, _: &Passage) -> Option<Vec<u8>> {
+        self.kv.clone()
+    }
+}
+
+#[test]
+fn what_is_kept_with_a_passage_is_spliced_from_its_first_retrieval_on_if_it_is_the_passages_own() {
+    use PassageKvSource::{Computed, Disk, Memory};
+    for family in FAMILIES {
+        let model = family.block_model();
+        let wanted = run(
+            &start(&model, options_without()),
+            retrieving(&model, "a", 12, 1),
+        );
+        let kept = |model: &Model, text: &str| {
+            let texts = [("Peru", text)];
+            let embedded = model
+                .embed_texts_with_kv(&texts)
+                .unwrap()
+                .remove(0)
+                .unwrap();
+            let plain = model.embed_texts(&texts).unwrap().remove(0).unwrap();
+            assert_eq!(embedded.embedding, plain, "{family:?}");
+            embedded.kv.unwrap()
+        };
+        let own = kept(&model, &peru().text);
+        let other_model = {
+            let dir = family.write(8);
+            set_block_attention(dir.path());
+            kept(&load(dir.path()), &peru().text)
+        };
+        let shortened = own[..own.len() - 1].to_vec();
+        for (kv, source) in [
+            (Some(own), Disk),
+            (None, Computed),
+            (Some(kept(&model, "Another text.")), Computed),
+            (Some(other_model), Computed),
+            (Some(shortened), Computed),
+            (Some(vec![1, 2, 3]), Computed),
+        ] {
+            let shelf = Shelf::new(vec![peru()]);
+            let shelf = Arc::new(KeepingShelf { shelf, kv });
+            let options = options(1 << 30, None);
+            let engine = Engine::start(model.clone(), Some(shelf), options).unwrap();
+            for (name, source) in [("a", source), ("b", Memory)] {
+                let done = run(&engine, retrieving(&model, name, 12, 1));
+                let found = (sources(&done), &done.text);
+                assert_eq!(found, (vec![source], &wanted.text), "{family:?}");
+            }
+        }
+    }
+    let full = Family::Qwen3.model();
+    let passage = peru();
+    let texts = [(passage.title.as_str(), passage.text.as_str())];
+    let embedded = full.embed_texts_with_kv(&texts).unwrap().remove(0).unwrap();
+    assert_eq!(embedded.kv, None);
 }
 
 #[test]

@@ -33,6 +33,15 @@ fn checkpoint(family: &str) -> TempDir {
     dir
 }
 
+fn with_weights(dir: &TempDir, weights: WeightType) -> Arc<Model> {
+    let options = LoadOptions {
+        weights: Some(weights),
+        kv: KvType::F32,
+        ..LoadOptions::default()
+    };
+    load_with(dir, &options)
+}
+
 fn with_kernels(dir: &TempDir, kernels: Kernels) -> Arc<Model> {
     let options = LoadOptions {
         kernels,
@@ -144,7 +153,11 @@ fn passage_blocks_give_the_states_and_logits_of_transformers_under_their_mask() 
             }
         }
         // The mask matters: at the end of the first block the model would see more without it.
-        let full = clean_forward(&load(checkpoint(family).path()), &golden.ids).1;
+        let full = clean_forward(
+            &with_kernels(&checkpoint(family), Kernels::Own),
+            &golden.ids,
+        )
+        .1;
         let apart = difference(&golden.logits[2], &full[golden.positions[2]]);
         assert!(apart > 1e-2, "{family}: {apart}");
     }
@@ -212,7 +225,7 @@ fn quantised_weights_give_nearly_the_same_states() {
         ("llama2", WeightType::F16, 0.99999),
     ] {
         let golden = Golden::load(family);
-        let model = load_in(checkpoint(family).path(), weights);
+        let model = with_weights(&checkpoint(family), weights);
         let (hidden, _) = clean_forward(&model, &golden.ids);
         for (row, at) in golden.positions.iter().enumerate() {
             let cosine = cosine(&golden.hidden[row], &hidden[*at]);
@@ -234,12 +247,12 @@ fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
         for family in [Family::Llama, Family::Qwen2] {
             let what = format!("{family:?} in {weights:?}");
             let dir = family.write_sized(WIDE, 3);
-            let (_, exact) = clean_forward(&load(dir.path()), &ids);
-            let model = load_in(dir.path(), weights);
+            let (_, exact) = clean_forward(&load_kept_in(dir.path(), KvType::F32), &ids);
+            let model = with_weights(&dir, weights);
             let whole = clean_forward(&model, &ids);
             assert!(in_chunks(&model, &ids, 7) == whole, "{what}");
             round_projections(&dir.path().join("model.safetensors"), element);
-            let (_, rounded) = clean_forward(&load(dir.path()), &ids);
+            let (_, rounded) = clean_forward(&load_kept_in(dir.path(), KvType::F32), &ids);
             let least = |wanted: &[Vec<f32>]| {
                 let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
                 cosines.fold(1f32, f32::min)
@@ -319,7 +332,7 @@ fn a_checkpoint_in_shards_is_the_same_model() {
         "model.safetensors.index.json",
         &json!({ "weight_map": weight_map }),
     );
-    let (hidden, logits) = clean_forward(&load(dir.path()), &golden.ids);
+    let (hidden, logits) = clean_forward(&with_kernels(&dir, Kernels::Own), &golden.ids);
     golden.check("llama2 in shards", &hidden, &logits);
 }
 
@@ -333,6 +346,6 @@ fn a_tied_embedding_may_be_stored_as_the_head_alone() {
     assert_eq!(embedding.dtype(), DType::BF16);
     tensors.insert("lm_head.weight".into(), embedding);
     candle_core::safetensors::save(&tensors, &file).unwrap();
-    let (hidden, logits) = clean_forward(&load(dir.path()), &golden.ids);
+    let (hidden, logits) = clean_forward(&with_kernels(&dir, Kernels::Own), &golden.ids);
     golden.check("qwen2, head alone", &hidden, &logits);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::common::*;
 use candle_core::{DType, Device};
-use onegen_engine::{ModelConfig, RopeScaling};
+use onegen_engine::{KvType, ModelConfig, RopeScaling};
 
 type Vector = Vec<f64>;
 
@@ -182,7 +182,7 @@ fn add(to: &mut [f64], what: &[f64]) {
 fn the_forward_is_what_the_formulas_say() {
     for family in FAMILIES {
         let dir = family.write(11);
-        let model = load(dir.path());
+        let model = load_kept_in(dir.path(), KvType::F32);
         // Long enough for the sliding window and for every band of the scaled frequencies.
         let ids = question(&model, &"What is the capital of Peru? ".repeat(8));
         assert!(ids.len() > 40);

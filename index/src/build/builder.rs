@@ -41,6 +41,8 @@ pub struct BuildOptions {
     pub exact_scan_limit: u32,
     /// How the documents become passages, to be recorded in the index. A build from a corpus sets it.
     pub documents: Option<DocumentRules>,
+    /// Identifies the model and kernels of keys and values that are kept with the passages; `None` if none are.
+    pub passage_kv: Option<String>,
 }
 
 impl BuildOptions {
@@ -55,6 +57,7 @@ impl BuildOptions {
             },
             exact_scan_limit: EXACT_SCAN_LIMIT,
             documents: None,
+            passage_kv: None,
         }
     }
 }
@@ -102,7 +105,11 @@ impl IndexBuilder {
         staging.clear_except(&[])?;
         let segment = staging.path().join(segment::directory_name(SEGMENT));
         Ok(Self {
-            segment: SegmentWriter::create(segment, options.dimension)?,
+            segment: SegmentWriter::create(
+                segment,
+                options.dimension,
+                options.passage_kv.is_some(),
+            )?,
             staging,
             options,
             job: None,
@@ -150,7 +157,11 @@ impl IndexBuilder {
         }
         staging.clear_except(&[])?;
         let builder = Self {
-            segment: SegmentWriter::create(segment, options.dimension)?,
+            segment: SegmentWriter::create(
+                segment,
+                options.dimension,
+                options.passage_kv.is_some(),
+            )?,
             staging,
             options,
             job: Some(job.into()),
@@ -180,6 +191,20 @@ impl IndexBuilder {
         passage: &Passage,
         vectors: &[V],
     ) -> Result<(), IndexError> {
+        self.add_with_kv(passage, vectors, None)
+    }
+
+    /// As [`IndexBuilder::add`], with the keys and values that were computed for the passage, which are kept if
+    /// [`BuildOptions::passage_kv`] is set.
+    ///
+    /// # Errors
+    /// As [`IndexBuilder::add`].
+    pub fn add_with_kv<V: AsRef<[f32]>>(
+        &mut self,
+        passage: &Passage,
+        vectors: &[V],
+        kv: Option<&[u8]>,
+    ) -> Result<(), IndexError> {
         if vectors.is_empty() {
             return Err(IndexError::NoVector {
                 id: passage.id.clone(),
@@ -190,7 +215,7 @@ impl IndexBuilder {
             .map(|vector| normalised(vector.as_ref(), self.options.dimension))
             .collect::<Result<Vec<_>, _>>()?;
         self.segment.accepts(passage, units.len())?;
-        let written = self.segment.push(passage, &units);
+        let written = self.segment.push(passage, &units, kv);
         self.write_failed |= written.is_err();
         written
     }
@@ -249,9 +274,11 @@ impl IndexBuilder {
             graph,
             exact_scan_limit,
             documents,
+            passage_kv,
         } = self.options;
         let mut manifest = Manifest::new(dimension as u32, fingerprints, graph, exact_scan_limit);
         manifest.documents = documents;
+        manifest.passage_kv = passage_kv;
         manifest.next_number = LOG + 1;
         if self.segment.passages() > 0 {
             let options = FinishOptions {

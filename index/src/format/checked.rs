@@ -51,6 +51,11 @@ impl<'r> FileSet<'r> {
         })
     }
 
+    /// Whether there is a file `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.records.contains_key(name)
+    }
+
     /// Maps the file `name`. Its length is verified now, each block when it is first read.
     pub(crate) fn map(&self, name: &str) -> Result<CheckedFile, IndexError> {
         let record = self.record(name)?;

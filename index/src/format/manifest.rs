@@ -54,6 +54,10 @@ pub struct Manifest {
     /// from a corpus, or was built before this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<DocumentRules>,
+    /// Identifies the model and kernels whose keys and values are kept with the passages. `None` if none were kept
+    /// when the index was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passage_kv: Option<String>,
     /// The segments, oldest first.
     pub segments: Vec<SegmentRecord>,
     /// Numbers of the logs with the changes after the segments, oldest first. New changes are
@@ -130,6 +134,7 @@ impl Manifest {
             graph,
             exact_scan_limit,
             documents: None,
+            passage_kv: None,
             segments: Vec::new(),
             logs: Vec::new(),
             next_number: 1,

@@ -34,7 +34,23 @@ pub trait Embedder {
     /// # Errors
     /// Nothing can be embedded any more.
     fn embed(&self, texts: &[(&str, &str)]) -> Result<Vec<Result<Vec<f32>, String>>, Self::Error>;
+
+    /// [`Embedder::embed`], each vector with the keys and values that were computed for it, if the embedder has
+    /// any.
+    ///
+    /// # Errors
+    /// Nothing can be embedded any more.
+    fn embed_with_kv(
+        &self,
+        texts: &[(&str, &str)],
+    ) -> Result<Vec<Result<EmbeddedText, String>>, Self::Error> {
+        let vectors = self.embed(texts)?.into_iter();
+        Ok(vectors.map(|vector| Ok((vector?, None))).collect())
+    }
 }
+
+/// A text's vector, and the keys and values that were computed for it.
+pub type EmbeddedText = (Vec<f32>, Option<Vec<u8>>);
 
 /// How a corpus is read and embedded.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +59,8 @@ pub struct IngestOptions {
     pub strict: bool,
     /// How its documents become passages and vectors.
     pub rules: DocumentRules,
+    /// Keep the keys and values that are computed for a passage, if its one vector is of its whole text.
+    pub keep_kv: bool,
     /// Texts that are embedded at once, at least.
     pub batch_texts: usize,
     /// How often a build syncs its work to the disk. A killed build loses at most the work of this
@@ -56,6 +74,7 @@ impl IngestOptions {
         Self {
             strict: false,
             rules,
+            keep_kv: false,
             batch_texts: 64,
             save_every: Duration::from_secs(10),
         }
@@ -165,8 +184,13 @@ pub fn build_from_corpus<M: Embedder>(
         not_embedded: LeftOut::default(),
     };
     let read = ingest.run(&mut corpus, |documents, so_far| {
-        for (passage, vectors) in documents.iter().flatten() {
-            match builder.add(passage, vectors) {
+        for embedded in documents.iter().flatten() {
+            let EmbeddedPassage {
+                passage,
+                vectors,
+                kv,
+            } = embedded;
+            match builder.add_with_kv(passage, vectors, kv.as_deref()) {
                 // A document may have the id that a part of another document gets.
                 Err(error @ IndexError::DuplicateId { .. }) => {
                     tracing::warn!(%error, "a passage is left out");
@@ -231,11 +255,14 @@ pub fn add_from_corpus<M: Embedder>(
     ingest.run(&mut corpus, |documents, _| {
         let mut changes = Vec::new();
         for passages in documents {
-            let document = passages.first().map(|(passage, _)| passage.document_id());
+            let first = passages.first();
+            let document = first.map(|embedded| embedded.passage.document_id());
             changes.extend(document.map(|id| Change::DeleteDocument { id: id.into() }));
-            for (passage, vectors) in mem::take(passages) {
-                changes.push(Change::Upsert { passage, vectors });
-            }
+            let upserts = mem::take(passages).into_iter();
+            changes.extend(upserts.map(|embedded| Change::Upsert {
+                passage: embedded.passage,
+                vectors: embedded.vectors,
+            }));
         }
         index.apply(changes).map(|_| ())
     })?;
@@ -247,8 +274,15 @@ pub fn add_from_corpus<M: Embedder>(
     }
 }
 
-/// The passages of a document and the vectors of each.
-type EmbeddedPassages = Vec<(Passage, Vec<Vec<f32>>)>;
+/// The passages of a document.
+type EmbeddedPassages = Vec<EmbeddedPassage>;
+
+/// A passage, its vectors, and the keys and values that are kept with it.
+struct EmbeddedPassage {
+    passage: Passage,
+    vectors: Vec<Vec<f32>>,
+    kv: Option<Vec<u8>>,
+}
 
 /// One reading of a corpus.
 struct Ingest<'i, M, F> {
@@ -338,7 +372,16 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
             })
             .collect();
         let expected = texts.len();
-        let vectors = self.embedder.embed(&texts).map_err(|error| {
+        let embedded = if self.options.keep_kv {
+            self.embedder.embed_with_kv(&texts)
+        } else {
+            let vectors = self.embedder.embed(&texts);
+            vectors.map(|vectors| {
+                let vectors = vectors.into_iter();
+                vectors.map(|vector| Ok((vector?, None))).collect()
+            })
+        };
+        let vectors = embedded.map_err(|error| {
             let first = documents.iter().flat_map(|(_, passages)| passages).next();
             IngestError::Embed {
                 first_id: first.map(|p| p.passage.id.clone()).unwrap_or_default(),
@@ -357,9 +400,16 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
             let passages: Vec<Result<_, String>> = passages
                 .into_iter()
                 .map(|passage| {
-                    let own = vectors.by_ref().take(self.texts(&passage).len());
-                    let own: Vec<_> = own.collect();
-                    Ok((passage.passage, own.into_iter().collect::<Result<_, _>>()?))
+                    let texts = self.texts(&passage);
+                    let is_whole = texts == [passage.passage.text.as_str()];
+                    let own: Vec<_> = vectors.by_ref().take(texts.len()).collect();
+                    let own = own.into_iter().collect::<Result<Vec<EmbeddedText>, _>>()?;
+                    let (vectors, mut kv): (Vec<_>, Vec<_>) = own.into_iter().unzip();
+                    Ok(EmbeddedPassage {
+                        passage: passage.passage,
+                        vectors,
+                        kv: kv.pop().flatten().filter(|_| is_whole),
+                    })
                 })
                 .collect();
             match passages.into_iter().collect() {

@@ -242,6 +242,15 @@ impl Index {
         self.shared.current.get().get(id)
     }
 
+    /// The keys and values that were kept with the passage of an id when the index was built, if any were. Those
+    /// of a passage that has changed since are not given.
+    ///
+    /// # Errors
+    /// As [`Index::get`].
+    pub fn passage_kv(&self, id: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        self.shared.current.get().passage_kv(id)
+    }
+
     /// The passages of the document with an id: the one that has it, or those that were cut from it,
     /// in the document's order. None if there is no such document.
     ///

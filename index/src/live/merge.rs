@@ -155,17 +155,19 @@ impl Merger<'_> {
             .map(|live| self.write_tombstones(live))
             .collect::<Result<_, _>>()?;
 
-        let mut writer = SegmentWriter::create(new_dir.into(), *dimension)?;
+        let keeps_kv = merged.iter().any(|live| live.segment.kv().is_some());
+        let mut writer = SegmentWriter::create(new_dir.into(), *dimension, keeps_kv)?;
         for live in merged {
             for row in live.rows() {
                 self.go_on()?;
                 let passage = live.segment.passage(row)?;
-                writer.push(&passage, &live.segment.vectors_of(row)?)?;
+                let kv = live.segment.kv().map(|kv| kv.get(row)).transpose()?;
+                writer.push(&passage, &live.segment.vectors_of(row)?, kv.flatten())?;
             }
         }
         for (_, entry) in delta.iter() {
             let vectors: Vec<_> = entry.vectors.chunks_exact(*dimension).collect();
-            writer.push(&entry.passage, &vectors)?;
+            writer.push(&entry.passage, &vectors, None)?;
         }
         if writer.passages() == 0 {
             remove_unfinished(new_dir);

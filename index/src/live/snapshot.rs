@@ -114,6 +114,21 @@ impl Snapshot {
         self.get_by_digest(&digest(id))
     }
 
+    /// What is kept with the passage of an id; see [`crate::Index::passage_kv`].
+    pub(crate) fn passage_kv(&self, id: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        let id = digest(id);
+        if self.delta.find(&id).is_some() {
+            return Ok(None);
+        }
+        for live in self.segments.iter().rev() {
+            if let Some(row) = live.find(&id) {
+                let kv = live.segment.kv().map(|kv| kv.get(row)).transpose()?;
+                return Ok(kv.flatten().map(<[u8]>::to_vec));
+            }
+        }
+        Ok(None)
+    }
+
     /// The passages of a document; see [`crate::Index::document`].
     pub(crate) fn document(&self, id: &str) -> Result<Vec<Passage>, IndexError> {
         // A passage of this id that was cut from another document is not this one.

@@ -24,6 +24,8 @@ pub struct Stats {
     pub in_log_graph: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Passages in segments, deleted ones included, with which keys and values are kept, and the bytes of these.
+    pub passage_kv: (u64, u64),
     /// The segments, oldest first.
     pub segments: Vec<SegmentStats>,
     /// Metadata that filters can ask for: each field with the passages in segments that have it.
@@ -76,6 +78,13 @@ impl Stats {
             in_log: snapshot.delta.passages() as u64,
             in_log_graph: snapshot.delta.rows_in_graphs() as u64,
             bytes: bytes_below(dir),
+            passage_kv: snapshot
+                .segments
+                .iter()
+                .filter_map(|live| live.segment.kv())
+                .fold((0, 0), |(passages, bytes), kv| {
+                    (passages + u64::from(kv.passages()), bytes + kv.length())
+                }),
             segments,
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod codes;
 pub(crate) mod graph;
+pub(crate) mod passage_kv;
 pub(crate) mod passages;
 mod planner;
 pub(crate) mod search;
@@ -26,6 +27,7 @@ use crate::format::manifest::SegmentRecord;
 use crate::format::tracked::{self, TrackedFile};
 use crate::segment::graph::Graph;
 use crate::segment::graph::links::{GRAPH, LinkArray, Links};
+use crate::segment::passage_kv::{PassageKvStore, PassageKvWriter};
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
 use crate::segment::planner::nearest;
 use crate::segment::search::score::{ScoredVector, VectorFilter};
@@ -46,6 +48,7 @@ pub(crate) struct Segment {
     dir: PathBuf,
     record: SegmentRecord,
     passages: PassageStore,
+    kv: Option<PassageKvStore>,
     vectors: VectorStore,
     columns: Columns<CheckedFile>,
     graph: Option<Graph>,
@@ -64,6 +67,7 @@ impl Segment {
         let dir = index_dir.join(directory_name(record.number));
         let files = FileSet::open(&dir, &record.files)?;
         let passages = PassageStore::open(&files, record.passages)?;
+        let kv = PassageKvStore::open(&files, record.passages)?;
         let vectors = VectorStore::open(&files, record.vectors, record.passages, dimension)?;
         let metadata = files.map_verified(METADATA)?;
         let columns = Columns::parse(metadata, record.passages)
@@ -84,6 +88,7 @@ impl Segment {
             dir,
             record,
             passages,
+            kv,
             vectors,
             columns,
             graph,
@@ -105,6 +110,11 @@ impl Segment {
 
     pub(crate) fn passage(&self, row: u32) -> Result<Passage, IndexError> {
         self.passages.get(row)
+    }
+
+    /// The keys and values that were kept with its passages.
+    pub(crate) fn kv(&self) -> Option<&PassageKvStore> {
+        self.kv.as_ref()
     }
 
     /// The row of the passage with an id's digest.
@@ -172,6 +182,7 @@ impl Segment {
     /// Verifies everything that opening did not, and fails at the first error.
     pub(crate) fn verify(&self) -> Result<(), IndexError> {
         self.passages.verify()?;
+        self.kv.iter().try_for_each(PassageKvStore::verify)?;
         self.vectors.verify()
     }
 }
@@ -183,14 +194,18 @@ pub(crate) struct WrittenSoFar {
     files: BTreeSet<String>,
     passages: u32,
     passage_bytes: u64,
+    /// Bytes of keys and values, if any are kept.
+    #[serde(default)]
+    kv_bytes: Option<u64>,
     vectors: u32,
 }
 
-/// Writes the files of a segment: passages and vectors when they are pushed, the graph at the end.
+/// Writes the files of a segment: passages, keys and values, and vectors when they are pushed, the graph at the end.
 pub(crate) struct SegmentWriter {
     dir: PathBuf,
     dimension: usize,
     passages: PassageWriter,
+    kv: Option<PassageKvWriter>,
     vectors: VectorWriter,
     metadata: MetadataWriter,
 }
@@ -205,11 +220,18 @@ pub(crate) struct FinishOptions {
 }
 
 impl SegmentWriter {
-    /// Makes the directory `dir`.
-    pub(crate) fn create(dir: PathBuf, dimension: usize) -> Result<Self, IndexError> {
+    /// Makes the directory `dir`. `keeps_kv` says whether passages may come with keys and values.
+    pub(crate) fn create(
+        dir: PathBuf,
+        dimension: usize,
+        keeps_kv: bool,
+    ) -> Result<Self, IndexError> {
         fs::create_dir(&dir).map_err(IndexError::io("create", &dir))?;
         Ok(Self {
             passages: PassageWriter::create(&dir)?,
+            kv: keeps_kv
+                .then(|| PassageKvWriter::create(&dir))
+                .transpose()?,
             vectors: VectorWriter::create(&dir, dimension)?,
             metadata: MetadataWriter::new(),
             dir,
@@ -233,6 +255,10 @@ impl SegmentWriter {
             passages: PassageWriter::resume(&dir, passages, bytes, |row, passage| {
                 push_metadata(&mut metadata, row, passage);
             })?,
+            kv: written
+                .kv_bytes
+                .map(|bytes| PassageKvWriter::resume(&dir, passages, bytes))
+                .transpose()?,
             vectors: VectorWriter::resume(&dir, written.vectors, dimension)?,
             metadata,
             dir,
@@ -254,14 +280,19 @@ impl SegmentWriter {
         self.vectors.accepts(vectors)
     }
 
-    /// Writes a passage that the writer accepts and its unit vectors.
+    /// Writes a passage that the writer accepts, its unit vectors, and its keys and values if there are any and
+    /// the writer keeps them.
     pub(crate) fn push<V: AsRef<[f32]>>(
         &mut self,
         passage: &Passage,
         units: &[V],
+        kv: Option<&[u8]>,
     ) -> Result<(), IndexError> {
         let row = self.passages.count();
         self.passages.push(passage)?;
+        if let Some(writer) = &mut self.kv {
+            writer.push(kv.unwrap_or_default())?;
+        }
         push_metadata(&mut self.metadata, row, passage);
         units
             .iter()
@@ -271,11 +302,13 @@ impl SegmentWriter {
     /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<WrittenSoFar, IndexError> {
         self.passages.sync()?;
+        self.kv.iter_mut().try_for_each(PassageKvWriter::sync)?;
         self.vectors.sync()?;
         Ok(WrittenSoFar {
             files: names(&self.dir)?,
             passages: self.passages.count(),
             passage_bytes: self.passages.length(),
+            kv_bytes: self.kv.as_ref().map(PassageKvWriter::length),
             vectors: self.vectors.count(),
         })
     }
@@ -291,6 +324,9 @@ impl SegmentWriter {
     ) -> Result<SegmentRecord, IndexError> {
         let (passages, vectors) = (self.passages.count(), self.vectors.count());
         let mut files = Vec::from(self.passages.finish()?);
+        if let Some(kv) = self.kv {
+            files.extend(kv.finish()?);
+        }
         files.extend(self.vectors.finish()?);
         let mut metadata = TrackedFile::create(self.dir.join(METADATA))?;
         self.metadata

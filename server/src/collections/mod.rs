@@ -92,6 +92,14 @@ impl Collection {
             .map_or(0, |journal| journal.documents().len());
         let opened = source.open(model, fingerprints, data_dir, changed, &mut told)?;
         progress.clear();
+        let kept = opened.index.manifest().passage_kv.as_ref();
+        if kept.is_some_and(|made_by| *made_by != model.kv_fingerprint()) {
+            tracing::warn!(
+                collection = name,
+                "the keys and values that the index keeps are not used: another weight or KV type, device or \
+                 version computed them"
+            );
+        }
         if let Some(journal) = &mut journal {
             indexing::carry_over_last(journal, &opened.index, model, data_dir)?;
         }

@@ -105,6 +105,14 @@ impl Retriever for CollectionRetriever {
             })
             .collect())
     }
+
+    fn passage_kv(&self, passage: &Passage) -> Option<Vec<u8>> {
+        let kept = self.collection.index().passage_kv(&passage.id);
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, passage = passage.id, "what is kept with a passage cannot be read");
+            None
+        })
+    }
 }
 
 #[cfg(test)]

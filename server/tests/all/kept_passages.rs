@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::{Files, Server, question, with};
+use onegen_engine::{LoadOptions, Model};
+use onegen_index::{
+    BuildOptions, Corpus, DocumentRules, Fingerprints, IngestOptions, build_from_corpus,
+};
 use serde_json::{Value, json};
 
 /// A retrieval of the only document with this metadata.
@@ -29,6 +33,48 @@ async fn source(server: &Server, tenant: &str) -> (Value, Value) {
         receipt["passage_kv"].clone(),
         receipt["splice_forwarded"].clone(),
     )
+}
+
+#[tokio::test]
+async fn what_an_index_keeps_with_its_passages_is_read_from_the_first_answer_on() {
+    let files = Files::with_block_attention();
+    let corpus = files.data_dir().join("corpus.jsonl");
+    fs::create_dir_all(files.data_dir()).unwrap();
+    fs::write(&corpus, document("zembla", "a").to_string()).unwrap();
+    let model = Model::load(files.model(), &LoadOptions::default()).unwrap();
+    let dir = files.data_dir().join("kept");
+    let build = BuildOptions {
+        passage_kv: Some(model.kv_fingerprint()),
+        ..BuildOptions::new(model.hidden_size(), Fingerprints::from(&model))
+    };
+    let options = IngestOptions {
+        keep_kv: true,
+        ..IngestOptions::new(DocumentRules::default())
+    };
+    let corpus = Corpus::open(&corpus).unwrap();
+    build_from_corpus(corpus, &dir, build, options, &model, |_| ()).unwrap();
+
+    let index = ["--index", dir.to_str().unwrap()];
+    let server = Server::start(&files.config(&index)).await;
+    assert_eq!(source(&server, "a").await, (json!("disk"), json!(1)));
+    assert_eq!(source(&server, "a").await, (json!("memory"), json!(1)));
+    // A document that is put in again is computed once more.
+    server
+        .done(
+            "PUT",
+            "/v1/documents",
+            json!({"id": "zembla", "title": "Zembla", "text": "New.", "metadata": {"tenant": "a"}}),
+        )
+        .await;
+    assert_eq!(source(&server, "a").await.0, "computed");
+    // Keys and values of another type are not used.
+    let files = Files::with_block_attention();
+    let other = [&index[..], &["--kv-type", "f16"]].concat();
+    let mut first = server;
+    first.stop();
+    first.stopped().await;
+    let server = Server::start(&files.config(&other)).await;
+    assert_eq!(source(&server, "a").await.0, "computed");
 }
 
 /// The kept passages below a data directory.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use futures::executor::block_on;
-use onegen_engine::{Engine, EngineOptions, Event, LinkRequest, LoadOptions, Model};
+use onegen_engine::{Engine, EngineOptions, Event, LinkRequest, Model};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -55,17 +55,15 @@ pub struct Row {
     scores: Vec<(f32, bool)>,
 }
 
-/// Runs every exam with the model in `directory` and calls `on_wrong` for every text that was linked
-/// wrongly.
+/// Runs every exam with the model, whose tokenizer is in `directory`, and calls `on_wrong` for every text that
+/// was linked wrongly.
 pub fn evaluate(
+    model: &Arc<Model>,
     directory: &Path,
     reserved: &HashSet<String>,
     pool: usize,
     mut on_wrong: impl FnMut(&str),
 ) -> Result<Vec<Row>> {
-    let load = || format!("cannot load {}", directory.display());
-    let model = Model::load(directory, &LoadOptions::default()).with_context(load)?;
-    let model = Arc::new(model);
     let vocabulary = Vocabulary::load(&directory.join("tokenizer.json"))?;
     let drawn = |wording| {
         let course = Course {

@@ -3,16 +3,21 @@
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::ArgAction;
+use clap::builder::FalseyValueParser;
 use indicatif::HumanBytes;
-use onegen_index::{BuildOptions, DocumentRules, Fingerprints, Index, build_from_corpus};
+use onegen_engine::PassageAttention;
+use onegen_index::{
+    BuildOptions, DocumentRules, Fingerprints, Index, IngestOptions, build_from_corpus,
+};
 use serde_json::json;
 
 use crate::Format;
 use crate::model::ModelArguments;
 use crate::progress::Progress;
 use crate::source::SourceArguments;
-use crate::stats::describe;
+use crate::stats::{describe, kept_json, kept_words};
 
 /// Embed a corpus and write its index. A build that was interrupted goes on when it is started again
 #[derive(clap::Args)]
@@ -27,6 +32,11 @@ pub(crate) struct Arguments {
     #[arg(long, env = "ONEGEN_OUT", value_name = "DIR")]
     out: PathBuf,
 
+    /// Keep the keys and values that are computed for each passage, so that a server reads them instead of forwarding
+    /// the passage when it is found. Only for models with block attention; the report says what it costs
+    #[arg(long, env = "ONEGEN_KEEP_KV", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    keep_kv: bool,
+
     #[command(flatten)]
     format: Format,
 }
@@ -35,10 +45,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let source = &arguments.source;
     let corpus = source.open()?;
     let model = arguments.model.load()?;
-    let build = BuildOptions::new(model.hidden_size(), Fingerprints::from(&model));
+    let mut build = BuildOptions::new(model.hidden_size(), Fingerprints::from(&model));
+    if arguments.keep_kv {
+        let attention = model.tokens().onegen().passage_attention;
+        ensure!(
+            attention == PassageAttention::Block,
+            "--keep-kv: the model {} has no block attention, so the keys and values of its passages depend on \
+             what is before them; leave --keep-kv out",
+            model.name()
+        );
+        build.passage_kv = Some(model.kv_fingerprint());
+    }
 
     let mut progress = Progress::new(corpus.total_bytes());
-    let (out, options) = (&arguments.out, source.options(DocumentRules::default())?);
+    let options = IngestOptions {
+        keep_kv: arguments.keep_kv,
+        ..source.options(DocumentRules::default())?
+    };
+    let out = &arguments.out;
     let built = build_from_corpus(corpus, out, build, options, &model, |event| {
         progress.on(&event)
     });
@@ -68,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "bad_records": ingested.bad_records,
             "left_out": progress.left_out(),
             "bytes": stats.bytes,
+            "passage_kv": kept_json(&stats),
             "seconds": seconds,
             "passages_per_second": rate,
         });
@@ -93,6 +118,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         writeln!(out, "search      {search}")?;
     }
     writeln!(out, "size        {}", HumanBytes(stats.bytes))?;
+    if arguments.keep_kv {
+        writeln!(out, "kept KV     {}", kept_words(&stats))?;
+    }
     writeln!(out, "time        {seconds:.1} s, {rate:.0} passages/s")?;
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanDuration};
-use onegen_index::{Index, SegmentSearch, SegmentStats};
-use serde_json::json;
+use onegen_index::{Index, SegmentSearch, SegmentStats, Stats};
+use serde_json::{Value, json};
 
 use crate::Format;
 
@@ -50,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "metadata_fields": stats.fields,
             "fingerprints": manifest.fingerprints,
             "bytes": stats.bytes,
+            "passage_kv": kept_json(&stats),
         });
         writeln!(out, "{report}")?;
         return Ok(());
@@ -90,7 +91,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     writeln!(out, "  tokenizer {}", manifest.fingerprints.tokenizer)?;
     writeln!(out, "  template  {}", manifest.fingerprints.template)?;
     writeln!(out, "size        {}", HumanBytes(stats.bytes))?;
+    if manifest.passage_kv.is_some() {
+        writeln!(out, "kept KV     {}", kept_words(&stats))?;
+    }
     Ok(())
+}
+
+/// What is kept with passages, for programs.
+pub(crate) fn kept_json(stats: &Stats) -> Value {
+    let (passages, bytes) = stats.passage_kv;
+    json!({ "passages": passages, "bytes": bytes })
+}
+
+/// What is kept with passages, in words.
+pub(crate) fn kept_words(stats: &Stats) -> String {
+    let (passages, bytes) = stats.passage_kv;
+    let each = HumanBytes(bytes / passages.max(1));
+    format!(
+        "of {passages} passages: {}, {each} a passage",
+        HumanBytes(bytes)
+    )
 }
 
 /// How a segment is searched, in words.
