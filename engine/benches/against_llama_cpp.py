@@ -6,7 +6,8 @@
 
 The weights are random, in the shape of Qwen2-0.5B and in Q8_0; what they are changes no speed. With
 `--weights q4_k` projections are in Q4_K, embedding and head in Q8_0 on both sides, and the model is 1024
-wide, since 896 is not a multiple of 256. Both sides run on two threads. Every round runs both; the
+wide, since 896 is not a multiple of 256. With `--gguf FILE` both sides read that file instead; control tokens may
+stand in an onegen.json beside it. Both sides run on two threads. Every round runs both; the
 medians are compared.
 """
 
@@ -119,13 +120,16 @@ def make(work, weights):
     return model, theirs
 
 
-def ours(model, weights, results):
+def built():
     build = ["cargo", "bench", "-p", "onegen-engine", "--bench", "speed", "--no-run"]
     told = subprocess.run(build, check=True, cwd=ROOT, stderr=subprocess.PIPE, text=True).stderr
-    program = ROOT / re.search(r"Executable .*\((.*)\)", told)[1]
-    env = os.environ | {
-        "ONEGEN_BENCH_MODEL": str(model), "ONEGEN_BENCH_WEIGHTS": weights, "CRITERION_HOME": str(results),
-    }
+    return ROOT / re.search(r"Executable .*\((.*)\)", told)[1]
+
+
+def ours(program, model, weights, results):
+    env = os.environ | {"ONEGEN_BENCH_MODEL": str(model), "CRITERION_HOME": str(results)}
+    if weights:
+        env["ONEGEN_BENCH_WEIGHTS"] = weights
     bench = subprocess.Popen([program, "--bench", "^(prefill|decode)/"], env=env, stdout=subprocess.DEVNULL)
     peak = 0
     while bench.poll() is None:
@@ -170,12 +174,19 @@ def main():
     arguments.add_argument("--work", type=Path, default=Path("/tmp/onegen-bench"))
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--weights", choices=HIDDEN, default="q8_0")
+    arguments.add_argument("--program", type=Path, help="the engine's benchmark, if it is built already")
+    arguments.add_argument("--gguf", type=Path, help="a model for both sides, instead of random weights")
     arguments = arguments.parse_args()
-    our_model, their_model = make(arguments.work, arguments.weights)
+    if arguments.gguf:
+        our_model = their_model = arguments.gguf
+        arguments.weights = None
+    else:
+        our_model, their_model = make(arguments.work, arguments.weights)
     print(f"the weights in that type: {their_model.stat().st_size / 2**20:.0f} MiB")
+    program = arguments.program or built()
     rounds = []
     for _ in range(arguments.rounds):
-        mine = ours(our_model, arguments.weights, arguments.work / "criterion")
+        mine = ours(program, our_model, arguments.weights, arguments.work / "criterion")
         rounds.append((mine, theirs(arguments.llama_cpp, their_model)))
     print("| | onegen, tokens/s | llama.cpp, tokens/s | ratio |\n|---|---|---|---|")
     for what in rounds[0][0]:

@@ -3,7 +3,7 @@
 //! stored and in 8 bits.
 //!
 //! `ONEGEN_BENCH_MODEL` names a model directory (the shipped model otherwise) and
-//! `ONEGEN_BENCH_WEIGHTS` how its matrices are kept. `ONEGEN_BASE` names SmolLM2's GGUF file; without it that
+//! `ONEGEN_BENCH_WEIGHTS` and `ONEGEN_BENCH_KV` how its matrices, and keys and values, are kept. `ONEGEN_BASE` names SmolLM2's GGUF file; without it that
 //! part is left out.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use criterion::{
 };
 use futures::executor::block_on;
 use onegen_engine::{
-    Engine, EngineOptions, KvCache, LoadOptions, Model, Request, SequenceInput, SpanKind,
+    Engine, EngineOptions, KvCache, KvType, LoadOptions, Model, Request, SequenceInput, SpanKind,
     WeightType,
 };
 use serde_json::Value;
@@ -50,9 +50,10 @@ fn model_dir() -> PathBuf {
 }
 
 fn load_model(dir: &Path) -> Arc<Model> {
-    let weights = std::env::var("ONEGEN_BENCH_WEIGHTS").ok();
+    let chosen = |name: &str| std::env::var(name).ok();
     let options = LoadOptions {
-        weights: weights.map(|name| name.parse().unwrap()),
+        weights: chosen("ONEGEN_BENCH_WEIGHTS").map(|name| name.parse().unwrap()),
+        kv: chosen("ONEGEN_BENCH_KV").map_or_else(KvType::default, |name| name.parse().unwrap()),
         ..LoadOptions::default()
     };
     Arc::new(Model::load(dir, &options).unwrap())
@@ -151,8 +152,13 @@ fn bench_splice(c: &mut Criterion) {
     group.finish();
 }
 
-/// A copy of a model with another `passage_attention` in `onegen.json`.
+/// A copy of a model, which is a directory or the only GGUF file of one, with another `passage_attention` in
+/// `onegen.json`.
 fn with_passage_attention(model: &Path, attention: &str) -> TempDir {
+    let model = match model.parent() {
+        Some(parent) if model.is_file() => parent,
+        _ => model,
+    };
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(model).unwrap() {
         let file = entry.unwrap().path();

@@ -12,6 +12,7 @@ use super::kv_blocks::{AnyHead, KvBlocks, with_head};
 use super::kv_head::Head;
 use super::kv_number::{KvNumber, SCALED};
 use super::ops::exp;
+use super::wide::Wide;
 use crate::model::kv_cache::BLOCK;
 
 /// Lanes of values that share their scales.
@@ -31,9 +32,8 @@ pub(super) struct Query<'a> {
 /// Buffers of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    scores: Vec<[Lanes; BLOCK / LANES]>,
-    /// Weights times the scales of the values that they multiply.
-    scaled: Vec<[Lanes; BLOCK / LANES]>,
+    /// The queries' numbers, those of one component after another.
+    turned: Vec<f32>,
     sums: Vec<Vec<Lanes>>,
 }
 
@@ -73,11 +73,14 @@ fn tile<const N: usize>(
     let queries: [Query<'_>; N] = std::array::from_fn(|i| queries[i]);
     let from = queries.iter().map(|q| q.from).min().unwrap_or(0);
     let to = queries.iter().map(|q| q.to).max().unwrap_or(0);
+    scratch.turned.clear();
+    for d in 0..kv.head_shape().head_dim {
+        scratch.turned.extend(queries.map(|query| query.query[d]));
+    }
     let mut most = [f32::NEG_INFINITY; N];
     let mut totals = [[0f32; LANES]; N];
-    for weights in [&mut scratch.scores, &mut scratch.scaled] {
-        weights.resize(N.max(weights.len()), [[0.0; LANES]; BLOCK / LANES]);
-    }
+    let mut scores = [[[0.0; LANES]; BLOCK / LANES]; N];
+    let mut scaled = scores;
     scratch
         .sums
         .resize_with(N.max(scratch.sums.len()), Vec::new);
@@ -89,8 +92,8 @@ fn tile<const N: usize>(
         let kept = kv.head(block, layer, head);
         let first = block * BLOCK;
         let sixteens = (to - first).min(BLOCK).div_ceil(LANES);
-        let scores = &mut scratch.scores[..N];
-        with_head!(AnyHead, kept, kept => score::<_, N>(kept, &queries, sixteens, scores));
+        let turned = &scratch.turned;
+        with_head!(AnyHead, kept, kept => score(kept, turned, sixteens, &mut scores));
         for (i, query) in queries.iter().enumerate() {
             let scores = &mut scores[i][..sixteens];
             let rescale = weigh(scores, first, query, &mut most[i], &mut totals[i]);
@@ -101,8 +104,10 @@ fn tile<const N: usize>(
             }
         }
         let positions = (to - first).min(BLOCK);
-        let (scaled, sums) = (&mut scratch.scaled[..N], &mut *scratch.sums);
-        with_head!(AnyHead, kept, kept => add_values::<_, N>(kept, scores, scaled, positions, sums));
+        let sums = &mut *scratch.sums;
+        with_head!(AnyHead, kept, kept => {
+            add_values(kept, &scores, &mut scaled, positions, sums);
+        });
     }
     for (i, (sums, total)) in scratch.sums.iter().zip(&totals).enumerate() {
         each(i, sums, total.iter().sum());
@@ -110,46 +115,44 @@ fn tile<const N: usize>(
     N
 }
 
-/// Scores of the first `sixteens * 16` positions of a block.
+/// Scores of the first `sixteens * 16` positions of a block. `turned` holds the queries' numbers, `N` of each
+/// component.
 fn score<K: KvNumber, const N: usize>(
     kept: Head<'_, K>,
-    queries: &[Query<'_>; N],
+    turned: &[f32],
     sixteens: usize,
-    scores: &mut [[Lanes; BLOCK / LANES]],
+    scores: &mut [[Lanes; BLOCK / LANES]; N],
 ) {
     let (head_dim, parts) = (kept.shape.head_dim, kept.shape.parts());
-    let add = |keys: &[K], from: usize, sums: &mut [Lanes; N]| {
-        for (d, key) in (from..).zip(keys.as_chunks().0) {
-            let key = K::widen_lanes(key);
+    let (turned, _) = turned.as_chunks::<N>();
+    let add = |keys: &[[K; LANES]], queries: &[[f32; N]], mut sums: [Wide; N]| {
+        for (key, queries) in keys.iter().zip(queries) {
+            let key = K::widen_all(key);
             for i in 0..N {
-                let part = queries[i].query[d];
-                for (sum, key) in sums[i].iter_mut().zip(key) {
-                    *sum = key.mul_add(part, *sum);
-                }
+                sums[i] = key.mul_add(queries[i], sums[i]);
             }
         }
+        sums
     };
+    let (keys, _) = kept.keys().as_chunks();
+    let (scales, _) = kept.key_scales().as_chunks();
     for at in 0..sixteens {
-        let keys = &kept.keys()[at * head_dim * LANES..][..head_dim * LANES];
-        let mut sums = [[0f32; LANES]; N];
+        let keys = &keys[at * head_dim..][..head_dim];
+        let mut sums = [Wide::zero(); N];
         if K::HAS_SCALES {
-            let scales = &kept.key_scales()[at * parts * LANES..][..parts * LANES];
-            let scales = scales.as_chunks().0;
-            for (part, (keys, scales)) in keys.chunks(SCALED * LANES).zip(scales).enumerate() {
-                let mut exact = [[0f32; LANES]; N];
-                add(keys, part * SCALED, &mut exact);
-                let scales: Lanes = scales.map(bf16::to_f32);
-                for (sums, exact) in sums.iter_mut().zip(&exact) {
-                    for ((sum, exact), scale) in sums.iter_mut().zip(exact).zip(&scales) {
-                        *sum = exact.mul_add(*scale, *sum);
-                    }
+            let keys = keys.chunks(SCALED).zip(turned.chunks(SCALED));
+            for ((keys, queries), scales) in keys.zip(&scales[at * parts..][..parts]) {
+                let exact = add(keys, queries, [Wide::zero(); N]);
+                let scales = Wide::from_bf16(scales);
+                for i in 0..N {
+                    sums[i] = exact[i].mul_add_each(scales, sums[i]);
                 }
             }
         } else {
-            add(keys, 0, &mut sums);
+            sums = add(keys, turned, sums);
         }
         for (scores, sums) in scores.iter_mut().zip(sums) {
-            scores[at] = sums;
+            sums.store(&mut scores[at]);
         }
     }
 }
@@ -207,40 +210,40 @@ fn weigh(
 /// Adds the values of a block's first positions, each multiplied by its weight. `scaled` is a buffer.
 #[expect(
     clippy::needless_range_loop,
-    reason = "all queries' sums of a part are registers while the positions are read"
+    reason = "a lane is read of each query's weights"
 )]
 fn add_values<K: KvNumber, const N: usize>(
     kept: Head<'_, K>,
-    weights: &[[Lanes; BLOCK / LANES]],
-    scaled: &mut [[Lanes; BLOCK / LANES]],
+    weights: &[[Lanes; BLOCK / LANES]; N],
+    scaled: &mut [[Lanes; BLOCK / LANES]; N],
     positions: usize,
     sums: &mut [Vec<Lanes>],
 ) {
     let (width, parts) = (kept.shape.value_width(), sums[0].len());
+    let (values, _) = kept.values().as_chunks();
     for part in 0..parts {
         let weights = if K::HAS_SCALES {
-            let (scales_from, begins) = (part / PARTS_SCALED, part.is_multiple_of(PARTS_SCALED));
-            if begins {
-                let scales = &kept.value_scales()[scales_from * BLOCK..][..BLOCK];
+            if part.is_multiple_of(PARTS_SCALED) {
+                let scales = &kept.value_scales()[part / PARTS_SCALED * BLOCK..][..BLOCK];
                 multiply(weights, scales, scaled);
             }
             &*scaled
         } else {
             weights
         };
-        let mut added: [Lanes; N] = std::array::from_fn(|i| sums[i][part]);
-        let values = kept.values().chunks_exact(width).take(positions);
-        for (position, values) in values.enumerate() {
-            let values = K::widen_lanes(&values.as_chunks().0[part]);
-            for i in 0..N {
-                let weight = weights[i][position / LANES][position % LANES];
-                for (sum, value) in added[i].iter_mut().zip(values) {
-                    *sum = value.mul_add(weight, *sum);
+        let mut added: [Wide; N] = std::array::from_fn(|i| Wide::load(&sums[i][part]));
+        for sixteen in 0..BLOCK / LANES {
+            let weights: [&Lanes; N] = std::array::from_fn(|i| &weights[i][sixteen]);
+            for lane in 0..LANES.min(positions.saturating_sub(sixteen * LANES)) {
+                let position = sixteen * LANES + lane;
+                let value = K::widen_all(&values[position * (width / LANES) + part]);
+                for i in 0..N {
+                    added[i] = value.mul_add(weights[i][lane], added[i]);
                 }
             }
         }
-        for i in 0..N {
-            sums[i][part] = added[i];
+        for (sums, added) in sums.iter_mut().zip(added) {
+            added.store(&mut sums[part]);
         }
     }
 }

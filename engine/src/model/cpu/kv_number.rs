@@ -1,10 +1,10 @@
 //! The numbers that keys and values are kept in: f32, f16, or 8 bits with scales.
 
 use bytemuck::Pod;
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::kernels::{LANES, Lanes};
+use super::kernels::{LANES, largest_magnitude, nearest};
+use super::wide::Wide;
 
 /// Numbers of a head that share a scale.
 pub(super) const SCALED: usize = 32;
@@ -18,7 +18,7 @@ pub(super) trait KvNumber: Pod + Send + Sync {
     /// Exactly the same number.
     fn widen(self) -> f32;
     /// [`KvNumber::widen`] of sixteen.
-    fn widen_lanes(lanes: &[Self; LANES]) -> Lanes;
+    fn widen_all(numbers: &[Self; LANES]) -> Wide;
 }
 
 impl KvNumber for f32 {
@@ -33,8 +33,8 @@ impl KvNumber for f32 {
     }
 
     #[inline(always)]
-    fn widen_lanes(lanes: &[Self; LANES]) -> Lanes {
-        *lanes
+    fn widen_all(numbers: &[Self; LANES]) -> Wide {
+        Wide::load(numbers)
     }
 }
 
@@ -50,10 +50,8 @@ impl KvNumber for f16 {
     }
 
     #[inline(always)]
-    fn widen_lanes(lanes: &[Self; LANES]) -> Lanes {
-        let mut wide = [0.0; LANES];
-        lanes.convert_to_f32_slice(&mut wide);
-        wide
+    fn widen_all(numbers: &[Self; LANES]) -> Wide {
+        Wide::from_f16(numbers)
     }
 }
 
@@ -62,7 +60,8 @@ impl KvNumber for i8 {
 
     #[inline(always)]
     fn narrow(value: f32) -> Self {
-        value.round_ties_even().clamp(-127.0, 127.0) as i8
+        // The scale was rounded up, so the number is at most 127.
+        nearest(value) as i8
     }
 
     #[inline(always)]
@@ -71,15 +70,15 @@ impl KvNumber for i8 {
     }
 
     #[inline(always)]
-    fn widen_lanes(lanes: &[Self; LANES]) -> Lanes {
-        lanes.map(f32::from)
+    fn widen_all(numbers: &[Self; LANES]) -> Wide {
+        Wide::from_i8(numbers)
     }
 }
 
 /// The least scale with which all numbers fit into 8 bits, rounded up, and its inverse. Both are 0 if all
 /// numbers are 0.
 pub(super) fn scale_of(numbers: &[f32]) -> (bf16, f32) {
-    let largest = numbers.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let largest = largest_magnitude(numbers);
     // An infinite number gets a scale that is infinite too, and not one that the carry made NaN of.
     let rounded_up = (largest / 127.0).to_bits().saturating_add(0xffff) >> 16;
     let scale = bf16::from_bits(rounded_up.min(0x7f80) as u16);

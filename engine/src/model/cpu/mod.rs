@@ -19,5 +19,6 @@ mod packing;
 mod passages;
 mod q4;
 mod quantised;
+mod wide;
 
 pub(crate) use decoder::CpuDecoder;

@@ -143,15 +143,44 @@ pub(super) fn q8_products(
 
 /// Quantises a row: in each block of 32 the largest magnitude becomes 127 (Q8_0 of ggml).
 pub(super) fn quantise(row: &[f32], values: &mut [u8], scales: &mut [f32]) {
-    let blocks = row.chunks_exact(BLOCK).zip(values.chunks_exact_mut(BLOCK));
-    for ((block, values), scale) in blocks.zip(scales) {
-        let largest = block.iter().fold(0f32, |most, x| most.max(x.abs()));
-        *scale = largest / 127.0;
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        for (value, x) in values.iter_mut().zip(block) {
-            *value = ((x * inverse).round_ties_even() as i32 + 128) as u8;
+    let blocks = row.as_chunks().0.iter();
+    for ((block, values), scale) in blocks.zip(values.as_chunks_mut().0).zip(scales) {
+        *scale = quantise_block(block, values);
+    }
+}
+
+/// Quantises a block and returns its scale. It is not inlined, since the compiler would vectorise the loop over
+/// blocks and gather every number.
+#[inline(never)]
+fn quantise_block(block: &[f32; BLOCK], values: &mut [u8; BLOCK]) -> f32 {
+    let largest = largest_magnitude(block);
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    for (value, x) in values.iter_mut().zip(block) {
+        *value = (nearest(x * inverse) as u8).wrapping_add(128);
+    }
+    largest / 127.0
+}
+
+/// The largest magnitude of some numbers; those that are none do not count.
+#[inline(always)]
+pub(super) fn largest_magnitude(numbers: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (most, x) in lanes.iter_mut().zip(chunk) {
+            *most = most.max(x.abs());
         }
     }
+    let all = lanes.iter().chain(rest);
+    all.fold(0f32, |most, x| most.max(x.abs()))
+}
+
+/// The nearest integer of a number below 2^22 in magnitude, ties to even: adding 1.5 * 2^23 leaves it in the lowest
+/// bits. Unlike a conversion it checks nothing, so that loops are short.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
 #[cfg(test)]
