@@ -1,5 +1,6 @@
 //! Embedding, layers, final norm and head over a ragged batch.
 
+use std::cell::RefCell;
 use std::iter::repeat_n;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::attention::{self, Query, attend};
+use super::crew;
 use super::disjoint::DisjointParts;
 use super::kernels::Lanes;
 use super::kv_blocks::{BlockShape, KvBlocks};
@@ -258,10 +260,15 @@ impl CpuDecoder {
             rows.zip(turns_key)
                 .for_each(|((row, angles), turns)| place(row, angles, *turns));
         } else {
-            let rows = qkv.par_chunks_exact_mut(width).with_min_len(ROWS);
-            let rows = rows.zip(angles.par_chunks_exact(half));
-            rows.zip(turns_key)
-                .for_each(|((row, angles), turns)| place(row, angles, *turns));
+            let rows = qkv.chunks_mut(ROWS * width);
+            let rows = rows.zip(angles.chunks(ROWS * half));
+            let mut parts: Vec<_> = rows.zip(turns_key.chunks(ROWS)).collect();
+            crew::each_mut(&mut parts, |((rows, angles), turns_key)| {
+                let rows = rows.chunks_exact_mut(width);
+                let rows = rows.zip(angles.chunks_exact(half));
+                rows.zip(*turns_key)
+                    .for_each(|((row, angles), turns)| place(row, angles, *turns));
+            });
         }
     }
 
@@ -349,10 +356,12 @@ impl CpuDecoder {
         if seen * heads * head_dim < WORTH_A_THREAD {
             pieces.iter().for_each(|piece| work(scratch, piece));
         } else {
-            let each = attention::Scratch::default;
-            pieces
-                .par_iter()
-                .for_each_init(each, |scratch, piece| work(scratch, piece));
+            thread_local! {
+                static SCRATCH: RefCell<attention::Scratch> = RefCell::default();
+            }
+            crew::each(pieces.len(), |at| {
+                SCRATCH.with_borrow_mut(|scratch| work(scratch, &pieces[at]));
+            });
         }
     }
 }
@@ -404,9 +413,13 @@ fn for_rows(
         rows.zip(to.chunks_exact_mut(to_len))
             .for_each(|(from, to)| each(from, to));
     } else {
-        let rows = from.par_chunks_exact(from_len).with_min_len(ROWS);
-        rows.zip(to.par_chunks_exact_mut(to_len))
-            .for_each(|(from, to)| each(from, to));
+        let parts = from.chunks(ROWS * from_len);
+        let mut parts: Vec<_> = parts.zip(to.chunks_mut(ROWS * to_len)).collect();
+        crew::each_mut(&mut parts, |(from, to)| {
+            let rows = from.chunks_exact(from_len);
+            rows.zip(to.chunks_exact_mut(to_len))
+                .for_each(|(from, to)| each(from, to));
+        });
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod aligned;
 mod attention;
+mod crew;
 mod decoder;
 mod disjoint;
 mod kernels;

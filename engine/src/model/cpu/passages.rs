@@ -1,8 +1,7 @@
 //! Passage blocks: their keys are stored without rotation in caches of their own, and are rotated to the
 //! positions where they are read.
 
-use rayon::prelude::*;
-
+use super::crew;
 use super::kv_blocks::{BlockShape, KvBlocks};
 use crate::model::span::{Landing, Span, SpanCache};
 use crate::model::{BLOCK, KvType};
@@ -63,8 +62,9 @@ impl PassageSpan {
 
 /// Rotates one layer of the passages' caches, and lands the passages that are complete.
 pub(super) fn turn(layer: usize, passages: &mut [PassageSpan], caches: &mut [&mut KvBlocks]) {
-    passages.par_iter_mut().for_each(|passage| {
-        let cache = &*caches[passage.span.cache];
+    let seen = &*caches;
+    crew::each_mut(passages, |passage| {
+        let cache = &*seen[passage.span.cache];
         passage.turned.land((0, 0), (cache, layer), &passage.own);
     });
     for passage in passages {

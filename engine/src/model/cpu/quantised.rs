@@ -1,11 +1,12 @@
 //! Activations in 8 bits, the input of the kernels for quantised weights.
 
-use rayon::prelude::*;
-
+use super::crew;
 use super::kernels::{BLOCK, Q4Row, Q8Row, quantise, quantise_signed};
 
 /// With fewer numbers than this, rows are not distributed to threads.
 const WORTH_A_THREAD: usize = 1 << 17;
+/// Rows that one thread takes at a time.
+const ROWS: usize = 16;
 
 /// A batch of activations in 8 bits. Its memory is reused.
 #[derive(Debug, Default)]
@@ -46,11 +47,14 @@ impl QuantisedActivations {
                 .zip(self.sums.chunks_exact_mut(blocks))
                 .for_each(|(((x, values), scales), sums)| quantise(x, values, scales, sums));
         } else {
-            xs.par_chunks_exact(columns)
-                .zip(self.values.par_chunks_exact_mut(columns))
-                .zip(self.scales.par_chunks_exact_mut(blocks))
-                .zip(self.sums.par_chunks_exact_mut(blocks))
-                .for_each(|(((x, values), scales), sums)| quantise(x, values, scales, sums));
+            // Rows are quantised block by block, so several of them are one long row.
+            let (columns, blocks) = (ROWS * columns, ROWS * blocks);
+            let rows = xs.chunks(columns).zip(self.values.chunks_mut(columns));
+            let rows = rows.zip(self.scales.chunks_mut(blocks));
+            let mut parts: Vec<_> = rows.zip(self.sums.chunks_mut(blocks)).collect();
+            crew::each_mut(&mut parts, |(((xs, values), scales), sums)| {
+                quantise(xs, values, scales, sums);
+            });
         }
     }
 

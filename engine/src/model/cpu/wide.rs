@@ -225,7 +225,7 @@ mod tests {
         let numbers: Lanes = std::array::from_fn(|i| (i as f32 - 7.3) * 1.7);
         let halves = numbers.map(f16::from_f32);
         let brains = numbers.map(bf16::from_f32);
-        let bytes: [i8; LANES] = std::array::from_fn(|i| i as i8 * 17 - 128);
+        let bytes: [i8; LANES] = std::array::from_fn(|i| (i as i32 * 17 - 128) as i8);
         let stored = |wide: Wide| {
             let mut to = [0.0; LANES];
             wide.store(&mut to);

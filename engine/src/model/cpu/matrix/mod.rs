@@ -4,10 +4,8 @@ mod pack;
 
 use std::ops::Range;
 
-use half::{bf16, f16};
-use rayon::prelude::*;
-
 use super::aligned::AlignedVec;
+use super::crew;
 use super::disjoint::DisjointParts;
 use super::kernels::{
     BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q4KBlock, Q8Panel, Q40Block, Q41Block, Weight,
@@ -15,6 +13,7 @@ use super::kernels::{
 };
 use super::q4::{Q4Panels, StoredBlock};
 use super::quantised::QuantisedActivations;
+use half::{bf16, f16};
 
 /// With fewer multiplications than this a second thread costs more than it gains, if there are fewer
 /// weights than [`FROM_MEMORY`].
@@ -128,7 +127,7 @@ impl Matrix {
             return self.some_panels(0..panels, xs, scratch, &out);
         }
         let piece = panels.div_ceil(threads * PIECES);
-        (0..panels.div_ceil(piece)).into_par_iter().for_each(|at| {
+        crew::each(panels.div_ceil(piece), |at| {
             let range = at * piece..((at + 1) * piece).min(panels);
             self.some_panels(range, xs, scratch, &out);
         });
