@@ -223,13 +223,32 @@ impl KvBlocks {
         let (mut key, mut value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
         for head in 0..self.shape.kv_heads {
             for (position, angles) in angles.chunks_exact(head_dim / 2).enumerate() {
+                let (to, within) = (at + position, position % BLOCK);
                 let from = passage.head(position / BLOCK, from_layer, head);
-                with_head!(AnyHead, from, from => {
-                    from.read(Which::Key, position % BLOCK, &mut key);
-                    from.read(Which::Value, position % BLOCK, &mut value);
-                });
+                with_head!(AnyHead, from, from => from.read(Which::Key, within, &mut key));
                 rotate(&mut key, angles);
-                self.write(layer, head, at + position, &key, &value);
+                let into = self.head_mut(to / BLOCK, layer, head);
+                macro_rules! land {
+                    ($from:expr, $into:expr) => {{
+                        $into.write(Which::Key, to % BLOCK, &key);
+                        $into.copy(Which::Value, to % BLOCK, ($from, within));
+                    }};
+                }
+                // Values are copied, so that they are narrowed once only.
+                match (from, into) {
+                    (AnyHead::F32(from), AnyHeadMut::F32(mut into)) => land!(from, into),
+                    (AnyHead::F16(from), AnyHeadMut::F16(mut into)) => land!(from, into),
+                    (AnyHead::Q8(from), AnyHeadMut::Q8(mut into)) => land!(from, into),
+                    (from, into) => {
+                        with_head!(AnyHead, from, from => {
+                            from.read(Which::Value, within, &mut value);
+                        });
+                        with_head!(AnyHeadMut, into, mut into => {
+                            into.write(Which::Key, to % BLOCK, &key);
+                            into.write(Which::Value, to % BLOCK, &value);
+                        });
+                    }
+                }
             }
         }
     }
@@ -248,15 +267,18 @@ impl KvBlocks {
             KvType::Q8_0 => read_bytes::<i8>,
         };
         let head_dim = self.shape.head.head_dim;
-        let (mut key, mut value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
+        let mut key = vec![0.0; head_dim];
         let mut rows = self.shape.rows(rows);
         for head in 0..self.shape.kv_heads {
             let positions = angles.chunks_exact(head_dim / 2).enumerate();
             for ((position, angles), (key_row, value_row)) in positions.zip(&mut rows) {
                 read(key_row, &mut key);
-                read(value_row, &mut value);
                 rotate(&mut key, angles);
-                self.write(layer, head, at + position, &key, &value);
+                let to = at + position;
+                with_head!(AnyHeadMut, self.head_mut(to / BLOCK, layer, head), mut head => {
+                    head.write(Which::Key, to % BLOCK, &key);
+                    head.write_bytes(Which::Value, to % BLOCK, value_row);
+                });
             }
         }
     }

@@ -160,6 +160,20 @@ impl<N: KvNumber> HeadMut<'_, N> {
         }
     }
 
+    /// Copies a key or a value as it is kept.
+    pub(super) fn copy(&mut self, which: Which, to: usize, (head, from): (Head<'_, N>, usize)) {
+        let (number, scale) = self.shape.places(which, to);
+        let (from_number, from_scale) = self.shape.places(which, from);
+        for d in 0..self.shape.head_dim {
+            self.numbers[number(d)] = head.numbers[from_number(d)];
+        }
+        if N::HAS_SCALES {
+            for part in 0..self.shape.parts() {
+                self.scales[scale(part)] = head.scales[from_scale(part)];
+            }
+        }
+    }
+
     /// Writes back what [`Head::append_bytes`] gave.
     pub(super) fn write_bytes(&mut self, which: Which, position: usize, row: &[u8]) {
         let (number, scale) = self.shape.places(which, position);
