@@ -114,18 +114,24 @@ fn bench_model(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures the time from forwarding `[RQ]` to the logits of the answer's first token, with a passage
-/// of 128 tokens: for passages that see everything, for passages that see only themselves, and for a
+/// Measures the time from a found passage to the logits of the answer's first token, with passages of 128 and of 512
+/// tokens: for passages that see everything, for passages that see only themselves, and for a
 /// kept one of the latter.
 fn bench_splice(c: &mut Criterion) {
+    for tokens in [128, 512] {
+        bench_splice_of(c, tokens);
+    }
+}
+
+fn bench_splice_of(c: &mut Criterion, tokens: usize) {
     let plain = model_dir();
-    let mut group = c.benchmark_group("splice of 128");
+    let mut group = c.benchmark_group(format!("splice of {tokens}"));
     group.sample_size(20).sampling_mode(SamplingMode::Flat);
     for attention in ["full", "block"] {
         let dir = with_passage_attention(&plain, attention);
         let model = load_model(dir.path());
         let mut splice = model.tokens().splice(&common::peru()).unwrap();
-        splice.passage = ids(128, 2);
+        splice.passage = ids(tokens, 2);
         let splice = splice.ids();
         let past = (model.max_positions() - splice.len()).min(1024);
         let mut caches = [model.new_cache()];

@@ -10,8 +10,9 @@ use crate::tokens::token_log::{SpanKind, TokenLog};
 
 /// How many of the last tokens must have come before. Two are often the same by chance.
 const SAME: usize = 3;
-/// Drafts at first, and at most. A step over so many more positions takes less than twice as long as a step over one.
-const FIRST: usize = 4;
+/// Drafts at first, and at most. A step over two more positions takes a few per cent longer than a step over one, so
+/// that wrong ones cost a short answer little; a step over eight takes less than twice as long.
+const FIRST: usize = 2;
 const MOST: usize = 8;
 /// Tokens without drafts after a wrong one, at first and at most.
 const SHORT_PAUSE: usize = 4;
@@ -129,15 +130,18 @@ mod tests {
             (&[7, 1, 2, 3, 4, 5, 6, 8], Passage),
             (&[1, 2, 3], Generated),
         ]);
-        let proposed =
-            |room, usable: fn(u32) -> bool| Drafts::new(true).propose(&read, room, usable);
+        let drafts = || Drafts {
+            most: 4,
+            ..Drafts::new(true)
+        };
+        let proposed = |room, usable: fn(u32) -> bool| drafts().propose(&read, room, usable);
         assert_eq!(proposed(9, |_| true), [4, 5, 6, 8]);
         assert_eq!(proposed(2, |_| true), [4, 5]);
         assert_eq!(proposed(9, |id| id != 6), [4, 5]);
         assert!(proposed(0, |_| true).is_empty());
         assert!(Drafts::new(false).propose(&read, 9, |_| true).is_empty());
         let said = log(&[(&[1, 2, 3, 4, 5, 1, 2, 3], Prompt)]);
-        assert_eq!(Drafts::new(true).propose(&said, 9, |_| true), [4, 5, 1, 2]);
+        assert_eq!(drafts().propose(&said, 9, |_| true), [4, 5, 1, 2]);
         for short in [&[][..], &[1, 2], &[1, 2, 3], &[1, 2, 3, 1, 2]] {
             let short = log(&[(short, Prompt)]);
             assert!(Drafts::new(true).propose(&short, 9, |_| true).is_empty());
@@ -150,6 +154,8 @@ mod tests {
         let log = log(&[(&again, SpanKind::Prompt)]);
         let mut drafts = Drafts::new(true);
         let count = |drafts: &mut Drafts| drafts.propose(&log, 99, |_| true).len();
+        assert_eq!(count(&mut drafts), 2);
+        drafts.learn(2, 2);
         assert_eq!(count(&mut drafts), 4);
         drafts.learn(4, 4);
         assert_eq!(count(&mut drafts), 8);
