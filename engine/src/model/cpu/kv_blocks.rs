@@ -365,3 +365,97 @@ impl KvStore for KvBlocks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    /// More than a block of positions.
+    const POSITIONS: usize = BLOCK + 9;
+
+    fn filled(shape: BlockShape, seed: u64) -> KvBlocks {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut row = || -> Vec<f32> {
+            let size = rng.random_range(0.01..30.0);
+            let numbers = (0..shape.head.head_dim).map(|_| size * (rng.random::<f32>() - 0.4));
+            numbers.collect()
+        };
+        let mut blocks = KvBlocks::new(shape);
+        blocks.set_blocks(POSITIONS.div_ceil(BLOCK));
+        for layer in 0..shape.layers {
+            for head in 0..shape.kv_heads {
+                for position in 0..POSITIONS {
+                    blocks.write(layer, head, position, &row(), &row());
+                }
+            }
+        }
+        blocks
+    }
+
+    /// All types, with heads that are and are not whole numbers of lanes and of scales.
+    fn shapes() -> impl Iterator<Item = BlockShape> {
+        let shape = |head_dim, kv_type| BlockShape {
+            layers: 2,
+            kv_heads: 2,
+            head: HeadShape { head_dim },
+            kv_type,
+        };
+        [6, 16, 40, 64]
+            .into_iter()
+            .flat_map(move |head_dim| KvType::ALL.map(|kv_type| shape(head_dim, kv_type)))
+    }
+
+    fn rows(blocks: &KvBlocks) -> Vec<Vec<u8>> {
+        let layers = 0..blocks.layers();
+        layers
+            .map(|layer| blocks.layer_rows(layer, 0..POSITIONS).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_comes_back_has_the_bits_that_went_out() {
+        for shape in shapes() {
+            let blocks = filled(shape, 1);
+            let out = rows(&blocks);
+            assert!(
+                out.iter()
+                    .all(|rows| rows.len() == POSITIONS * blocks.layer_bytes())
+            );
+            let mut back = filled(shape, 2);
+            for (layer, rows) in out.iter().enumerate() {
+                back.set_layer_rows(layer, 0..POSITIONS, rows).unwrap();
+            }
+            assert_eq!(rows(&back), out, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn a_passage_lands_with_the_same_bits_from_its_blocks_and_from_its_rows() {
+        for shape in shapes() {
+            let passage = filled(shape, 3);
+            let angles: Vec<_> = (0..POSITIONS * shape.head.head_dim / 2)
+                .map(|at| (at as f32 * 0.1).sin_cos())
+                .collect();
+            // It lands across the end of a block.
+            let at = BLOCK - 3;
+            let mut landed = [filled(shape, 4), filled(shape, 4)];
+            for blocks in &mut landed {
+                blocks.set_blocks((at + POSITIONS).div_ceil(BLOCK));
+            }
+            let [from_blocks, from_rows] = &mut landed;
+            for (layer, rows) in rows(&passage).iter().enumerate() {
+                from_blocks.land((layer, at), (&passage, layer), &angles);
+                from_rows.land_rows((layer, at), rows, &angles);
+            }
+            let all = |blocks: &KvBlocks| {
+                let layers = (0..2).map(|layer| blocks.layer_rows(layer, 0..at + POSITIONS));
+                layers.collect::<Result<Vec<_>, _>>().unwrap()
+            };
+            assert_eq!(all(from_blocks), all(from_rows), "{shape:?}");
+        }
+    }
+}
