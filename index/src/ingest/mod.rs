@@ -44,9 +44,13 @@ pub trait Embedder {
         &self,
         texts: &[(&str, &str)],
     ) -> Result<Vec<Result<EmbeddedText, String>>, Self::Error> {
-        let vectors = self.embed(texts)?.into_iter();
-        Ok(vectors.map(|vector| Ok((vector?, None))).collect())
+        Ok(without_kv(self.embed(texts)?))
     }
+}
+
+fn without_kv(vectors: Vec<Result<Vec<f32>, String>>) -> Vec<Result<EmbeddedText, String>> {
+    let vectors = vectors.into_iter();
+    vectors.map(|vector| Ok((vector?, None))).collect()
 }
 
 /// A text's vector, and the keys and values that were computed for it.
@@ -375,11 +379,7 @@ impl<M: Embedder, F: FnMut(IngestEvent<'_>)> Ingest<'_, M, F> {
         let embedded = if self.options.keep_kv {
             self.embedder.embed_with_kv(&texts)
         } else {
-            let vectors = self.embedder.embed(&texts);
-            vectors.map(|vectors| {
-                let vectors = vectors.into_iter();
-                vectors.map(|vector| Ok((vector?, None))).collect()
-            })
+            self.embedder.embed(&texts).map(without_kv)
         };
         let vectors = embedded.map_err(|error| {
             let first = documents.iter().flat_map(|(_, passages)| passages).next();

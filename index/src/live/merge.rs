@@ -161,8 +161,8 @@ impl Merger<'_> {
             for row in live.rows() {
                 self.go_on()?;
                 let passage = live.segment.passage(row)?;
-                let kv = live.segment.kv().map(|kv| kv.get(row)).transpose()?;
-                writer.push(&passage, &live.segment.vectors_of(row)?, kv.flatten())?;
+                let (vectors, kv) = (live.segment.vectors_of(row)?, live.segment.kv_of(row)?);
+                writer.push(&passage, &vectors, kv)?;
             }
         }
         for (_, entry) in delta.iter() {

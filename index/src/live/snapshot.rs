@@ -122,8 +122,7 @@ impl Snapshot {
         }
         for live in self.segments.iter().rev() {
             if let Some(row) = live.find(&id) {
-                let kv = live.segment.kv().map(|kv| kv.get(row)).transpose()?;
-                return Ok(kv.flatten().map(<[u8]>::to_vec));
+                return Ok(live.segment.kv_of(row)?.map(<[u8]>::to_vec));
             }
         }
         Ok(None)

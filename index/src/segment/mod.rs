@@ -117,6 +117,11 @@ impl Segment {
         self.kv.as_ref()
     }
 
+    /// The keys and values that were kept with the passage of a row.
+    pub(crate) fn kv_of(&self, row: u32) -> Result<Option<&[u8]>, IndexError> {
+        self.kv.as_ref().map_or(Ok(None), |kv| kv.get(row))
+    }
+
     /// The row of the passage with an id's digest.
     pub(crate) fn find(&self, id: &IdDigest) -> Option<u32> {
         self.passages.find(id)

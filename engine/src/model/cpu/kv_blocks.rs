@@ -42,24 +42,25 @@ impl BlockShape {
         }
     }
 
-    fn block_bytes(self) -> usize {
-        let number = match self.kv_type {
+    fn number_bytes(self) -> usize {
+        match self.kv_type {
             KvType::F32 => size_of::<f32>(),
             KvType::F16 => size_of::<f16>(),
             KvType::Q8_0 => size_of::<i8>(),
-        };
-        let head = self.head.numbers() * number + self.head_scales() * size_of::<bf16>();
+        }
+    }
+
+    fn block_bytes(self) -> usize {
+        let numbers = self.head.numbers() * self.number_bytes();
+        let head = numbers + self.head_scales() * size_of::<bf16>();
         self.layers * self.kv_heads * head
     }
 
     /// Bytes of a key or a value as [`Head::append_bytes`] gives it.
     fn row_bytes(self) -> usize {
-        let head_dim = self.head.head_dim;
-        match self.kv_type {
-            KvType::F32 => head_dim * size_of::<f32>(),
-            KvType::F16 => head_dim * size_of::<f16>(),
-            KvType::Q8_0 => head_dim + self.head.parts() * size_of::<bf16>(),
-        }
+        // A block's scales are those of a key and a value for each position.
+        let scales = self.head_scales() / (2 * BLOCK);
+        self.head.head_dim * self.number_bytes() + scales * size_of::<bf16>()
     }
 
     /// A block of zeros.
@@ -227,18 +228,13 @@ impl KvBlocks {
                 let from = passage.head(position / BLOCK, from_layer, head);
                 with_head!(AnyHead, from, from => from.read(Which::Key, within, &mut key));
                 rotate(&mut key, angles);
-                let into = self.head_mut(to / BLOCK, layer, head);
-                macro_rules! land {
-                    ($from:expr, $into:expr) => {{
-                        $into.write(Which::Key, to % BLOCK, &key);
-                        $into.copy(Which::Value, to % BLOCK, ($from, within));
-                    }};
-                }
-                // Values are copied, so that they are narrowed once only.
-                match (from, into) {
-                    (AnyHead::F32(from), AnyHeadMut::F32(mut into)) => land!(from, into),
-                    (AnyHead::F16(from), AnyHeadMut::F16(mut into)) => land!(from, into),
-                    (AnyHead::Q8(from), AnyHeadMut::Q8(mut into)) => land!(from, into),
+                match (from, self.head_mut(to / BLOCK, layer, head)) {
+                    // Values in 8 bits are copied, so that they are narrowed once only. The other types give the
+                    // same bits again.
+                    (AnyHead::Q8(from), AnyHeadMut::Q8(mut into)) => {
+                        into.write(Which::Key, to % BLOCK, &key);
+                        into.copy(Which::Value, to % BLOCK, (from, within));
+                    }
                     (from, into) => {
                         with_head!(AnyHead, from, from => {
                             from.read(Which::Value, within, &mut value);
