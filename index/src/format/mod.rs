@@ -10,6 +10,7 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod manifest;
 pub(crate) mod move_directory;
+pub(crate) mod rows;
 pub(crate) mod tracked;
 
 use std::fs;

@@ -24,10 +24,11 @@ use crate::filter::{Filter, RESERVED};
 use crate::format::checked::{CheckedFile, FileSet};
 use crate::format::graph_record::{GraphParameters, GraphRecord};
 use crate::format::manifest::SegmentRecord;
+use crate::format::rows::RowWriter;
 use crate::format::tracked::{self, TrackedFile};
 use crate::segment::graph::Graph;
 use crate::segment::graph::links::{GRAPH, LinkArray, Links};
-use crate::segment::passage_kv::{PassageKvStore, PassageKvWriter};
+use crate::segment::passage_kv::PassageKvStore;
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
 use crate::segment::planner::nearest;
 use crate::segment::search::score::{ScoredVector, VectorFilter};
@@ -210,7 +211,7 @@ pub(crate) struct SegmentWriter {
     dir: PathBuf,
     dimension: usize,
     passages: PassageWriter,
-    kv: Option<PassageKvWriter>,
+    kv: Option<RowWriter>,
     vectors: VectorWriter,
     metadata: MetadataWriter,
 }
@@ -234,9 +235,7 @@ impl SegmentWriter {
         fs::create_dir(&dir).map_err(IndexError::io("create", &dir))?;
         Ok(Self {
             passages: PassageWriter::create(&dir)?,
-            kv: keeps_kv
-                .then(|| PassageKvWriter::create(&dir))
-                .transpose()?,
+            kv: keeps_kv.then(|| passage_kv::create(&dir)).transpose()?,
             vectors: VectorWriter::create(&dir, dimension)?,
             metadata: MetadataWriter::new(),
             dir,
@@ -262,7 +261,7 @@ impl SegmentWriter {
             })?,
             kv: written
                 .kv_bytes
-                .map(|bytes| PassageKvWriter::resume(&dir, passages, bytes))
+                .map(|bytes| passage_kv::resume(&dir, passages, bytes))
                 .transpose()?,
             vectors: VectorWriter::resume(&dir, written.vectors, dimension)?,
             metadata,
@@ -307,13 +306,13 @@ impl SegmentWriter {
     /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<WrittenSoFar, IndexError> {
         self.passages.sync()?;
-        self.kv.iter_mut().try_for_each(PassageKvWriter::sync)?;
+        self.kv.iter_mut().try_for_each(RowWriter::sync)?;
         self.vectors.sync()?;
         Ok(WrittenSoFar {
             files: names(&self.dir)?,
             passages: self.passages.count(),
             passage_bytes: self.passages.length(),
-            kv_bytes: self.kv.as_ref().map(PassageKvWriter::length),
+            kv_bytes: self.kv.as_ref().map(RowWriter::length),
             vectors: self.vectors.count(),
         })
     }

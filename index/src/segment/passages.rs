@@ -11,12 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::error::IndexError;
 use crate::format::checked::{CheckedFile, FileSet};
+use crate::format::rows::{RowFiles, RowStore, RowWriter};
 use crate::format::tracked::{TrackedFile, WrittenFile};
 
 /// One JSON object a line, in passage order.
 pub(crate) const PASSAGES: &str = "passages.jsonl";
-/// Where each line begins, and where the last one ends: u64, one more than there are passages.
-const OFFSETS: &str = "passages.offsets";
+const LINES: RowFiles = RowFiles {
+    bytes: PASSAGES,
+    offsets: "passages.offsets",
+};
 /// Passages by id: 16 bytes of the id's blake3 and the passage's row (u32), sorted.
 const IDS: &str = "passages.ids";
 
@@ -82,19 +85,15 @@ fn row_of(&[.., a, b, c, d]: &[u8; ID_ROW]) -> u32 {
 
 /// Streams passages to disk. Only the digests of their ids stay in memory.
 pub(crate) struct PassageWriter {
-    lines: TrackedFile,
-    offsets: TrackedFile,
+    lines: RowWriter,
     ids: PathBuf,
     rows: HashMap<IdDigest, u32>,
 }
 
 impl PassageWriter {
     pub(crate) fn create(dir: &Path) -> Result<Self, IndexError> {
-        let mut offsets = TrackedFile::create(dir.join(OFFSETS))?;
-        offsets.write(&0u64.to_le_bytes())?;
         Ok(Self {
-            lines: TrackedFile::create(dir.join(PASSAGES))?,
-            offsets,
+            lines: RowWriter::create(dir, LINES)?,
             ids: dir.join(IDS),
             rows: HashMap::new(),
         })
@@ -108,10 +107,8 @@ impl PassageWriter {
         length: u64,
         mut on_passage: impl FnMut(u32, &Passage),
     ) -> Result<Self, IndexError> {
-        let offsets_length = (u64::from(passages) + 1) * size_of::<u64>() as u64;
         let mut writer = Self {
-            lines: TrackedFile::resume(dir.join(PASSAGES), length)?,
-            offsets: TrackedFile::resume(dir.join(OFFSETS), offsets_length)?,
+            lines: RowWriter::resume(dir, LINES, passages, length)?,
             ids: dir.join(IDS),
             rows: HashMap::new(),
         };
@@ -166,14 +163,12 @@ impl PassageWriter {
         let mut line = serde_json::to_vec(passage)
             .map_err(|e| IndexError::io("write", self.lines.path())(e.into()))?;
         line.push(b'\n');
-        self.lines.write(&line)?;
-        self.offsets.write(&self.lines.length().to_le_bytes())
+        self.lines.push(&line)
     }
 
     /// Syncs what was written so far to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), IndexError> {
-        self.lines.sync()?;
-        self.offsets.sync()
+        self.lines.sync()
     }
 
     pub(crate) fn finish(self) -> Result<[(&'static str, WrittenFile); 3], IndexError> {
@@ -184,18 +179,14 @@ impl PassageWriter {
             ids.write(&digest)?;
             ids.write(&row.to_le_bytes())?;
         }
-        Ok([
-            (PASSAGES, self.lines.finish()?),
-            (OFFSETS, self.offsets.finish()?),
-            (IDS, ids.finish()?),
-        ])
+        let [lines, offsets] = self.lines.finish()?;
+        Ok([lines, offsets, (IDS, ids.finish()?)])
     }
 }
 
 /// The passages of a segment.
 pub(crate) struct PassageStore {
-    lines: CheckedFile,
-    offsets: CheckedFile,
+    lines: RowStore,
     ids: CheckedFile,
     count: u32,
 }
@@ -203,21 +194,11 @@ pub(crate) struct PassageStore {
 impl PassageStore {
     pub(crate) fn open(files: &FileSet<'_>, count: u32) -> Result<Self, IndexError> {
         let store = Self {
-            lines: files.map(PASSAGES)?,
-            offsets: files.map_verified(OFFSETS)?,
+            lines: RowStore::open(files, LINES, count)?,
             ids: files.map_verified(IDS)?,
             count,
         };
-        let rows = u64::from(count);
-        store.offsets.expect(rows + 1, size_of::<u64>() as u64)?;
-        store.ids.expect(rows, ID_ROW as u64)?;
-        let offsets = store.offsets.numbers::<u64>();
-        let end = store.lines.len() as u64;
-        if offsets.first() != Some(&0) || offsets.last() != Some(&end) || !offsets.is_sorted() {
-            return Err(store
-                .offsets
-                .damaged("the offsets do not cover the passages"));
-        }
+        store.ids.expect(u64::from(count), ID_ROW as u64)?;
         let (ids, _) = store.ids.numbers::<u8>().as_chunks::<ID_ROW>();
         if ids.iter().any(|id| row_of(id) >= count) {
             return Err(store.ids.damaged("it names a passage that does not exist"));
@@ -227,22 +208,11 @@ impl PassageStore {
 
     /// The passage of a row.
     pub(crate) fn get(&self, row: u32) -> Result<Passage, IndexError> {
-        let line = self.line(row)?;
+        let line = self.lines.get(row)?;
         serde_json::from_slice(line).map_err(|e| {
             self.lines
                 .damaged(format!("passage {row} cannot be read: {e}"))
         })
-    }
-
-    fn line(&self, row: u32) -> Result<&[u8], IndexError> {
-        let offsets = self.offsets.numbers::<u64>();
-        let (Some(&from), Some(&to)) = (offsets.get(row as usize), offsets.get(row as usize + 1))
-        else {
-            return Err(self
-                .offsets
-                .damaged(format!("passage {row} is asked of {}", self.count)));
-        };
-        self.lines.bytes(from as usize..to as usize)
     }
 
     /// The row of the passage with an id's digest.
