@@ -72,6 +72,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A frame with a checksum, as the command zstd writes it.
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 0).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 type RowGroup<'a> = SerializedRowGroupWriter<'a, File>;
 
 /// Writes the next column. Definition levels say which rows have a value.
@@ -139,7 +147,7 @@ fn table(
 }
 
 #[test]
-fn lines_gzip_and_parquet_hold_the_same_documents() {
+fn lines_compressed_lines_and_parquet_hold_the_same_documents() {
     let dir = tempfile::tempdir().unwrap();
     let passages = passages();
     let lines = json_lines(&passages);
@@ -150,12 +158,20 @@ fn lines_gzip_and_parquet_hold_the_same_documents() {
     assert_eq!((&*expected[1].id, &expected[1].text), ("1", &passages[1].1));
     assert_eq!(expected[3].metadata.as_ref().unwrap()["number"], 3);
 
-    // Members of a gzip file end anywhere.
+    // Members of a gzip file and frames of a zstd file end anywhere.
     let (head, tail) = lines.split_at(lines.len() / 3);
-    let members = [gzip(head), gzip(b""), gzip(tail)].concat();
-    for name in ["a.jsonl.gz", "a.GZ", "downloaded.ndjson"] {
-        fs::write(path(name), &members).unwrap();
-        assert_eq!(documents(&path(name)), expected, "{name}");
+    for compress in [gzip, zstd] {
+        let members = [compress(head), compress(b""), compress(tail)].concat();
+        for name in [
+            "a.jsonl.gz",
+            "a.GZ",
+            "a.ndjson.zst",
+            "a.zst",
+            "downloaded.ndjson",
+        ] {
+            fs::write(path(name), &members).unwrap();
+            assert_eq!(documents(&path(name)), expected, "{name}");
+        }
     }
     for (compression, rows) in [
         (TableCompression::UNCOMPRESSED, 1000),
@@ -183,8 +199,9 @@ fn progress_reaches_the_total_in_every_form() {
     let path = |name: &str| dir.path().join(name);
     fs::write(path("a.jsonl"), &lines).unwrap();
     fs::write(path("a.jsonl.gz"), gzip(&lines)).unwrap();
+    fs::write(path("a.jsonl.zst"), zstd(&lines)).unwrap();
     table(&path("a.parquet"), &passages, TableCompression::SNAPPY, 200);
-    for name in ["a.jsonl", "a.jsonl.gz", "a.parquet"] {
+    for name in ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"] {
         let mut corpus = Corpus::open(path(name)).unwrap();
         let total = path(name).metadata().unwrap().len();
         assert!(corpus.bytes_read() < total / 10, "{name}");
@@ -213,8 +230,9 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
     let path = |name: &str| dir.path().join(name);
     fs::write(path("a.jsonl"), lines).unwrap();
     fs::write(path("a.jsonl.gz"), gzip(lines)).unwrap();
+    fs::write(path("a.jsonl.zst"), zstd(lines)).unwrap();
     table(&path("a.parquet"), &passages, TableCompression::SNAPPY, 20);
-    for name in ["a.jsonl", "a.jsonl.gz", "a.parquet"] {
+    for name in ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"] {
         let show = |corpus: Corpus| -> Vec<String> {
             corpus
                 .map(|record| record.map_or_else(|e| e.to_string(), |d| format!("{d:?}")))
@@ -267,6 +285,7 @@ fn what_is_no_corpus_is_refused_with_what_is_read() {
         ("a.json", &b"[]"[..], "its extension is .json;"),
         ("a.tar.gz", b"", "its extension is .tar.gz;"),
         ("a.parquet.gz", b"", "its extension is .parquet.gz;"),
+        ("a.tar.zst", b"", "its extension is .tar.zst;"),
         ("corpus", b"", "it has no extension;"),
         ("a.jsonl", b"PAR1", "it is Parquet; name it .parquet;"),
     ] {
@@ -361,33 +380,37 @@ fn metadata_of_a_table_are_json_or_a_struct_and_other_columns_join_them() {
 }
 
 #[test]
-fn broken_gzip_ends_with_one_error_after_what_was_whole() {
+fn a_broken_compressed_file_ends_with_one_error_after_what_was_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jsonl.gz");
     let passages: Vec<(String, String)> =
         (0..2000).map(|n| (String::new(), format!("{n}"))).collect();
-    let whole = gzip(&json_lines(&passages));
-    let mut flipped = whole.clone();
-    let last = flipped.len() - 5;
-    flipped[last] ^= 1;
-    for broken in [
-        &whole[..whole.len() - 9],
-        &whole[..whole.len() / 2],
-        &flipped,
-        &[&whole[..], b"more"].concat(),
-    ] {
-        fs::write(&path, broken).unwrap();
-        let mut outcomes = outcomes(Corpus::open(&path).unwrap());
-        let error = outcomes.pop().unwrap().unwrap_err();
-        assert!(matches!(error.reason, RecordReason::Read(_)), "{error}");
-        assert!(
-            outcomes.len() > 500 && outcomes.iter().all(Result::is_ok),
-            "{}",
-            outcomes.len()
-        );
-        assert!(
-            matches!(error.position, Position::Line(line) if line == outcomes.len() as u64 + 1)
-        );
+    for (compress, checksum) in [(gzip as fn(&[u8]) -> Vec<u8>, 5), (zstd, 1)] {
+        // Several members, since a zstd decoder gives a block once it has all of it.
+        let lines = json_lines(&passages);
+        let whole: Vec<u8> = lines.chunks(1 << 14).flat_map(compress).collect();
+        let mut flipped = whole.clone();
+        let checksum = flipped.len() - checksum;
+        flipped[checksum] ^= 1;
+        for broken in [
+            &whole[..whole.len() - 9],
+            &whole[..whole.len() / 2],
+            &flipped,
+            &[&whole[..], b"more"].concat(),
+        ] {
+            fs::write(&path, broken).unwrap();
+            let mut outcomes = outcomes(Corpus::open(&path).unwrap());
+            let error = outcomes.pop().unwrap().unwrap_err();
+            assert!(matches!(error.reason, RecordReason::Read(_)), "{error}");
+            assert!(
+                outcomes.len() > 500 && outcomes.iter().all(Result::is_ok),
+                "{}",
+                outcomes.len()
+            );
+            assert!(
+                matches!(error.position, Position::Line(line) if line == outcomes.len() as u64 + 1)
+            );
+        }
     }
 }
 

@@ -174,10 +174,13 @@ impl CustomOp2 for SwiGlu {
 }
 
 /// e^x by range reduction and a polynomial of degree 6 (Cephes). Its relative error is below 2e-7,
-/// and compilers can vectorise it.
+/// and compilers can vectorise it. A conversion to integers they cannot, since it checks its range.
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    // Adding 1.5 * 2^23 leaves the nearest integer in the lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let p = 1.987_569_2e-4;
     let p = p * r + 1.398_2e-3;
@@ -186,7 +189,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits()))
 }
 
 pub(crate) fn sigmoid(x: f32) -> f32 {

@@ -80,6 +80,9 @@ pub(crate) trait KvStore: Any + Debug + Send + Sync {
     /// Bytes of one position in one layer, outside of the store: a key and a value for each head.
     fn layer_bytes(&self) -> usize;
 
+    /// Rows of one position in [`Self::layer_rows`]: a key and a value for each KV head.
+    fn layer_row_count(&self) -> usize;
+
     /// One layer's keys, then its values, each `(kv_heads, positions)` and as the store keeps them: a head's
     /// numbers, little-endian, and then their scales if their type has any. On other devices than the CPU they
     /// are f32.

@@ -145,6 +145,11 @@ impl KvCache {
         self.store.layer_bytes()
     }
 
+    /// Rows of one position in [`Self::layer_rows`]: a key and a value for each KV head.
+    pub(crate) fn layer_row_count(&self) -> usize {
+        self.store.layer_row_count()
+    }
+
     /// Bytes of one position outside of the cache.
     pub(crate) fn file_bytes_per_position(&self) -> u64 {
         (self.layers() * self.layer_bytes()) as u64

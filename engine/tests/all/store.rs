@@ -230,18 +230,29 @@ fn what_is_forked_rewound_or_deleted_is_so_after_a_restart() {
     assert_eq!(third.summary.usage.cached_tokens, logs[1].len() - 1);
 }
 
-/// A turn in a copy of "a" as far as it goes.
-fn in_copy(engine: &Engine, name: &str, kept: bool) -> Request {
-    let len = log_ids(engine, "a").len();
+/// A turn in a copy of the first `len` tokens of `source`, or of all of them.
+fn in_copy_of(
+    engine: &Engine,
+    source: &str,
+    len: Option<usize>,
+    name: &str,
+    kept: bool,
+) -> Request {
+    let len = len.unwrap_or_else(|| log_ids(engine, source).len());
     Request {
         conversation: name.into(),
         kept,
         copy_of: Some(CopySource {
-            conversation: "a".into(),
+            conversation: source.into(),
             len,
         }),
-        ..next_turn(engine, "a", "And its currency?")
+        ..next_turn(engine, source, "And its currency?")
     }
+}
+
+/// A turn in a copy of "a" as far as it goes.
+fn in_copy(engine: &Engine, name: &str, kept: bool) -> Request {
+    in_copy_of(engine, "a", None, name, kept)
 }
 
 fn files(dir: &Path) -> usize {
@@ -274,6 +285,41 @@ fn a_copy_begins_with_what_only_the_store_holds_of_its_source() {
         let third = ask_on(&engine, "b", "Lima?");
         assert_eq!(third.summary.usage.cached_tokens, log.len() - 1, "{name}");
     }
+}
+
+/// The file of a copy holds its source's turns and its own as one piece, and a copy of the copy may end between
+/// them.
+#[test]
+fn a_copy_may_end_inside_a_piece_of_its_sources_file() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, wanted) = undisturbed(&model);
+        let engine = start(&model, &options(dir.path()));
+        run(&engine, retrieving(&model, "a", 12, 1));
+        run(&engine, in_copy(&engine, "b", true));
+        drop(engine);
+        let engine = start(&model, &options(dir.path()));
+        let len = first.summary.log_len;
+        let next = run(&engine, in_copy_of(&engine, "b", Some(len), "c", true));
+        assert_eq!(next.text, wanted.text, "{name}");
+        assert_eq!(next.summary.usage.cached_tokens, len - 1, "{name}");
+    }
+}
+
+/// A link whose target is gone is left out with a warning, and the other conversations are there.
+#[cfg(unix)]
+#[test]
+fn a_record_that_cannot_be_read_keeps_no_other_from_being_read() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    run(
+        &start(&model, &options(dir.path())),
+        retrieving(&model, "a", 12, 1),
+    );
+    let nowhere = dir.path().join("nowhere");
+    std::os::unix::fs::symlink(nowhere, dir.path().join("dangling.conversation")).unwrap();
+    let engine = start(&model, &options(dir.path()));
+    assert_eq!(block_on(engine.conversations()), ["a".into()]);
 }
 
 #[test]

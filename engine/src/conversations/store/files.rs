@@ -160,16 +160,23 @@ impl Files {
         };
         self.clock += 1;
         held.used = self.clock;
-        let pieces = &held.pieces[..within(&held.pieces, positions)];
-        if pieces.is_empty() {
-            return Ok(());
-        }
-        let mut file = File::open(path_of(&self.dir, id, KV))?;
-        for piece in pieces {
-            if read_piece(&mut file, cache, piece.positions)? != piece.blake3 {
+        let mut missing = positions;
+        let mut file = None;
+        for piece in &held.pieces {
+            if missing == 0 {
+                break;
+            }
+            let file = match &mut file {
+                Some(file) => file,
+                none => none.insert(File::open(path_of(&self.dir, id, KV))?),
+            };
+            // A copy may end inside a piece, which is read and checked whole.
+            let wanted = missing.min(piece.positions);
+            if read_piece(file, cache, piece.positions, wanted)? != piece.blake3 {
                 return Err(io::Error::other("the KV file is damaged"));
             }
-            cache.grow(piece.positions);
+            cache.grow(wanted);
+            missing -= wanted;
         }
         Ok(())
     }
@@ -372,16 +379,29 @@ fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io:
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Reads a piece into the cache after the positions that it holds, and returns the bytes' blake3.
-fn read_piece(file: &mut File, cache: &mut KvCache, positions: usize) -> io::Result<String> {
+/// Reads a piece of `positions`, puts the first `wanted` of them into the cache after those that it holds, and
+/// returns the whole piece's blake3.
+fn read_piece(
+    file: &mut File,
+    cache: &mut KvCache,
+    positions: usize,
+    wanted: usize,
+) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut rows = vec![0; positions * cache.layer_bytes()];
+    let row = cache.layer_bytes() / cache.layer_row_count();
     let start = cache.len();
     for layer in 0..cache.layers() {
         file.read_exact(&mut rows)?;
         hasher.update(&rows);
+        // A head's keys, or its values, stand together.
+        let heads = rows.chunks_exact(positions * row);
+        let first: Vec<u8> = heads
+            .flat_map(|head| &head[..wanted * row])
+            .copied()
+            .collect();
         cache
-            .set_layer_rows(layer, start..start + positions, &rows)
+            .set_layer_rows(layer, start..start + wanted, &first)
             .map_err(io::Error::other)?;
     }
     Ok(hasher.finalize().to_hex().to_string())

@@ -155,7 +155,11 @@ impl KvStore for KvTensors {
     }
 
     fn layer_bytes(&self) -> usize {
-        2 * self.shape.kv_heads * self.shape.head_dim * size_of::<f32>()
+        self.layer_row_count() * self.shape.head_dim * size_of::<f32>()
+    }
+
+    fn layer_row_count(&self) -> usize {
+        2 * self.shape.kv_heads
     }
 
     fn layer_rows(

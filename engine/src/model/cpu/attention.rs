@@ -166,21 +166,15 @@ fn weigh(
     most: &mut f32,
     totals: &mut Lanes,
 ) -> f32 {
-    let end = first + scores.len() * LANES;
-    if query.from > first || query.to < end {
-        for (position, score) in (first..).zip(scores.iter_mut().flatten()) {
-            if position < query.from || position >= query.to {
-                *score = f32::NEG_INFINITY;
-            }
+    for (sixteen, first) in scores.iter_mut().zip((first..).step_by(LANES)) {
+        if query.from > first || query.to < first + LANES {
+            hide(sixteen, first, query);
         }
     }
-    let mut lanes = [*most; LANES];
-    for score in scores.iter() {
-        for (most, score) in lanes.iter_mut().zip(score) {
-            *most = most.max(*score);
-        }
-    }
-    let larger = lanes.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let largest = scores.iter().fold(Wide::splat(*most), |largest, sixteen| {
+        Wide::load(sixteen).max(largest)
+    });
+    let larger = largest.largest();
     if larger == f32::NEG_INFINITY {
         scores.fill([0.0; LANES]);
         return 1.0;
@@ -192,19 +186,27 @@ fn weigh(
         exp(*most - larger)
     };
     *most = larger;
-    totals.iter_mut().for_each(|total| *total *= rescale);
-    for score in scores {
-        for (score, total) in score.iter_mut().zip(totals.iter_mut()) {
-            let weight = exp(*score - larger);
-            *score = if *score == f32::NEG_INFINITY {
-                0.0
-            } else {
-                weight
-            };
-            *total += *score;
+    let mut sums = Wide::load(totals).mul(Wide::splat(rescale));
+    for sixteen in scores {
+        // What is hidden becomes an exact zero.
+        let weights = Wide::load(sixteen).add(Wide::splat(-larger)).exp();
+        sums = sums.add(weights);
+        weights.store(sixteen);
+    }
+    sums.store(totals);
+    rescale
+}
+
+/// Takes away the scores of positions that a query may not see.
+fn hide(scores: &mut Lanes, first: usize, query: &Query<'_>) {
+    // With 32 bits all lanes are compared at once.
+    let lane = |position: usize| position.saturating_sub(first).min(LANES) as i32;
+    let visible = lane(query.from)..lane(query.to);
+    for (lane, score) in (0..).zip(scores) {
+        if !visible.contains(&lane) {
+            *score = f32::NEG_INFINITY;
         }
     }
-    rescale
 }
 
 /// Adds the values of a block's first positions, each multiplied by its weight. `scaled` is a buffer.
@@ -225,7 +227,7 @@ fn add_values<K: KvNumber, const N: usize>(
         let weights = if K::HAS_SCALES {
             if part.is_multiple_of(PARTS_SCALED) {
                 let scales = &kept.value_scales()[part / PARTS_SCALED * BLOCK..][..BLOCK];
-                multiply(weights, scales, scaled);
+                multiply(weights, scales, positions.div_ceil(LANES), scaled);
             }
             &*scaled
         } else {
@@ -248,16 +250,18 @@ fn add_values<K: KvNumber, const N: usize>(
     }
 }
 
-/// Multiplies each query's weights by the positions' scales.
+/// Multiplies each query's weights of the first `sixteens * 16` positions by the positions' scales.
 fn multiply(
     weights: &[[Lanes; BLOCK / LANES]],
     scales: &[bf16],
+    sixteens: usize,
     scaled: &mut [[Lanes; BLOCK / LANES]],
 ) {
-    for (weights, scaled) in weights.iter().zip(scaled) {
-        let weights = weights.as_flattened().iter().zip(scales);
-        for (scaled, (weight, scale)) in scaled.as_flattened_mut().iter_mut().zip(weights) {
-            *scaled = weight * scale.to_f32();
+    let (scales, _) = scales.as_chunks();
+    for (at, scales) in scales[..sixteens].iter().enumerate() {
+        let scales = Wide::from_bf16(scales);
+        for (weights, scaled) in weights.iter().zip(&mut *scaled) {
+            Wide::load(&weights[at]).mul(scales).store(&mut scaled[at]);
         }
     }
 }

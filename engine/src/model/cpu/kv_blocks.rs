@@ -320,7 +320,11 @@ impl KvStore for KvBlocks {
     }
 
     fn layer_bytes(&self) -> usize {
-        2 * self.shape.kv_heads * self.shape.row_bytes()
+        self.layer_row_count() * self.shape.row_bytes()
+    }
+
+    fn layer_row_count(&self) -> usize {
+        2 * self.shape.kv_heads
     }
 
     fn fits(&self, config: &ModelConfig) -> bool {

@@ -3,8 +3,9 @@
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-use super::kernels::{LANES, largest_magnitude, nearest};
-use super::wide::Wide;
+use super::kernels::LANES;
+use super::ops::nearest;
+use super::wide::{Wide, largest_magnitude};
 
 /// Numbers of a head that share a scale.
 pub(super) const SCALED: usize = 32;

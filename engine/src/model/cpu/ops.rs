@@ -2,21 +2,48 @@
 
 use super::kernels::{LANES, Lanes};
 
-/// e^x for x of at most 88, with a relative error below 2e-6: a polynomial (Cephes' `expf`) that
-/// compilers can vectorise.
+/// Added to a number below 2^22 in magnitude, it leaves the nearest integer (ties to even) in the lowest bits:
+/// 1.5 * 2^23. Unlike a conversion it checks no range, so compilers can vectorise it.
+pub(super) const TO_INTEGER: f32 = 12_582_912.0;
+/// Between these e^x is a normal number or 0.
+pub(super) const EXP_RANGE: (f32, f32) = (-88.0, 88.0);
+/// The natural logarithm of 2 in two numbers, the first of which has few bits.
+pub(super) const LN_2_PARTS: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+/// The polynomial of [`exp`], the highest power first.
+pub(super) const EXP_TERMS: [f32; 6] = [
+    1.987_569_2e-4,
+    1.398_2e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    1.666_666_5e-1,
+    0.5,
+];
+
+/// e^x for x of at most 88, with a relative error below 2e-6 down to -87, and 0 from -88 on (Cephes' `expf`).
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
-    let p = 1.987_569_2e-4;
-    let p = r.mul_add(p, 1.398_2e-3);
-    let p = r.mul_add(p, 8.333_452e-3);
-    let p = r.mul_add(p, 4.166_579_6e-2);
-    let p = r.mul_add(p, 1.666_666_5e-1);
-    let p = r.mul_add(p, 0.5);
+    let x = x.clamp(EXP_RANGE.0, EXP_RANGE.1);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, TO_INTEGER);
+    let n = shifted - TO_INTEGER;
+    let r = LN_2_PARTS.iter().fold(x, |r, part| n.mul_add(-part, r));
+    let terms = EXP_TERMS[1..].iter();
+    let p = terms.fold(EXP_TERMS[0], |p, term| r.mul_add(p, *term));
     let p = (r * r).mul_add(p, r + 1.0);
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    p * power_of_two(shifted)
+}
+
+/// 2 to the power of the integer in a number's lowest bits, see [`TO_INTEGER`].
+#[inline(always)]
+pub(super) fn power_of_two(shifted: f32) -> f32 {
+    f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits()))
+}
+
+/// The nearest integer of a number below 2^22 in magnitude, ties to even.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> i32 {
+    (x + TO_INTEGER)
+        .to_bits()
+        .wrapping_sub(TO_INTEGER.to_bits()) as i32
 }
 
 /// `x / sqrt(mean(x²) + eps) * weight`
@@ -76,6 +103,6 @@ mod tests {
             let apart = f64::from(exp(x)) / f64::from(x).exp() - 1.0;
             assert!(apart.abs() < 2e-6, "e^{x}");
         }
-        assert_eq!(exp(0.0), 1.0);
+        assert_eq!((exp(0.0), exp(f32::NEG_INFINITY)), (1.0, 0.0));
     }
 }

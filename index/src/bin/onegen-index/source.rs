@@ -10,7 +10,7 @@ use onegen_index::{Corpus, DocumentRules, IngestOptions, Splitter, VectorsPer};
 /// A corpus and how it is indexed.
 #[derive(clap::Args)]
 pub(crate) struct SourceArguments {
-    /// The corpus: .jsonl or .jsonl.gz (on each line an object with id, title, text, and perhaps url
+    /// The corpus: .jsonl, also with .gz or .zst (on each line an object with id, title, text, and perhaps url
     /// and metadata; or OneGen's own documents), .parquet with such columns, or a directory of
     /// such files and of text: Markdown, plain, reStructuredText, AsciiDoc, Org, HTML
     corpus: PathBuf,

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
+use super::compression::Compression;
 use super::source::{CorpusError, Source};
-use super::{gzip, jsonl, table};
+use super::{jsonl, table};
 
 /// A kind of file that holds many records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +20,16 @@ impl Format {
     pub(super) fn from_path(path: &Path) -> Result<Self, String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.to_lowercase();
-        let (name, gz) = match name.strip_suffix(".gz") {
-            Some(name) => (name, ".gz"),
-            None => (&*name, ""),
-        };
-        match (name.rsplit_once('.').map(|(_, extension)| extension), gz) {
-            (Some("jsonl" | "ndjson"), _) | (None, ".gz") => Ok(Self::Lines),
+        let (name, compression) = [".gz", ".zst"]
+            .into_iter()
+            .find_map(|ending| Some((name.strip_suffix(ending)?, ending)))
+            .unwrap_or((&name, ""));
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+        match (extension, compression) {
+            (Some("jsonl" | "ndjson"), _) | (None, ".gz" | ".zst") => Ok(Self::Lines),
             (Some("parquet"), "") => Ok(Self::Parquet),
             (None, _) => Err("it has no extension".into()),
-            (Some(extension), gz) => Err(format!("its extension is .{extension}{gz}")),
+            (Some(extension), _) => Err(format!("its extension is .{extension}{compression}")),
         }
     }
 
@@ -45,14 +47,17 @@ impl Format {
                     reason: "it is Parquet; name it .parquet".into(),
                 });
             }
-            Self::Lines if beginning.starts_with(&gzip::MAGIC) => {
-                let (input, compressed) = gzip::decompress(file);
-                Box::new(jsonl::Lines::compressed(input, compressed))
-            }
-            Self::Lines => {
-                let input = BufReader::with_capacity(1 << 20, file);
-                Box::new(jsonl::Lines::new(input))
-            }
+            Self::Lines => match Compression::from_beginning(&beginning) {
+                Some(compression) => {
+                    let opened = compression.decompress(file);
+                    let (input, read) = opened.map_err(CorpusError::io(path))?;
+                    Box::new(jsonl::Lines::compressed(input, read))
+                }
+                None => {
+                    let input = BufReader::with_capacity(1 << 20, file);
+                    Box::new(jsonl::Lines::new(input))
+                }
+            },
         })
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! | corpus | record | document |
 //! |---|---|---|
-//! | `.jsonl`, `.ndjson`, either with `.gz` | a line | `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`, or OneGen's `{"uid", "messages"}` |
+//! | `.jsonl`, `.ndjson`, either with `.gz` or `.zst` | a line | `{"id" or "_id", "title"?, "text", "url"?, "metadata"?}`, or OneGen's `{"uid", "messages"}` |
 //! | `.parquet` | a row | the same names as columns; other columns become metadata |
 //! | a directory | a text file, or a record of one of the files above | id: the path; title: front matter, first heading or file name; front matter becomes metadata |
 //!
 //! Everything is streamed: memory holds one record, and 192 bits for the id of each record that was
 //! read. What is left out is counted with its reason ([`LeftOut`]).
 
+mod compression;
 mod document;
 mod file;
 mod folder;
-mod gzip;
 mod identity;
 mod jsonl;
 mod left_out;

@@ -24,7 +24,7 @@ pub enum CorpusError {
     },
     /// It is not of a kind that can be read.
     #[error(
-        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz, .parquet, or a directory of such files and of text (.md, .mdx, .txt, .rst, .adoc, .org, .html)", .path.display()
+        "{} is no corpus: {reason}; what is read: .jsonl or .ndjson (a JSON object a line) and either with .gz or .zst, .parquet, or a directory of such files and of text (.md, .mdx, .txt, .rst, .adoc, .org, .html)", .path.display()
     )]
     Kind {
         /// The file or directory.

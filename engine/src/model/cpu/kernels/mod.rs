@@ -19,8 +19,10 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
-pub(super) use panel::{BLOCK, LANES, Lanes, MOST_ROWS, Number, Q8Panel, Q8Row};
-pub(super) use q4::{Q4Block, Q4KBlock, Q4Row, Q40Block, Q41Block, q4_products, quantise_signed};
+pub(super) use panel::{
+    BLOCK, BlockSums, LANES, LEVEL_OFFSET, Lanes, MOST_ROWS, Number, Q8Panel, Q8Row,
+};
+pub(super) use q4::{Q4Block, Q4KBlock, Q40Block, Q41Block, q4_products};
 
 /// The instruction sets that kernels exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +131,7 @@ pub(super) fn q8_products(
     assert_eq!(panel.weights.len(), blocks * BLOCK * LANES);
     assert_eq!(panel.scales.len(), blocks * LANES);
     for x in xs {
-        assert!(x.values.len() == blocks * BLOCK && x.scales.len() == blocks);
+        check_row(x, blocks);
     }
     match isa {
         Isa::Plain => plain::q8_products(panel, xs, &mut each),
@@ -141,51 +143,16 @@ pub(super) fn q8_products(
     }
 }
 
-/// Quantises a row: in each block of 32 the largest magnitude becomes 127 (Q8_0 of ggml).
-pub(super) fn quantise(row: &[f32], values: &mut [u8], scales: &mut [f32]) {
-    let blocks = row.as_chunks().0.iter();
-    for ((block, values), scale) in blocks.zip(values.as_chunks_mut().0).zip(scales) {
-        *scale = quantise_block(block, values);
-    }
-}
-
-/// Quantises a block and returns its scale. It is not inlined, since the compiler would vectorise the loop over
-/// blocks and gather every number.
-#[inline(never)]
-fn quantise_block(block: &[f32; BLOCK], values: &mut [u8; BLOCK]) -> f32 {
-    let largest = largest_magnitude(block);
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    for (value, x) in values.iter_mut().zip(block) {
-        *value = (nearest(x * inverse) as u8).wrapping_add(128);
-    }
-    largest / 127.0
-}
-
-/// The largest magnitude of some numbers; those that are none do not count.
-#[inline(always)]
-pub(super) fn largest_magnitude(numbers: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = numbers.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (most, x) in lanes.iter_mut().zip(chunk) {
-            *most = most.max(x.abs());
-        }
-    }
-    let all = lanes.iter().chain(rest);
-    all.fold(0f32, |most, x| most.max(x.abs()))
-}
-
-/// The nearest integer of a number below 2^22 in magnitude, ties to even: adding 1.5 * 2^23 leaves it in the lowest
-/// bits. Unlike a conversion it checks nothing, so that loops are short.
-#[inline(always)]
-pub(super) fn nearest(x: f32) -> i32 {
-    const SHIFT: f32 = 12_582_912.0;
-    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
+/// The kernels read `blocks` blocks of a row without further checks.
+fn check_row(x: &Q8Row<'_>, blocks: usize) {
+    assert_eq!(x.values.len(), blocks * BLOCK);
+    assert!(x.scales.len() == blocks && x.sums.len() == blocks);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::cpu::quantised::quantise;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
@@ -193,6 +160,34 @@ mod tests {
         (0..count)
             .map(|_| rng.random::<f32>() * 2.0 - 1.0)
             .collect()
+    }
+
+    /// A row of activations that owns its blocks.
+    pub(super) struct QuantisedRow {
+        pub(super) values: Vec<i8>,
+        pub(super) scales: Vec<f32>,
+        pub(super) sums: Vec<BlockSums>,
+    }
+
+    impl QuantisedRow {
+        pub(super) fn new(row: &[f32]) -> Self {
+            let blocks = row.len() / BLOCK;
+            let mut new = Self {
+                values: vec![0; row.len()],
+                scales: vec![0.0; blocks],
+                sums: vec![BlockSums::default(); blocks],
+            };
+            quantise(row, &mut new.values, &mut new.scales, &mut new.sums);
+            new
+        }
+
+        pub(super) fn borrowed(&self) -> Q8Row<'_> {
+            Q8Row {
+                values: &self.values,
+                scales: &self.scales,
+                sums: &self.sums,
+            }
+        }
     }
 
     fn check<W: Weight>() {
@@ -241,8 +236,9 @@ mod tests {
     fn all_versions_of_the_8_bit_products_give_the_same_bits() {
         let mut rng = StdRng::seed_from_u64(4);
         for (blocks, rows) in [(1, 1), (5, 8), (28, 3), (7, 6)] {
-            let weights: Vec<i8> = (0..blocks * BLOCK * LANES)
-                .map(|_| rng.random_range(-127..=127))
+            // The largest magnitudes of both sides are among them.
+            let weights: Vec<u8> = (0..blocks * BLOCK * LANES)
+                .map(|_| [0, 255, rng.random()][rng.random_range(0..3)])
                 .collect();
             let scales: Vec<f16> = floats(&mut rng, blocks * LANES)
                 .into_iter()
@@ -254,16 +250,12 @@ mod tests {
             };
             let rows: Vec<_> = (0..rows)
                 .map(|_| {
-                    let row = floats(&mut rng, blocks * BLOCK);
-                    let (mut values, mut scales) = (vec![0; row.len()], vec![0.0; blocks]);
-                    quantise(&row, &mut values, &mut scales);
-                    (values, scales)
+                    let mut row = floats(&mut rng, blocks * BLOCK);
+                    row[..4].copy_from_slice(&[1.0, 1.0, -1.0, -1.0]);
+                    QuantisedRow::new(&row)
                 })
                 .collect();
-            let xs: Vec<_> = rows
-                .iter()
-                .map(|(values, scales)| Q8Row { values, scales })
-                .collect();
+            let xs: Vec<_> = rows.iter().map(QuantisedRow::borrowed).collect();
             let results = |isa, xs: &[Q8Row<'_>]| {
                 let mut sums = vec![[0f32; LANES]; xs.len()];
                 q8_products(isa, panel, xs, |m, lanes| sums[m] = *lanes);
@@ -279,18 +271,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn quantising_keeps_the_largest_magnitude_and_rounds_the_rest() {
-        let mut row = vec![0.0f32; BLOCK];
-        (row[0], row[1], row[2]) = (-2.0, 1.0, 0.004);
-        let (mut values, mut scales) = (vec![0; BLOCK], vec![0.0]);
-        quantise(&row, &mut values, &mut scales);
-        assert_eq!(
-            (values[0], values[1], values[2], values[3]),
-            (1, 192, 128, 128)
-        );
-        assert!((scales[0] - 2.0 / 127.0).abs() < 1e-9);
     }
 }

@@ -4,6 +4,8 @@ use half::{bf16, f16};
 
 /// Rows of a panel. Within a panel the 16 rows' weights of one column are adjacent.
 pub(in crate::model::cpu) const LANES: usize = 16;
+/// 8-bit levels are stored so much larger, since `vpdpbusd` multiplies unsigned by signed numbers.
+pub(in crate::model::cpu) const LEVEL_OFFSET: i32 = 128;
 /// Columns that share a scale in a quantised row.
 pub(in crate::model::cpu) const BLOCK: usize = 32;
 /// The most rows of activations that one call takes.
@@ -44,17 +46,29 @@ number!(bf16, bf16::to_f32, bf16::from_f32);
 /// groups of four columns: for each of the 16 rows four bytes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model::cpu) struct Q8Panel<'a> {
-    /// 512 a block
-    pub(in crate::model::cpu) weights: &'a [i8],
+    /// The level plus [`LEVEL_OFFSET`], 512 a block
+    pub(in crate::model::cpu) weights: &'a [u8],
     /// 16 a block, one a row
     pub(in crate::model::cpu) scales: &'a [f16],
 }
 
-/// A row of activations in 8 bits.
+/// A row of activations in 8 bits, for 8-bit and 4-bit weights.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model::cpu) struct Q8Row<'a> {
-    /// The quantised value plus 128, 32 a block
-    pub(in crate::model::cpu) values: &'a [u8],
+    /// 32 a block
+    pub(in crate::model::cpu) values: &'a [i8],
     /// One a block
     pub(in crate::model::cpu) scales: &'a [f32],
+    /// For each block [`BlockSums`]
+    pub(in crate::model::cpu) sums: &'a [BlockSums],
+}
+
+/// What the sum of a block's values is needed for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::model::cpu) struct BlockSums {
+    /// Minus [`LEVEL_OFFSET`] times the sum: added to a product with 8-bit weights as they are stored, it gives the
+    /// product with their levels
+    pub(in crate::model::cpu) correction: i32,
+    /// The sum times the block's scale, by which the minimum of 4-bit weights is multiplied
+    pub(in crate::model::cpu) scaled: f32,
 }

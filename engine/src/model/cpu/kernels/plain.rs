@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::panel::{BLOCK, LANES, Lanes, Number, Q8Panel, Q8Row};
+use super::panel::{BLOCK, LANES, LEVEL_OFFSET, Lanes, Number, Q8Panel, Q8Row};
 
 /// See [`super::float_products`].
 #[inline(always)]
@@ -47,12 +47,12 @@ pub(super) fn q8_products(
     }
 }
 
-fn block_sums(weights: &[i8], values: &[u8]) -> [i32; LANES] {
+fn block_sums(weights: &[u8], values: &[i8]) -> [i32; LANES] {
     let mut sums = [0i32; LANES];
     for (weights, values) in weights.chunks_exact(4 * LANES).zip(values.chunks_exact(4)) {
         for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(4)) {
             for (weight, value) in weights.iter().zip(values) {
-                *sum += i32::from(*weight) * (i32::from(*value) - 128);
+                *sum += (i32::from(*weight) - LEVEL_OFFSET) * i32::from(*value);
             }
         }
     }

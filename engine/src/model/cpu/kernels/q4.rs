@@ -3,8 +3,8 @@
 use bytemuck::Zeroable;
 use half::f16;
 
-use super::panel::{BLOCK, LANES, Lanes};
-use super::{Isa, quantise};
+use super::panel::{BLOCK, LANES, Lanes, Q8Row};
+use super::{Isa, check_row};
 
 /// Columns that share `d` and `dmin` in `Q4_K`.
 const SUPER_BLOCK: usize = 256;
@@ -159,48 +159,17 @@ impl Q4Block for Q41Block {
     }
 }
 
-/// A row of activations in 8 bits, for 4-bit weights.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Q4Row<'a> {
-    /// 32 a block
-    pub(crate) values: &'a [i8],
-    /// One a block
-    pub(crate) scales: &'a [f32],
-    /// For each block the sum of its values times its scale. The block's minimum is multiplied by
-    /// this sum
-    pub(crate) sums: &'a [f32],
-}
-
-/// [`quantise`] to signed values (the bytes of an `i8`), with the sums of [`Q4Row`].
-pub(crate) fn quantise_signed(
-    row: &[f32],
-    values: &mut [u8],
-    scales: &mut [f32],
-    sums: &mut [f32],
-) {
-    quantise(row, values, scales);
-    for ((values, scale), sum) in values.chunks_exact_mut(BLOCK).zip(scales).zip(sums) {
-        let mut exact = 0;
-        for value in values {
-            exact += i32::from(*value) - 128;
-            *value ^= 0x80;
-        }
-        *sum = exact as f32 * *scale;
-    }
-}
-
 /// As [`super::q8_products`]: within a part of 32 columns the sum is exact, in integers; then the scaled
 /// sum is added in f32 and the minimum's part is subtracted.
 pub(crate) fn q4_products<B: Q4Block>(
     isa: Isa,
     panel: &[B],
-    xs: &[Q4Row<'_>],
+    xs: &[Q8Row<'_>],
     mut each: impl FnMut(usize, &Lanes),
 ) {
     let blocks = panel.len() * B::PARTS;
     for x in xs {
-        assert!(x.values.len() == blocks * BLOCK);
-        assert!(x.scales.len() == blocks && x.sums.len() == blocks);
+        check_row(x, blocks);
     }
     match isa {
         Isa::Plain => plain(panel, xs, &mut each),
@@ -212,7 +181,7 @@ pub(crate) fn q4_products<B: Q4Block>(
     }
 }
 
-fn plain<B: Q4Block>(panel: &[B], xs: &[Q4Row<'_>], each: &mut impl FnMut(usize, &Lanes)) {
+fn plain<B: Q4Block>(panel: &[B], xs: &[Q8Row<'_>], each: &mut impl FnMut(usize, &Lanes)) {
     for (m, x) in xs.iter().enumerate() {
         let mut sums = [0f32; LANES];
         let parts = panel
@@ -220,13 +189,13 @@ fn plain<B: Q4Block>(panel: &[B], xs: &[Q4Row<'_>], each: &mut impl FnMut(usize,
             .flat_map(|block| (0..B::PARTS).map(move |part| (block, part)));
         let values = x.values.chunks_exact(BLOCK);
         let rows = values.zip(x.scales.iter().zip(x.sums));
-        for ((block, part), (values, (x_scale, x_sum))) in parts.zip(rows) {
+        for ((block, part), (values, (x_scale, x_sums))) in parts.zip(rows) {
             let exact = exact_sums(block.quants(part), values);
             let (scale, min) = (block.scale(part), block.min(part));
             for (lane, sum) in sums.iter_mut().enumerate() {
                 *sum = (exact[lane] as f32).mul_add(scale.lane(lane) * x_scale, *sum);
                 let min = min.lane(lane) * B::MIN_TIMES;
-                *sum = (-min).mul_add(*x_sum, *sum);
+                *sum = (-min).mul_add(x_sums.scaled, *sum);
             }
         }
         each(m, &sums);
@@ -251,6 +220,7 @@ fn exact_sums(quants: &Quants, values: &[i8]) -> [i32; LANES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::cpu::kernels::tests::QuantisedRow;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
@@ -305,22 +275,11 @@ mod tests {
                     let mut row: Vec<f32> =
                         (0..columns).map(|_| rng.random_range(-1.0..1.0)).collect();
                     row[..BLOCK].fill(1.0);
-                    let mut values = vec![0; columns];
-                    let (mut scales, mut sums) =
-                        (vec![0.0; columns / BLOCK], vec![0.0; columns / BLOCK]);
-                    quantise_signed(&row, &mut values, &mut scales, &mut sums);
-                    (values, scales, sums)
+                    QuantisedRow::new(&row)
                 })
                 .collect();
-            let xs: Vec<_> = rows
-                .iter()
-                .map(|(values, scales, sums)| Q4Row {
-                    values: bytemuck::cast_slice(values),
-                    scales,
-                    sums,
-                })
-                .collect();
-            let results = |isa, xs: &[Q4Row<'_>]| {
+            let xs: Vec<_> = rows.iter().map(QuantisedRow::borrowed).collect();
+            let results = |isa, xs: &[Q8Row<'_>]| {
                 let mut sums = vec![[0f32; LANES]; xs.len()];
                 q4_products(isa, &panel, xs, |m, lanes| sums[m] = *lanes);
                 sums

@@ -154,8 +154,8 @@ pub(super) unsafe fn q8_products(
     in_row_tiles!(q8_tile, panel, xs, each; 8 4 2);
 }
 
-/// `vpdpbusd` multiplies unsigned by signed numbers. The activations are therefore stored 128 too
-/// large, and 128 times the sum of the weights is subtracted.
+/// The weights are the unsigned operand of `vpdpbusd`, and the instruction itself broadcasts four activations. Of each
+/// row ten instructions a block need the multipliers, where nine would be needed if a row had one scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q8_tile<const ROWS: usize>(
     panel: Q8Panel<'_>,
@@ -164,31 +164,31 @@ unsafe fn q8_tile<const ROWS: usize>(
     each: &mut impl FnMut(usize, &Lanes),
 ) -> usize {
     let blocks = panel.scales.len() / LANES;
-    let values: [*const u8; ROWS] = std::array::from_fn(|r| xs[m + r].values.as_ptr());
-    let scales: [*const f32; ROWS] = std::array::from_fn(|r| xs[m + r].scales.as_ptr());
-    let offset = _mm512_set1_epi8(-128);
+    let x: [Q8Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for block in 0..blocks {
-        let mut exact = [_mm512_setzero_si512(); ROWS];
-        let mut excess = _mm512_setzero_si512();
         // SAFETY: all reads are within this block of the panel and of the rows.
         unsafe {
+            let mut exact = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                let correction = (*x[r].sums.as_ptr().add(block)).correction;
+                exact[r] = _mm512_set1_epi32(correction);
+            }
             let weights = panel.weights.as_ptr().add(block * BLOCK * LANES);
             for group in 0..BLOCK / 4 {
                 let weights = _mm512_loadu_si512(weights.add(group * GROUP).cast());
-                excess = _mm512_dpbusd_epi32(excess, offset, weights);
                 for r in 0..ROWS {
-                    let four = values[r].add(block * BLOCK + group * 4).cast::<i32>();
-                    let four = _mm512_set1_epi32(four.read_unaligned());
-                    exact[r] = _mm512_dpbusd_epi32(exact[r], four, weights);
+                    let four = x[r].values.as_ptr().add(block * BLOCK + group * 4);
+                    let four = _mm512_set1_epi32(four.cast::<i32>().read_unaligned());
+                    exact[r] = _mm512_dpbusd_epi32(exact[r], weights, four);
                 }
             }
             let weight_scales = panel.scales.as_ptr().add(block * LANES);
             let weight_scales = _mm512_cvtph_ps(_mm256_loadu_si256(weight_scales.cast()));
             for r in 0..ROWS {
-                let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(*scales[r].add(block)));
-                let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(exact[r], excess));
-                sums[r] = _mm512_fmadd_ps(exact, scale, sums[r]);
+                let scale = _mm512_set1_ps(*x[r].scales.as_ptr().add(block));
+                let scale = _mm512_mul_ps(weight_scales, scale);
+                sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact[r]), scale, sums[r]);
             }
         }
     }
@@ -208,7 +208,7 @@ pub(super) unsafe fn q8_products_avx2(
 }
 
 /// `vpmaddubsw` multiplies unsigned by signed numbers and saturates at 16 bits. With magnitudes up
-/// to 127 on both sides it never saturates.
+/// to 128 and 127 it never saturates.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn q8_tile_avx2<const ROWS: usize>(
     panel: Q8Panel<'_>,
@@ -226,18 +226,18 @@ unsafe fn q8_tile_avx2<const ROWS: usize>(
             let weights = panel.weights.as_ptr().add(block * BLOCK * LANES);
             for group in 0..BLOCK / 4 {
                 let at = weights.add(group * GROUP);
-                let halves = [
-                    _mm256_loadu_si256(at.cast()),
-                    _mm256_loadu_si256(at.add(GROUP / 2).cast()),
-                ];
+                let mut levels = [_mm256_setzero_si256(); 2];
+                for h in 0..2 {
+                    let stored = _mm256_loadu_si256(at.add(h * GROUP / 2).cast());
+                    levels[h] = _mm256_xor_si256(stored, offset);
+                }
                 for r in 0..ROWS {
                     let four = xs[m + r].values.as_ptr().add(block * BLOCK + group * 4);
                     let four = _mm256_set1_epi32(four.cast::<i32>().read_unaligned());
-                    let four = _mm256_xor_si256(four, offset);
-                    let magnitude = _mm256_abs_epi8(four);
                     for h in 0..2 {
+                        let magnitude = _mm256_abs_epi8(levels[h]);
                         let pairs =
-                            _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(halves[h], four));
+                            _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, levels[h]));
                         exact[r][h] = _mm256_add_epi32(exact[r][h], _mm256_madd_epi16(pairs, ones));
                     }
                 }

@@ -9,14 +9,14 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::panel::{BLOCK, LANES, Lanes};
-use super::q4::{Factor, Q4Block, Q4Row};
+use super::panel::{BLOCK, LANES, Lanes, Q8Row};
+use super::q4::{Factor, Q4Block};
 use super::x86::{in_row_tiles, lanes, lanes_of_halves};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn q4_products(
     panel: &[impl Q4Block],
-    xs: &[Q4Row<'_>],
+    xs: &[Q8Row<'_>],
     each: &mut impl FnMut(usize, &Lanes),
 ) {
     in_row_tiles!(q4_tile, panel, xs, each; 8 4 2);
@@ -27,11 +27,11 @@ pub(super) unsafe fn q4_products(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q4_tile<const ROWS: usize>(
     panel: &[impl Q4Block],
-    xs: &[Q4Row<'_>],
+    xs: &[Q8Row<'_>],
     m: usize,
     each: &mut impl FnMut(usize, &Lanes),
 ) -> usize {
-    let x: [Q4Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
+    let x: [Q8Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
     let low = _mm512_set1_epi8(15);
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for (b, block) in panel.iter().enumerate() {
@@ -62,7 +62,7 @@ unsafe fn q4_tile<const ROWS: usize>(
                 for r in 0..ROWS {
                     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*x[r].scales.as_ptr().add(at)));
                     let exact = _mm512_cvtepi32_ps(_mm512_add_epi32(exact[r][0], exact[r][1]));
-                    let sum = _mm512_set1_ps(*x[r].sums.as_ptr().add(at));
+                    let sum = _mm512_set1_ps((*x[r].sums.as_ptr().add(at)).scaled);
                     sums[r] = _mm512_fmadd_ps(exact, scale, sums[r]);
                     sums[r] = _mm512_fnmadd_ps(min, sum, sums[r]);
                 }
@@ -96,7 +96,7 @@ fn factors(factor: Factor<'_>) -> __m512 {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn q4_products_avx2(
     panel: &[impl Q4Block],
-    xs: &[Q4Row<'_>],
+    xs: &[Q8Row<'_>],
     each: &mut impl FnMut(usize, &Lanes),
 ) {
     in_row_tiles!(q4_tile_avx2, panel, xs, each; 4 2);
@@ -107,11 +107,11 @@ pub(super) unsafe fn q4_products_avx2(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn q4_tile_avx2<const ROWS: usize>(
     panel: &[impl Q4Block],
-    xs: &[Q4Row<'_>],
+    xs: &[Q8Row<'_>],
     m: usize,
     each: &mut impl FnMut(usize, &Lanes),
 ) -> usize {
-    let x: [Q4Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
+    let x: [Q8Row<'_>; ROWS] = std::array::from_fn(|r| xs[m + r]);
     let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     for (b, block) in panel.iter().enumerate() {
@@ -144,7 +144,7 @@ unsafe fn q4_tile_avx2<const ROWS: usize>(
                 for r in 0..ROWS {
                     let exact = _mm256_cvtepi32_ps(_mm256_madd_epi16(exact[r], ones));
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*x[r].scales.as_ptr().add(at)));
-                    let sum = _mm256_set1_ps(*x[r].sums.as_ptr().add(at));
+                    let sum = _mm256_set1_ps((*x[r].sums.as_ptr().add(at)).scaled);
                     sums[r][half] = _mm256_fmadd_ps(exact, scale, sums[r][half]);
                     sums[r][half] = _mm256_fnmadd_ps(min, sum, sums[r][half]);
                 }

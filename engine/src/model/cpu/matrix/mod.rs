@@ -8,11 +8,12 @@ use super::aligned::AlignedVec;
 use super::crew;
 use super::disjoint::DisjointParts;
 use super::kernels::{
-    BLOCK, Isa, LANES, Lanes, MOST_ROWS, Q4KBlock, Q8Panel, Q40Block, Q41Block, Weight,
-    float_products, q4_products, q8_products,
+    BLOCK, Isa, LANES, LEVEL_OFFSET, Lanes, MOST_ROWS, Q4KBlock, Q8Panel, Q40Block, Q41Block,
+    Weight, float_products, q4_products, q8_products,
 };
 use super::q4::{Q4Panels, StoredBlock};
 use super::quantised::QuantisedActivations;
+use super::wide::Wide;
 use half::{bf16, f16};
 
 /// With fewer multiplications than this a second thread costs more than it gains, if there are fewer
@@ -44,7 +45,7 @@ pub(super) enum PackedWeights {
     F16(AlignedVec<f16>),
     Bf16(AlignedVec<bf16>),
     Q8 {
-        weights: AlignedVec<i8>,
+        weights: AlignedVec<u8>,
         scales: AlignedVec<f16>,
     },
     Q40(Q4Panels<Q40Block>),
@@ -93,9 +94,9 @@ impl Matrix {
             PackedWeights::Bf16(weights) => strided(&weights[start..], lane, row),
             PackedWeights::Q8 { weights, scales } => {
                 for (k, value) in row.iter_mut().enumerate() {
-                    let weight = weights[start + q8_place(k, lane)];
+                    let level = i32::from(weights[start + q8_place(k, lane)]) - LEVEL_OFFSET;
                     let scale = scales[(start / BLOCK) + k / BLOCK * LANES + lane];
-                    *value = f32::from(weight) * scale.to_f32();
+                    *value = level as f32 * scale.to_f32();
                 }
             }
             PackedWeights::Q40(panels) => panels.row(at, row),
@@ -112,10 +113,10 @@ impl Matrix {
         debug_assert_eq!(xs.len(), batch * self.columns);
         debug_assert_eq!(out.len(), batch * self.rows);
         match self.weights {
-            PackedWeights::Q8 { .. } => scratch.fill(xs, self.columns),
-            PackedWeights::Q40(_) | PackedWeights::Q41(_) | PackedWeights::Q4K(_) => {
-                scratch.fill_signed(xs, self.columns);
-            }
+            PackedWeights::Q8 { .. }
+            | PackedWeights::Q40(_)
+            | PackedWeights::Q41(_)
+            | PackedWeights::Q4K(_) => scratch.fill(xs, self.columns),
             PackedWeights::F32(_) | PackedWeights::F16(_) | PackedWeights::Bf16(_) => {}
         }
         let (scratch, out) = (&*scratch, DisjointParts::new(out));
@@ -146,7 +147,7 @@ impl Matrix {
             PackedWeights::Bf16(weights) => self.float_panels(weights, panels, xs, out),
             PackedWeights::Q8 { weights, scales } => {
                 let (isa, blocks) = (Isa::detected(), self.columns / BLOCK);
-                let rows: Vec<_> = quantised.q8_rows(self.columns).collect();
+                let rows: Vec<_> = quantised.rows(self.columns).collect();
                 for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
                     for p in panels.clone() {
                         let at = p * blocks * LANES;
@@ -173,7 +174,7 @@ impl Matrix {
         quantised: &QuantisedActivations,
         out: &DisjointParts<'_>,
     ) {
-        let rows: Vec<_> = quantised.q4_rows(self.columns).collect();
+        let rows: Vec<_> = quantised.rows(self.columns).collect();
         for (tile, rows) in rows.chunks(MOST_ROWS).enumerate() {
             for p in panels.clone() {
                 q4_products(Isa::detected(), weights.panel(p), rows, |m, sums| {
@@ -213,9 +214,11 @@ impl Matrix {
         let len = LANES.min(self.rows - start);
         // SAFETY: each panel belongs to one thread, so no other thread writes here.
         let out = unsafe { out.slice(row * self.rows + start, len) };
-        match &self.bias {
-            None => out.copy_from_slice(&sums[..len]),
-            Some(bias) => {
+        match (&self.bias, out.first_chunk_mut()) {
+            // With a known length this is one instruction instead of a call.
+            (None, Some(out)) => Wide::load(sums).store(out),
+            (None, None) => out.copy_from_slice(&sums[..len]),
+            (Some(bias), _) => {
                 for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[start..]) {
                     *out = sum + bias;
                 }

@@ -11,6 +11,8 @@ use crate::model::cpu::q4::{self, Q4Panels, StoredBlock};
 
 /// Bytes of a stored block of `Q8_0`: a scale in 16 bits and the levels.
 const STORED_BLOCK: usize = 2 + BLOCK;
+/// Adds [`LEVEL_OFFSET`](crate::model::cpu::kernels::LEVEL_OFFSET) to the bits of a signed level.
+const SIGN: u8 = 0x80;
 
 impl Matrix {
     /// Packs a matrix whose rows `read` writes one after another, `columns` numbers each. Quantised types
@@ -92,7 +94,7 @@ impl Matrix {
                 let [low, high, levels @ ..] = stored;
                 scales[block * LANES + lane] = f16::from_le_bytes([*low, *high]);
                 for (k, level) in levels.iter().enumerate() {
-                    weights[block * BLOCK * LANES + q8_place(k, lane)] = level.cast_signed();
+                    weights[block * BLOCK * LANES + q8_place(k, lane)] = level ^ SIGN;
                 }
             }
         }
@@ -142,7 +144,7 @@ fn pack_q8<E>(
             for (k, value) in values.iter().enumerate() {
                 let level = if scale > 0.0 { value / scale } else { 0.0 };
                 let level = level.round_ties_even().clamp(-127.0, 127.0);
-                weights[start + q8_place(block * BLOCK + k, lane)] = level as i8;
+                weights[start + q8_place(block * BLOCK + k, lane)] = level as i8 as u8 ^ SIGN;
             }
         }
     }

@@ -36,7 +36,7 @@ impl Kind {
             "adoc" | "asciidoc" => TextKind::AsciiDoc,
             "org" => TextKind::Org,
             "html" | "htm" | "xhtml" => TextKind::Html,
-            "gz" if Path::new(path.file_stem()?).extension().is_none() => return None,
+            "gz" | "zst" if Path::new(path.file_stem()?).extension().is_none() => return None,
             _ => return Format::from_path(path).ok().map(Self::Records),
         };
         Some(Self::Text(kind))
