@@ -6,7 +6,7 @@ use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use onegen_proto::{ChunkExtension, ErrorBody, Receipt, Usage};
 use reqwest::header::{HeaderMap, HeaderValue, InvalidHeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -94,6 +94,8 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// The retrievals that a OneGen server told of.
     pub retrievals: Vec<Receipt>,
+    /// Positions that llama.cpp's server tells that it has forwarded.
+    pub forwarded: Option<u64>,
 }
 
 /// The part of a chunk that is measured. Peers leave out what OpenAI requires, so nothing is required here.
@@ -103,7 +105,15 @@ struct Chunk {
     choices: Vec<Choice>,
     usage: Option<Usage>,
     error: Option<Value>,
+    timings: Option<Timings>,
     onegen: Option<ChunkExtension>,
+}
+
+/// What llama.cpp's server counts: tokens of the prompt that it did not have, and tokens that it wrote.
+#[derive(Deserialize)]
+struct Timings {
+    prompt_n: u64,
+    predicted_n: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -130,6 +140,7 @@ impl Answer {
             text: String::new(),
             usage: None,
             retrievals: Vec::new(),
+            forwarded: None,
         }
     }
 
@@ -186,6 +197,37 @@ impl Client {
         url
     }
 
+    /// Sends JSON and returns the JSON of the answer.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+        let url = self.url(path);
+        let request = self.http.request(method, url.clone()).json(body);
+        let response = request.timeout(self.timeout).send().await;
+        let response = response.map_err(|error| innermost(&error))?;
+        if !response.status().is_success() {
+            let status = response.status();
+            return Err(format!(
+                "{url} answered {status}: {}",
+                refusal(response).await
+            ));
+        }
+        let answer = response.json().await;
+        answer.map_err(|error| format!("{url} answered no JSON: {}", innermost(&error)))
+    }
+
+    /// The text behind a path.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn text(&self, path: &str) -> Result<String, String> {
+        let request = self.http.get(self.url(path)).timeout(self.timeout);
+        let response = request.send().await.and_then(Response::error_for_status);
+        let response = response.map_err(|error| innermost(&error))?;
+        response.text().await.map_err(|error| innermost(&error))
+    }
+
     /// The names of the server's models.
     ///
     /// # Errors
@@ -219,21 +261,34 @@ impl Client {
     /// Asks a turn; `messages` are those of the whole conversation. With `disconnects` the client leaves after the
     /// first text.
     pub async fn ask(&self, messages: &[Message], max_tokens: usize, disconnects: bool) -> Answer {
-        let answer = self.answer(messages, max_tokens, disconnects);
+        let body = json!({"max_tokens": max_tokens});
+        self.ask_with(messages, &body, disconnects).await
+    }
+
+    /// [`Self::ask`] with fields of its own for this request.
+    pub async fn ask_with(
+        &self,
+        messages: &[Message],
+        fields: &Value,
+        disconnects: bool,
+    ) -> Answer {
+        let answer = self.answer(messages, fields, disconnects);
         let timed_out = |_| Answer::nothing(Outcome::TimedOut);
         tokio::time::timeout(self.timeout, answer)
             .await
             .unwrap_or_else(timed_out)
     }
 
-    async fn answer(&self, messages: &[Message], max_tokens: usize, disconnects: bool) -> Answer {
-        let mut body = Map::new();
+    async fn answer(&self, messages: &[Message], fields: &Value, disconnects: bool) -> Answer {
         let own = json!({
-            "model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0,
-            "stream": true, "stream_options": {"include_usage": true},
+            "model": self.model, "messages": messages, "temperature": 0, "stream": true,
+            "stream_options": {"include_usage": true},
         });
-        body.extend(own.as_object().cloned().unwrap_or_default());
-        body.extend(self.extra.clone());
+        let own = [&own, fields].into_iter().filter_map(Value::as_object);
+        let all = own.chain([&self.extra]).flatten();
+        let body: Map<String, Value> = all
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         let request = self.http.post(self.url("/v1/chat/completions"));
         let response = match request.json(&body).send().await {
             Ok(response) => response,
@@ -288,6 +343,8 @@ async fn read(response: Response, disconnects: bool) -> Answer {
             }
         }
         answer.usage = chunk.usage.or(answer.usage);
+        let timings = chunk.timings.map(|one| one.prompt_n + one.predicted_n);
+        answer.forwarded = timings.or(answer.forwarded);
         if let Some(retrieval) = chunk.onegen.and_then(|onegen| onegen.retrieval) {
             answer.retrievals.push(retrieval);
         }

@@ -7,6 +7,7 @@
 pub mod baseline;
 pub mod client;
 pub mod command;
+pub mod compare;
 pub mod drive;
 pub mod figures;
 pub mod plan;

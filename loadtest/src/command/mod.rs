@@ -1,5 +1,6 @@
 //! The command line.
 
+mod compare;
 mod options;
 mod run;
 mod sweep;
@@ -22,6 +23,8 @@ enum What {
     Run(run::RunOptions),
     /// The same load at one rate after another, until the server no longer bears it
     Sweep(sweep::SweepOptions),
+    /// One pass against two: the same conversations by different methods
+    Compare(compare::CompareOptions),
 }
 
 /// Reads the command line and does what it says.
@@ -36,6 +39,7 @@ pub fn main() -> ExitCode {
             match command.what {
                 What::Run(options) => run::run(options).await,
                 What::Sweep(options) => sweep::sweep(options).await,
+                What::Compare(options) => compare::compare(options).await,
             }
         })
     });

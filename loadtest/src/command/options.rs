@@ -235,7 +235,7 @@ impl LoadOptions {
 }
 
 /// Load belongs on machines of one's own.
-fn check_host(url: &Url, remote: bool) -> Result<()> {
+pub(super) fn check_host(url: &Url, remote: bool) -> Result<()> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let here = host == "localhost" || host.parse().is_ok_and(|host: IpAddr| host.is_loopback());
     ensure!(

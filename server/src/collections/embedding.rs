@@ -1,6 +1,7 @@
 //! Embeds texts with the served model, outside of the step loop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use onegen_engine::{ForwardError, Model, Tokens, TokensError, TooLong};
 use thiserror::Error;
@@ -21,6 +22,7 @@ pub(crate) struct Embedding {
     model: Arc<Model>,
     encoding: Encoding,
     one: Arc<Semaphore>,
+    forwarded: AtomicU64,
 }
 
 /// Why a text has no embedding.
@@ -48,12 +50,23 @@ impl Embedding {
             model,
             encoding,
             one: Arc::new(Semaphore::new(1)),
+            forwarded: AtomicU64::new(0),
         }
     }
 
     /// Where the texts that are embedded become ids.
     pub(crate) fn encoding(&self) -> &Encoding {
         &self.encoding
+    }
+
+    /// Positions that were forwarded for embeddings since the start.
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.forwarded.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, positions: usize) {
+        self.forwarded
+            .fetch_add(positions as u64, Ordering::Relaxed);
     }
 
     /// Embeds (title, text) pairs as passages: the state at `[RD]`.
@@ -101,6 +114,7 @@ impl Embedding {
             }
             let embedded = self.forward(move |model| model.embed_passages(&batch));
             vectors.extend(embedded.await?);
+            self.count(positions);
         }
         let mut vectors = vectors.into_iter();
         let each = lengths.into_iter().map(|length| {
@@ -135,7 +149,9 @@ impl Embedding {
             let vector = model.embed_query_ids(ids)?;
             Ok(Ok(TextEmbedding { vector, tokens }))
         };
-        self.forward(embed).await
+        let embedded = self.forward(embed).await?;
+        self.count(embedded.as_ref().map_or(0, |embedded| embedded.tokens));
+        Ok(embedded)
     }
 
     async fn forward<T: Send + 'static>(

@@ -199,14 +199,17 @@ metrics! {
     struct ServerMetrics {
         /// Whether the disk takes conversations: 1, or 0 after one could not be written and until one can.
         conversations_writable: IntGauge = (),
+        /// Positions forwarded to embed documents and queries outside of conversations.
+        embedded_tokens_total: IntCounter = (),
     }
 }
 
 impl ServerMetrics {
-    fn read(writable: bool) -> prometheus::Result<Registry> {
+    fn read(writable: bool, embedded: u64) -> prometheus::Result<Registry> {
         let registry = Registry::new();
         let metrics = Self::register(&registry)?;
         metrics.conversations_writable.set(writable.into());
+        metrics.embedded_tokens_total.inc_by(embedded);
         Ok(registry)
     }
 }
@@ -285,10 +288,16 @@ impl Metrics {
         })
     }
 
-    /// Everything in Prometheus' text format. `writable` is whether the disk takes conversations.
-    pub(crate) fn render(&self, engine: &Engine, writable: bool) -> prometheus::Result<String> {
+    /// Everything in Prometheus' text format. `writable` is whether the disk takes conversations, and `embedded` the
+    /// positions that were forwarded for embeddings.
+    pub(crate) fn render(
+        &self,
+        engine: &Engine,
+        writable: bool,
+        embedded: u64,
+    ) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
-        families.extend(ServerMetrics::read(writable)?.gather());
+        families.extend(ServerMetrics::read(writable, embedded)?.gather());
         families.extend(EngineMetrics::read(engine)?.gather());
         TextEncoder::new().encode_to_string(&families)
     }

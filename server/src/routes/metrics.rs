@@ -29,7 +29,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiEr
     let writable = blocking(move || conversations.is_writable()).await?;
     let text = app
         .metrics
-        .render(&app.engine, writable)
+        .render(&app.engine, writable, app.embedding.forwarded())
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }

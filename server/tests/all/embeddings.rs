@@ -61,6 +61,7 @@ async fn base64_holds_the_same_numbers_and_usage_counts_what_was_forwarded() {
     let model = Model::load(&model, &LoadOptions::default()).unwrap();
     for (input_type, text) in [("document", "Lima is a city."), ("query", PERU)] {
         let fields = json!({"input": [text, text], "input_type": input_type});
+        let before = server.metric("onegen_embedded_tokens_total").await;
         let floats = embed(&server, fields.clone()).await;
         let coded = embed(&server, with(fields, json!({"encoding_format": "base64"}))).await;
         for at in [0, 1] {
@@ -88,6 +89,9 @@ async fn base64_holds_the_same_numbers_and_usage_counts_what_was_forwarded() {
             floats["usage"],
             json!({"prompt_tokens": tokens, "total_tokens": tokens})
         );
+        // Both answers forwarded them.
+        let forwarded = server.metric("onegen_embedded_tokens_total").await - before;
+        assert_eq!(forwarded, 2.0 * tokens as f64);
     }
 }
 

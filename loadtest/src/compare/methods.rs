@@ -1,0 +1,270 @@
+//! The methods: how a round's passage is found and read.
+
+use std::time::Instant;
+
+use reqwest::Method as HttpMethod;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Round;
+use super::texts::Conversation;
+use crate::client::{Answer, Client, Message, Outcome};
+
+/// How a round is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The model searches with its own state; nobody has read the passage before.
+    OnePass,
+    /// The model searches with its own state; the passage's keys and values are kept since an earlier answer.
+    OnePassKept,
+    /// The question is embedded by the same model first, and then stands in a prompt with the passage. The conversation's
+    /// cache goes on.
+    TwoPasses,
+    /// The same, but nothing of earlier rounds is cached.
+    TwoPassesUncached,
+    /// Two passes by llama.cpp's server: one for embeddings, one for text, with `cache_prompt`.
+    LlamaCpp,
+}
+
+impl Method {
+    /// Its name in a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnePass => "one pass, passage computed",
+            Self::OnePassKept => "one pass, passage kept",
+            Self::TwoPasses => "two passes, same engine",
+            Self::TwoPassesUncached => "two passes, nothing cached",
+            Self::LlamaCpp => "two passes, llama.cpp",
+        }
+    }
+}
+
+/// The servers that are compared, all of the same weights.
+pub struct Servers {
+    /// A OneGen server that may be changed: passages are put into its default collection.
+    pub onegen: Client,
+    /// llama.cpp's servers, for text and for embeddings.
+    pub llama_cpp: Option<(Client, Client)>,
+}
+
+/// A passage that llama.cpp's side has embedded.
+struct Embedded {
+    vector: Vec<f64>,
+    text: String,
+}
+
+impl Servers {
+    /// The methods that these servers allow.
+    pub fn methods(&self) -> Vec<Method> {
+        let mut methods = vec![
+            Method::OnePass,
+            Method::OnePassKept,
+            Method::TwoPasses,
+            Method::TwoPassesUncached,
+        ];
+        methods.extend(self.llama_cpp.as_ref().map(|_| Method::LlamaCpp));
+        methods
+    }
+
+    /// Does a conversation's rounds and returns what each cost. Putting the passages where they are found costs nothing
+    /// here, since it happens before anybody asks.
+    pub(super) async fn converse(
+        &self,
+        method: Method,
+        conversation: &Conversation,
+        answer: usize,
+    ) -> Result<Vec<Round>, String> {
+        if let (Method::LlamaCpp, Some(servers)) = (method, &self.llama_cpp) {
+            return llama_cpp(servers, conversation, answer).await;
+        }
+        let documents = conversation.rounds.iter().enumerate().map(|(round, (_, passage))| {
+            json!({"id": key(conversation, round), "text": passage, "metadata": {"key": key(conversation, round)}})
+        });
+        let documents = json!({"documents": documents.collect::<Vec<_>>()});
+        self.onegen
+            .send(HttpMethod::PUT, "/v1/documents", &documents)
+            .await?;
+        if method == Method::OnePassKept {
+            for round in 0..conversation.rounds.len() {
+                let read = [user("Read.".to_owned())];
+                let fields = one_pass_fields(&key(conversation, round), 1, false);
+                whole(self.onegen.ask_with(&read, &fields, false).await)?;
+            }
+        }
+        let mut messages = Vec::new();
+        if method == Method::TwoPassesUncached {
+            // Another beginning each time shares nothing, not even the template's own words behind it.
+            messages.push(system(format!("{}.", conversation.name)));
+        }
+        let mut costs = Vec::new();
+        for (round, (question, _)) in conversation.rounds.iter().enumerate() {
+            let key = key(conversation, round);
+            let before = self.forwarded().await?;
+            let began = Instant::now();
+            let answer = match method {
+                Method::OnePass | Method::OnePassKept => {
+                    messages.push(user(question.clone()));
+                    let fields = one_pass_fields(&key, answer, true);
+                    self.onegen.ask_with(&messages, &fields, false).await
+                }
+                _ => {
+                    let passage = self.search(question, &key).await?;
+                    messages.push(user(format!("{passage}\n\n{question}")));
+                    let is_cached = method == Method::TwoPasses;
+                    if !is_cached {
+                        messages[0] = system(format!("{}-{round}.", conversation.name));
+                    }
+                    let fields = json!({"max_tokens": answer, "min_tokens": answer, "store": is_cached,
+                        "retrieval": {"enabled": false}, "drafting": false});
+                    self.onegen.ask_with(&messages, &fields, false).await
+                }
+            };
+            let answer = whole(answer)?;
+            messages.push(assistant(answer.text.clone()));
+            costs.push(cost(began, &answer, self.forwarded().await? - before));
+        }
+        Ok(costs)
+    }
+
+    /// Finds a passage with a question that is embedded for it.
+    async fn search(&self, question: &str, key: &str) -> Result<String, String> {
+        let body = json!({"query": question, "max_num_results": 1, "filters": equals(key)});
+        let path = "/v1/vector_stores/default/search";
+        let found = self.onegen.send(HttpMethod::POST, path, &body).await?;
+        let text = &found["data"][0]["content"][0]["text"];
+        text.as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("{path} has not found {key}"))
+    }
+
+    /// All positions that the OneGen server has forwarded since it started, for turns and for embeddings.
+    async fn forwarded(&self) -> Result<u64, String> {
+        let metrics = self.onegen.text("/metrics").await?;
+        forwarded(&metrics)
+            .ok_or_else(|| "/metrics tells no onegen_forwarded_tokens_total".to_owned())
+    }
+}
+
+fn forwarded(metrics: &str) -> Option<u64> {
+    let counts = metrics.lines().filter_map(|line| {
+        let (name, count) = line.rsplit_once(' ')?;
+        let name = name.split('{').next()?;
+        let counts = [
+            "onegen_forwarded_tokens_total",
+            "onegen_embedded_tokens_total",
+        ]
+        .contains(&name);
+        counts.then(|| count.parse::<u64>().ok())?
+    });
+    counts.reduce(|sum, one| sum + one)
+}
+
+/// The two passes of a client that has llama.cpp's server: embed, compare, prompt.
+async fn llama_cpp(
+    (text, embeddings): &(Client, Client),
+    conversation: &Conversation,
+    answer: usize,
+) -> Result<Vec<Round>, String> {
+    let mut passages = Vec::new();
+    for (_, passage) in &conversation.rounds {
+        let (vector, _) = embed(embeddings, passage).await?;
+        passages.push(Embedded {
+            vector,
+            text: passage.clone(),
+        });
+    }
+    let (mut messages, mut costs) = (Vec::new(), Vec::new());
+    for (round, (question, _)) in conversation.rounds.iter().enumerate() {
+        let began = Instant::now();
+        let (query, embedded) = embed(embeddings, question).await?;
+        // The search is done, and its result is that of the filter that the other methods have.
+        let best = passages.iter().map(|one| product(&query, &one.vector));
+        let best = best.fold(f64::NEG_INFINITY, f64::max);
+        let passage = &passages[round].text;
+        std::hint::black_box(best);
+        messages.push(user(format!("{passage}\n\n{question}")));
+        let fields = json!({"max_tokens": answer, "cache_prompt": true, "ignore_eos": true});
+        let answer = whole(text.ask_with(&messages, &fields, false).await)?;
+        let written = answer
+            .forwarded
+            .ok_or("llama.cpp's server tells no timings")?;
+        costs.push(cost(began, &answer, embedded + written));
+        messages.push(assistant(answer.text));
+    }
+    Ok(costs)
+}
+
+/// An embedding, and the positions that were forwarded for it.
+async fn embed(embeddings: &Client, text: &str) -> Result<(Vec<f64>, u64), String> {
+    let (path, body) = ("/v1/embeddings", json!({"input": text}));
+    let answer = embeddings.send(HttpMethod::POST, path, &body).await?;
+    let vector = answer["data"][0]["embedding"].as_array();
+    let vector = vector.ok_or("/v1/embeddings gave no embedding")?;
+    let positions = answer["usage"]["prompt_tokens"].as_u64();
+    let positions = positions.ok_or("/v1/embeddings told no usage")?;
+    Ok((vector.iter().filter_map(Value::as_f64).collect(), positions))
+}
+
+fn product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn key(conversation: &Conversation, round: usize) -> String {
+    format!("{}-{round}", conversation.name)
+}
+
+fn equals(key: &str) -> Value {
+    json!({"type": "eq", "key": "key", "value": key})
+}
+
+/// One token more than the answer is sampled: the one that searches.
+fn one_pass_fields(key: &str, answer: usize, store: bool) -> Value {
+    json!({"max_tokens": answer + 1, "min_tokens": answer + 1, "store": store, "drafting": false,
+        "retrieval": {"forced": true, "max_retrievals": 1, "filter": equals(key)}})
+}
+
+fn cost(began: Instant, answer: &Answer, forwarded: u64) -> Round {
+    let milliseconds = |instant: Instant| (instant - began).as_secs_f64() * 1e3;
+    Round {
+        total_ms: milliseconds(answer.last),
+        ttft_ms: milliseconds(answer.first_text.unwrap_or(answer.last)),
+        forwarded,
+    }
+}
+
+fn whole(answer: Answer) -> Result<Answer, String> {
+    match answer.outcome {
+        Outcome::Ok => Ok(answer),
+        other => Err(format!("a round was not answered: {other:?}")),
+    }
+}
+
+fn message(role: &'static str, content: String) -> Message {
+    Message { role, content }
+}
+
+fn user(content: String) -> Message {
+    message("user", content)
+}
+
+fn assistant(content: String) -> Message {
+    message("assistant", content)
+}
+
+fn system(content: String) -> Message {
+    message("system", content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_positions_are_the_sum_of_all_kinds() {
+        let metrics = "# HELP x\nonegen_forwarded_tokens_total{kind=\"prompt\"} 40\n\
+            onegen_forwarded_tokens_total{kind=\"passage\"} 2\nonegen_other 9\nonegen_embedded_tokens_total 7\n";
+        assert_eq!(forwarded(metrics), Some(49));
+        assert_eq!(forwarded("onegen_other 9\n"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! One pass against two: the same conversations by different methods, side by side.
+//!
+//! A round is a question of `Q` tokens, a passage of `D` that is found with it, and an answer of `A`. In *one pass* the
+//! model searches with its own state and the passage is spliced in (`Q + 1 + D + 2 + A` positions, or `Q + 1 + 1 + A`
+//! where its keys and values are kept). In *two passes* the question is embedded by itself first and then stands in a
+//! prompt together with the passage (`2Q + D + A` and more). Every conversation has several rounds, so that histories
+//! count as they do in use. All methods find the passage that they are meant to, by a filter, so that they read the same.
+
+mod methods;
+mod texts;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use methods::{Method, Servers};
+
+use texts::Texts;
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Words of a question; common words, of a token each.
+    pub questions: Vec<usize>,
+    /// Words of a passage.
+    pub passages: Vec<usize>,
+    /// Tokens of an answer.
+    pub answer: usize,
+    /// Rounds of a conversation.
+    pub rounds: usize,
+    /// Conversations of each method at each point, by turns.
+    pub repetitions: usize,
+}
+
+/// What a round cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Milliseconds from the question to the end of the answer, everything included.
+    pub total_ms: f64,
+    /// Milliseconds from the question to the first text.
+    pub ttft_ms: f64,
+    /// Positions that were forwarded for it, by the servers' own counts.
+    pub forwarded: u64,
+}
+
+/// A method at a point of the grid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// How the rounds were done.
+    pub method: Method,
+    /// Words of each question.
+    pub question: usize,
+    /// Words of each passage.
+    pub passage: usize,
+    /// What they cost.
+    pub rounds: Vec<Round>,
+}
+
+impl Point {
+    /// The median of a cost over all rounds.
+    pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        match values.len() {
+            0 => f64::NAN,
+            odd if odd % 2 == 1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
+        }
+    }
+}
+
+/// Measures every point of the grid by all methods that the servers allow, one conversation of each in turn. `see` gets
+/// each point as soon as it is measured.
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn compare(
+    servers: &Servers,
+    grid: &Grid,
+    mut see: impl FnMut(&[Point]),
+) -> Result<Vec<Point>, String> {
+    let methods = servers.methods();
+    let mut points = Vec::new();
+    let mut texts = Texts::new();
+    for &passage in &grid.passages {
+        for &question in &grid.questions {
+            let mut rounds: BTreeMap<usize, Vec<Round>> = BTreeMap::new();
+            for repetition in 0..grid.repetitions {
+                for turn in 0..methods.len() {
+                    // Whoever begins has no advantage.
+                    let which = (turn + repetition) % methods.len();
+                    let conversation = texts.conversation(grid.rounds, question, passage);
+                    let costs = servers.converse(methods[which], &conversation, grid.answer);
+                    rounds.entry(which).or_default().extend(costs.await?);
+                }
+            }
+            let measured = rounds.into_iter().map(|(which, rounds)| Point {
+                method: methods[which],
+                question,
+                passage,
+                rounds,
+            });
+            let measured: Vec<Point> = measured.collect();
+            see(&measured);
+            points.extend(measured);
+        }
+    }
+    Ok(points)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_or_between_the_two() {
+        let point = |values: &[f64]| Point {
+            method: Method::TwoPasses,
+            question: 1,
+            passage: 1,
+            rounds: values
+                .iter()
+                .map(|&total_ms| Round {
+                    total_ms,
+                    ttft_ms: 0.0,
+                    forwarded: 0,
+                })
+                .collect(),
+        };
+        assert_eq!(point(&[3.0, 1.0, 2.0]).median(|round| round.total_ms), 2.0);
+        assert_eq!(
+            point(&[4.0, 1.0, 2.0, 9.0]).median(|round| round.total_ms),
+            3.0
+        );
+        assert!(point(&[]).median(|round| round.total_ms).is_nan());
+    }
+}
