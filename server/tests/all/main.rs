@@ -23,6 +23,7 @@ mod kept_passages;
 mod keys;
 mod limits;
 mod linking;
+mod loadtest;
 mod once_only;
 mod operations;
 mod page;

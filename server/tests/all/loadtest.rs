@@ -1,0 +1,106 @@
+//! What `onegen-loadtest` measures of a real server.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use onegen_loadtest::client::Client;
+use onegen_loadtest::compare::{Grid, Method, Point, Servers, compare};
+use onegen_loadtest::drive::{DriveOptions, drive};
+use onegen_loadtest::figures::{Figures, ServiceLevel};
+use onegen_loadtest::plan::arrivals::Arrivals;
+use onegen_loadtest::plan::dataset::Dataset;
+use onegen_loadtest::plan::{Plan, Shape};
+use serde_json::Map;
+use tokio::sync::watch;
+
+use crate::common::almanac::Almanac;
+use crate::common::{Files, Server, question};
+
+fn client(url: &str) -> Client {
+    let timeout = Duration::from_secs(60);
+    Client::new(
+        url.parse().unwrap(),
+        "onegen".into(),
+        None,
+        Map::new(),
+        timeout,
+    )
+    .unwrap()
+}
+
+/// The positions of each round by a method.
+fn forwarded(points: &[Point], method: Method) -> Vec<u64> {
+    let point = points.iter().find(|point| point.method == method).unwrap();
+    point.rounds.iter().map(|round| round.forwarded).collect()
+}
+
+#[tokio::test]
+async fn one_pass_forwards_a_question_once_and_a_kept_passage_not_at_all() {
+    let files = Files::with_block_attention();
+    let server = Server::start(&files.config(&[])).await;
+    let servers = Servers {
+        onegen: client(&server.url),
+        llama_cpp: None,
+    };
+    let grid = Grid {
+        questions: vec![20],
+        passages: vec![12],
+        answer: 4,
+        rounds: 3,
+        repetitions: 1,
+    };
+    let points = compare(&servers, &grid, |_| ()).await.unwrap();
+    let [computed, kept, two, uncached] = [
+        Method::OnePass,
+        Method::OnePassKept,
+        Method::TwoPasses,
+        Method::TwoPassesUncached,
+    ]
+    .map(|method| forwarded(&points, method));
+    for round in 0..3 {
+        // Every word of a passage is a position at least, and so is every word of a question.
+        assert!(computed[round] >= kept[round] + 12, "{computed:?} {kept:?}");
+        assert!(two[round] >= computed[round] + 15, "{two:?} {computed:?}");
+    }
+    // What is not cached is read again in every round.
+    assert!(uncached[2] > 2 * two[2], "{uncached:?} {two:?}");
+}
+
+#[tokio::test]
+async fn under_load_with_clients_that_leave_every_other_answer_comes_and_is_right() {
+    let server = Almanac::start().await;
+    let peru = || async {
+        let answer = server
+            .complete(&question("What is the capital of Peru?"))
+            .await;
+        answer["choices"][0]["message"]["content"].clone()
+    };
+    let before = peru().await;
+    let shape = Shape {
+        arrivals: Arrivals::Poisson(15.0),
+        duration: Duration::from_secs(3),
+        turns: (1, 3),
+        think: Duration::from_millis(100),
+        systems: Vec::new(),
+        max_tokens: 24,
+        disconnects: 0.3,
+        seed: 1,
+    };
+    let plan = Plan::from_shape(&shape, &Dataset::built_in());
+    let options = DriveOptions {
+        in_flight: 1000,
+        drain: Duration::from_secs(60),
+    };
+    let (_switch, stop) = watch::channel(false);
+    let records = drive(&plan, client(&server.url), options, stop, |_| ()).await;
+    let level = ServiceLevel {
+        ttft_ms: 60_000.0,
+        itl_ms: 60_000.0,
+    };
+    let figures = Figures::new(&records, &level);
+    assert_eq!(figures.failures(), 0, "{:?}", figures.reasons);
+    assert!(figures.outcomes["disconnected"] > 0 && figures.outcomes["ok"] > 20);
+    assert!(figures.search_ms.is_some() && figures.cached_share > 0.0);
+    server.idle().await;
+    assert_eq!(peru().await, before);
+}
