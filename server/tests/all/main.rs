@@ -21,6 +21,7 @@ mod http2;
 mod kept_documents;
 mod kept_passages;
 mod keys;
+mod kills;
 mod limits;
 mod linking;
 mod loadtest;
