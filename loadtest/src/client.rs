@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use onegen_proto::{ChunkExtension, ErrorBody, Receipt, Usage};
+use onegen_proto::{ChunkExtension, ErrorBody, Receipt};
 use reqwest::header::{HeaderMap, HeaderValue, InvalidHeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
@@ -91,11 +91,31 @@ pub struct Answer {
     /// The text.
     pub text: String,
     /// What the server counted.
-    pub usage: Option<Usage>,
+    pub usage: Usage,
     /// The retrievals that a OneGen server told of.
     pub retrievals: Vec<Receipt>,
     /// Positions that llama.cpp's server tells that it has forwarded.
     pub forwarded: Option<u64>,
+}
+
+/// Tokens by a server's count. What it does not tell is 0.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Tokens that were read.
+    pub prompt_tokens: usize,
+    /// Tokens that were written.
+    pub completion_tokens: usize,
+    /// Parts of the first.
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// Parts of [`Usage::prompt_tokens`].
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct PromptTokensDetails {
+    /// Those that were not computed again.
+    pub cached_tokens: usize,
 }
 
 /// The part of a chunk that is measured. Peers leave out what OpenAI requires, so nothing is required here.
@@ -138,7 +158,7 @@ impl Answer {
             last: Instant::now(),
             gaps: Vec::new(),
             text: String::new(),
-            usage: None,
+            usage: Usage::default(),
             retrievals: Vec::new(),
             forwarded: None,
         }
@@ -342,7 +362,7 @@ async fn read(response: Response, disconnects: bool) -> Answer {
                 answer.add_text(&text);
             }
         }
-        answer.usage = chunk.usage.or(answer.usage);
+        answer.usage = chunk.usage.unwrap_or(answer.usage);
         let timings = chunk.timings.map(|one| one.prompt_n + one.predicted_n);
         answer.forwarded = timings.or(answer.forwarded);
         if let Some(retrieval) = chunk.onegen.and_then(|onegen| onegen.retrieval) {

@@ -168,7 +168,7 @@ impl Run {
     ) {
         let since =
             |instant: Instant, from: Instant| milliseconds(instant.saturating_duration_since(from));
-        let usage = answer.usage.unwrap_or_default();
+        let usage = answer.usage;
         let record = Record {
             conversation,
             turn,

@@ -90,6 +90,9 @@ const ROLE: &str =
     "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n";
 const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Li\"}}]}\n\n";
 
+const LLAMA_CPP_END: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\
+    \"usage\":{\"prompt_tokens\":8,\"completion_tokens\":1,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n";
+
 #[test]
 fn a_server_that_refuses_is_counted_with_its_code() {
     let url = server(|| {
@@ -144,16 +147,14 @@ fn an_error_inside_a_stream_is_a_refusal_and_a_stream_without_done_an_answer() {
         figures(&error, &[])["reasons"],
         json!({"200 out of memory": 10})
     );
-    let whole = server(|| {
-        events(
-            &[
-                TEXT,
-                "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
-            ],
-            true,
-        )
-    });
-    assert_eq!(figures(&whole, &[])["outcomes"], json!({"ok": 10}));
+    // llama.cpp's server tells cached tokens and nothing of passages, and others tell less.
+    let whole = server(|| events(&[TEXT, LLAMA_CPP_END], true));
+    let figures = figures(&whole, &[]);
+    assert_eq!(figures["outcomes"], json!({"ok": 10}));
+    assert_eq!(
+        (&figures["prompt_tokens"], &figures["cached_share"]),
+        (&json!(80), &json!(0.5))
+    );
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! `onegen-loadtest compare`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use reqwest::Url;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::options::check_host;
@@ -59,13 +60,28 @@ pub(super) struct CompareOptions {
     json: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct CompareReport<'a> {
-    version: &'static str,
-    machine: Machine,
-    grid: &'a Grid,
-    points: &'a [Point],
+/// A table out of what was measured before.
+#[derive(Args)]
+pub(super) struct TableOptions {
+    /// The --json of a comparison
+    json: PathBuf,
+
+    /// The text file in which the table stands between <!-- comparison --> and <!-- /comparison -->
+    #[arg(long, value_name = "FILE")]
+    into: PathBuf,
 }
+
+#[derive(Serialize, Deserialize)]
+struct CompareReport {
+    version: String,
+    machine: Machine,
+    grid: Grid,
+    points: Vec<Point>,
+}
+
+const HEAD: &str = "| question | passage | method | positions | ms | first text, ms | times one pass, kept |\n\
+    |---|---|---|---|---|---|---|\n";
+const MARKS: [&str; 2] = ["<!-- comparison -->\n", "<!-- /comparison -->"];
 
 /// Measures all methods and prints a table.
 pub(super) async fn compare(options: CompareOptions) -> Result<()> {
@@ -94,16 +110,15 @@ pub(super) async fn compare(options: CompareOptions) -> Result<()> {
             _ => None,
         },
     };
-    println!("| question | passage | method | positions | ms | first text, ms | ratio |");
-    println!("|---|---|---|---|---|---|---|");
-    let points = measure(&servers, &grid, print).await;
+    print!("{HEAD}");
+    let points = measure(&servers, &grid, |points| print!("{}", rows(points))).await;
     let points = points.map_err(anyhow::Error::msg)?;
     if let Some(path) = &options.json {
         let report = CompareReport {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: Machine::this(),
-            grid: &grid,
-            points: &points,
+            grid,
+            points,
         };
         write(path, &serde_json::to_vec_pretty(&report)?)?;
     }
@@ -130,17 +145,55 @@ async fn client(url: Url, remote: bool) -> Result<Client> {
     Ok(of_model(model)?)
 }
 
-/// Prints the rows of a question's and a passage's length: medians, and how many times as long as one pass with a kept
-/// passage each method takes.
-fn print(points: &[Point]) {
+/// Writes a comparison's table into a text file.
+pub(super) fn table(options: &TableOptions) -> Result<()> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let report: CompareReport = serde_json::from_str(&read(&options.json)?)
+        .with_context(|| format!("{} is no comparison", options.json.display()))?;
+    let text = read(&options.into)?;
+    let table = report
+        .points
+        .chunk_by(is_beside)
+        .map(rows)
+        .collect::<String>();
+    let [open, close] = MARKS.map(|mark| text.find(mark));
+    let (Some(open), Some(close)) = (open, close) else {
+        bail!(
+            "{} has no lines {} and {}",
+            options.into.display(),
+            MARKS[0].trim(),
+            MARKS[1]
+        );
+    };
+    ensure!(
+        open < close,
+        "{} ends the table before it begins",
+        options.into.display()
+    );
+    let (before, after) = (&text[..open + MARKS[0].len()], &text[close..]);
+    write(
+        &options.into,
+        format!("{before}{HEAD}{table}{after}").as_bytes(),
+    )
+}
+
+fn is_beside(one: &Point, other: &Point) -> bool {
+    (one.question, one.passage) == (other.question, other.passage)
+}
+
+/// The rows of one length of questions and passages: medians, and how many times as long as one pass with a kept passage
+/// each method takes.
+fn rows(points: &[Point]) -> String {
     let total = |point: &Point| point.median(|round| round.total_ms);
     let kept = points
         .iter()
         .find(|point| point.method == Method::OnePassKept);
     let kept = kept.map_or(f64::NAN, total);
-    for point in points {
-        println!(
-            "| {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} |",
+    let row = |point: &Point| {
+        format!(
+            "| {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} |\n",
             point.question,
             point.passage,
             point.method.name(),
@@ -148,6 +201,67 @@ fn print(points: &[Point]) {
             total(point),
             point.median(|round| round.ttft_ms),
             total(point) / kept,
+        )
+    };
+    points.iter().map(row).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::compare::Round;
+
+    #[test]
+    fn a_table_replaces_what_stands_between_its_marks_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let [json, into] = ["a.json", "a.md"].map(|name| dir.path().join(name));
+        let point = |method, total_ms| Point {
+            method,
+            question: 32,
+            passage: 30,
+            rounds: vec![Round {
+                total_ms,
+                ttft_ms: 1.0,
+                forwarded: 55,
+            }],
+        };
+        let report = CompareReport {
+            version: "0".into(),
+            machine: Machine::this(),
+            grid: Grid {
+                questions: vec![32],
+                passages: vec![30],
+                answer: 10,
+                rounds: 1,
+                repetitions: 1,
+            },
+            points: vec![
+                point(Method::OnePassKept, 40.0),
+                point(Method::LlamaCpp, 100.0),
+            ],
+        };
+        fs::write(&json, serde_json::to_vec(&report).unwrap()).unwrap();
+        fs::write(
+            &into,
+            format!("Before\n{}old\n{}\nafter\n", MARKS[0], MARKS[1]),
+        )
+        .unwrap();
+        let options = TableOptions { json, into };
+        table(&options).unwrap();
+        let text = fs::read_to_string(&options.into).unwrap();
+        assert!(text.starts_with("Before\n") && text.ends_with("<!-- /comparison -->\nafter\n"));
+        assert!(
+            text.contains("| 32 | 30 | two passes, llama.cpp | 55 | 100.0 | 1.0 | 2.50 |"),
+            "{text}"
+        );
+        assert!(!text.contains("old"));
+        fs::write(&options.into, "nothing").unwrap();
+        assert!(
+            table(&options)
+                .unwrap_err()
+                .to_string()
+                .contains("has no lines")
         );
     }
 }

@@ -25,6 +25,8 @@ enum What {
     Sweep(sweep::SweepOptions),
     /// One pass against two: the same conversations by different methods
     Compare(compare::CompareOptions),
+    /// Writes the table of an earlier comparison into a text file
+    Table(compare::TableOptions),
 }
 
 /// Reads the command line and does what it says.
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
                 What::Run(options) => run::run(options).await,
                 What::Sweep(options) => sweep::sweep(options).await,
                 What::Compare(options) => compare::compare(options).await,
+                What::Table(options) => compare::table(&options),
             }
         })
     });
