@@ -85,9 +85,8 @@ impl View {
         ));
     }
 
-    /// Leaves the last state on the screen.
-    pub fn end(mut self) {
-        self.show();
-        self.bar.abandon();
+    /// Takes the view off the screen.
+    pub fn end(self) {
+        self.bar.finish_and_clear();
     }
 }
