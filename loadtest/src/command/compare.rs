@@ -23,6 +23,10 @@ pub(super) struct CompareOptions {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     onegen: Url,
 
+    /// Another OneGen server, with a model as large, that embeds and finds for the other: two models
+    #[arg(long, value_name = "URL")]
+    embedder: Option<Url>,
+
     /// llama.cpp's server with the same weights
     #[arg(long, value_name = "URL", requires = "llama_cpp_embeddings")]
     llama_cpp: Option<Url>,
@@ -38,6 +42,10 @@ pub(super) struct CompareOptions {
     /// Tokens of a passage
     #[arg(long, value_delimiter = ',', default_value = "30,128")]
     passages: Vec<usize>,
+
+    /// Every how many rounds a passage is read
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    every: Vec<usize>,
 
     /// Tokens of an answer
     #[arg(long, default_value = "10")]
@@ -79,8 +87,8 @@ struct CompareReport {
     points: Vec<Point>,
 }
 
-const HEAD: &str = "| question | passage | method | positions | ms | first text, ms | times one pass, kept |\n\
-    |---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| question | passage | every | method | positions | ms | first text, ms | times one pass, kept |\n\
+    |---|---|---|---|---|---|---|---|\n";
 const MARKS: [&str; 2] = ["<!-- comparison -->\n", "<!-- /comparison -->"];
 
 /// Measures all methods and prints a table.
@@ -88,20 +96,29 @@ pub(super) async fn compare(options: CompareOptions) -> Result<()> {
     let grid = Grid {
         questions: options.questions,
         passages: options.passages,
+        every: options.every,
         answer: options.answer,
         rounds: options.rounds,
         repetitions: options.repetitions,
     };
-    let lengths = grid.questions.iter().chain(&grid.passages);
+    let lengths = grid
+        .questions
+        .iter()
+        .chain(&grid.passages)
+        .chain(&grid.every);
     ensure!(
         lengths
             .chain([&grid.answer, &grid.rounds, &grid.repetitions])
             .all(|one| *one > 0),
-        "lengths, --rounds and --repetitions begin at 1"
+        "lengths, --every, --rounds and --repetitions begin at 1"
     );
     let remote = options.remote;
     let servers = Servers {
         onegen: client(options.onegen, remote).await?,
+        embedder: match options.embedder {
+            Some(url) => Some(client(url, remote).await?),
+            None => None,
+        },
         llama_cpp: match (options.llama_cpp, options.llama_cpp_embeddings) {
             (Some(text), Some(embeddings)) => Some((
                 client(text, remote).await?,
@@ -180,11 +197,11 @@ pub(super) fn table(options: &TableOptions) -> Result<()> {
 }
 
 fn is_beside(one: &Point, other: &Point) -> bool {
-    (one.question, one.passage) == (other.question, other.passage)
+    (one.question, one.passage, one.every) == (other.question, other.passage, other.every)
 }
 
-/// The rows of one length of questions and passages: medians, and how many times as long as one pass with a kept passage
-/// each method takes.
+/// The rows of one length of questions and passages: medians over all rounds, with the interval in which 95 of 100 of
+/// them lie, and how many times as long as one pass with a kept passage each method takes.
 fn rows(points: &[Point]) -> String {
     let total = |point: &Point| point.median(|round| round.total_ms);
     let kept = points
@@ -192,10 +209,12 @@ fn rows(points: &[Point]) -> String {
         .find(|point| point.method == Method::OnePassKept);
     let kept = kept.map_or(f64::NAN, total);
     let row = |point: &Point| {
+        let (low, high) = point.interval(|round| round.total_ms);
         format!(
-            "| {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} |\n",
+            "| {} | {} | {} | {} | {:.0} | {:.1} ({low:.1} to {high:.1}) | {:.1} | {:.2} |\n",
             point.question,
             point.passage,
+            point.every,
             point.method.name(),
             point.median(|round| round.forwarded as f64),
             total(point),
@@ -220,6 +239,7 @@ mod tests {
             method,
             question: 32,
             passage: 30,
+            every: 1,
             rounds: vec![Round {
                 total_ms,
                 ttft_ms: 1.0,
@@ -232,6 +252,7 @@ mod tests {
             grid: Grid {
                 questions: vec![32],
                 passages: vec![30],
+                every: vec![1],
                 answer: 10,
                 rounds: 1,
                 repetitions: 1,
@@ -252,7 +273,9 @@ mod tests {
         let text = fs::read_to_string(&options.into).unwrap();
         assert!(text.starts_with("Before\n") && text.ends_with("<!-- /comparison -->\nafter\n"));
         assert!(
-            text.contains("| 32 | 30 | two passes, llama.cpp | 55 | 100.0 | 1.0 | 2.50 |"),
+            text.contains(
+                "| 32 | 30 | 1 | two passes, llama.cpp | 55 | 100.0 (100.0 to 100.0) | 1.0 | 2.50 |"
+            ),
             "{text}"
         );
         assert!(!text.contains("old"));

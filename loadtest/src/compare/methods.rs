@@ -23,6 +23,8 @@ pub enum Method {
     TwoPasses,
     /// The same, but nothing of earlier rounds is cached.
     TwoPassesUncached,
+    /// As [`Method::TwoPasses`], but another server, of a model as large, embeds and finds.
+    TwoModels,
     /// Two passes by llama.cpp's server: one for embeddings, one for text, with `cache_prompt`.
     LlamaCpp,
 }
@@ -35,6 +37,7 @@ impl Method {
             Self::OnePassKept => "one pass, passage kept",
             Self::TwoPasses => "two passes, same engine",
             Self::TwoPassesUncached => "two passes, nothing cached",
+            Self::TwoModels => "two models",
             Self::LlamaCpp => "two passes, llama.cpp",
         }
     }
@@ -44,14 +47,10 @@ impl Method {
 pub struct Servers {
     /// A OneGen server that may be changed: passages are put into its default collection.
     pub onegen: Client,
+    /// Another one, with a model as large, that only embeds and finds.
+    pub embedder: Option<Client>,
     /// llama.cpp's servers, for text and for embeddings.
     pub llama_cpp: Option<(Client, Client)>,
-}
-
-/// A passage that llama.cpp's side has embedded.
-struct Embedded {
-    vector: Vec<f64>,
-    text: String,
 }
 
 impl Servers {
@@ -63,6 +62,7 @@ impl Servers {
             Method::TwoPasses,
             Method::TwoPassesUncached,
         ];
+        methods.extend(self.embedder.as_ref().map(|_| Method::TwoModels));
         methods.extend(self.llama_cpp.as_ref().map(|_| Method::LlamaCpp));
         methods
     }
@@ -78,72 +78,82 @@ impl Servers {
         if let (Method::LlamaCpp, Some(servers)) = (method, &self.llama_cpp) {
             return llama_cpp(servers, conversation, answer).await;
         }
-        let documents = conversation.rounds.iter().enumerate().map(|(round, (_, passage))| {
-            json!({"id": key(conversation, round), "text": passage, "metadata": {"key": key(conversation, round)}})
+        let finder = match (method, &self.embedder) {
+            (Method::TwoModels, Some(embedder)) => embedder,
+            _ => &self.onegen,
+        };
+        let rounds = || conversation.rounds.iter().enumerate();
+        let documents = rounds().filter_map(|(round, (_, passage))| {
+            let key = key(conversation, round);
+            Some(json!({"id": key, "text": passage.as_ref()?, "metadata": {"key": key}}))
         });
         let documents = json!({"documents": documents.collect::<Vec<_>>()});
-        self.onegen
-            .send(HttpMethod::PUT, "/v1/documents", &documents)
-            .await?;
+        let put = finder.send(HttpMethod::PUT, "/v1/documents", &documents);
+        put.await?;
         if method == Method::OnePassKept {
-            for round in 0..conversation.rounds.len() {
+            for (round, _) in rounds().filter(|(_, (_, passage))| passage.is_some()) {
                 let read = [user("Read.".to_owned())];
                 let fields = one_pass_fields(&key(conversation, round), 1, false);
                 whole(self.onegen.ask_with(&read, &fields, false).await)?;
             }
         }
         let mut messages = Vec::new();
-        if method == Method::TwoPassesUncached {
-            // Another beginning each time shares nothing, not even the template's own words behind it.
-            messages.push(system(format!("{}.", conversation.name)));
+        let is_cached = method != Method::TwoPassesUncached;
+        if !is_cached {
+            messages.push(system(String::new()));
         }
         let mut costs = Vec::new();
-        for (round, (question, _)) in conversation.rounds.iter().enumerate() {
+        for (round, (question, passage)) in rounds() {
             let key = key(conversation, round);
-            let before = self.forwarded().await?;
+            let before = self.forwarded(method).await?;
             let began = Instant::now();
-            let answer = match method {
-                Method::OnePass | Method::OnePassKept => {
-                    messages.push(user(question.clone()));
-                    let fields = one_pass_fields(&key, answer, true);
-                    self.onegen.ask_with(&messages, &fields, false).await
+            let searches_itself = matches!(method, Method::OnePass | Method::OnePassKept);
+            let (content, fields) = match (passage, searches_itself) {
+                (Some(_), true) => (question.clone(), one_pass_fields(&key, answer, true)),
+                (Some(_), false) => {
+                    let passage = search(finder, question, &key).await?;
+                    let content = format!("{passage}\n\n{question}");
+                    (content, plain_fields(answer, is_cached))
                 }
-                _ => {
-                    let passage = self.search(question, &key).await?;
-                    messages.push(user(format!("{passage}\n\n{question}")));
-                    let is_cached = method == Method::TwoPasses;
-                    if !is_cached {
-                        messages[0] = system(format!("{}-{round}.", conversation.name));
-                    }
-                    let fields = json!({"max_tokens": answer, "min_tokens": answer, "store": is_cached,
-                        "retrieval": {"enabled": false}, "drafting": false});
-                    self.onegen.ask_with(&messages, &fields, false).await
-                }
+                (None, _) => (question.clone(), plain_fields(answer, is_cached)),
             };
-            let answer = whole(answer)?;
+            messages.push(user(content));
+            if !is_cached {
+                // Another beginning each time shares nothing, not even the template's own words behind it.
+                messages[0] = system(format!("{key}."));
+            }
+            let answer = whole(self.onegen.ask_with(&messages, &fields, false).await)?;
             messages.push(assistant(answer.text.clone()));
-            costs.push(cost(began, &answer, self.forwarded().await? - before));
+            let forwarded = self.forwarded(method).await? - before;
+            costs.push(cost(began, &answer, forwarded));
         }
         Ok(costs)
     }
 
-    /// Finds a passage with a question that is embedded for it.
-    async fn search(&self, question: &str, key: &str) -> Result<String, String> {
-        let body = json!({"query": question, "max_num_results": 1, "filters": equals(key)});
-        let path = "/v1/vector_stores/default/search";
-        let found = self.onegen.send(HttpMethod::POST, path, &body).await?;
-        let text = &found["data"][0]["content"][0]["text"];
-        text.as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| format!("{path} has not found {key}"))
+    /// All positions that a method's OneGen servers have forwarded since they started, for turns and for embeddings.
+    async fn forwarded(&self, method: Method) -> Result<u64, String> {
+        let mut sum = 0;
+        let embedder = self
+            .embedder
+            .as_ref()
+            .filter(|_| method == Method::TwoModels);
+        for server in [Some(&self.onegen), embedder].into_iter().flatten() {
+            let metrics = server.text("/metrics").await?;
+            let missing = || "/metrics tells no onegen_forwarded_tokens_total".to_owned();
+            sum += forwarded(&metrics).ok_or_else(missing)?;
+        }
+        Ok(sum)
     }
+}
 
-    /// All positions that the OneGen server has forwarded since it started, for turns and for embeddings.
-    async fn forwarded(&self) -> Result<u64, String> {
-        let metrics = self.onegen.text("/metrics").await?;
-        forwarded(&metrics)
-            .ok_or_else(|| "/metrics tells no onegen_forwarded_tokens_total".to_owned())
-    }
+/// Finds a passage with a question that is embedded for it.
+async fn search(finder: &Client, question: &str, key: &str) -> Result<String, String> {
+    let body = json!({"query": question, "max_num_results": 1, "filters": equals(key)});
+    let path = "/v1/vector_stores/default/search";
+    let found = finder.send(HttpMethod::POST, path, &body).await?;
+    let text = found["data"][0]["content"][0]["text"].as_str();
+    let missing = || format!("{path} has not found {key}");
+    text.map(str::to_owned).ok_or_else(missing)
 }
 
 fn forwarded(metrics: &str) -> Option<u64> {
@@ -166,24 +176,26 @@ async fn llama_cpp(
     conversation: &Conversation,
     answer: usize,
 ) -> Result<Vec<Round>, String> {
-    let mut passages = Vec::new();
+    let mut vectors = Vec::new();
     for (_, passage) in &conversation.rounds {
-        let (vector, _) = embed(embeddings, passage).await?;
-        passages.push(Embedded {
-            vector,
-            text: passage.clone(),
-        });
+        if let Some(passage) = passage {
+            vectors.push(embed(embeddings, passage).await?.0);
+        }
     }
     let (mut messages, mut costs) = (Vec::new(), Vec::new());
-    for (round, (question, _)) in conversation.rounds.iter().enumerate() {
+    for (question, passage) in &conversation.rounds {
         let began = Instant::now();
-        let (query, embedded) = embed(embeddings, question).await?;
-        // The search is done, and its result is that of the filter that the other methods have.
-        let best = passages.iter().map(|one| product(&query, &one.vector));
-        let best = best.fold(f64::NEG_INFINITY, f64::max);
-        let passage = &passages[round].text;
-        std::hint::black_box(best);
-        messages.push(user(format!("{passage}\n\n{question}")));
+        let (content, embedded) = match passage {
+            None => (question.clone(), 0),
+            Some(passage) => {
+                let (query, embedded) = embed(embeddings, question).await?;
+                // The search is done, but what is read is what the other methods' filter finds.
+                let scores = vectors.iter().map(|vector| product(&query, vector));
+                std::hint::black_box(scores.fold(f64::NEG_INFINITY, f64::max));
+                (format!("{passage}\n\n{question}"), embedded)
+            }
+        };
+        messages.push(user(content));
         let fields = json!({"max_tokens": answer, "cache_prompt": true, "ignore_eos": true});
         let answer = whole(text.ask_with(&messages, &fields, false).await)?;
         let written = answer
@@ -222,6 +234,12 @@ fn equals(key: &str) -> Value {
 fn one_pass_fields(key: &str, answer: usize, store: bool) -> Value {
     json!({"max_tokens": answer + 1, "min_tokens": answer + 1, "store": store, "drafting": false,
         "retrieval": {"forced": true, "max_retrievals": 1, "filter": equals(key)}})
+}
+
+/// An answer without a search of the model's own.
+fn plain_fields(answer: usize, store: bool) -> Value {
+    json!({"max_tokens": answer, "min_tokens": answer, "store": store, "drafting": false,
+        "retrieval": {"enabled": false}})
 }
 
 fn cost(began: Instant, answer: &Answer, forwarded: u64) -> Round {

@@ -11,11 +11,16 @@ mod texts;
 
 use std::collections::BTreeMap;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use methods::{Method, Servers};
 
 use texts::Texts;
+
+/// Medians that an interval is of.
+const DRAWS: usize = 1000;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,12 +29,29 @@ pub struct Grid {
     pub questions: Vec<usize>,
     /// Words of a passage.
     pub passages: Vec<usize>,
+    /// Every how many rounds a passage is read; the others are questions alone.
+    #[serde(default = "each_round")]
+    pub every: Vec<usize>,
     /// Tokens of an answer.
     pub answer: usize,
     /// Rounds of a conversation.
     pub rounds: usize,
     /// Conversations of each method at each point, by turns.
     pub repetitions: usize,
+}
+
+impl Grid {
+    /// Each length of a passage and of a question, and every how many rounds a passage is read.
+    fn lengths(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let passages = self.passages.iter();
+        passages.flat_map(move |&passage| {
+            let questions = self.questions.iter();
+            questions.flat_map(move |&question| {
+                let every = self.every.iter();
+                every.map(move |&every| (passage, question, every))
+            })
+        })
+    }
 }
 
 /// What a round cost.
@@ -52,21 +74,51 @@ pub struct Point {
     pub question: usize,
     /// Words of each passage.
     pub passage: usize,
+    /// Every how many rounds a passage was read.
+    #[serde(default = "one")]
+    pub every: usize,
     /// What they cost.
     pub rounds: Vec<Round>,
 }
 
+fn one() -> usize {
+    1
+}
+
+fn each_round() -> Vec<usize> {
+    vec![one()]
+}
+
 impl Point {
+    /// The interval in which 95 of 100 medians of as many rounds lie, drawn from these (bootstrap, Efron 1979).
+    pub fn interval(&self, of: impl Fn(&Round) -> f64) -> (f64, f64) {
+        let mut rng = StdRng::seed_from_u64(1);
+        let count = self.rounds.len();
+        let draw = |rng: &mut StdRng| {
+            let drawn = (0..count).map(|_| of(&self.rounds[rng.random_range(0..count)]));
+            median(drawn.collect())
+        };
+        let mut medians: Vec<f64> = match count {
+            0 => return (f64::NAN, f64::NAN),
+            _ => (0..DRAWS).map(|_| draw(&mut rng)).collect(),
+        };
+        medians.sort_by(f64::total_cmp);
+        (medians[DRAWS * 25 / 1000], medians[DRAWS * 975 / 1000])
+    }
+
     /// The median of a cost over all rounds.
     pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        match values.len() {
-            0 => f64::NAN,
-            odd if odd % 2 == 1 => values[middle],
-            _ => f64::midpoint(values[middle - 1], values[middle]),
-        }
+        median(self.rounds.iter().map(of).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
 
@@ -83,28 +135,27 @@ pub async fn compare(
     let methods = servers.methods();
     let mut points = Vec::new();
     let mut texts = Texts::new();
-    for &passage in &grid.passages {
-        for &question in &grid.questions {
-            let mut rounds: BTreeMap<usize, Vec<Round>> = BTreeMap::new();
-            for repetition in 0..grid.repetitions {
-                for turn in 0..methods.len() {
-                    // Whoever begins has no advantage.
-                    let which = (turn + repetition) % methods.len();
-                    let conversation = texts.conversation(grid.rounds, question, passage);
-                    let costs = servers.converse(methods[which], &conversation, grid.answer);
-                    rounds.entry(which).or_default().extend(costs.await?);
-                }
+    for (passage, question, every) in grid.lengths() {
+        let mut rounds: BTreeMap<usize, Vec<Round>> = BTreeMap::new();
+        for repetition in 0..grid.repetitions {
+            for turn in 0..methods.len() {
+                // Whoever begins has no advantage.
+                let which = (turn + repetition) % methods.len();
+                let conversation = texts.conversation((grid.rounds, every), question, passage);
+                let costs = servers.converse(methods[which], &conversation, grid.answer);
+                rounds.entry(which).or_default().extend(costs.await?);
             }
-            let measured = rounds.into_iter().map(|(which, rounds)| Point {
-                method: methods[which],
-                question,
-                passage,
-                rounds,
-            });
-            let measured: Vec<Point> = measured.collect();
-            see(&measured);
-            points.extend(measured);
         }
+        let measured = rounds.into_iter().map(|(which, rounds)| Point {
+            method: methods[which],
+            question,
+            passage,
+            every,
+            rounds,
+        });
+        let measured: Vec<Point> = measured.collect();
+        see(&measured);
+        points.extend(measured);
     }
     Ok(points)
 }
@@ -119,6 +170,7 @@ mod tests {
             method: Method::TwoPasses,
             question: 1,
             passage: 1,
+            every: 1,
             rounds: values
                 .iter()
                 .map(|&total_ms| Round {
@@ -134,5 +186,12 @@ mod tests {
             3.0
         );
         assert!(point(&[]).median(|round| round.total_ms).is_nan());
+        // Of a hundred values, the median of a hundred draws is near the middle.
+        let values: Vec<f64> = (0..100).map(f64::from).collect();
+        let (low, high) = point(&values).interval(|round| round.total_ms);
+        assert!(
+            (35.0..45.0).contains(&low) && (54.0..65.0).contains(&high),
+            "{low} {high}"
+        );
     }
 }

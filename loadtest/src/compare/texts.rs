@@ -15,8 +15,8 @@ const WORDS: [&str; 64] = [
 pub(super) struct Conversation {
     /// A name that no other conversation has.
     pub(super) name: String,
-    /// Each round's question and passage.
-    pub(super) rounds: Vec<(String, String)>,
+    /// Each round's question, and its passage if it reads one.
+    pub(super) rounds: Vec<(String, Option<String>)>,
 }
 
 /// Texts, one after another. They differ in their first words already, so that no beginning is shared.
@@ -48,9 +48,10 @@ impl Texts {
         text.join(" ")
     }
 
+    /// A conversation of so many rounds, of which every so-and-so-many-th reads a passage.
     pub(super) fn conversation(
         &mut self,
-        rounds: usize,
+        (rounds, every): (usize, usize),
         question: usize,
         passage: usize,
     ) -> Conversation {
@@ -60,7 +61,11 @@ impl Texts {
         Conversation {
             name: format!("{}-{}", self.run, self.conversations),
             rounds: (0..rounds)
-                .map(|_| (self.text(question), self.text(passage)))
+                .map(|round| {
+                    let question = self.text(question);
+                    let reads = round % every == 0;
+                    (question, reads.then(|| self.text(passage)))
+                })
                 .collect(),
         }
     }
@@ -73,14 +78,16 @@ mod tests {
     #[test]
     fn texts_have_their_lengths_and_no_two_begin_alike() {
         let mut texts = Texts::new();
-        let conversation = texts.conversation(5, 32, 30);
-        let all: Vec<&String> = conversation
-            .rounds
-            .iter()
-            .flat_map(|(q, p)| [q, p])
-            .collect();
+        let conversation = texts.conversation((6, 2), 32, 30);
+        let mut all: Vec<&String> = Vec::new();
+        for (round, (question, passage)) in conversation.rounds.iter().enumerate() {
+            assert_eq!(question.split(' ').count(), 32);
+            assert_eq!(passage.is_some(), round % 2 == 0);
+            assert!(passage.iter().all(|text| text.split(' ').count() == 30));
+            all.push(question);
+            all.extend(passage);
+        }
         for (at, text) in all.iter().enumerate() {
-            assert_eq!(text.split(' ').count(), if at % 2 == 0 { 32 } else { 30 });
             let beginning = |text: &str| text.split(' ').take(6).collect::<Vec<_>>().join(" ");
             assert!(
                 all[..at]
@@ -88,6 +95,6 @@ mod tests {
                     .all(|other| beginning(other) != beginning(text))
             );
         }
-        assert_ne!(texts.conversation(5, 32, 30).name, conversation.name);
+        assert_ne!(texts.conversation((6, 2), 32, 30).name, conversation.name);
     }
 }

@@ -38,29 +38,37 @@ fn forwarded(points: &[Point], method: Method) -> Vec<u64> {
 async fn one_pass_forwards_a_question_once_and_a_kept_passage_not_at_all() {
     let files = Files::with_block_attention();
     let server = Server::start(&files.config(&[])).await;
+    let others = Files::with_block_attention();
+    let embedder = Server::start(&others.config(&[])).await;
     let servers = Servers {
         onegen: client(&server.url),
+        embedder: Some(client(&embedder.url)),
         llama_cpp: None,
     };
     let grid = Grid {
         questions: vec![20],
         passages: vec![12],
+        every: vec![1],
         answer: 4,
         rounds: 3,
         repetitions: 1,
     };
     let points = compare(&servers, &grid, |_| ()).await.unwrap();
-    let [computed, kept, two, uncached] = [
+    let [computed, kept, two, uncached, two_models] = [
         Method::OnePass,
         Method::OnePassKept,
         Method::TwoPasses,
         Method::TwoPassesUncached,
+        Method::TwoModels,
     ]
     .map(|method| forwarded(&points, method));
     for round in 0..3 {
         // Every word of a passage is a position at least, and so is every word of a question.
         assert!(computed[round] >= kept[round] + 12, "{computed:?} {kept:?}");
         assert!(two[round] >= computed[round] + 15, "{two:?} {computed:?}");
+        // Two servers share the work of one; texts differ, and so do their lengths in the random model's tokens.
+        let apart = two_models[round].abs_diff(two[round]);
+        assert!(apart < 50, "{two_models:?} {two:?}");
     }
     // What is not cached is read again in every round.
     assert!(uncached[2] > 2 * two[2], "{uncached:?} {two:?}");
