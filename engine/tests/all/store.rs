@@ -7,11 +7,22 @@ use std::sync::Arc;
 
 use crate::common::*;
 use onegen_engine::{
-    Completion, CopySource, Engine, EngineError, EngineOptions, Model, Request, StartError,
-    StoreOptions,
+    Completion, CopySource, Engine, EngineError, EngineOptions, Model, PassageAttention,
+    PassageCacheOptions, Request, StartError, StoreOptions,
 };
 
 const KV_LIMIT: u64 = 1 << 30;
+
+/// Passages are not kept, so that all that comes back is the conversations' own.
+fn without_store() -> EngineOptions {
+    EngineOptions {
+        passages: PassageCacheOptions {
+            bytes: 0,
+            disk: None,
+        },
+        ..EngineOptions::default()
+    }
+}
 
 fn options(dir: &Path) -> EngineOptions {
     EngineOptions {
@@ -19,7 +30,7 @@ fn options(dir: &Path) -> EngineOptions {
             dir: dir.to_owned(),
             kv_bytes: KV_LIMIT,
         }),
-        ..EngineOptions::default()
+        ..without_store()
     }
 }
 
@@ -30,7 +41,7 @@ fn start(model: &Arc<Model>, options: &EngineOptions) -> Engine {
 
 /// A turn with a retrieval and another turn, in an engine that is never restarted.
 fn undisturbed(model: &Arc<Model>) -> (Completion, Completion) {
-    let engine = engine(model, Some(Shelf::new(vec![peru()])));
+    let engine = start(model, &without_store());
     let first = run(&engine, retrieving(model, "a", 12, 1));
     (first, ask_on(&engine, "a", "And its currency?"))
 }
@@ -78,7 +89,8 @@ fn kv_that_memory_has_no_room_for_comes_back_from_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let (first, wanted) = undisturbed(&model);
         // An incomplete passage block needs memory of its own.
-        let begun = usize::from(name.ends_with("with blocks"));
+        let begun =
+            usize::from(model.tokens().onegen().passage_attention == PassageAttention::Block);
         let cache = model.new_cache();
         let one = cache.bytes_for(wanted.summary.log_len) + begun * cache.bytes_for(1);
         let options = EngineOptions {

@@ -38,12 +38,14 @@ async fn messages(server: &Server, conversation: &str) -> Vec<(String, String)> 
         .collect()
 }
 
-/// How many files a directory and all below it hold, without the file that locks it.
+/// How many files a directory and all below it hold, without the file that locks it and without kept passages, which
+/// belong to no conversation.
 fn files(dir: &Path) -> usize {
     let entries = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let count = |path: std::path::PathBuf| match path.is_dir() {
+        true if path.ends_with("passages") => 0,
         true => files(&path),
         false => usize::from(!path.ends_with("lock")),
     };
