@@ -175,7 +175,7 @@ async fn nothing_that_was_acknowledged_is_lost_when_the_server_is_killed() {
         process.end(End::Killed);
     }
     assert!(
-        checked > 50,
+        checked > 20,
         "only {checked} things to check: the load was none"
     );
 }
