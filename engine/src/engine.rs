@@ -216,5 +216,8 @@ impl Drop for Shared {
             // A panic of the step thread was reported when it happened.
             let _ = thread.join();
         }
+        if let Some(passages) = &self.passages {
+            passages.finish();
+        }
     }
 }

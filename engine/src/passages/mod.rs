@@ -64,9 +64,9 @@ pub(crate) struct PassageCache {
     /// Fingerprint of the model and kernels that compute keys and values.
     made_by: String,
     shared: Arc<Shared>,
-    /// Blocks to be written to the disk.
-    writes: Option<Sender<Write>>,
-    writer: Option<JoinHandle<()>>,
+    /// Blocks to be written to the disk, and the thread that writes them, until [`Self::finish`].
+    writes: Mutex<Option<Sender<Write>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Locks are taken in this order: changes or files, then memory; files, then changes.
@@ -166,8 +166,8 @@ impl PassageCache {
             tokens: model.tokens().clone(),
             made_by: model.kv_fingerprint(),
             shared,
-            writes,
-            writer,
+            writes: Mutex::new(writes),
+            writer: Mutex::new(writer),
         }))
     }
 
@@ -250,7 +250,7 @@ impl PassageCache {
         if !self.shared.insert(block, name.clone(), &kv, since, source) {
             return;
         }
-        if let Some(writes) = &self.writes {
+        if let Some(writes) = &*lock(&self.writes) {
             // The writer lives as long as this sender.
             let _ = writes.send(Write {
                 block,
@@ -258,6 +258,16 @@ impl PassageCache {
                 kv,
                 since,
             });
+        }
+    }
+
+    /// Waits until all blocks are written; later ones are not. A thread that searches may hold the cache longer than
+    /// the engine that has ended, so dropping it would come too late.
+    pub(crate) fn finish(&self) {
+        drop(lock(&self.writes).take());
+        if let Some(writer) = lock(&self.writer).take() {
+            // A panic of the thread was reported when it happened.
+            let _ = writer.join();
         }
     }
 
@@ -355,11 +365,7 @@ impl Shared {
 
 impl Drop for PassageCache {
     fn drop(&mut self) {
-        drop(self.writes.take());
-        if let Some(writer) = self.writer.take() {
-            // A panic of the thread was reported when it happened.
-            let _ = writer.join();
-        }
+        self.finish();
     }
 }
 

@@ -14,6 +14,8 @@ use crate::common::{Client, Files};
 
 const CLIENTS: usize = 4;
 const KILLS: usize = 6;
+/// Messages of a conversation, after which another one is begun: the context holds more.
+const MESSAGES: usize = 24;
 
 /// What one client knows: what the server has acknowledged, and the change that it has not answered yet.
 #[derive(Default)]
@@ -48,6 +50,10 @@ impl Known {
     }
 
     async fn step(&mut self, client: &Client, number: usize, rng: &mut StdRng) -> Option<()> {
+        if self.messages.len() >= MESSAGES {
+            self.conversation = None;
+            self.messages.clear();
+        }
         let Some(conversation) = self.conversation.clone() else {
             let created = send(client, Method::POST, "/v1/conversations", &json!({})).await?;
             self.conversation = created["id"].as_str().map(str::to_owned);
