@@ -29,11 +29,20 @@ const DOCUMENTS: &str = r#"{"uid":1,"messages":[{"role":"user","content":"Repres
 const RECORDS: &str = r#"{"messages":[{"role":"user","content":"the capital"},{"role":"assistant","content":"of Peru[Question Representation]<paragraph>Lima it is</paragraph> Lima, so [Question Representation]<paragraph>no</paragraph> yes","positive":[["1-1",1],null],"negative":[["b"],[]]}]}
 "#;
 
+/// A shipped model's tokens, of a model whose passages see everything before them, as these records spell them.
 fn tokens(model: &str) -> Tokens {
     let model = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../models")
         .join(model);
-    ModelFiles::open(&model).unwrap().own_tokens().unwrap()
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(model).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let onegen = copy.path().join("onegen.json");
+    let text = fs::read_to_string(&onegen).unwrap();
+    fs::write(onegen, text.replace("\"block\"", "\"full\"")).unwrap();
+    ModelFiles::open(copy.path()).unwrap().own_tokens().unwrap()
 }
 
 fn files(records: &str, documents: &str) -> (TempDir, PathBuf, PathBuf) {
