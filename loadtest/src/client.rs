@@ -6,7 +6,7 @@ use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use onegen_proto::{ChunkExtension, ErrorBody, Receipt};
 use reqwest::header::{HeaderMap, HeaderValue, InvalidHeaderValue};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -75,6 +75,13 @@ pub enum Outcome {
     Dropped,
     /// The run ended before the answer did.
     Unfinished,
+}
+
+impl Outcome {
+    /// Whether it ended in another way than whole or, as planned, without its client.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, Self::Ok | Self::Disconnected)
+    }
 }
 
 /// An answer, or what there was of it.
@@ -224,16 +231,7 @@ impl Client {
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
         let url = self.url(path);
         let request = self.http.request(method, url.clone()).json(body);
-        let response = request.timeout(self.timeout).send().await;
-        let response = response.map_err(|error| innermost(&error))?;
-        if !response.status().is_success() {
-            let status = response.status();
-            return Err(format!(
-                "{url} answered {status}: {}",
-                refusal(response).await
-            ));
-        }
-        let answer = response.json().await;
+        let answer = self.accepted(request).await?.json().await;
         answer.map_err(|error| format!("{url} answered no JSON: {}", innermost(&error)))
     }
 
@@ -242,10 +240,20 @@ impl Client {
     /// # Errors
     /// What went wrong, in words.
     pub async fn text(&self, path: &str) -> Result<String, String> {
-        let request = self.http.get(self.url(path)).timeout(self.timeout);
-        let response = request.send().await.and_then(Response::error_for_status);
-        let response = response.map_err(|error| innermost(&error))?;
+        let response = self.accepted(self.http.get(self.url(path))).await?;
         response.text().await.map_err(|error| innermost(&error))
+    }
+
+    /// Sends a request and returns its response if it says that all is well.
+    async fn accepted(&self, request: RequestBuilder) -> Result<Response, String> {
+        let response = request.timeout(self.timeout).send().await;
+        let response = response.map_err(|error| innermost(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (url, status) = (response.url().clone(), response.status());
+        let reason = refusal(response).await;
+        Err(format!("{url} answered {status}: {reason}"))
     }
 
     /// The names of the server's models.
@@ -262,17 +270,8 @@ impl Client {
             id: String,
         }
         let url = self.url("/v1/models");
-        let sent = self.http.get(url.clone()).timeout(self.timeout).send();
-        let response = sent.await.map_err(|error| innermost(&error))?;
-        if !response.status().is_success() {
-            let status = response.status();
-            return Err(format!(
-                "{url} answered {status}: {}",
-                refusal(response).await
-            ));
-        }
-        let models: Models = response
-            .json()
+        let models = self.accepted(self.http.get(url.clone())).await?.json();
+        let models: Models = models
             .await
             .map_err(|error| format!("{url} is no list of models: {}", innermost(&error)))?;
         Ok(models.data.into_iter().map(|model| model.id).collect())

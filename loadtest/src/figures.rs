@@ -188,7 +188,7 @@ impl Figures {
 }
 
 /// An outcome's name, and the reason of a failure.
-pub fn named(outcome: &Outcome) -> (&'static str, Option<String>) {
+fn named(outcome: &Outcome) -> (&'static str, Option<String>) {
     match outcome {
         Outcome::Ok => ("ok", None),
         Outcome::Disconnected => ("disconnected", None),

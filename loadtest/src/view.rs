@@ -55,9 +55,10 @@ impl View {
                 if record.outcome != Outcome::Dropped {
                     self.under_way -= 1;
                 }
-                match record.outcome {
-                    Outcome::Ok | Outcome::Disconnected => self.whole += 1,
-                    _ => self.failed += 1,
+                if record.outcome.is_failure() {
+                    self.failed += 1;
+                } else {
+                    self.whole += 1;
                 }
                 self.tokens += record.completion_tokens;
                 self.recent.extend(record.ttft_ms);

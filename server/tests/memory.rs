@@ -6,7 +6,6 @@
 #[path = "all/common/mod.rs"]
 mod common;
 
-use std::fs;
 use std::time::Instant;
 
 use common::process::Process;
@@ -28,14 +27,6 @@ async fn ask(client: &Client, path: &str, body: &Value) -> (StatusCode, Value) {
     (status, envelope(response.json().await.unwrap()))
 }
 
-/// The most memory that the server has held so far, in MB.
-fn peak_mb(server: &Process) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-    kilobytes.parse::<usize>().unwrap() / 1024
-}
-
 #[tokio::test]
 async fn a_text_that_cannot_fit_is_refused_unread_on_every_route() {
     let files = Files::new();
@@ -43,7 +34,7 @@ async fn a_text_that_cannot_fit_is_refused_unread_on_every_route() {
     let text = endless();
     let model = "onegen";
     server.client.complete(&question("Hello!")).await;
-    let before = peak_mb(&server);
+    let before = server.memory_mb("VmHWM");
     for (path, body) in [
         ("/v1/embeddings", json!({"model": model, "input": text})),
         ("/v1/chat/completions", question(&text)),
@@ -56,7 +47,7 @@ async fn a_text_that_cannot_fit_is_refused_unread_on_every_route() {
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("tokens"), "{path}: {message}");
     }
-    let over = peak_mb(&server) - before;
+    let over = server.memory_mb("VmHWM") - before;
     println!("{over} MB over idle for texts of {} MB", text.len() >> 20);
     assert!(over < 100, "{over} MB over idle");
 }
@@ -67,7 +58,7 @@ async fn many_of_them_at_once_leave_the_memory_and_the_others_alone() {
     let server = Process::start(&files, &files.data_dir());
     let body = json!({"model": "onegen", "input": endless()});
     server.client.complete(&question("Hello!")).await;
-    let before = peak_mb(&server);
+    let before = server.memory_mb("VmHWM");
     let many = join_all((0..64).map(|_| ask(&server.client, "/v1/embeddings", &body)));
     let other = async {
         let since = Instant::now();
@@ -80,7 +71,7 @@ async fn many_of_them_at_once_leave_the_memory_and_the_others_alone() {
             .iter()
             .all(|(status, _)| *status == StatusCode::BAD_REQUEST)
     );
-    let over = peak_mb(&server) - before;
+    let over = server.memory_mb("VmHWM") - before;
     println!("{over} MB over idle, a probe was answered after {other:?}");
     // The bodies alone are 64 times 3.4 MB, as they came and as text.
     assert!(over < 1_000, "{over} MB over idle");

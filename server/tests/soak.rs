@@ -44,13 +44,6 @@ fn start(dir: &Path) -> Process {
     Process::spawn(command)
 }
 
-fn memory_mb(server: &Process) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-    kilobytes.parse::<usize>().unwrap() / 1024
-}
-
 fn open_files(server: &Process) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.id()))
         .unwrap()
@@ -149,7 +142,7 @@ async fn load(server: &Process, seconds: u64, seed: u64) -> (Figures, [usize; 2]
     };
     let middle = async {
         tokio::time::sleep(Duration::from_secs(seconds) / 2).await;
-        (memory_mb(server), open_files(server))
+        (server.memory_mb("VmRSS"), open_files(server))
     };
     let (records, _, (memory, files)) = tokio::join!(driven, others, middle);
     let level = ServiceLevel {
@@ -159,7 +152,7 @@ async fn load(server: &Process, seconds: u64, seed: u64) -> (Figures, [usize; 2]
     let figures = Figures::new(&records, &level);
     assert!(asked.load(Ordering::Relaxed) > 5);
     server.client.idle().await;
-    let ends = (memory_mb(server), open_files(server));
+    let ends = (server.memory_mb("VmRSS"), open_files(server));
     (figures, [memory, ends.0], [files, ends.1])
 }
 

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 pub use html::{HtmlError, run_page, sweep_page};
 pub use machine::Machine;
 
-use crate::figures::{Figures, ServiceLevel, named};
+use crate::client::Outcome;
+use crate::figures::{Figures, ServiceLevel};
 use crate::plan::dataset::BrokenLines;
 use crate::record::Record;
 
@@ -127,11 +128,8 @@ fn seconds(records: &[Record]) -> Vec<Second> {
             .entry(second(record.due_ms + record.total_ms))
             .or_default();
         end.tokens += record.completion_tokens;
-        match named(&record.outcome).0 {
-            "ok" => end.answered += 1,
-            "disconnected" => {}
-            _ => end.failed += 1,
-        }
+        end.answered += usize::from(record.outcome == Outcome::Ok);
+        end.failed += usize::from(record.outcome.is_failure());
     }
     let last = seconds.keys().last().map_or(0, |last| last + 1);
     (0..last)

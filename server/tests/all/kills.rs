@@ -97,20 +97,11 @@ impl Known {
     /// Compares with what a server has after a kill, and takes over what it had not answered.
     async fn check(&mut self, client: &Client) -> usize {
         if let Some(id) = self.open.take() {
-            let response = client.get(&format!("/v1/documents/{id}")).await;
-            let text = match response.status() {
-                StatusCode::NOT_FOUND => None,
-                _ => Some(text_of(response.json().await.unwrap())),
-            };
+            let text = document(client, &id).await;
             self.documents.insert(id, text);
         }
         for (id, text) in &self.documents {
-            let response = client.get(&format!("/v1/documents/{id}")).await;
-            let found = match response.status() {
-                StatusCode::NOT_FOUND => None,
-                _ => Some(text_of(response.json().await.unwrap())),
-            };
-            assert_eq!(&found, text, "document {id}");
+            assert_eq!(&document(client, id).await, text, "document {id}");
         }
         let Some(conversation) = &self.conversation else {
             return self.documents.len();
@@ -141,8 +132,14 @@ impl Known {
     }
 }
 
-fn text_of(document: Value) -> String {
-    document["text"].as_str().unwrap().to_owned()
+/// A document's text, if it is there.
+async fn document(client: &Client, id: &str) -> Option<String> {
+    let response = client.get(&format!("/v1/documents/{id}")).await;
+    if response.status() == StatusCode::NOT_FOUND {
+        return None;
+    }
+    let document: Value = response.json().await.unwrap();
+    Some(document["text"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

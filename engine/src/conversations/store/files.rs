@@ -5,6 +5,7 @@
 //! positions are overwritten, a record that does not name them is written. So the process may be killed at
 //! any moment: the positions that the record names are in the KV file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -394,12 +395,16 @@ fn read_piece(
     for layer in 0..cache.layers() {
         file.read_exact(&mut rows)?;
         hasher.update(&rows);
-        // A head's keys, or its values, stand together.
-        let heads = rows.chunks_exact(positions * row);
-        let first: Vec<u8> = heads
-            .flat_map(|head| &head[..wanted * row])
-            .copied()
-            .collect();
+        let first: Cow<'_, [u8]> = if wanted == positions {
+            Cow::Borrowed(&rows)
+        } else {
+            // A head's keys, or its values, stand together.
+            let heads = rows.chunks_exact(positions * row);
+            heads
+                .flat_map(|head| &head[..wanted * row])
+                .copied()
+                .collect()
+        };
         cache
             .set_layer_rows(layer, start..start + wanted, &first)
             .map_err(io::Error::other)?;

@@ -1,6 +1,7 @@
 //! Starts the program itself, like a user.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -77,6 +78,15 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory in MB as Linux tells it: `VmRSS`, what it holds, or `VmHWM`, the most that it has held so far.
+    pub fn memory_mb(&self, which: &str) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(which));
+        let kilobytes = line.unwrap().trim_matches([':', ' ', '\t']);
+        let kilobytes = kilobytes.trim_end_matches(" kB");
+        kilobytes.parse::<usize>().unwrap() / 1024
     }
 
     pub fn signal(&self, signal: &str) {
