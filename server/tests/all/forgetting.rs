@@ -198,6 +198,10 @@ async fn token_log_and_cache_of_what_is_deleted_leave_the_disk() {
     let bystander = server
         .complete(&question("What is the capital of Peru?"))
         .await;
+    // The passage that was read is kept, by a thread of its own.
+    while server.metric("onegen_passage_cache_disk_bytes").await == 0.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let files = || kept(&server.files.path("data").join("conversations"));
     let before = files();
     assert!(before > 0);
