@@ -199,8 +199,11 @@ async fn token_log_and_cache_of_what_is_deleted_leave_the_disk() {
         .complete(&question("What is the capital of Peru?"))
         .await;
     // The passage that was read is kept, by a thread of its own.
-    while server.metric("onegen_passage_cache_disk_bytes").await == 0.0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    for _ in 0..100 {
+        if server.metric("onegen_passage_cache_disk_bytes").await > 0.0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let files = || kept(&server.files.path("data").join("conversations"));
     let before = files();
