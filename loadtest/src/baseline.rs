@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::figures::Percentiles;
-use crate::report::Report;
+use crate::report::{Load, Machine, Report};
 
 /// Why runs are not compared.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +63,10 @@ pub fn read(path: &Path) -> Result<Report, BaselineError> {
 /// # Errors
 /// Machine or load differ.
 pub fn compare(baseline: &Report, run: &Report) -> Result<Comparison, BaselineError> {
-    let both = |report: &Report| {
-        let machine = serde_json::to_value(&report.machine).unwrap_or_default();
-        let load = serde_json::to_value(&report.load).unwrap_or_default();
-        [machine, load]
-    };
-    let pairs = both(baseline).into_iter().zip(both(run));
-    let differences: Vec<String> = pairs.flat_map(|(old, new)| differing(&old, &new)).collect();
+    let differences = differences(
+        (&baseline.machine, &baseline.load),
+        (&run.machine, &run.load),
+    );
     if !differences.is_empty() {
         return Err(BaselineError::Unlike { differences });
     }
@@ -122,6 +119,16 @@ pub fn compare(baseline: &Report, run: &Report) -> Result<Comparison, BaselineEr
         ],
     );
     Ok(Comparison { rows })
+}
+
+/// What differs between two machines and loads, with both values.
+pub fn differences(old: (&Machine, &Load), new: (&Machine, &Load)) -> Vec<String> {
+    let both = |(machine, load): (&Machine, &Load)| {
+        let machine = serde_json::to_value(machine).unwrap_or_default();
+        [machine, serde_json::to_value(load).unwrap_or_default()]
+    };
+    let pairs = both(old).into_iter().zip(both(new));
+    pairs.flat_map(|(old, new)| differing(&old, &new)).collect()
 }
 
 /// The fields of two objects that differ.

@@ -218,6 +218,11 @@ impl Client {
         })
     }
 
+    /// The model that requests name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));

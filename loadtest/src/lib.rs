@@ -10,6 +10,7 @@ pub mod command;
 pub mod compare;
 pub mod drive;
 pub mod figures;
+pub mod idle;
 pub mod plan;
 pub mod record;
 pub mod report;

@@ -1,10 +1,9 @@
 //! `onegen-loadtest compare`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -68,28 +67,17 @@ pub(super) struct CompareOptions {
     json: Option<PathBuf>,
 }
 
-/// A table out of what was measured before.
-#[derive(Args)]
-pub(super) struct TableOptions {
-    /// The --json of a comparison
-    json: PathBuf,
-
-    /// The text file in which the table stands between <!-- comparison --> and <!-- /comparison -->
-    #[arg(long, value_name = "FILE")]
-    into: PathBuf,
-}
-
+/// A comparison, as it is written to a file.
 #[derive(Serialize, Deserialize)]
-struct CompareReport {
-    version: String,
-    machine: Machine,
-    grid: Grid,
-    points: Vec<Point>,
+pub(super) struct CompareReport {
+    pub(super) version: String,
+    pub(super) machine: Machine,
+    pub(super) grid: Grid,
+    pub(super) points: Vec<Point>,
 }
 
 const HEAD: &str = "| question | passage | every | method | positions | ms | first text, ms | times one pass, kept |\n\
     |---|---|---|---|---|---|---|---|\n";
-const MARKS: [&str; 2] = ["<!-- comparison -->\n", "<!-- /comparison -->"];
 
 /// Measures all methods and prints a table.
 pub(super) async fn compare(options: CompareOptions) -> Result<()> {
@@ -142,7 +130,8 @@ pub(super) async fn compare(options: CompareOptions) -> Result<()> {
     Ok(())
 }
 
-async fn client(url: Url, remote: bool) -> Result<Client> {
+/// A client of the first model that a server lists.
+pub(super) async fn client(url: Url, remote: bool) -> Result<Client> {
     check_host(&url, remote)?;
     let of_model = |model| {
         Client::new(
@@ -162,38 +151,12 @@ async fn client(url: Url, remote: bool) -> Result<Client> {
     Ok(of_model(model)?)
 }
 
-/// Writes a comparison's table into a text file.
-pub(super) fn table(options: &TableOptions) -> Result<()> {
-    let read = |path: &Path| {
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let report: CompareReport = serde_json::from_str(&read(&options.json)?)
-        .with_context(|| format!("{} is no comparison", options.json.display()))?;
-    let text = read(&options.into)?;
-    let table = report
-        .points
-        .chunk_by(is_beside)
-        .map(rows)
-        .collect::<String>();
-    let [open, close] = MARKS.map(|mark| text.find(mark));
-    let (Some(open), Some(close)) = (open, close) else {
-        bail!(
-            "{} has no lines {} and {}",
-            options.into.display(),
-            MARKS[0].trim(),
-            MARKS[1]
-        );
-    };
-    ensure!(
-        open < close,
-        "{} ends the table before it begins",
-        options.into.display()
-    );
-    let (before, after) = (&text[..open + MARKS[0].len()], &text[close..]);
-    write(
-        &options.into,
-        format!("{before}{HEAD}{table}{after}").as_bytes(),
-    )
+impl CompareReport {
+    /// The table, with its head.
+    pub(super) fn table(&self) -> String {
+        let rows = self.points.chunk_by(is_beside).map(rows);
+        format!("{HEAD}{}", rows.collect::<String>())
+    }
 }
 
 fn is_beside(one: &Point, other: &Point) -> bool {
@@ -203,88 +166,24 @@ fn is_beside(one: &Point, other: &Point) -> bool {
 /// The rows of one length of questions and passages: medians over all rounds, with the interval in which 95 of 100 of
 /// them lie, and how many times as long as one pass with a kept passage each method takes.
 fn rows(points: &[Point]) -> String {
-    let total = |point: &Point| point.median(|round| round.total_ms);
+    let total = |point: &Point| point.rounds.median(|round| round.total_ms);
     let kept = points
         .iter()
         .find(|point| point.method == Method::OnePassKept);
     let kept = kept.map_or(f64::NAN, total);
     let row = |point: &Point| {
-        let (low, high) = point.interval(|round| round.total_ms);
+        let (low, high) = point.rounds.interval(|round| round.total_ms);
         format!(
             "| {} | {} | {} | {} | {:.0} | {:.1} ({low:.1} to {high:.1}) | {:.1} | {:.2} |\n",
             point.question,
             point.passage,
             point.every,
             point.method.name(),
-            point.median(|round| round.forwarded as f64),
+            point.rounds.median(|round| round.forwarded as f64),
             total(point),
-            point.median(|round| round.ttft_ms),
+            point.rounds.median(|round| round.ttft_ms),
             total(point) / kept,
         )
     };
     points.iter().map(row).collect()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::compare::Round;
-
-    #[test]
-    fn a_table_replaces_what_stands_between_its_marks_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let [json, into] = ["a.json", "a.md"].map(|name| dir.path().join(name));
-        let point = |method, total_ms| Point {
-            method,
-            question: 32,
-            passage: 30,
-            every: 1,
-            rounds: vec![Round {
-                total_ms,
-                ttft_ms: 1.0,
-                forwarded: 55,
-            }],
-        };
-        let report = CompareReport {
-            version: "0".into(),
-            machine: Machine::this(),
-            grid: Grid {
-                questions: vec![32],
-                passages: vec![30],
-                every: vec![1],
-                answer: 10,
-                rounds: 1,
-                repetitions: 1,
-            },
-            points: vec![
-                point(Method::OnePassKept, 40.0),
-                point(Method::LlamaCpp, 100.0),
-            ],
-        };
-        fs::write(&json, serde_json::to_vec(&report).unwrap()).unwrap();
-        fs::write(
-            &into,
-            format!("Before\n{}old\n{}\nafter\n", MARKS[0], MARKS[1]),
-        )
-        .unwrap();
-        let options = TableOptions { json, into };
-        table(&options).unwrap();
-        let text = fs::read_to_string(&options.into).unwrap();
-        assert!(text.starts_with("Before\n") && text.ends_with("<!-- /comparison -->\nafter\n"));
-        assert!(
-            text.contains(
-                "| 32 | 30 | 1 | two passes, llama.cpp | 55 | 100.0 (100.0 to 100.0) | 1.0 | 2.50 |"
-            ),
-            "{text}"
-        );
-        assert!(!text.contains("old"));
-        fs::write(&options.into, "nothing").unwrap();
-        assert!(
-            table(&options)
-                .unwrap_err()
-                .to_string()
-                .contains("has no lines")
-        );
-    }
 }

@@ -1,9 +1,12 @@
 //! The command line.
 
 mod compare;
+mod compare_linking;
+mod knees;
 mod options;
 mod run;
 mod sweep;
+mod table;
 
 use std::process::ExitCode;
 
@@ -23,10 +26,14 @@ enum What {
     Run(run::RunOptions),
     /// The same load at one rate after another, until the server no longer bears it
     Sweep(sweep::SweepOptions),
+    /// Sweeps of several servers in one picture
+    Knees(knees::KneesOptions),
     /// One pass against two: the same conversations by different methods
     Compare(compare::CompareOptions),
+    /// Entity linking in one pass against two, by the number of mentions
+    CompareLinking(compare_linking::CompareLinkingOptions),
     /// Writes the table of an earlier comparison into a text file
-    Table(compare::TableOptions),
+    Table(table::TableOptions),
 }
 
 /// Reads the command line and does what it says.
@@ -41,8 +48,10 @@ pub fn main() -> ExitCode {
             match command.what {
                 What::Run(options) => run::run(options).await,
                 What::Sweep(options) => sweep::sweep(options).await,
+                What::Knees(options) => knees::knees(&options),
                 What::Compare(options) => compare::compare(options).await,
-                What::Table(options) => compare::table(&options),
+                What::CompareLinking(options) => compare_linking::compare_linking(options).await,
+                What::Table(options) => table::table(&options),
             }
         })
     });

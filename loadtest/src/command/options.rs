@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::client::Client;
 use crate::drive::{DriveOptions, drive};
 use crate::figures::ServiceLevel;
+use crate::idle::{IdleConversations, IdleFigures};
 use crate::plan::arrivals::Arrivals;
 use crate::plan::dataset::Dataset;
 use crate::plan::trace::Trace;
@@ -286,6 +287,22 @@ impl Loader {
         }
     }
 
+    /// Begins conversations that will be idle; none where `count` is 0.
+    pub(super) async fn begin_idle(&self, count: usize) -> Option<IdleConversations> {
+        if count == 0 {
+            return None;
+        }
+        let max_tokens = self.shape.max_tokens;
+        let begin = IdleConversations::begin(&self.client, &self.dataset, count, max_tokens);
+        Some(begin.await)
+    }
+
+    /// Lets some of the idle conversations go on.
+    pub(super) async fn resume_idle(&self, idle: IdleConversations, count: usize) -> IdleFigures {
+        idle.resume(&self.client, &self.dataset, count, self.shape.max_tokens)
+            .await
+    }
+
     /// Puts the load on the server. The records are those until `stop`.
     pub(super) async fn put(
         &self,
@@ -330,6 +347,7 @@ impl Loader {
             trace,
             in_flight: self.drive.in_flight,
             timeout: self.timeout,
+            idle: 0,
             extra: self.extra.clone(),
             level: self.level,
             planned: (plan.conversations.len(), plan.turns()),

@@ -11,6 +11,7 @@ use clap::Args;
 use super::options::{LoadOptions, stop_on_ctrl_c};
 use crate::baseline;
 use crate::figures::{Figures, Percentiles};
+use crate::idle::IdleFigures;
 use crate::record::Record;
 use crate::report::{Report, run_page};
 
@@ -23,6 +24,14 @@ pub(super) struct RunOptions {
     /// Conversations that begin a second
     #[arg(long, default_value = "1")]
     rate: f64,
+
+    /// Conversations that have a turn before the load, are idle while it lasts, and of which --resumed go on after it
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    idle: usize,
+
+    /// How many of the --idle conversations go on
+    #[arg(long, value_name = "NUMBER", default_value = "100")]
+    resumed: usize,
 
     /// Where the report goes, to be a --baseline later
     #[arg(long, value_name = "FILE")]
@@ -49,10 +58,16 @@ pub(super) async fn run(options: RunOptions) -> Result<()> {
     let loader = options.load.loader().await?;
     let began = SystemTime::now().duration_since(UNIX_EPOCH);
     let began = began.map_or(0, |since| since.as_secs());
-    let (load, records) = loader.put(options.rate, stop_on_ctrl_c()).await?;
+    let idle = loader.begin_idle(options.idle).await;
+    let (mut load, records) = loader.put(options.rate, stop_on_ctrl_c()).await?;
+    load.idle = options.idle;
     let broken = &loader.dataset.broken;
-    let report = Report::new(loader.target.clone(), load, broken, &records, began);
+    let mut report = Report::new(loader.target.clone(), load, broken, &records, began);
+    if let Some(idle) = idle {
+        report.idle = Some(loader.resume_idle(idle, options.resumed).await);
+    }
     print(&report.figures);
+    report.idle.iter().for_each(print_idle);
     if broken.count > 0 {
         println!("{} lines of the dataset could not be read:", broken.count);
         broken.named.iter().for_each(|line| println!("  {line}"));
@@ -137,5 +152,18 @@ fn print(figures: &Figures) {
                 one.count, one.p50, one.p90, one.p95, one.p99, one.max
             );
         }
+    }
+}
+
+fn print_idle(idle: &IdleFigures) {
+    println!(
+        "{} conversations were idle meanwhile ({} failed before); {} went on, {} of them with their tokens cached, {} failed",
+        idle.begun, idle.failed, idle.resumed, idle.cached, idle.not_resumed
+    );
+    if let Some(ttft) = &idle.ttft_ms {
+        println!(
+            "their first text: p50 {:.1} ms, p95 {:.1} ms",
+            ttft.p50, ttft.p95
+        );
     }
 }

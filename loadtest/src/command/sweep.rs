@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use serde::Serialize;
 
 use super::options::{LoadOptions, stop_on_ctrl_c};
 use super::run::write;
 use crate::figures::Figures;
-use crate::report::{Load, Machine, Target, sweep_page};
+use crate::report::{Machine, SweepReport, sweep_page};
 use crate::sweep::{Step, highest_borne};
 
 /// One load at several rates.
@@ -33,17 +32,6 @@ pub(super) struct SweepOptions {
     /// Where the report goes as a page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-}
-
-#[derive(Serialize)]
-struct SweepReport<'a> {
-    version: &'static str,
-    target: &'a Target,
-    machine: &'a Machine,
-    /// That of the last step.
-    load: &'a Load,
-    highest_borne: Option<f64>,
-    steps: &'a [Step],
 }
 
 /// Puts a load on a server at one rate after another.
@@ -87,23 +75,19 @@ pub(super) async fn sweep(options: SweepOptions) -> Result<()> {
         None => println!("not even the lowest rate was borne"),
     }
     let Some(load) = last_load else { return Ok(()) };
-    let machine = Machine::this();
+    let report = SweepReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        target: loader.target.clone(),
+        machine: Machine::this(),
+        load,
+        highest_borne: highest,
+        steps,
+    };
     if let Some(path) = &options.json {
-        let report = SweepReport {
-            version: env!("CARGO_PKG_VERSION"),
-            target: &loader.target,
-            machine: &machine,
-            load: &load,
-            highest_borne: highest,
-            steps: &steps,
-        };
         write(path, &serde_json::to_vec_pretty(&report)?)?;
     }
     if let Some(path) = &options.html {
-        write(
-            path,
-            sweep_page(&loader.target, &machine, &load, &steps)?.as_bytes(),
-        )?;
+        write(path, sweep_page(&report)?.as_bytes())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Round;
+use super::counters::forwarded;
 use super::texts::Conversation;
 use crate::client::{Answer, Client, Message, Outcome};
 
@@ -23,6 +24,9 @@ pub enum Method {
     TwoPasses,
     /// The same, but nothing of earlier rounds is cached.
     TwoPassesUncached,
+    /// The question is forwarded once: what its embedding takes stays cached, and the passage is read behind it, as
+    /// GritLM's query cache does it. The search is left out, which flatters this method.
+    QueryCached,
     /// As [`Method::TwoPasses`], but another server, of a model as large, embeds and finds.
     TwoModels,
     /// Two passes by llama.cpp's server: one for embeddings, one for text, with `cache_prompt`.
@@ -37,6 +41,7 @@ impl Method {
             Self::OnePassKept => "one pass, passage kept",
             Self::TwoPasses => "two passes, same engine",
             Self::TwoPassesUncached => "two passes, nothing cached",
+            Self::QueryCached => "two passes, question cached",
             Self::TwoModels => "two models",
             Self::LlamaCpp => "two passes, llama.cpp",
         }
@@ -61,6 +66,7 @@ impl Servers {
             Method::OnePassKept,
             Method::TwoPasses,
             Method::TwoPassesUncached,
+            Method::QueryCached,
         ];
         methods.extend(self.embedder.as_ref().map(|_| Method::TwoModels));
         methods.extend(self.llama_cpp.as_ref().map(|_| Method::LlamaCpp));
@@ -109,6 +115,13 @@ impl Servers {
             let began = Instant::now();
             let searches_itself = matches!(method, Method::OnePass | Method::OnePassKept);
             let (content, fields) = match (passage, searches_itself) {
+                (Some(passage), false) if method == Method::QueryCached => {
+                    messages.push(user(question.clone()));
+                    let fields = plain_fields(1, true);
+                    let read = whole(self.onegen.ask_with(&messages, &fields, false).await)?;
+                    messages.push(assistant(read.text));
+                    (passage.clone(), plain_fields(answer, true))
+                }
                 (Some(_), true) => (question.clone(), one_pass_fields(&key, answer, true)),
                 (Some(_), false) => {
                     let passage = search(finder, question, &key).await?;
@@ -138,9 +151,7 @@ impl Servers {
             .as_ref()
             .filter(|_| method == Method::TwoModels);
         for server in [Some(&self.onegen), embedder].into_iter().flatten() {
-            let metrics = server.text("/metrics").await?;
-            let missing = || "/metrics tells no onegen_forwarded_tokens_total".to_owned();
-            sum += forwarded(&metrics).ok_or_else(missing)?;
+            sum += forwarded(server).await?;
         }
         Ok(sum)
     }
@@ -154,20 +165,6 @@ async fn search(finder: &Client, question: &str, key: &str) -> Result<String, St
     let text = found["data"][0]["content"][0]["text"].as_str();
     let missing = || format!("{path} has not found {key}");
     text.map(str::to_owned).ok_or_else(missing)
-}
-
-fn forwarded(metrics: &str) -> Option<u64> {
-    let counts = metrics.lines().filter_map(|line| {
-        let (name, count) = line.rsplit_once(' ')?;
-        let name = name.split('{').next()?;
-        let counts = [
-            "onegen_forwarded_tokens_total",
-            "onegen_embedded_tokens_total",
-        ]
-        .contains(&name);
-        counts.then(|| count.parse::<u64>().ok())?
-    });
-    counts.reduce(|sum, one| sum + one)
 }
 
 /// The two passes of a client that has llama.cpp's server: embed, compare, prompt.
@@ -272,17 +269,4 @@ fn assistant(content: String) -> Message {
 
 fn system(content: String) -> Message {
     message("system", content)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forwarded_positions_are_the_sum_of_all_kinds() {
-        let metrics = "# HELP x\nonegen_forwarded_tokens_total{kind=\"prompt\"} 40\n\
-            onegen_forwarded_tokens_total{kind=\"passage\"} 2\nonegen_other 9\nonegen_embedded_tokens_total 7\n";
-        assert_eq!(forwarded(metrics), Some(49));
-        assert_eq!(forwarded("onegen_other 9\n"), None);
-    }
 }

@@ -6,6 +6,8 @@
 //! prompt together with the passage (`2Q + D + A` and more). Every conversation has several rounds, so that histories
 //! count as they do in use. All methods find the passage that they are meant to, by a filter, so that they read the same.
 
+mod counters;
+mod linking;
 mod methods;
 mod texts;
 
@@ -15,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use linking::{LinkingMethod, LinkingPoint, compare_linking};
 pub use methods::{Method, Servers};
 
 use texts::Texts;
@@ -78,8 +81,13 @@ pub struct Point {
     #[serde(default = "one")]
     pub every: usize,
     /// What they cost.
-    pub rounds: Vec<Round>,
+    pub rounds: Rounds,
 }
+
+/// What some rounds cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rounds(pub Vec<Round>);
 
 fn one() -> usize {
     1
@@ -89,13 +97,13 @@ fn each_round() -> Vec<usize> {
     vec![one()]
 }
 
-impl Point {
+impl Rounds {
     /// The interval in which 95 of 100 medians of as many rounds lie, drawn from these (bootstrap, Efron 1979).
     pub fn interval(&self, of: impl Fn(&Round) -> f64) -> (f64, f64) {
         let mut rng = StdRng::seed_from_u64(1);
-        let count = self.rounds.len();
+        let count = self.0.len();
         let draw = |rng: &mut StdRng| {
-            let drawn = (0..count).map(|_| of(&self.rounds[rng.random_range(0..count)]));
+            let drawn = (0..count).map(|_| of(&self.0[rng.random_range(0..count)]));
             median(drawn.collect())
         };
         let mut medians: Vec<f64> = match count {
@@ -108,7 +116,7 @@ impl Point {
 
     /// The median of a cost over all rounds.
     pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        median(self.rounds.iter().map(of).collect())
+        median(self.0.iter().map(of).collect())
     }
 }
 
@@ -136,14 +144,14 @@ pub async fn compare(
     let mut points = Vec::new();
     let mut texts = Texts::new();
     for (passage, question, every) in grid.lengths() {
-        let mut rounds: BTreeMap<usize, Vec<Round>> = BTreeMap::new();
+        let mut rounds: BTreeMap<usize, Rounds> = BTreeMap::new();
         for repetition in 0..grid.repetitions {
             for turn in 0..methods.len() {
                 // Whoever begins has no advantage.
                 let which = (turn + repetition) % methods.len();
                 let conversation = texts.conversation((grid.rounds, every), question, passage);
                 let costs = servers.converse(methods[which], &conversation, grid.answer);
-                rounds.entry(which).or_default().extend(costs.await?);
+                rounds.entry(which).or_default().0.extend(costs.await?);
             }
         }
         let measured = rounds.into_iter().map(|(which, rounds)| Point {
@@ -166,29 +174,23 @@ mod tests {
 
     #[test]
     fn a_median_is_the_middle_or_between_the_two() {
-        let point = |values: &[f64]| Point {
-            method: Method::TwoPasses,
-            question: 1,
-            passage: 1,
-            every: 1,
-            rounds: values
-                .iter()
-                .map(|&total_ms| Round {
-                    total_ms,
-                    ttft_ms: 0.0,
-                    forwarded: 0,
-                })
-                .collect(),
+        let rounds = |values: &[f64]| {
+            let round = |&total_ms| Round {
+                total_ms,
+                ttft_ms: 0.0,
+                forwarded: 0,
+            };
+            Rounds(values.iter().map(round).collect())
         };
-        assert_eq!(point(&[3.0, 1.0, 2.0]).median(|round| round.total_ms), 2.0);
+        assert_eq!(rounds(&[3.0, 1.0, 2.0]).median(|round| round.total_ms), 2.0);
         assert_eq!(
-            point(&[4.0, 1.0, 2.0, 9.0]).median(|round| round.total_ms),
+            rounds(&[4.0, 1.0, 2.0, 9.0]).median(|round| round.total_ms),
             3.0
         );
-        assert!(point(&[]).median(|round| round.total_ms).is_nan());
+        assert!(rounds(&[]).median(|round| round.total_ms).is_nan());
         // Of a hundred values, the median of a hundred draws is near the middle.
         let values: Vec<f64> = (0..100).map(f64::from).collect();
-        let (low, high) = point(&values).interval(|round| round.total_ms);
+        let (low, high) = rounds(&values).interval(|round| round.total_ms);
         assert!(
             (35.0..45.0).contains(&low) && (54.0..65.0).contains(&high),
             "{low} {high}"

@@ -149,6 +149,11 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// All questions, in the file's order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> + Clone {
+        self.records.iter().flatten().map(String::as_str)
+    }
+
     /// The questions in an order that depends on the seed only, again and again.
     pub fn questions(&self, seed: u64) -> Questions<'_> {
         let mut order: Vec<usize> = (0..self.records.len()).collect();

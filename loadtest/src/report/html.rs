@@ -3,9 +3,8 @@
 use minijinja::{Environment, context};
 
 use super::plots::{self, PlotError};
-use super::{Load, Machine, Report, Target};
+use super::{Report, SweepReport};
 use crate::record::Record;
-use crate::sweep::Step;
 
 /// Why a page could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +22,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     environment.add_template("base.html", include_str!("base.html"))?;
     environment.add_template("run.html", include_str!("run.html"))?;
     environment.add_template("sweep.html", include_str!("sweep.html"))?;
+    environment.add_template("knees.html", include_str!("knees.html"))?;
     // Three digits say all that is known.
     environment.add_filter("short", |value: f64| match value.abs() {
         100.0.. => format!("{value:.0}"),
@@ -49,15 +49,22 @@ pub fn run_page(report: &Report, records: &[Record]) -> Result<String, HtmlError
 ///
 /// # Errors
 /// A plot cannot be drawn, or the page not be rendered.
-pub fn sweep_page(
-    target: &Target,
-    machine: &Machine,
-    load: &Load,
-    steps: &[Step],
-) -> Result<String, HtmlError> {
+pub fn sweep_page(report: &SweepReport) -> Result<String, HtmlError> {
     let environment = environment()?;
     Ok(environment.get_template("sweep.html")?.render(context! {
-        target, machine, load, steps,
-        knee => plots::knee(steps)?,
+        report,
+        knee => plots::knee(&report.steps)?,
+    })?)
+}
+
+/// The page of several servers' sweeps, each with its name.
+///
+/// # Errors
+/// A plot cannot be drawn, or the page not be rendered.
+pub fn knees_page(sweeps: &[(String, SweepReport)]) -> Result<String, HtmlError> {
+    let environment = environment()?;
+    Ok(environment.get_template("knees.html")?.render(context! {
+        sweeps,
+        knees => plots::knees(sweeps)?,
     })?)
 }

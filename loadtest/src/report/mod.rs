@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use html::{HtmlError, run_page, sweep_page};
+pub use html::{HtmlError, knees_page, run_page, sweep_page};
 pub use machine::Machine;
 
 use crate::client::Outcome;
 use crate::figures::{Figures, ServiceLevel};
+use crate::idle::IdleFigures;
 use crate::plan::dataset::BrokenLines;
 use crate::record::Record;
+use crate::sweep::Step;
 
 /// A run, as it is written to a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +36,28 @@ pub struct Report {
     pub broken_lines: usize,
     /// The figures.
     pub figures: Figures,
+    /// What became of the conversations that were idle meanwhile.
+    #[serde(default)]
+    pub idle: Option<IdleFigures>,
     /// What happened in each second.
     pub seconds: Vec<Second>,
+}
+
+/// A sweep, as it is written to a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// The version of the program.
+    pub version: String,
+    /// What was asked.
+    pub target: Target,
+    /// Where it ran.
+    pub machine: Machine,
+    /// The load of the last step.
+    pub load: Load,
+    /// The highest rate, in conversations a second, before the first that was not borne.
+    pub highest_borne: Option<f64>,
+    /// Each rate and what came of it.
+    pub steps: Vec<Step>,
 }
 
 /// A server.
@@ -76,6 +98,9 @@ pub struct Load {
     pub in_flight: usize,
     /// Seconds after which an answer is given up.
     pub timeout: f64,
+    /// Conversations that were idle meanwhile.
+    #[serde(default)]
+    pub idle: usize,
     /// Fields that every request had besides the usual ones.
     pub extra: Map<String, Value>,
     /// What counts as good.
@@ -112,6 +137,7 @@ impl Report {
             target,
             machine: Machine::this(),
             figures: Figures::new(records, &load.level),
+            idle: None,
             load,
             broken_lines: broken.count,
             seconds: seconds(records),

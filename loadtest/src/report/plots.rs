@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Report, Second};
+use super::{Report, Second, SweepReport};
 use crate::record::Record;
 use crate::sweep::Step;
 
@@ -132,4 +132,19 @@ pub(super) fn knee(steps: &[Step]) -> Result<String, PlotError> {
             ),
         ],
     )
+}
+
+/// Goodput of several servers, by the rate at which requests were due.
+pub(super) fn knees(sweeps: &[(String, SweepReport)]) -> Result<String, PlotError> {
+    let inks = [BLUE_INK, RED_INK, GREEN_INK, INK].into_iter().cycle();
+    let all: Vec<Line<'_>> = sweeps
+        .iter()
+        .zip(inks)
+        .map(|((name, report), ink)| {
+            let points = report.steps.iter();
+            let points = points.map(|step| (step.due_per_second, step.figures.goodput_per_second));
+            (name.as_str(), ink, points.collect())
+        })
+        .collect();
+    lines(("requests due a second", "good answers a second"), &all)
 }

@@ -1,19 +1,26 @@
 //! What `onegen-loadtest` measures of a real server.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::time::Duration;
 
+use clap::Parser;
+
 use onegen_loadtest::client::Client;
-use onegen_loadtest::compare::{Grid, Method, Point, Servers, compare};
+use onegen_loadtest::compare::{
+    Grid, LinkingMethod, LinkingPoint, Method, Point, Servers, compare, compare_linking,
+};
 use onegen_loadtest::drive::{DriveOptions, drive};
 use onegen_loadtest::figures::{Figures, ServiceLevel};
+use onegen_loadtest::idle::IdleConversations;
 use onegen_loadtest::plan::arrivals::Arrivals;
 use onegen_loadtest::plan::dataset::Dataset;
 use onegen_loadtest::plan::{Plan, Shape};
+use onegen_server::Config;
 use serde_json::Map;
 use tokio::sync::watch;
 
-use crate::common::almanac::Almanac;
+use crate::common::almanac::{Almanac, models};
 use crate::common::{Files, Server, question};
 
 fn client(url: &str) -> Client {
@@ -31,7 +38,7 @@ fn client(url: &str) -> Client {
 /// The positions of each round by a method.
 fn forwarded(points: &[Point], method: Method) -> Vec<u64> {
     let point = points.iter().find(|point| point.method == method).unwrap();
-    point.rounds.iter().map(|round| round.forwarded).collect()
+    point.rounds.0.iter().map(|round| round.forwarded).collect()
 }
 
 #[tokio::test]
@@ -54,11 +61,12 @@ async fn one_pass_forwards_a_question_once_and_a_kept_passage_not_at_all() {
         repetitions: 1,
     };
     let points = compare(&servers, &grid, |_| ()).await.unwrap();
-    let [computed, kept, two, uncached, two_models] = [
+    let [computed, kept, two, uncached, once, two_models] = [
         Method::OnePass,
         Method::OnePassKept,
         Method::TwoPasses,
         Method::TwoPassesUncached,
+        Method::QueryCached,
         Method::TwoModels,
     ]
     .map(|method| forwarded(&points, method));
@@ -66,6 +74,8 @@ async fn one_pass_forwards_a_question_once_and_a_kept_passage_not_at_all() {
         // Every word of a passage is a position at least, and so is every word of a question.
         assert!(computed[round] >= kept[round] + 12, "{computed:?} {kept:?}");
         assert!(two[round] >= computed[round] + 15, "{two:?} {computed:?}");
+        // A question that is read once still has its passage read.
+        assert!(two[round] >= once[round] + 8 && once[round] >= kept[round] + 12);
         // Two servers share the work of one; texts differ, and so do their lengths in the random model's tokens.
         let apart = two_models[round].abs_diff(two[round]);
         assert!(apart < 50, "{two_models:?} {two:?}");
@@ -111,4 +121,53 @@ async fn under_load_with_clients_that_leave_every_other_answer_comes_and_is_righ
     assert!(figures.search_ms.is_some() && figures.cached_share > 0.0);
     server.idle().await;
     assert_eq!(peru().await, before);
+}
+
+#[tokio::test]
+async fn a_mention_that_searches_by_itself_is_not_embedded_again() {
+    let (model, dir) = (models().join("linker"), tempfile::tempdir().unwrap());
+    let mut arguments = vec!["onegen-server".into()];
+    for (name, path) in [
+        ("--model", &*model),
+        ("--corpus", &*model.join("entities.jsonl")),
+        ("--data-dir", dir.path()),
+    ] {
+        arguments.extend([name.into(), path.as_os_str().to_owned()]);
+    }
+    let server = Server::start(&Config::try_parse_from(arguments).unwrap()).await;
+    // A few sentences, since each of them is linked once before.
+    let sentences = fs::read_to_string(model.join("examples.jsonl")).unwrap();
+    let sentences: Vec<_> = sentences.lines().take(12).collect();
+    let few = dir.path().join("few.jsonl");
+    fs::write(&few, sentences.join("\n")).unwrap();
+    let texts = Dataset::read(&few).unwrap();
+    let client = client(&server.url);
+    let points = compare_linking(&client, &texts, &[1, 4], 2, |_| ());
+    let points = points.await.unwrap();
+    let of = |mentions, method| {
+        let is_it = |point: &&LinkingPoint| (point.mentions, point.method) == (mentions, method);
+        let point = points.iter().find(is_it).unwrap();
+        point.rounds.median(|round| round.forwarded as f64)
+    };
+    for mentions in [1, 4] {
+        let [one, two] =
+            [LinkingMethod::OnePass, LinkingMethod::TwoPasses].map(|method| of(mentions, method));
+        // A mention is embedded with its name and its text, of four words and their marks at least.
+        assert!(two >= one + 5.0 * mentions as f64, "{one} {two}");
+    }
+    let impossible = compare_linking(&client, &texts, &[100_000], 1, |_| ());
+    let error = impossible.await.unwrap_err();
+    assert!(error.contains("100000 mentions"), "{error}");
+}
+
+#[tokio::test]
+async fn conversations_that_were_idle_go_on_with_what_was_read() {
+    let server = Almanac::start().await;
+    let (client, questions) = (client(&server.url), Dataset::built_in());
+    let idle = IdleConversations::begin(&client, &questions, 12, 16).await;
+    let figures = idle.resume(&client, &questions, 5, 16).await;
+    assert_eq!((figures.begun, figures.failed), (12, 0));
+    assert_eq!((figures.resumed, figures.cached), (5, 5), "{figures:?}");
+    assert_eq!(figures.not_resumed, 0);
+    assert_eq!(figures.ttft_ms.unwrap().count, 5);
 }
