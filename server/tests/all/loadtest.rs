@@ -1,7 +1,6 @@
 //! What `onegen-loadtest` measures of a real server.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
 use std::time::Duration;
 
 use clap::Parser;
@@ -135,12 +134,7 @@ async fn a_mention_that_searches_by_itself_is_not_embedded_again() {
         arguments.extend([name.into(), path.as_os_str().to_owned()]);
     }
     let server = Server::start(&Config::try_parse_from(arguments).unwrap()).await;
-    // A few sentences, since each of them is linked once before.
-    let sentences = fs::read_to_string(model.join("examples.jsonl")).unwrap();
-    let sentences: Vec<_> = sentences.lines().take(12).collect();
-    let few = dir.path().join("few.jsonl");
-    fs::write(&few, sentences.join("\n")).unwrap();
-    let texts = Dataset::read(&few).unwrap();
+    let texts = Dataset::read(&model.join("examples.jsonl")).unwrap();
     let client = client(&server.url);
     let points = compare_linking(&client, &texts, &[1, 4], 2, |_| ());
     let points = points.await.unwrap();
