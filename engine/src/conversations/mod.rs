@@ -33,7 +33,8 @@ pub(crate) struct Conversation {
     pub(crate) cache: KvCache,
     /// How many of the log's first tokens have their keys and values in the store.
     pub(crate) stored: usize,
-    /// Set in a copy until its cache is read: whose file in the store holds the beginning that the cache lacks.
+    /// Set in a copy until its cache is read or it has a file of its own: whose file in the store holds the beginning
+    /// that the cache lacks.
     pub(crate) kv_source: Option<KvSource>,
     /// The salt of the last turn: only prompts of the same salt may start with blocks of the cache. It is not
     /// stored on disk, because after a restart a cache is empty until a turn fills it.
@@ -60,16 +61,15 @@ impl Conversation {
     }
 
     /// A conversation `of` this name as far as its first `len` tokens go, with `cache` for what is in memory of
-    /// them. What only the store holds is read from there when the copy goes on.
+    /// them. What only the store holds is copied or read from there.
     pub(crate) fn copy(&self, of: &ConversationId, len: usize, cache: KvCache) -> Self {
-        let own = || KvSource {
+        let positions = self.stored.min(len);
+        let source = || KvSource {
             conversation: of.clone(),
-            positions: self.stored,
+            positions,
         };
-        let mut source = self.kv_source.clone().unwrap_or_else(own);
-        source.positions = source.positions.min(len);
         Self {
-            kv_source: (source.positions > cache.len()).then_some(source),
+            kv_source: (positions > cache.len()).then(source),
             cache_salt: self.cache_salt.clone(),
             ..Self::new(self.log.prefix(len), cache)
         }
@@ -80,9 +80,6 @@ impl Conversation {
         self.log.truncate(len);
         self.cache.truncate(len);
         self.stored = self.stored.min(len);
-        if let Some(source) = &mut self.kv_source {
-            source.positions = source.positions.min(len);
-        }
     }
 
     pub(crate) fn info(&self, busy: bool) -> ConversationInfo {

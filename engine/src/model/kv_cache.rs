@@ -150,11 +150,6 @@ impl KvCache {
         self.store.layer_row_count()
     }
 
-    /// Bytes of one position outside of the cache.
-    pub(crate) fn file_bytes_per_position(&self) -> u64 {
-        (self.layers() * self.layer_bytes()) as u64
-    }
-
     /// One layer's keys, then its values, as [`KvStore::layer_rows`] gives them.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
 
 use super::StepLoop;
 use crate::conversations::{Conversation, ConversationInfo, ConversationState};
@@ -217,10 +218,8 @@ impl StepLoop {
         };
         self.kv_restored += u64::from(!cache.is_empty());
         let conversation = &mut sequence.turn.conversation;
-        // What a copy has read is in its source's file, not in one of its own.
-        if conversation.kv_source.take().is_none() {
-            conversation.stored = cache.len();
-        }
+        // What could not be read is written again.
+        conversation.stored = conversation.stored.min(cache.len());
         conversation.cache = cache;
         sequence.admit();
     }
@@ -279,7 +278,17 @@ impl StepLoop {
             self.copy(from, len.unwrap_or(source.log.len()))
         });
         match copied {
-            Ok(copy) => self.keep(to, copy, |kept| answer(kept.map_err(store_error))),
+            Ok(copy) => {
+                let (commands, name) = (self.commands.clone(), to.clone());
+                self.keep(to, copy, move |kept| {
+                    if kept.is_err() {
+                        // Nobody will ask for a copy that there is not. A step thread that is gone holds none.
+                        let (reply, _) = oneshot::channel();
+                        let _ = commands.send(Command::Delete { id: name, reply });
+                    }
+                    answer(kept.map_err(store_error));
+                });
+            }
             Err(error) => answer(Err(error)),
         }
     }

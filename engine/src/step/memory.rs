@@ -41,8 +41,10 @@ impl StepLoop {
     /// there is nothing to read or no room for it.
     pub(super) fn restore(&mut self, sequence: &mut Sequence) -> bool {
         let conversation = &mut sequence.turn.conversation;
-        let (source, positions) = match &conversation.kv_source {
-            Some(source) => (source.conversation.clone(), source.positions),
+        // Nothing of a later turn of the source is written before this is read, since turns are admitted in order. Later
+        // its file may hold something else.
+        let (source, positions) = match conversation.kv_source.take() {
+            Some(source) => (source.conversation, source.positions),
             None => (sequence.name.clone(), conversation.stored),
         };
         if positions <= conversation.cache.len() {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::common::*;
 use onegen_engine::{
-    Completion, CopySource, Engine, EngineError, EngineOptions, Model, PassageAttention,
-    PassageCacheOptions, Request, StartError, StoreOptions,
+    Completion, ConversationError, CopySource, Engine, EngineError, EngineOptions, Model,
+    PassageAttention, PassageCacheOptions, Request, StartError, StoreOptions,
 };
 
 const KV_LIMIT: u64 = 1 << 30;
@@ -299,6 +299,39 @@ fn a_copy_begins_with_what_only_the_store_holds_of_its_source() {
     }
 }
 
+#[test]
+fn a_copy_that_nobody_has_continued_has_a_kv_file_of_its_own() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, wanted) = undisturbed(&model);
+        let engine = start(&model, &options(dir.path()));
+        run(&engine, retrieving(&model, "a", 12, 1));
+        run(&engine, in_copy(&engine, "b", true));
+        drop(engine);
+        // Of memory nothing is left, and a file of "b" is one piece, within which its copy ends.
+        let engine = start(&model, &options(dir.path()));
+        let len = first.summary.log_len;
+        block_on(engine.fork(&"a".into(), &"whole".into(), None)).unwrap();
+        block_on(engine.fork(&"b".into(), &"part".into(), Some(len))).unwrap();
+        block_on(engine.delete(&"a".into())).unwrap();
+        block_on(engine.delete(&"b".into())).unwrap();
+        // Another conversation of the same name has other keys and values.
+        let river = "Which river flows through Lima, and how long is it? ".repeat(4);
+        run(&engine, request(&model, "a", &river, 12));
+        block_on(engine.fork(&"whole".into(), &"now".into(), None)).unwrap();
+        let now = ask_on(&engine, "now", "And its currency?");
+        assert_eq!(now.text, wanted.text, "{name}");
+        drop(engine);
+        let engine = start(&model, &options(dir.path()));
+        for (copy, cached) in [("whole", len - 1), ("part", len)] {
+            let next = ask_on(&engine, copy, "And its currency?");
+            assert_eq!(next.text, wanted.text, "{name}, {copy}");
+            assert_eq!(next.summary.usage.cached_tokens, cached, "{name}, {copy}");
+        }
+        assert_eq!(engine.counters().stats().store_failures, 0, "{name}");
+    }
+}
+
 /// The file of a copy holds its source's turns and its own as one piece, and a copy of the copy may end between
 /// them.
 #[test]
@@ -405,6 +438,25 @@ fn a_turn_whose_end_cannot_be_stored_fails_and_the_next_one_works_again() {
     drop(engine);
     let engine = start(&model, &options(dir.path()));
     assert_eq!(log_ids(&engine, "a"), log);
+}
+
+#[test]
+fn a_copy_that_cannot_be_stored_is_not_there() {
+    let model = Family::Llama.model();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&model, &options(dir.path()));
+    let (name, copy) = ("a".into(), "copy".into());
+    run(&engine, retrieving(&model, "copy", 12, 1));
+    let unwritable = file(dir.path(), "conversation").with_extension("tmp");
+    block_on(engine.delete(&copy)).unwrap();
+    run(&engine, retrieving(&model, "a", 12, 1));
+    fs::create_dir(&unwritable).unwrap();
+    let refused = block_on(engine.fork(&name, &copy, None));
+    assert!(matches!(refused, Err(ConversationError::Store(_))));
+    assert!(block_on(engine.conversation(&copy)).is_none());
+    fs::remove_dir(&unwritable).unwrap();
+    block_on(engine.fork(&name, &copy, None)).unwrap();
+    assert_eq!(log_ids(&engine, "copy"), log_ids(&engine, "a"));
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! positions are overwritten, a record that does not name them is written. So the process may be killed at
 //! any moment: the positions that the record names are in the KV file.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,6 +14,7 @@ use std::time::SystemTime;
 
 use super::record::{KvRecord, Piece, Record};
 use super::{StoreOptions, StoredConversation};
+use crate::conversations::KvSource;
 use crate::error::StartError;
 use crate::files::make_private_dir;
 use crate::ids::ConversationId;
@@ -32,14 +32,24 @@ pub(super) struct Files {
     tokenizer: String,
     /// Fingerprint of the model and kernels that compute keys and values.
     made_by: String,
-    /// Bytes of one position in a KV file.
-    position_bytes: u64,
+    layout: Layout,
     kv_limit: u64,
     held: HashMap<ConversationId, KvFile>,
     kv_bytes: u64,
     clock: u64,
     /// The lock is held until this file is closed.
     _lock: File,
+}
+
+/// How keys and values stand in a piece: layer by layer, and in each layer a row of every position for each head's
+/// keys, then for its values.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    layers: usize,
+    /// Bytes of one position in one layer.
+    layer_bytes: usize,
+    /// Bytes of one row.
+    row_bytes: usize,
 }
 
 /// What is known of one conversation's KV file.
@@ -80,7 +90,7 @@ impl Files {
             dir: dir.clone(),
             tokenizer: model.fingerprints().tokenizer.clone(),
             made_by: model.kv_fingerprint(),
-            position_bytes: model.new_cache().file_bytes_per_position(),
+            layout: Layout::of(&model.new_cache()),
             kv_limit: options.kv_bytes,
             held: HashMap::new(),
             kv_bytes: 0,
@@ -98,7 +108,7 @@ impl Files {
 
     /// Writes a conversation's log, and those keys and values that are not in the KV file yet.
     /// `unchanged` is the number of the log's first tokens that are the same as when it was last
-    /// written.
+    /// written. A copy's file begins with what `source`'s file holds.
     ///
     /// Returns what came of writing the KV file, since the log is written without it too.
     ///
@@ -109,16 +119,67 @@ impl Files {
         id: &ConversationId,
         log: &TokenLog,
         unchanged: usize,
+        source: Option<&KvSource>,
         cache: Option<&KvCache>,
     ) -> io::Result<io::Result<()>> {
         let mut pieces = self.release(id);
         let kept = within(&pieces, unchanged);
         let names_changed = kept < pieces.len();
         pieces.truncate(kept);
+        let copied = source.map_or(Ok(()), |source| self.copy(source, id, &mut pieces));
         let written = self.write(id, log, names_changed, &mut pieces, cache);
         self.hold(id, pieces);
         self.keep_under_limit(id);
-        written
+        Ok(copied.and(written?))
+    }
+
+    /// Begins the KV file of a new conversation with the first positions of another's. Whole pieces are copied by
+    /// the system, which need not read them; damage is then found when the copy is read.
+    fn copy(
+        &mut self,
+        source: &KvSource,
+        to: &ConversationId,
+        pieces: &mut Vec<Piece>,
+    ) -> io::Result<()> {
+        let Some(held) = self.held.get_mut(&source.conversation) else {
+            return Ok(());
+        };
+        self.clock += 1;
+        held.used = self.clock;
+        let (whole, others) = held.pieces.split_at(within(&held.pieces, source.positions));
+        let whole = whole.to_vec();
+        let rest = source.positions - positions(&whole);
+        let cut = others.first().filter(|_| rest > 0).cloned();
+        let wanted = positions(&whole) + cut.as_ref().map_or(0, |_| rest);
+        if wanted == 0 || self.layout.bytes(wanted) > self.kv_limit {
+            return Ok(());
+        }
+        let path = path_of(&self.dir, to, KV);
+        let mut from = File::open(path_of(&self.dir, &source.conversation, KV))?;
+        let mut file = File::create(&path)?;
+        let copy = || -> io::Result<Vec<Piece>> {
+            let bytes = self.layout.bytes(positions(&whole));
+            if io::copy(&mut (&mut from).take(bytes), &mut file)? < bytes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut copied = whole;
+            if let Some(piece) = cut {
+                let mut hasher = blake3::Hasher::new();
+                self.layout.read_piece(&mut from, &piece, rest, |_, rows| {
+                    hasher.update(rows);
+                    file.write_all(rows)
+                })?;
+                let blake3 = hasher.finalize().to_hex().to_string();
+                copied.push(Piece {
+                    positions: rest,
+                    blake3,
+                });
+            }
+            Ok(copied)
+        };
+        // A part of them would take room that records may need.
+        *pieces = copy().inspect_err(|_| drop(fs::remove_file(&path)))?;
+        Ok(())
     }
 
     /// Writes the files of [`Files::save`]. `pieces` are the valid ones before and afterwards.
@@ -135,7 +196,7 @@ impl Files {
         }
         let before = pieces.len();
         let kv_written = match cache {
-            Some(cache) if self.bytes(cache.len()) <= self.kv_limit => {
+            Some(cache) if self.layout.bytes(cache.len()) <= self.kv_limit => {
                 self.append(id, pieces, cache)
             }
             _ => Ok(()),
@@ -173,9 +234,11 @@ impl Files {
             };
             // A copy may end inside a piece, which is read and checked whole.
             let wanted = missing.min(piece.positions);
-            if read_piece(file, cache, piece.positions, wanted)? != piece.blake3 {
-                return Err(io::Error::other("the KV file is damaged"));
-            }
+            let new = cache.len()..cache.len() + wanted;
+            self.layout.read_piece(file, piece, wanted, |layer, rows| {
+                let written = cache.set_layer_rows(layer, new.clone(), rows);
+                written.map_err(io::Error::other)
+            })?;
             cache.grow(wanted);
             missing -= wanted;
         }
@@ -207,7 +270,7 @@ impl Files {
             .truncate(false)
             .write(true)
             .open(path)?;
-        let start = self.bytes(new.start);
+        let start = self.layout.bytes(new.start);
         // The bytes after `start` are no longer named by any record.
         file.set_len(start)?;
         file.seek(SeekFrom::Start(start))?;
@@ -254,7 +317,7 @@ impl Files {
     fn hold(&mut self, id: &ConversationId, pieces: Vec<Piece>) {
         self.release(id);
         self.clock += 1;
-        let kv_bytes = self.bytes(positions(&pieces));
+        let kv_bytes = self.layout.bytes(positions(&pieces));
         self.kv_bytes += kv_bytes;
         let held = KvFile {
             pieces,
@@ -269,11 +332,6 @@ impl Files {
         let held = self.held.remove(id);
         self.kv_bytes -= held.as_ref().map_or(0, |held| held.kv_bytes);
         held.map(|held| held.pieces).unwrap_or_default()
-    }
-
-    /// Bytes of so many positions in a KV file.
-    fn bytes(&self, positions: usize) -> u64 {
-        positions as u64 * self.position_bytes
     }
 
     fn read_all(&mut self, model: &Model) -> io::Result<Vec<StoredConversation>> {
@@ -337,7 +395,7 @@ impl Files {
         let fits = record.kv.made_by == self.made_by;
         let mut pieces = if fits { record.kv.pieces } else { Vec::new() };
         let there = fs::metadata(path_of(&self.dir, &id, KV)).map_or(0, |meta| meta.len());
-        while self.bytes(positions(&pieces)) > there || positions(&pieces) > log.len() {
+        while self.layout.bytes(positions(&pieces)) > there || positions(&pieces) > log.len() {
             pieces.pop();
         }
         let kv_positions = positions(&pieces);
@@ -347,6 +405,52 @@ impl Files {
             log,
             kv_positions,
         }))
+    }
+}
+
+impl Layout {
+    fn of(cache: &KvCache) -> Self {
+        let layer_bytes = cache.layer_bytes();
+        Self {
+            layers: cache.layers(),
+            layer_bytes,
+            row_bytes: layer_bytes / cache.layer_row_count(),
+        }
+    }
+
+    /// Bytes of so many positions in a KV file.
+    fn bytes(&self, positions: usize) -> u64 {
+        (self.layers * self.layer_bytes) as u64 * positions as u64
+    }
+
+    /// Reads a whole piece and hands over each layer's rows of its first `wanted` positions.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged. Rows may have been handed over by then.
+    fn read_piece(
+        &self,
+        file: &mut File,
+        piece: &Piece,
+        wanted: usize,
+        mut rows_of: impl FnMut(usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        let mut rows = vec![0; piece.positions * self.layer_bytes];
+        for layer in 0..self.layers {
+            file.read_exact(&mut rows)?;
+            hasher.update(&rows);
+            if wanted == piece.positions {
+                rows_of(layer, &rows)?;
+                continue;
+            }
+            let heads = rows.chunks_exact(piece.positions * self.row_bytes);
+            let first = heads.flat_map(|head| &head[..wanted * self.row_bytes]);
+            rows_of(layer, &first.copied().collect::<Vec<_>>())?;
+        }
+        if hasher.finalize().to_hex().as_str() != piece.blake3 {
+            return Err(io::Error::other("the KV file is damaged"));
+        }
+        Ok(())
     }
 }
 
@@ -376,38 +480,6 @@ fn write_piece(file: &mut File, cache: &KvCache, positions: Range<usize>) -> io:
             .map_err(io::Error::other)?;
         hasher.update(&rows);
         file.write_all(&rows)?;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Reads a piece of `positions`, puts the first `wanted` of them into the cache after those that it holds, and
-/// returns the whole piece's blake3.
-fn read_piece(
-    file: &mut File,
-    cache: &mut KvCache,
-    positions: usize,
-    wanted: usize,
-) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut rows = vec![0; positions * cache.layer_bytes()];
-    let row = cache.layer_bytes() / cache.layer_row_count();
-    let start = cache.len();
-    for layer in 0..cache.layers() {
-        file.read_exact(&mut rows)?;
-        hasher.update(&rows);
-        let first: Cow<'_, [u8]> = if wanted == positions {
-            Cow::Borrowed(&rows)
-        } else {
-            // A head's keys, or its values, stand together.
-            let heads = rows.chunks_exact(positions * row);
-            heads
-                .flat_map(|head| &head[..wanted * row])
-                .copied()
-                .collect()
-        };
-        cache
-            .set_layer_rows(layer, start..start + wanted, &first)
-            .map_err(io::Error::other)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

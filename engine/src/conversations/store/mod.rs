@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use crate::conversations::Conversation;
+use crate::conversations::{Conversation, KvSource};
 use crate::error::StartError;
 use crate::ids::ConversationId;
 use crate::ids::SequenceId;
@@ -52,6 +52,7 @@ enum Job {
         id: ConversationId,
         log: TokenLog,
         unchanged: usize,
+        source: Option<KvSource>,
         cache: Option<KvCache>,
         then: Then,
     },
@@ -118,15 +119,20 @@ impl Store {
     }
 
     /// Writes the new part of a conversation and then calls `then`. It is an error if the log cannot be
-    /// written. Without keys and values a conversation is only slower.
+    /// written. Without keys and values a conversation is only slower. A copy gets files of its own, so that it
+    /// does not need its source any more.
     pub(crate) fn save(
         &self,
         id: &ConversationId,
         conversation: &mut Conversation,
         then: impl FnOnce(io::Result<()>) + Send + 'static,
     ) {
-        let cache = self.snapshot(conversation);
         let unchanged = conversation.stored;
+        let source = conversation.kv_source.take();
+        if let Some(source) = &source {
+            conversation.stored = source.positions;
+        }
+        let cache = self.snapshot(conversation);
         if let Some(cache) = &cache {
             conversation.stored = cache.len();
             let bytes = cache.bytes();
@@ -136,6 +142,7 @@ impl Store {
             id: id.clone(),
             log: conversation.log.clone(),
             unchanged,
+            source,
             cache,
             then: Box::new(then),
         });
@@ -230,10 +237,12 @@ impl Worker {
                 id,
                 log,
                 unchanged,
+                source,
                 cache,
                 then,
             } => {
-                let saved = self.files.save(&id, &log, unchanged, cache.as_ref());
+                let saved =
+                    (self.files).save(&id, &log, unchanged, source.as_ref(), cache.as_ref());
                 let bytes = cache.map_or(0, |cache| cache.bytes());
                 self.stats.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 then(match saved {
