@@ -15,4 +15,8 @@ pub struct SchemaReport {
     /// Keywords that were not enforced while the text was written, each behind the JSON pointer of its schema.
     #[schema(example = json!(["/properties/tags: uniqueItems"]))]
     pub not_enforced: Vec<String>,
+    /// Formats that were neither enforced nor checked, because only their inventor knows them. Whether the text has
+    /// them is not part of `valid`.
+    #[schema(example = json!(["/properties/file: format \"path\""]))]
+    pub not_checked: Vec<String>,
 }

@@ -18,11 +18,13 @@ pub(super) fn schema_report(report: EngineSchemaReport) -> SchemaReport {
         valid,
         error,
         not_enforced,
+        not_checked,
     } = report;
     SchemaReport {
         valid,
         error,
         not_enforced,
+        not_checked,
     }
 }
 

@@ -337,7 +337,7 @@ async fn what_is_known_of_a_text_with_a_schema_is_told() {
     let answer = server
         .complete(&with(request.clone(), format(json!({"enum": ["Lima"]}))))
         .await;
-    let valid = json!({"valid": true, "error": null, "not_enforced": []});
+    let valid = json!({"valid": true, "error": null, "not_enforced": [], "not_checked": []});
     assert_eq!(answer["onegen"]["schema"], valid);
     // A text that is cut off is no JSON, and one without a schema has no report.
     let cut = with(format(json!({"enum": ["Lima"]})), json!({"max_tokens": 1}));

@@ -282,7 +282,7 @@ async fn the_text_of_a_response_is_of_the_form_that_was_asked_for() {
         "{value}"
     );
     assert_eq!(response["text"]["format"], format);
-    let report = json!({"valid": true, "error": null, "not_enforced": []});
+    let report = json!({"valid": true, "error": null, "not_enforced": [], "not_checked": []});
     assert_eq!(response["onegen"]["schema"], report);
     let object = json!({"text": {"format": {"type": "json_object"}}, "max_output_tokens": 200});
     let response = respond(&server, PERU, object).await;

@@ -4,10 +4,11 @@
 //! ([`super::relax`]), names of open objects may repeat, and the 29th of February is in every year.
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
-use serde_json::Value;
+use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationOptions, Validator};
+use serde_json::{Value, json};
 
 use super::compile::{Cancellation, on_large_stack};
+use super::relax::formats_not_enforced;
 use crate::error::ConstraintError;
 
 /// Steps back that a regular expression may take at one text.
@@ -23,6 +24,7 @@ pub struct SchemaCheck {
     /// Or why texts cannot be held against the schema.
     validator: Result<Validator, String>,
     not_enforced: Vec<String>,
+    not_checked: Vec<String>,
 }
 
 /// What is known of a text whose schema was given.
@@ -34,6 +36,8 @@ pub struct SchemaReport {
     pub error: Option<String>,
     /// Keywords that were not enforced while the text was written, each behind the JSON pointer of its schema.
     pub not_enforced: Vec<String>,
+    /// Formats that were neither enforced nor checked, written in the same way.
+    pub not_checked: Vec<String>,
 }
 
 /// Documents that a schema refers to are not fetched.
@@ -56,18 +60,9 @@ impl SchemaCheck {
     pub(super) fn new(schema: &Value, not_enforced: Vec<String>) -> Result<Self, ConstraintError> {
         let named = schema.get("$schema").is_some();
         let build = |draft: Option<Draft>| {
-            let options = jsonschema::options()
-                .with_retriever(NoDocuments)
-                .should_validate_formats(true)
-                .with_pattern_options(
-                    PatternOptions::fancy_regex()
-                        .backtrack_limit(MOST_BACKTRACKS)
-                        .size_limit(MOST_REGEX_MEMORY)
-                        .dfa_size_limit(MOST_REGEX_MEMORY),
-                );
             let options = match draft {
-                Some(draft) => options.with_draft(draft),
-                None => options,
+                Some(draft) => options().with_draft(draft),
+                None => options(),
             };
             let built = options.build(schema);
             built.map_err(|error| shortened(&error.to_string()))
@@ -84,8 +79,14 @@ impl SchemaCheck {
                 "{} cannot be enforced, and the finished text cannot be checked: {reason}",
                 not_enforced.join(", ")
             ))),
-            validator => Ok(Self {
-                validator,
+            Err(reason) => Ok(Self {
+                validator: Err(reason),
+                not_enforced,
+                not_checked: Vec::new(),
+            }),
+            Ok(validator) => Ok(Self {
+                not_checked: formats_not_checked(schema, validator.draft()),
+                validator: Ok(validator),
                 not_enforced,
             }),
         }
@@ -104,6 +105,7 @@ impl SchemaCheck {
             valid,
             error,
             not_enforced: self.not_enforced.clone(),
+            not_checked: self.not_checked.clone(),
         }
     }
 
@@ -124,6 +126,33 @@ impl SchemaCheck {
             mismatch(!unknown, shortened(&format!("{at}: {}", error.masked())))
         })
     }
+}
+
+fn options() -> ValidationOptions<'static> {
+    jsonschema::options()
+        .with_retriever(NoDocuments)
+        .should_validate_formats(true)
+        .with_pattern_options(
+            PatternOptions::fancy_regex()
+                .backtrack_limit(MOST_BACKTRACKS)
+                .size_limit(MOST_REGEX_MEMORY)
+                .dfa_size_limit(MOST_REGEX_MEMORY),
+        )
+}
+
+/// The places of formats that the grammar does not enforce and that this draft does not know.
+fn formats_not_checked(schema: &Value, draft: Draft) -> Vec<String> {
+    let is_checked = |format: &str| {
+        let options = options()
+            .with_draft(draft)
+            .should_ignore_unknown_formats(false);
+        options.build(&json!({"format": format})).is_ok()
+    };
+    let formats = formats_not_enforced(schema).into_iter();
+    formats
+        .filter(|(format, _)| !is_checked(format))
+        .map(|(_, place)| place)
+        .collect()
 }
 
 /// Why a text does not pass.
@@ -169,6 +198,62 @@ mod tests {
         let cut = report(tags(), "[1, ");
         assert_eq!(cut.valid, Some(false));
         assert!(cut.error.unwrap().contains("no whole JSON"));
+    }
+
+    #[test]
+    fn formats_that_nobody_knows_are_named_and_the_others_checked() {
+        let check = |schema| SchemaCheck::new(&schema, Vec::new()).unwrap();
+        let invented = check(json!({
+            "properties": {
+                "a": {"format": "path"},
+                "b": {"format": "uri-template"},
+                "e": {"format": "idn-hostname"},
+                "c": {"type": "integer", "format": "int32"},
+                "d": {"not": {"format": "unknown"}},
+            },
+            "dependentSchemas": {"a": {"items": {"format": "ulid"}}},
+            "enum": [{"format": "path"}],
+        }));
+        assert_eq!(
+            invented.not_checked,
+            [
+                "/properties/a: format \"path\"",
+                "/properties/e: format \"idn-hostname\"",
+                "/properties/c: format \"int32\"",
+                "/properties/d/not: format \"unknown\"",
+                "/dependentSchemas/a/items: format \"ulid\"",
+            ]
+        );
+        let of_draft_4 = "http://json-schema.org/draft-04/schema#";
+        let older = check(json!({"$schema": of_draft_4, "format": "json-pointer"}));
+        assert_eq!(older.not_checked, ["format \"json-pointer\""]);
+        // The other formats of JSON Schema itself are held against the text.
+        for (format, right, wrong) in [
+            ("date", "2024-02-29", "2023-02-29"),
+            ("date-time", "2024-02-29T10:00:00Z", "2024-02-29"),
+            ("duration", "P3D", "3 days"),
+            ("email", "a@example.org", "a"),
+            ("hostname", "example.org", "-a-"),
+            ("ipv4", "127.0.0.1", "127.0.0.256"),
+            ("ipv6", "::1", ":::1"),
+            ("iri", "http://ü.example/", "ü"),
+            ("iri-reference", "/ü", "\\ü"),
+            ("json-pointer", "/a", "a"),
+            ("regex", "a+", "a("),
+            ("relative-json-pointer", "1/a", "/a"),
+            ("time", "10:00:00Z", "25:00:00Z"),
+            ("uri", "http://a.example/", "//"),
+            ("uri-reference", "/a", "\\a"),
+            ("uri-template", "/{a}", "/{a"),
+            ("uuid", "00000000-0000-0000-0000-000000000000", "0"),
+        ] {
+            let schema = json!({"format": format});
+            for (text, valid) in [(right, true), (wrong, false)] {
+                let report = report(schema.clone(), &json!(text).to_string());
+                assert_eq!(report.valid, Some(valid), "{format}: {report:?}");
+                assert!(report.not_checked.is_empty(), "{format}");
+            }
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ const NEED_ANOTHER: [(&str, &str); 4] = [
     ("else", "if"),
 ];
 /// Formats that llguidance has a regular expression of.
-const KNOWN_FORMATS: [&str; 11] = [
+const ENFORCED_FORMATS: [&str; 10] = [
     "date",
     "date-time",
     "duration",
@@ -46,14 +46,32 @@ const KNOWN_FORMATS: [&str; 11] = [
     "ipv4",
     "ipv6",
     "time",
-    "unknown",
     "uri",
     "uuid",
 ];
 /// Keywords whose value is a schema, a list of schemas, or schemas by name.
-const SCHEMAS: [&str; 3] = ["additionalItems", "additionalProperties", "items"];
+const SCHEMAS: [&str; 11] = [
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
 const LISTS: [&str; 5] = ["allOf", "anyOf", "items", "oneOf", "prefixItems"];
-const NAMED: [&str; 4] = ["$defs", "definitions", "patternProperties", "properties"];
+const NAMED: [&str; 6] = [
+    "$defs",
+    "definitions",
+    "dependencies",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+];
 /// Patterns of one schema that are tried on their own. Those behind them are left out untried.
 const MOST_TRIED: usize = 100;
 
@@ -145,6 +163,19 @@ impl Relaxed {
     }
 }
 
+/// The formats of which llguidance has no regular expression, each with its place.
+pub(super) fn formats_not_enforced(schema: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    walk(&mut schema.clone(), "", &mut |fields, at| {
+        if let Some(Value::String(format)) = fields.get("format")
+            && !ENFORCED_FORMATS.contains(&format.as_str())
+        {
+            found.push((format.clone(), format_at(at, format)));
+        }
+    });
+    found
+}
+
 /// Visits every schema within a schema, outer ones first, with its JSON pointer. Its depth is bounded by
 /// [`super::bounds`].
 fn walk(schema: &mut Value, at: &str, visit: &mut impl FnMut(&mut Map<String, Value>, &str)) {
@@ -179,6 +210,10 @@ fn at_place(at: &str, keyword: &str) -> String {
     } else {
         format!("{at}: {keyword}")
     }
+}
+
+fn format_at(at: &str, format: &str) -> String {
+    at_place(at, &format!("format {format:?}"))
 }
 
 /// llguidance reads the parts of a reference as they are written, so they are written without escapes.
@@ -221,14 +256,14 @@ fn leave_out_keywords(fields: &mut Map<String, Value>, at: &str, not_enforced: &
     fields.retain(|keyword, _| !NOT_ENFORCED.contains(&keyword.as_str()));
     let unknown = |format: &Value| {
         let name = format.as_str().unwrap_or_default();
-        (!KNOWN_FORMATS.contains(&name)).then(|| name.to_owned())
+        (!ENFORCED_FORMATS.contains(&name)).then(|| name.to_owned())
     };
     if let Some(format) = fields.get("format").and_then(unknown) {
         fields.retain(|keyword, _| keyword != "format");
         // Tools write the width of a number as its format.
         let of_number = matches!(fields.get("type"), Some(Value::String(kind)) if kind != "string");
         if !of_number {
-            not_enforced.push(at_place(at, &format!("format {format:?}")));
+            not_enforced.push(format_at(at, &format));
         }
     }
 }
