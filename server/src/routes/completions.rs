@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures::future::try_join_all;
+use futures::future::{TryFutureExt, try_join_all};
 use futures::stream::{self, Stream, StreamExt};
 use onegen_proto::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, ErrorEnvelope,
@@ -73,7 +73,15 @@ async fn complete(
             .unwrap_or_default(),
     };
     // One that is refused takes the others with it: they are cancelled when they are dropped.
-    let turns = try_join_all(requests.into_iter().map(|request| request.start(&app))).await?;
+    let alone = requests.len() == 1;
+    let started = requests.into_iter().enumerate().map(|(at, request)| {
+        let turn = request.start(&app);
+        turn.map_err(move |error| match alone {
+            true => error,
+            false => error.within(FIELDS.prompt, format!("{}[{at}]", FIELDS.prompt)),
+        })
+    });
+    let turns = try_join_all(started).await?;
     match delivery {
         Delivery::Whole => {
             let ended = turns.into_iter().enumerate();

@@ -136,12 +136,14 @@ async fn search(
         .collections
         .get(Some(&id), &caller, "vector_store_id")?
         .clone();
-    let (queries, options) = validate(body)?;
+    let (query, options) = validate(body)?;
+    let alone = matches!(query, SearchQuery::One(_));
+    let queries = query.into_vec();
     let mut vectors = Vec::with_capacity(queries.len());
-    for query in &queries {
+    for (at, query) in queries.iter().enumerate() {
         let embedded = app.embedding.query(query.clone()).await?;
-        let embedded =
-            embedded.map_err(|too_long| ApiError::invalid("query", too_long.to_string()))?;
+        let embedded = embedded
+            .map_err(|too_long| ApiError::invalid(query_at(alone, at), too_long.to_string()))?;
         vectors.push(embedded.vector);
     }
     let search = move || {
@@ -163,7 +165,15 @@ async fn search(
     }))
 }
 
-fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
+/// The name of a query of a request.
+fn query_at(alone: bool, at: usize) -> String {
+    match alone {
+        true => "query".to_owned(),
+        false => format!("query[{at}]"),
+    }
+}
+
+fn validate(body: Value) -> Result<(SearchQuery, SearchOptions), ApiError> {
     let request: VectorStoreSearchRequest = typed(body)?;
     let unsupported = |param: &str| {
         Err(ApiError::Unsupported {
@@ -180,25 +190,21 @@ fn validate(body: Value) -> Result<(Vec<String>, SearchOptions), ApiError> {
     {
         return unsupported(&format!("ranking_options.ranker {ranker:?}"));
     }
-    let is_list = matches!(request.query, SearchQuery::Many(_));
-    let queries = request.query.into_vec();
+    let alone = matches!(request.query, SearchQuery::One(_));
+    let queries = request.query.clone().into_vec();
     if !(1..=MAX_QUERIES).contains(&queries.len()) {
         let found = queries.len();
         let message = format!("holds {found} queries, but must hold 1 to {MAX_QUERIES}");
         return Err(ApiError::invalid("query", message));
     }
     if let Some(at) = queries.iter().position(|query| query.trim().is_empty()) {
-        let param = match is_list {
-            true => format!("query[{at}]"),
-            false => "query".to_owned(),
-        };
         let message = "must hold something to be searched for";
-        return Err(ApiError::invalid(param, message));
+        return Err(ApiError::invalid(query_at(alone, at), message));
     }
     let k = request.max_num_results.unwrap_or(DEFAULT_RESULTS);
     let filters = request.filters.as_ref();
     let options = SearchFields::VECTOR_STORE.options(k, filters, ranking.score_threshold)?;
-    Ok((queries, options))
+    Ok((request.query, options))
 }
 
 /// The best `k` passages of earlier searches and of one more, each once with its best score. Passages may be

@@ -97,7 +97,7 @@ pub(crate) enum ApiError {
         /// A conversation that would be shorter without the passages that it has read.
         rebuilds: Option<String>,
         /// The field that is too long.
-        param: &'static str,
+        param: String,
     },
     #[error("there is no {method} {path}")]
     RouteNotFound { method: String, path: String },
@@ -181,6 +181,16 @@ impl ApiError {
     pub(crate) fn with_rebuild(mut self, conversation: &ConversationId) -> Self {
         if let Self::ContextLength { rebuilds, .. } = &mut self {
             *rebuilds = Some(conversation.to_string());
+        }
+        self
+    }
+
+    /// This error, with `exact` in place of the name of a list that holds what is at fault.
+    pub(crate) fn within(mut self, list: &str, exact: String) -> Self {
+        if let Self::ContextLength { param, .. } | Self::Invalid { param, .. } = &mut self
+            && param == list
+        {
+            *param = exact;
         }
         self
     }
@@ -404,7 +414,7 @@ impl FieldNames {
                 needed,
                 available,
                 rebuilds: None,
-                param: self.prompt,
+                param: self.prompt.to_owned(),
             },
             other => ApiError::Internal(other.to_string()),
         }
@@ -423,7 +433,7 @@ impl FieldNames {
                 needed,
                 available,
                 rebuilds: None,
-                param: self.prompt,
+                param: self.prompt.to_owned(),
             },
             SubmitError::OutOfRange {
                 field,

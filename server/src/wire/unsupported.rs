@@ -113,7 +113,24 @@ pub(crate) fn leave_out_neutral(body: &mut Value) {
             fields.remove(tools);
         }
     }
-    let messages = fields.get_mut("messages").and_then(Value::as_array_mut);
+    write_answers_as_text(fields.get_mut("messages"));
+}
+
+/// The same of a response's request. What a `file_search` says is echoed, whether or not it may be called.
+pub(crate) fn leave_out_neutral_in_response(body: &mut Value) {
+    write_answers_as_text(body.get_mut("input"));
+    let is_none = body
+        .get("tool_choice")
+        .is_some_and(|choice| choice == "none");
+    let tools = body.get_mut("tools").and_then(Value::as_array_mut);
+    if let Some(tools) = tools.filter(|_| is_none) {
+        tools.retain(|tool| tool.get("type").is_some_and(|kind| kind == "file_search"));
+    }
+}
+
+/// Writes as text what earlier answers in a list of messages can hold instead of one. Other lists stay as they are.
+pub(crate) fn write_answers_as_text(messages: Option<&mut Value>) {
+    let messages = messages.and_then(Value::as_array_mut);
     for message in messages.into_iter().flatten() {
         let Some(message) = message.as_object_mut() else {
             continue;

@@ -175,7 +175,7 @@ async fn what_is_not_done_is_refused_by_its_name() {
         (
             json!({"prompt": ["x", long]}),
             "context_length_exceeded",
-            "prompt",
+            "prompt[1]",
         ),
     ] {
         let body = with(prompt(json!("x"), json!({})), fields);

@@ -291,11 +291,16 @@ async fn items_that_were_given_out_are_taken_back() {
     ] {
         let asked = json!({"role": "user", "content": PERU});
         let next = json!({"role": "user", "content": CURRENCY});
-        let second = body(json!([asked, output[0], reference, next]));
-        let second = server.done("POST", "/v1/responses", second).await;
-        assert!(crate::common::cached_input(&second) > 0, "{second}");
-        let said = second["output"].to_string();
-        assert!(said.contains("sol"), "{said}");
+        for search in [
+            output[0].clone(),
+            json!({"type": "item_reference", "id": output[0]["id"]}),
+        ] {
+            let second = body(json!([asked, search, reference, next]));
+            let second = server.done("POST", "/v1/responses", second).await;
+            assert!(crate::common::cached_input(&second) > 0, "{second}");
+            let said = second["output"].to_string();
+            assert!(said.contains("sol"), "{said}");
+        }
     }
     let unknown = json!([{"id": "msg_0_1"}, {"role": "user", "content": PERU}]);
     let refused = server
@@ -320,6 +325,9 @@ async fn what_clients_send_back_of_answers_and_tools_is_taken() {
     let lima = answer(json!([asked]), json!({})).await;
     let none = json!({"tools": tool, "tool_choice": "none"});
     assert_eq!(answer(json!([asked]), none).await, lima);
+    let none = json!({"model": "onegen", "input": PERU, "tool_choice": "none",
+        "tools": [{"type": "function", "name": "f", "parameters": {}}]});
+    server.done("POST", "/v1/responses", none).await;
     let named = json!({"role": "user", "name": "ada", "content": PERU});
     assert_eq!(answer(json!([named]), json!({})).await, lima);
     let system = json!({"role": "system", "content": "Be brief."});
@@ -330,6 +338,14 @@ async fn what_clients_send_back_of_answers_and_tools_is_taken() {
         json!({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}),
     ] {
         answer(json!([asked, empty, asked]), json!({})).await;
+        let input = json!({"model": "onegen", "input": [asked, empty, asked]});
+        server.done("POST", "/v1/responses", input).await;
+        let items = json!({"items": [asked, empty]});
+        let begun = server
+            .done("POST", "/v1/conversations", items.clone())
+            .await;
+        let path = format!("/v1/conversations/{}/items", begun["id"].as_str().unwrap());
+        server.done("POST", &path, items).await;
     }
     let last = json!([asked, {"role": "assistant", "content": "Lima."}]);
     let (status, error) = server

@@ -114,6 +114,11 @@ async fn a_search_that_makes_no_sense_is_refused_by_the_field_at_fault() {
         (json!({"query": vec!["a"; 33]}), "invalid_value", "query"),
         (json!({"query": endless}), "invalid_value", "query"),
         (
+            json!({"query": ["a", endless]}),
+            "invalid_value",
+            "query[1]",
+        ),
+        (
             json!({"max_num_results": 0}),
             "invalid_value",
             "max_num_results",

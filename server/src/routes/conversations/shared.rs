@@ -12,6 +12,7 @@ use crate::conversations::{ConversationDetails, Transcript};
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 use crate::wire::messages::{role, text};
+use crate::wire::unsupported::write_answers_as_text;
 
 /// OpenAI's limit.
 const MAX_ITEMS: usize = 20;
@@ -83,8 +84,9 @@ pub(super) fn check_size(messages: &[ChatMessage], field: &'static str) -> Resul
 }
 
 /// Leaves out of a body's items what an earlier response gave out beside its messages: clients put all of it in. What
-/// was read then is not read again.
+/// was read then is not read again. Answers without a text are written with one.
 pub(super) fn leave_out_given(body: &mut Value) {
+    write_answers_as_text(body.get_mut("items"));
     if let Some(items) = body.get_mut("items").and_then(Value::as_array_mut) {
         items.retain(|item| {
             item.get("type")

@@ -35,7 +35,7 @@ use crate::wire::errors::ApiError;
 use crate::wire::extract::{PathParam, QueryParams};
 use crate::wire::json::{JsonBody, typed};
 use crate::wire::page::{Page, PageQuery, is_included};
-use crate::wire::unsupported::refuse_unsupported_in_response;
+use crate::wire::unsupported::{leave_out_neutral_in_response, refuse_unsupported_in_response};
 
 use request::turn_request;
 use writer::{ResponseSettings, ResponseWriter};
@@ -67,9 +67,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
-    JsonBody(body): JsonBody,
+    JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
     let received = Instant::now();
+    leave_out_neutral_in_response(&mut body);
     refuse_unsupported_in_response(&body)?;
     let request: ResponseRequest = typed(body)?;
     app.model.check(&request.model)?;
@@ -212,6 +213,7 @@ async fn count_input_tokens(
         let model = fields.entry("model");
         model.or_insert_with(|| app.model.name.clone().into());
     }
+    leave_out_neutral_in_response(&mut body);
     refuse_unsupported_in_response(&body)?;
     let request: ResponseRequest = typed(body)?;
     app.model.check(&request.model)?;

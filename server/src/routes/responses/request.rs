@@ -17,6 +17,8 @@ use crate::turns::{
 use crate::wire::errors::{ApiError, FieldNames};
 use crate::wire::messages::{role, text};
 
+use super::writer::SEARCH_PREFIX;
+
 /// The fields that can be at fault here.
 const FIELDS: FieldNames = FieldNames {
     max_tokens: "max_output_tokens",
@@ -120,25 +122,17 @@ fn input(input: ResponseInput, app: &App, owner: &Owner) -> Result<Vec<ChatMessa
                 let text = text(item.content, &format!("input[{at}].content"))?;
                 messages.push(ChatMessage::new(role(item.role), text));
             }
-            InputItem::Named { kind: None, id } => {
-                messages.push(message_named(app, owner, id, at)?);
-            }
-            InputItem::Named {
-                kind: Some(kind),
-                id,
-            } if kind == "item_reference" => {
-                messages.push(message_named(app, owner, id, at)?);
-            }
-            // What was read stands in the conversation's own log.
-            InputItem::Named {
-                kind: Some(kind), ..
-            }
-            | InputItem::Other { kind }
-                if kind == "file_search_call" => {}
-            InputItem::Named {
-                kind: Some(kind), ..
-            }
-            | InputItem::Other { kind } => return Err(unsupported(&kind)),
+            InputItem::Named { kind, id } => match kind.as_deref() {
+                // What was read stands in the conversation's own log.
+                Some("file_search_call") => {}
+                None | Some("item_reference") if id.starts_with(SEARCH_PREFIX) => {}
+                None | Some("item_reference") => {
+                    messages.push(message_named(app, owner, id, at)?);
+                }
+                Some(kind) => return Err(unsupported(kind)),
+            },
+            InputItem::Other { kind } if kind == "file_search_call" => {}
+            InputItem::Other { kind } => return Err(unsupported(&kind)),
         }
     }
     Ok(messages)

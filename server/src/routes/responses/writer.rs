@@ -18,6 +18,9 @@ use crate::wire::citations::{passage_name, receipt};
 use crate::wire::clock::unix_seconds;
 use crate::wire::errors::ApiError;
 
+/// How the id of a search that was given out begins.
+pub(super) const SEARCH_PREFIX: &str = "fs_";
+
 /// What a response repeats of its request.
 pub(super) struct ResponseSettings {
     pub(super) request: ResponseRequest,
@@ -151,7 +154,7 @@ impl ResponseWriter {
 
     fn retrieval(&mut self, of_engine: &RetrievalReceipt) -> Vec<ResponseEventKind> {
         let output_index = self.response.output.len();
-        let item_id = format!("fs_{}_{output_index}", self.name);
+        let item_id = format!("{SEARCH_PREFIX}{}_{output_index}", self.name);
         let searching = OutputItem::FileSearchCall {
             id: item_id.clone(),
             status: "searching".to_owned(),
