@@ -267,6 +267,16 @@ fn in_copy(engine: &Engine, name: &str, kept: bool) -> Request {
     in_copy_of(engine, "a", None, name, kept)
 }
 
+/// An engine that was started again after the turn of "a" and one in its copy "b". Of memory nothing is left, and the
+/// file of "b" holds both turns as one piece.
+fn restarted_with_copy(model: &Arc<Model>, dir: &Path) -> Engine {
+    let engine = start(model, &options(dir));
+    run(&engine, retrieving(model, "a", 12, 1));
+    run(&engine, in_copy(&engine, "b", true));
+    drop(engine);
+    start(model, &options(dir))
+}
+
 fn files(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
 }
@@ -304,12 +314,7 @@ fn a_copy_that_nobody_has_continued_has_a_kv_file_of_its_own() {
     for (name, model) in models() {
         let dir = tempfile::tempdir().unwrap();
         let (first, wanted) = undisturbed(&model);
-        let engine = start(&model, &options(dir.path()));
-        run(&engine, retrieving(&model, "a", 12, 1));
-        run(&engine, in_copy(&engine, "b", true));
-        drop(engine);
-        // Of memory nothing is left, and a file of "b" is one piece, within which its copy ends.
-        let engine = start(&model, &options(dir.path()));
+        let engine = restarted_with_copy(&model, dir.path());
         let len = first.summary.log_len;
         block_on(engine.fork(&"a".into(), &"whole".into(), None)).unwrap();
         block_on(engine.fork(&"b".into(), &"part".into(), Some(len))).unwrap();
@@ -332,18 +337,12 @@ fn a_copy_that_nobody_has_continued_has_a_kv_file_of_its_own() {
     }
 }
 
-/// The file of a copy holds its source's turns and its own as one piece, and a copy of the copy may end between
-/// them.
 #[test]
 fn a_copy_may_end_inside_a_piece_of_its_sources_file() {
     for (name, model) in models() {
         let dir = tempfile::tempdir().unwrap();
         let (first, wanted) = undisturbed(&model);
-        let engine = start(&model, &options(dir.path()));
-        run(&engine, retrieving(&model, "a", 12, 1));
-        run(&engine, in_copy(&engine, "b", true));
-        drop(engine);
-        let engine = start(&model, &options(dir.path()));
+        let engine = restarted_with_copy(&model, dir.path());
         let len = first.summary.log_len;
         let next = run(&engine, in_copy_of(&engine, "b", Some(len), "c", true));
         assert_eq!(next.text, wanted.text, "{name}");

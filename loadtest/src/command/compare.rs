@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::options::check_host;
-use super::run::write;
+use super::run::write_json;
 use crate::client::Client;
 use crate::compare::{Grid, Method, Point, Servers, compare as measure};
 use crate::report::Machine;
@@ -118,16 +118,13 @@ pub(super) async fn compare(options: CompareOptions) -> Result<()> {
     print!("{HEAD}");
     let points = measure(&servers, &grid, |points| print!("{}", rows(points))).await;
     let points = points.map_err(anyhow::Error::msg)?;
-    if let Some(path) = &options.json {
-        let report = CompareReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            machine: Machine::this(),
-            grid,
-            points,
-        };
-        write(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    let report = CompareReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::this(),
+        grid,
+        points,
+    };
+    write_json(options.json.as_deref(), &report)
 }
 
 /// A client of the first model that a server lists.
@@ -166,21 +163,20 @@ fn is_beside(one: &Point, other: &Point) -> bool {
 /// The rows of one length of questions and passages: medians over all rounds, with the interval in which 95 of 100 of
 /// them lie, and how many times as long as one pass with a kept passage each method takes.
 fn rows(points: &[Point]) -> String {
-    let total = |point: &Point| point.rounds.median(|round| round.total_ms);
+    let total = |point: &Point| point.rounds.total_ms();
     let kept = points
         .iter()
         .find(|point| point.method == Method::OnePassKept);
     let kept = kept.map_or(f64::NAN, total);
     let row = |point: &Point| {
-        let (low, high) = point.rounds.interval(|round| round.total_ms);
         format!(
-            "| {} | {} | {} | {} | {:.0} | {:.1} ({low:.1} to {high:.1}) | {:.1} | {:.2} |\n",
+            "| {} | {} | {} | {} | {:.0} | {} | {:.1} | {:.2} |\n",
             point.question,
             point.passage,
             point.every,
             point.method.name(),
             point.rounds.median(|round| round.forwarded as f64),
-            total(point),
+            point.rounds.total_and_interval(),
             point.rounds.median(|round| round.ttft_ms),
             total(point) / kept,
         )

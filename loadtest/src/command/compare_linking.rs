@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::compare::client;
-use super::run::write;
+use super::run::write_json;
 use crate::compare::{LinkingMethod, LinkingPoint, compare_linking as measure};
 use crate::plan::dataset::Dataset;
 use crate::report::Machine;
@@ -66,15 +66,12 @@ pub(super) async fn compare_linking(options: CompareLinkingOptions) -> Result<()
     let (mentions, repetitions) = (&options.mentions, options.repetitions);
     let linking = measure(&server, &dataset, mentions, repetitions, see).await;
     let linking = linking.map_err(anyhow::Error::msg)?;
-    if let Some(path) = &options.json {
-        let report = LinkingReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            machine: Machine::this(),
-            linking,
-        };
-        write(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(())
+    let report = LinkingReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::this(),
+        linking,
+    };
+    write_json(options.json.as_deref(), &report)
 }
 
 impl LinkingReport {
@@ -88,19 +85,18 @@ impl LinkingReport {
 
 /// The rows of one number of mentions: medians over all texts, with the interval in which 95 of 100 of them lie.
 fn rows(points: &[LinkingPoint]) -> String {
-    let total = |point: &LinkingPoint| point.rounds.median(|round| round.total_ms);
+    let total = |point: &LinkingPoint| point.rounds.total_ms();
     let one_pass = points
         .iter()
         .find(|point| point.method == LinkingMethod::OnePass);
     let one_pass = one_pass.map_or(f64::NAN, total);
     let row = |point: &LinkingPoint| {
-        let (low, high) = point.rounds.interval(|round| round.total_ms);
         format!(
-            "| {} | {} | {:.0} | {:.1} ({low:.1} to {high:.1}) | {:.2} |\n",
+            "| {} | {} | {:.0} | {} | {:.2} |\n",
             point.mentions,
             point.method.name(),
             point.rounds.median(|round| round.forwarded as f64),
-            total(point),
+            point.rounds.total_and_interval(),
             total(point) / one_pass,
         )
     };

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde::Serialize;
 
 use super::options::{LoadOptions, stop_on_ctrl_c};
 use crate::baseline;
@@ -72,9 +73,7 @@ pub(super) async fn run(options: RunOptions) -> Result<()> {
         println!("{} lines of the dataset could not be read:", broken.count);
         broken.named.iter().for_each(|line| println!("  {line}"));
     }
-    if let Some(path) = &options.json {
-        write(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
+    write_json(options.json.as_deref(), &report)?;
     if let Some(path) = &options.html {
         write(path, run_page(&report, &records)?.as_bytes())?;
     }
@@ -90,6 +89,14 @@ pub(super) async fn run(options: RunOptions) -> Result<()> {
 /// Writes a file.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a report as JSON, where a file for it is named.
+pub(super) fn write_json(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    match path {
+        Some(path) => write(path, &serde_json::to_vec_pretty(report)?),
+        None => Ok(()),
+    }
 }
 
 fn write_records(path: &Path, records: &[Record]) -> Result<()> {

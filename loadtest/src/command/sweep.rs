@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::options::{LoadOptions, stop_on_ctrl_c};
-use super::run::write;
+use super::run::{write, write_json};
 use crate::figures::Figures;
 use crate::report::{Machine, SweepReport, sweep_page};
 use crate::sweep::{Step, highest_borne};
@@ -83,9 +83,7 @@ pub(super) async fn sweep(options: SweepOptions) -> Result<()> {
         highest_borne: highest,
         steps,
     };
-    if let Some(path) = &options.json {
-        write(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
+    write_json(options.json.as_deref(), &report)?;
     if let Some(path) = &options.html {
         write(path, sweep_page(&report)?.as_bytes())?;
     }

@@ -87,9 +87,9 @@ pub async fn compare_linking(
             let text = joined(&sentences, wanted).ok_or_else(|| {
                 format!("the texts for linking have no {wanted} mentions together")
             })?;
-            // Whoever begins has no advantage.
-            measured.rotate_left(repetition % 2);
-            for point in &mut measured {
+            for turn in 0..measured.len() {
+                // Whoever begins has no advantage.
+                let point = &mut measured[(turn + repetition) % 2];
                 let before = forwarded(server).await?;
                 let began = Instant::now();
                 let found = link(server, &text).await?;
@@ -105,7 +105,6 @@ pub async fn compare_linking(
                 });
             }
         }
-        measured.sort_by_key(|point| point.method.name());
         see(&measured);
         points.extend(measured);
     }

@@ -114,6 +114,17 @@ impl Rounds {
         (medians[DRAWS * 25 / 1000], medians[DRAWS * 975 / 1000])
     }
 
+    /// The median of what a round took, in milliseconds.
+    pub fn total_ms(&self) -> f64 {
+        self.median(|round| round.total_ms)
+    }
+
+    /// [`Self::total_ms`] and its interval, as a table tells them.
+    pub fn total_and_interval(&self) -> String {
+        let (low, high) = self.interval(|round| round.total_ms);
+        format!("{:.1} ({low:.1} to {high:.1})", self.total_ms())
+    }
+
     /// The median of a cost over all rounds.
     pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
         median(self.0.iter().map(of).collect())

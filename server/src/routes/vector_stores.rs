@@ -136,9 +136,7 @@ async fn search(
         .collections
         .get(Some(&id), &caller, "vector_store_id")?
         .clone();
-    let (query, options) = validate(body)?;
-    let alone = matches!(query, SearchQuery::One(_));
-    let queries = query.into_vec();
+    let (queries, alone, options) = validate(body)?;
     let mut vectors = Vec::with_capacity(queries.len());
     for (at, query) in queries.iter().enumerate() {
         let embedded = app.embedding.query(query.clone()).await?;
@@ -173,7 +171,8 @@ fn query_at(alone: bool, at: usize) -> String {
     }
 }
 
-fn validate(body: Value) -> Result<(SearchQuery, SearchOptions), ApiError> {
+/// The queries, whether there is one outside of a list, and how they are searched for.
+fn validate(body: Value) -> Result<(Vec<String>, bool, SearchOptions), ApiError> {
     let request: VectorStoreSearchRequest = typed(body)?;
     let unsupported = |param: &str| {
         Err(ApiError::Unsupported {
@@ -191,7 +190,7 @@ fn validate(body: Value) -> Result<(SearchQuery, SearchOptions), ApiError> {
         return unsupported(&format!("ranking_options.ranker {ranker:?}"));
     }
     let alone = matches!(request.query, SearchQuery::One(_));
-    let queries = request.query.clone().into_vec();
+    let queries = request.query.into_vec();
     if !(1..=MAX_QUERIES).contains(&queries.len()) {
         let found = queries.len();
         let message = format!("holds {found} queries, but must hold 1 to {MAX_QUERIES}");
@@ -204,7 +203,7 @@ fn validate(body: Value) -> Result<(SearchQuery, SearchOptions), ApiError> {
     let k = request.max_num_results.unwrap_or(DEFAULT_RESULTS);
     let filters = request.filters.as_ref();
     let options = SearchFields::VECTOR_STORE.options(k, filters, ranking.score_threshold)?;
-    Ok((request.query, options))
+    Ok((queries, alone, options))
 }
 
 /// The best `k` passages of earlier searches and of one more, each once with its best score. Passages may be

@@ -199,12 +199,9 @@ async fn token_log_and_cache_of_what_is_deleted_leave_the_disk() {
         .complete(&question("What is the capital of Peru?"))
         .await;
     // The passage that was read is kept, by a thread of its own.
-    for _ in 0..100 {
-        if server.metric("onegen_passage_cache_disk_bytes").await > 0.0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let is_there = |bytes| bytes > 0.0;
+    let kept_bytes = server.awaited("onegen_passage_cache_disk_bytes", is_there);
+    assert!(is_there(kept_bytes.await));
     let files = || kept(&server.files.path("data").join("conversations"));
     let before = files();
     assert!(before > 0);

@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
+use crate::common::almanac::models;
 use crate::common::models::linking::link_simply;
 use crate::common::{Client, Files, Server, chunks, question, with};
 use clap::Parser;
@@ -408,20 +408,9 @@ async fn a_client_that_goes_away_ends_its_linking_at_once() {
     response.chunk().await.unwrap().unwrap();
     drop(response);
     let aborted = "onegen_request_success_total{finished_reason=\"abort\"}";
-    for _ in 0..2000 {
-        if server.metric(aborted).await > 0.0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(server.metric(aborted).await > 0.0);
-    for _ in 0..2000 {
-        if server.metric("onegen_num_requests_running").await == 0.0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(server.metric("onegen_num_requests_running").await, 0.0);
+    assert!(server.awaited(aborted, |count| count > 0.0).await > 0.0);
+    let running = "onegen_num_requests_running";
+    assert_eq!(server.awaited(running, |count| count == 0.0).await, 0.0);
     let [prompt, ..] = server.forwarded().await;
     let tokens = Model::load(files.model(), &LoadOptions::default())
         .unwrap()
@@ -451,31 +440,33 @@ async fn linking_that_takes_too_long_is_ended_with_an_error_also_in_a_stream() {
     assert_eq!(events.last().unwrap()["error"]["code"], "request_timeout");
 }
 
+/// A server with the shipped linking model and its entities.
+pub(crate) async fn shipped(data_dir: &Path) -> Server {
+    let model = models().join("linker");
+    let entities = model.join("entities.jsonl");
+    let mut arguments = vec!["onegen-server".into()];
+    for (name, path) in [
+        ("--model", &*model),
+        ("--corpus", &*entities),
+        ("--data-dir", data_dir),
+    ] {
+        arguments.extend([name.into(), path.as_os_str().to_owned()]);
+    }
+    Server::start(&Config::try_parse_from(arguments).unwrap()).await
+}
+
 /// What the shipped linking model must reach: micro F1 of mentions with exact offsets and the right id.
 const LEAST_F1: f64 = 0.85;
 
 #[tokio::test]
 async fn the_shipped_linking_model_finds_and_links_what_stands_in_texts_it_has_not_seen() {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/linker");
+    let model = models().join("linker");
     if !model.join("config.json").exists() {
         println!("skipped: there is no models/linker");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let corpus = model.join("entities.jsonl");
-    let server = Server::start(
-        &Config::try_parse_from([
-            "onegen-server",
-            "--model",
-            model.to_str().unwrap(),
-            "--corpus",
-            corpus.to_str().unwrap(),
-            "--data-dir",
-            dir.path().to_str().unwrap(),
-        ])
-        .unwrap(),
-    )
-    .await;
+    let server = shipped(dir.path()).await;
     let examples = fs::read_to_string(model.join("examples.jsonl")).unwrap();
     let examples: Vec<Value> = examples
         .lines()

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use clap::Parser;
-
 use onegen_loadtest::client::Client;
 use onegen_loadtest::compare::{
     Grid, LinkingMethod, LinkingPoint, Method, Point, Servers, compare, compare_linking,
@@ -15,12 +13,12 @@ use onegen_loadtest::idle::IdleConversations;
 use onegen_loadtest::plan::arrivals::Arrivals;
 use onegen_loadtest::plan::dataset::Dataset;
 use onegen_loadtest::plan::{Plan, Shape};
-use onegen_server::Config;
 use serde_json::Map;
 use tokio::sync::watch;
 
 use crate::common::almanac::{Almanac, models};
 use crate::common::{Files, Server, question};
+use crate::linking::shipped;
 
 fn client(url: &str) -> Client {
     let timeout = Duration::from_secs(60);
@@ -124,17 +122,9 @@ async fn under_load_with_clients_that_leave_every_other_answer_comes_and_is_righ
 
 #[tokio::test]
 async fn a_mention_that_searches_by_itself_is_not_embedded_again() {
-    let (model, dir) = (models().join("linker"), tempfile::tempdir().unwrap());
-    let mut arguments = vec!["onegen-server".into()];
-    for (name, path) in [
-        ("--model", &*model),
-        ("--corpus", &*model.join("entities.jsonl")),
-        ("--data-dir", dir.path()),
-    ] {
-        arguments.extend([name.into(), path.as_os_str().to_owned()]);
-    }
-    let server = Server::start(&Config::try_parse_from(arguments).unwrap()).await;
-    let texts = Dataset::read(&model.join("examples.jsonl")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let server = shipped(dir.path()).await;
+    let texts = Dataset::read(&models().join("linker/examples.jsonl")).unwrap();
     let client = client(&server.url);
     let points = compare_linking(&client, &texts, &[1, 4], 2, |_| ());
     let points = points.await.unwrap();

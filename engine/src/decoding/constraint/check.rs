@@ -79,14 +79,12 @@ impl SchemaCheck {
                 "{} cannot be enforced, and the finished text cannot be checked: {reason}",
                 not_enforced.join(", ")
             ))),
-            Err(reason) => Ok(Self {
-                validator: Err(reason),
-                not_enforced,
-                not_checked: Vec::new(),
-            }),
-            Ok(validator) => Ok(Self {
-                not_checked: formats_not_checked(schema, validator.draft()),
-                validator: Ok(validator),
+            validator => Ok(Self {
+                not_checked: match &validator {
+                    Ok(validator) => formats_not_checked(schema, validator.draft()),
+                    Err(_) => Vec::new(),
+                },
+                validator,
                 not_enforced,
             }),
         }

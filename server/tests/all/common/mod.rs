@@ -294,6 +294,17 @@ impl Client {
             .unwrap()
     }
 
+    /// Waits until a metric is as it should be, for some ten seconds at most, and returns it.
+    pub async fn awaited(&self, name: &str, is_reached: impl Fn(f64) -> bool) -> f64 {
+        for _ in 0..2000 {
+            if is_reached(self.metric(name).await) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.metric(name).await
+    }
+
     /// Waits until the engine runs no turn; gives the time that this took.
     pub async fn idle(&self) -> Duration {
         let since = Instant::now();
