@@ -159,6 +159,15 @@ pub enum IndexError {
         allowed: &'static str,
     },
 
+    /// Indexes do not belong together.
+    #[error("{} cannot be merged: {reason}", .dir.display())]
+    NotMergeable {
+        /// The first that does not belong to those before it.
+        dir: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
     /// Something else than an index stands where the index should go.
     #[error("{} exists and is not an onegen index, so it is not replaced; choose another directory or remove it", .dir.display())]
     NotReplaceable {

@@ -31,6 +31,7 @@ mod testing;
 
 pub use build::builder::{BuildOptions, EXACT_SCAN_LIMIT, IndexBuilder};
 pub use build::ingested::Ingested;
+pub use build::merge_shards::merge_shards;
 pub use error::IndexError;
 pub use filter::json::{FilterError, FilterReason};
 pub use filter::{Filter, Number, Scalar};
@@ -42,6 +43,7 @@ pub use format::manifest::{
     FORMAT_VERSION, MANIFEST_FILE, Manifest, Metric, SegmentRecord, TombstoneRecord,
 };
 pub use format::move_directory::move_directory;
+pub use format::shard::Shard;
 pub use ingest::corpus::{
     Corpus, CorpusError, Document, LeftOut, LeftOutGroup, Position, RecordError, RecordReason,
 };

@@ -15,6 +15,7 @@ use crate::format::document_rules::DocumentRules;
 use crate::format::graph_record::GraphParameters;
 use crate::format::log::{self, Log};
 use crate::format::manifest::Manifest;
+use crate::format::shard::Shard;
 use crate::format::tracked;
 use crate::segment::passages::Passage;
 use crate::segment::search::dot_i8::LARGEST_DIMENSION;
@@ -43,6 +44,8 @@ pub struct BuildOptions {
     pub documents: Option<DocumentRules>,
     /// Identifies the model and kernels of keys and values that are kept with the passages; `None` if none are.
     pub passage_kv: Option<String>,
+    /// The part of a corpus that is built, to be recorded in the index. A build from a corpus sets it.
+    pub shard: Option<Shard>,
 }
 
 impl BuildOptions {
@@ -58,6 +61,7 @@ impl BuildOptions {
             exact_scan_limit: EXACT_SCAN_LIMIT,
             documents: None,
             passage_kv: None,
+            shard: None,
         }
     }
 }
@@ -275,10 +279,12 @@ impl IndexBuilder {
             exact_scan_limit,
             documents,
             passage_kv,
+            shard,
         } = self.options;
         let mut manifest = Manifest::new(dimension as u32, fingerprints, graph, exact_scan_limit);
         manifest.documents = documents;
         manifest.passage_kv = passage_kv;
+        manifest.shard = shard;
         manifest.next_number = LOG + 1;
         if self.segment.passages() > 0 {
             let options = FinishOptions {

@@ -3,4 +3,5 @@
 
 pub(crate) mod builder;
 pub(crate) mod ingested;
+pub(crate) mod merge_shards;
 mod staging;

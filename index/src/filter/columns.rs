@@ -175,6 +175,25 @@ impl<B: AsRef<[u8]>> Columns<B> {
         postings.into_iter().flatten()
     }
 
+    /// The texts of a field, ascending, each with the passages that hold it.
+    pub(crate) fn texts(
+        &self,
+        key: &str,
+    ) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
+        let field = self.field(key);
+        let field = field.map(|field| (field, self.before(field, |v| v < [TEXT].as_slice())));
+        field.into_iter().flat_map(move |(field, first)| {
+            (first..field.count()).map(move |place| {
+                let text = self.value(field, place).strip_prefix(&[TEXT]);
+                let text = text.and_then(|text| std::str::from_utf8(text).ok());
+                (
+                    text.unwrap_or_default(),
+                    self.postings(field, place..place + 1),
+                )
+            })
+        })
+    }
+
     fn select_equal(&self, key: &str, values: &[Scalar]) -> Bitset {
         let mut selected = Bitset::new(self.passages as usize);
         if let Some(field) = self.field(key) {
@@ -246,16 +265,20 @@ impl<B: AsRef<[u8]>> Columns<B> {
         let (mut low, mut high) = (0, field.count());
         while low < high {
             let middle = low + (high - low) / 2;
-            let ends = self.slice(&field.value_ends);
-            let bytes = between(ends, middle..middle + 1)
-                .and_then(|range| self.slice(&field.values).get(range));
-            if test(bytes.unwrap_or_default()) {
+            if test(self.value(field, middle)) {
                 low = middle + 1
             } else {
                 high = middle
             }
         }
         low
+    }
+
+    /// A value as it is stored.
+    fn value(&self, field: &Field, place: usize) -> &[u8] {
+        let range = between(self.slice(&field.value_ends), place..place + 1);
+        let value = range.and_then(|range| self.slice(&field.values).get(range));
+        value.unwrap_or_default()
     }
 
     /// The passages of a range of values: ascending for one value.

@@ -14,6 +14,7 @@ use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
 use crate::format::file_record::FileRecord;
 use crate::format::graph_record::{GraphParameters, GraphRecord};
+use crate::format::shard::Shard;
 use crate::format::tracked;
 
 /// Name of the manifest in the directory of an index.
@@ -58,6 +59,9 @@ pub struct Manifest {
     /// when the index was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passage_kv: Option<String>,
+    /// The part of a corpus that was built. `None` if it was the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// The segments, oldest first.
     pub segments: Vec<SegmentRecord>,
     /// Numbers of the logs with the changes after the segments, oldest first. New changes are
@@ -135,6 +139,7 @@ impl Manifest {
             exact_scan_limit,
             documents: None,
             passage_kv: None,
+            shard: None,
             segments: Vec::new(),
             logs: Vec::new(),
             next_number: 1,

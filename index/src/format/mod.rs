@@ -11,6 +11,7 @@ pub(crate) mod log;
 pub(crate) mod manifest;
 pub(crate) mod move_directory;
 pub(crate) mod rows;
+pub(crate) mod shard;
 pub(crate) mod tracked;
 
 use std::fs;

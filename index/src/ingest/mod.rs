@@ -153,8 +153,8 @@ pub enum IngestError<E: Debug + Display> {
     },
 }
 
-/// Builds an index of a corpus at `out`. If a build of the same corpus with the same options was
-/// interrupted, it is continued.
+/// Builds an index of a corpus, or of the part of it that is read, at `out`. If a build of the same corpus with the
+/// same options was interrupted, it is continued. A part may be empty, a corpus may not.
 ///
 /// # Errors
 /// See [`IngestError`]. An index that was at `out` before is then unchanged.
@@ -167,6 +167,7 @@ pub fn build_from_corpus<M: Embedder>(
     mut on_event: impl FnMut(IngestEvent<'_>),
 ) -> Result<(Manifest, Ingested), IngestError<M::Error>> {
     build.documents = Some(options.rules);
+    build.shard = corpus.shard();
     let job = format!("{} {build:?} {options:?}", corpus.identity());
     let (mut builder, mut ingested) = match corpus.identity() {
         "" => (IndexBuilder::create(out, build)?, Ingested::default()),
@@ -218,7 +219,7 @@ pub fn build_from_corpus<M: Embedder>(
         }
         return Err(error);
     }
-    if builder.passages() == 0 {
+    if builder.passages() == 0 && corpus.shard().is_none() {
         builder.discard();
         return Err(IngestError::NoPassages {
             bad_records: ingested.bad_records,

@@ -15,7 +15,7 @@ pub(crate) mod hit;
 pub(crate) mod index;
 pub(crate) mod live_segment;
 pub(crate) mod merge;
-mod open;
+pub(crate) mod open;
 mod sketch;
 pub(crate) mod snapshot;
 pub(crate) mod stats;

@@ -156,6 +156,18 @@ impl Segment {
             .map(|field| (field.name, field.passages))
     }
 
+    /// The digests of all passages' ids, ascending, each with its row.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (IdDigest, u32)> {
+        self.passages.ids()
+    }
+
+    /// The documents that were cut into passages, ascending by id, each with its rows.
+    pub(crate) fn split_documents(
+        &self,
+    ) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
+        self.columns.texts(DOCUMENT)
+    }
+
     /// Rows of the passages that were cut from a document.
     pub(crate) fn parts_of(&self, document: &str) -> Vec<u32> {
         let document = document.into();

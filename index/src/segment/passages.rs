@@ -224,6 +224,16 @@ impl PassageStore {
         Some(row_of(&rows[at]))
     }
 
+    /// The digests of all ids, ascending, each with its row.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (IdDigest, u32)> {
+        let (ids, _) = self.ids.numbers::<u8>().as_chunks::<ID_ROW>();
+        ids.iter().map(|id| {
+            let mut digest = IdDigest::default();
+            digest.copy_from_slice(&id[..size_of::<IdDigest>()]);
+            (digest, row_of(id))
+        })
+    }
+
     /// Reads everything and says what is wrong.
     pub(crate) fn verify(&self) -> Result<(), IndexError> {
         self.lines.verify()?;

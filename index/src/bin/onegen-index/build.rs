@@ -9,7 +9,7 @@ use clap::builder::FalseyValueParser;
 use indicatif::HumanBytes;
 use onegen_engine::PassageAttention;
 use onegen_index::{
-    BuildOptions, DocumentRules, Fingerprints, Index, IngestOptions, build_from_corpus,
+    BuildOptions, DocumentRules, Fingerprints, Index, IngestOptions, Shard, build_from_corpus,
 };
 use serde_json::json;
 
@@ -37,13 +37,20 @@ pub(crate) struct Arguments {
     #[arg(long, env = "ONEGEN_KEEP_KV", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     keep_kv: bool,
 
+    /// Index one of several parts of the corpus, as 2/8, so that several machines share the work; `merge` joins them
+    #[arg(long, env = "ONEGEN_SHARD", value_name = "PART/PARTS")]
+    shard: Option<Shard>,
+
     #[command(flatten)]
     format: Format,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let source = &arguments.source;
-    let corpus = source.open()?;
+    let corpus = match arguments.shard {
+        None => source.open()?,
+        Some(shard) => source.open()?.only(shard),
+    };
     let model = arguments.model.load()?;
     let mut build = BuildOptions::new(model.hidden_size(), Fingerprints::from(&model));
     if arguments.keep_kv {
@@ -85,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.format.json {
         let report = json!({
             "dir": index.dir(),
+            "shard": arguments.shard.map(|shard| shard.to_string()),
             "documents": ingested.documents,
             "passages": stats.passages,
             "vectors": stats.vectors,
@@ -100,6 +108,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     writeln!(out, "index       {}", index.dir().display())?;
+    if let Some(shard) = arguments.shard {
+        writeln!(out, "part        {shard} of the corpus")?;
+    }
     writeln!(
         out,
         "passages    {} of {} documents, {} bad records skipped",

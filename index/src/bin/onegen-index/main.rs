@@ -9,6 +9,7 @@ mod compact;
 mod delete;
 mod export;
 mod get;
+mod merge;
 mod model;
 mod progress;
 mod pull;
@@ -42,6 +43,7 @@ enum Command {
     Stats(stats::Arguments),
     Verify(verify::Arguments),
     Compact(compact::Arguments),
+    Merge(merge::Arguments),
     Export(export::Arguments),
     /// Fetch the base that a model needs, once: `pull smol`, then `--model smol`
     Pull(PullArguments),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Pull(arguments) => pull::run(&arguments),
     };

@@ -25,10 +25,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use self::file::Format;
 use self::source::Source;
+use crate::format::shard::Shard;
 use crate::segment::passages::digest;
 
 pub use self::document::Document;
@@ -41,6 +43,9 @@ pub use self::source::CorpusError;
 pub struct Corpus {
     source: Box<dyn Source>,
     total_bytes: u64,
+    /// The part that is read, and where its records begin.
+    shard: Option<Shard>,
+    range: Range<u64>,
     identity: String,
     position: Option<Position>,
     records: u64,
@@ -93,6 +98,8 @@ impl Corpus {
         Self {
             source,
             total_bytes,
+            shard: None,
+            range: 0..u64::MAX,
             identity,
             position: None,
             records: 0,
@@ -102,12 +109,40 @@ impl Corpus {
         }
     }
 
+    /// Gives only the records of one part. Those before it are read too, because a later record is bad if it has the
+    /// id of an earlier one; all parts together thus give what the whole corpus gives, each record once and in its
+    /// order.
+    #[must_use]
+    pub fn only(self, shard: Shard) -> Self {
+        let identity = match self.identity.as_str() {
+            "" => String::new(),
+            identity => format!("{identity} {shard}"),
+        };
+        // What was left out when the corpus was opened is counted once.
+        let left_out = match shard.number() {
+            1 => self.left_out,
+            _ => LeftOut::default(),
+        };
+        Self {
+            shard: Some(shard),
+            range: shard.range(self.total_bytes),
+            identity,
+            left_out,
+            ..self
+        }
+    }
+
+    /// The part that is read, if it is not the whole.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
     /// The position of the last item.
     pub fn last_position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
 
-    /// Records that were read or skipped so far, good and bad: what [`Corpus::skip_records`] takes to
+    /// Records that were read or skipped so far, good and bad, also those before the part that is read: what [`Corpus::skip_records`] takes to
     /// go on from here.
     pub fn records(&self) -> u64 {
         self.records
@@ -121,12 +156,14 @@ impl Corpus {
 
     /// How much was read of [`Corpus::total_bytes`].
     pub fn bytes_read(&self) -> u64 {
-        self.source.bytes_read()
+        let Range { start, end } = self.range;
+        self.source.bytes_read().min(end).saturating_sub(start)
     }
 
-    /// Size of the corpus in bytes, as it is stored.
+    /// Size in bytes, as it is stored, of the corpus or of the part that is read.
     pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
+        let Range { start, end } = self.range;
+        self.total_bytes.min(end).saturating_sub(start)
     }
 
     /// A text (hexadecimal) by which a corpus that was read before is recognised. For a file it is
@@ -147,6 +184,8 @@ impl Corpus {
             match self.next() {
                 Some(Err(error)) if self.failed => return Err(error.into()),
                 Some(_) => {}
+                // The part may be empty, and all before it read.
+                None if self.records == end => {}
                 None => {
                     return Err(CorpusError::EndsEarly {
                         records: self.records,
@@ -207,17 +246,31 @@ impl Iterator for Corpus {
     type Item = Result<Document, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+        while !self.failed {
+            let begins = self.source.bytes_read();
+            if begins >= self.range.end {
+                return None;
+            }
+            let is_before = begins < self.range.start;
+            // What is left out before the part is counted where it belongs.
+            let mut of_others = LeftOut::default();
+            let left_out = if is_before {
+                &mut of_others
+            } else {
+                &mut self.left_out
+            };
+            let (position, record) = self.source.next(left_out)?;
+            let document = record.and_then(|document| self.ids.unique(document, &position));
+            if let Err(reason) = &document {
+                left_out.add(reason.short(), position.short());
+            }
+            self.failed = matches!(document, Err(RecordReason::Read(_)));
+            self.records += u64::from(!self.failed);
+            self.position = Some(position.clone());
+            if !is_before || self.failed {
+                return Some(document.map_err(|reason| RecordError { position, reason }));
+            }
         }
-        let (position, record) = self.source.next(&mut self.left_out)?;
-        let document = record.and_then(|document| self.ids.unique(document, &position));
-        if let Err(reason) = &document {
-            self.left_out.add(reason.short(), position.short());
-        }
-        self.failed = matches!(document, Err(RecordReason::Read(_)));
-        self.records += u64::from(!self.failed);
-        self.position = Some(position.clone());
-        Some(document.map_err(|reason| RecordError { position, reason }))
+        None
     }
 }
