@@ -168,6 +168,33 @@ pub enum IndexError {
         reason: String,
     },
 
+    /// The database of a collection is away, or too slow.
+    #[error("{address} cannot be reached: {reason}")]
+    Unreachable {
+        /// The collection.
+        address: String,
+        /// What was seen.
+        reason: String,
+    },
+
+    /// The database of a collection cannot store a passage.
+    #[error("passage {id:?} {reason}")]
+    NotStorable {
+        /// The passage's id.
+        id: String,
+        /// Why not.
+        reason: &'static str,
+    },
+
+    /// The database of a collection refuses a call, or holds something else than a collection.
+    #[error("{address}: {reason}")]
+    Remote {
+        /// The collection.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+
     /// Something else than an index stands where the index should go.
     #[error("{} exists and is not an onegen index, so it is not replaced; choose another directory or remove it", .dir.display())]
     NotReplaceable {

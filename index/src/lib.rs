@@ -10,6 +10,7 @@
 //! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
 //!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
 //! - [`Index`] opens such a directory, reads no byte unverified, searches it by cosine, and changes it.
+//! - [`RemoteCollection`] is the same over a table of PostgreSQL, and [`Store`] either of the two.
 //!
 //! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
 //! searched through an HNSW graph over int8 codes of their vectors. What is found is scored in f32.
@@ -25,7 +26,9 @@ mod fingerprints;
 mod format;
 mod ingest;
 mod live;
+mod remote;
 mod segment;
+mod store;
 #[cfg(test)]
 mod testing;
 
@@ -59,4 +62,9 @@ pub use live::hit::{Hit, SearchOptions};
 pub use live::index::Index;
 pub use live::stats::{SegmentSearch, SegmentStats, Stats};
 pub use live::verify::{Finding, Remedy, Verification, verify};
+pub use remote::{
+    PushProgress, RemoteAddress, RemoteCollection, RemoteOptions, RemoteStats, RemoteVerification,
+    push,
+};
 pub use segment::passages::{Part, Passage};
+pub use store::Store;

@@ -380,7 +380,14 @@ fn a_document_that_is_added_again_takes_the_place_of_all_its_passages() {
     });
     let add = |text: &str| {
         let line = json!({"id": "b", "title": "B", "text": text}).to_string();
-        add_from_corpus(corpus(&line), &index, split, &model, |_| ()).unwrap();
+        add_from_corpus(
+            corpus(&line),
+            |changes| index.apply(changes),
+            split,
+            &model,
+            |_| (),
+        )
+        .unwrap();
         let ids = passages(&index).into_iter().map(|p| p.id);
         ids.collect::<Vec<_>>()
     };
@@ -408,7 +415,14 @@ fn an_index_knows_how_its_documents_became_passages_whatever_is_put_in_later() {
     let index = Index::open_for_changes(&dir).unwrap();
     assert_eq!(index.document_rules(), rules);
     let line = json!({"id": "z", "text": "One. Two. Three."}).to_string();
-    add_from_corpus(corpus(&line), &index, ingest_options(), &model, |_| ()).unwrap();
+    add_from_corpus(
+        corpus(&line),
+        |changes| index.apply(changes),
+        ingest_options(),
+        &model,
+        |_| (),
+    )
+    .unwrap();
     index.compact().unwrap();
     drop(index);
     assert_eq!(Index::open(&dir).unwrap().document_rules(), rules);

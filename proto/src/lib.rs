@@ -33,10 +33,10 @@ pub use chat::{
     Annotation, AnnotationType, ChatCompletion, ChatCompletionChunk, ChatCompletionChunkObject,
     ChatCompletionObject, ChatCompletionRequest, ChatStreamEvent, Choice, ChunkChoice,
     ChunkExtension, CompletionExtension, Content, ContentPart, ConversationReference, Delta,
-    FinishReason, JsonSchemaFormat, Logprobs, OpenWebUiChunk, OpenWebUiEvent, OpenWebUiMetadata,
-    OpenWebUiSource, RequestMessage, ResponseFormat, ResponseMessage, RetrievalOptions, Role, Stop,
-    StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob, TopLogprob, UiMessageMetadata,
-    UiMessagePart, UrlCitation,
+    FinishReason, JsonSchemaFormat, Logprobs, OnRetrievalError, OpenWebUiChunk, OpenWebUiEvent,
+    OpenWebUiMetadata, OpenWebUiSource, RequestMessage, ResponseFormat, ResponseMessage,
+    RetrievalOptions, Role, Stop, StreamEvents, StreamOptions, StructuredOutputs, TokenLogprob,
+    TopLogprob, UiMessageMetadata, UiMessagePart, UrlCitation,
 };
 pub use completions::{
     Completion, CompletionChoice, CompletionRequest, CompletionRetrievals, Prompt,

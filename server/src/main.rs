@@ -187,10 +187,10 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
     };
     for collection in app.collections().iter() {
         say(format_args!(
-            "collection {}: {} passages in the index {}",
+            "collection {}: {} passages in {}",
             collection.name(),
-            collection.index().passages(),
-            collection.index().dir().display(),
+            collection.store().passages(),
+            collection.store().place(),
         ));
     }
     say(format_args!(

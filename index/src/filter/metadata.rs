@@ -63,14 +63,51 @@ pub(crate) fn encode(value: ScalarRef<'_>, out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// Every value that a passage's metadata holds, with the name of its field: that of an object's field is `a.b`, and
+/// each element of a list is a value of the list's field. Fields whose name begins with `$` are left out.
+pub(crate) fn each_value<'m>(
+    metadata: Option<&'m Map<String, Value>>,
+    each: &mut impl FnMut(&str, ScalarRef<'m>),
+) {
+    fn values<'m>(name: &mut String, value: &'m Value, each: &mut impl FnMut(&str, ScalarRef<'m>)) {
+        match value {
+            Value::Array(elements) => {
+                for element in elements {
+                    values(name, element, each);
+                }
+            }
+            Value::Object(fields) => {
+                let length = name.len();
+                for (field, value) in fields {
+                    name.push('.');
+                    name.push_str(field);
+                    values(name, value, each);
+                    name.truncate(length);
+                }
+            }
+            _ => {
+                if let Some(value) = ScalarRef::from_json(value) {
+                    each(name, value);
+                }
+            }
+        }
+    }
+    let mut name = String::new();
+    for (field, value) in metadata.into_iter().flatten() {
+        if !field.starts_with(RESERVED) {
+            name.clear();
+            name.push_str(field);
+            values(&mut name, value, each);
+        }
+    }
+}
+
 /// Collects metadata of passages in memory: 8 to 24 bytes for each value that a passage holds, and
 /// about 100 and its length for each distinct one.
 #[derive(Default)]
 pub(crate) struct MetadataWriter {
     fields: HashMap<String, Field>,
-    // Buffers that are reused: the name of the field being pushed, and its value in its stored
-    // form.
-    name: String,
+    // A buffer that is reused: the value being pushed, in its stored form.
     value: Vec<u8>,
 }
 
@@ -95,60 +132,29 @@ impl MetadataWriter {
     /// Adds a passage's metadata. Passages come in ascending order. Fields whose name begins with
     /// `$` are left out, because such names are the index's own.
     pub(crate) fn push(&mut self, passage: u32, metadata: Option<&Map<String, Value>>) {
-        for (name, value) in metadata.into_iter().flatten() {
-            if !name.starts_with(RESERVED) {
-                self.name.clear();
-                self.name.push_str(name);
-                self.push_json(passage, value);
-            }
-        }
+        each_value(metadata, &mut |name, value| {
+            self.push_value(passage, name, value);
+        });
     }
 
     /// Adds a value under one of the index's own keys, which begin with `$`, to the passage that
     /// was pushed last or to the next one.
     pub(crate) fn push_reserved(&mut self, passage: u32, key: &str, value: &Scalar) {
         debug_assert!(key.starts_with(RESERVED));
-        self.name.clear();
-        self.name.push_str(key);
-        self.push_value(passage, value.borrow());
+        self.push_value(passage, key, value.borrow());
     }
 
-    /// Adds what `value` holds to the field in `self.name`.
-    fn push_json(&mut self, passage: u32, value: &Value) {
-        match value {
-            Value::Array(elements) => {
-                for element in elements {
-                    self.push_json(passage, element);
-                }
-            }
-            Value::Object(fields) => {
-                let length = self.name.len();
-                for (name, value) in fields {
-                    self.name.push('.');
-                    self.name.push_str(name);
-                    self.push_json(passage, value);
-                    self.name.truncate(length);
-                }
-            }
-            _ => {
-                if let Some(value) = ScalarRef::from_json(value) {
-                    self.push_value(passage, value);
-                }
-            }
-        }
-    }
-
-    fn push_value(&mut self, passage: u32, value: ScalarRef<'_>) {
+    fn push_value(&mut self, passage: u32, name: &str, value: ScalarRef<'_>) {
         self.value.clear();
         if !encode(value, &mut self.value) {
             return;
         }
-        match self.fields.get_mut(&self.name) {
+        match self.fields.get_mut(name) {
             Some(field) => field.push(passage, &self.value),
             None => {
                 let mut field = Field::default();
                 field.push(passage, &self.value);
-                self.fields.insert(self.name.clone(), field);
+                self.fields.insert(name.to_owned(), field);
             }
         }
     }

@@ -16,8 +16,7 @@ use crate::format::document_rules::DocumentRules;
 use crate::format::manifest::Manifest;
 use crate::ingest::corpus::{Corpus, CorpusError, LeftOut, Position, RecordError, RecordReason};
 use crate::ingest::split::SplitPassage;
-use crate::live::change::Change;
-use crate::live::index::Index;
+use crate::live::change::{Change, ChangeCounts};
 use crate::segment::passages::Passage;
 
 /// Embeds passages and counts tokens: a model.
@@ -236,7 +235,7 @@ pub fn build_from_corpus<M: Embedder>(
     Ok((manifest, ingested))
 }
 
-/// Puts the documents of a corpus into an index that is open for changes. A document replaces all
+/// Puts the documents of a corpus into a collection that `apply` changes. A document replaces all
 /// passages of an earlier document with the same id. Documents that were added before an error
 /// stay.
 ///
@@ -244,7 +243,7 @@ pub fn build_from_corpus<M: Embedder>(
 /// See [`IngestError`].
 pub fn add_from_corpus<M: Embedder>(
     mut corpus: Corpus,
-    index: &Index,
+    apply: impl Fn(Vec<Change>) -> Result<ChangeCounts, IndexError>,
     options: IngestOptions,
     embedder: &M,
     mut on_event: impl FnMut(IngestEvent<'_>),
@@ -269,7 +268,7 @@ pub fn add_from_corpus<M: Embedder>(
                 vectors: embedded.vectors,
             }));
         }
-        index.apply(changes).map(|_| ())
+        apply(changes).map(|_| ())
     })?;
     match ingested.passages {
         0 => Err(IngestError::NoPassages {

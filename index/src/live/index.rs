@@ -212,16 +212,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        let own = self.fingerprints();
-        let differs = own.differences(model);
-        if differs.is_empty() {
-            return Ok(());
-        }
-        Err(IndexError::FingerprintMismatch {
-            index: Box::new(own.clone()),
-            model: Box::new(model.clone()),
-            differs: differs.join(", "),
-        })
+        self.fingerprints().check(model)
     }
 
     /// Number of passages.

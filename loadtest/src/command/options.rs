@@ -272,13 +272,19 @@ impl Loader {
         self.level.ttft_ms
     }
 
-    fn plan(&self, rate: f64) -> Plan {
+    /// The seed that was asked for.
+    pub(super) fn seed(&self) -> u64 {
+        self.shape.seed
+    }
+
+    fn plan(&self, rate: f64, seed: u64) -> Plan {
         let arrivals = match self.kind {
             ArrivalKind::Poisson => Arrivals::Poisson(rate),
             ArrivalKind::Constant => Arrivals::Constant(rate),
         };
         let shape = Shape {
             arrivals,
+            seed,
             ..self.shape.clone()
         };
         match &self.trace {
@@ -303,17 +309,19 @@ impl Loader {
             .await
     }
 
-    /// Puts the load on the server. The records are those until `stop`.
+    /// Puts the load on the server. The records are those until `stop`. Loads with different seeds ask other
+    /// questions, so that a server which remembers prompts has not read them before.
     pub(super) async fn put(
         &self,
         rate: f64,
+        seed: u64,
         stop: watch::Receiver<bool>,
     ) -> Result<(Load, Vec<Record>)> {
         ensure!(
             rate > 0.0 && rate.is_finite(),
             "a rate is above 0, and {rate} is not"
         );
-        let plan = self.plan(rate);
+        let plan = self.plan(rate, seed);
         ensure!(
             !plan.conversations.is_empty(),
             "no conversation begins within {} seconds; a longer --duration or a higher rate is needed",

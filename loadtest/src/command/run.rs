@@ -60,7 +60,9 @@ pub(super) async fn run(options: RunOptions) -> Result<()> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH);
     let began = began.map_or(0, |since| since.as_secs());
     let idle = loader.begin_idle(options.idle).await;
-    let (mut load, records) = loader.put(options.rate, stop_on_ctrl_c()).await?;
+    let (mut load, records) = loader
+        .put(options.rate, loader.seed(), stop_on_ctrl_c())
+        .await?;
     load.idle = options.idle;
     let broken = &loader.dataset.broken;
     let mut report = Report::new(loader.target.clone(), load, broken, &records, began);

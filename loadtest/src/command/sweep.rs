@@ -53,8 +53,8 @@ pub(super) async fn sweep(options: SweepOptions) -> Result<()> {
         "{:>15}{:>12}{:>12}{:>10}{:>12}{:>12}{:>8}",
         "conversations/s", "requests/s", "answers/s", "good/s", "ttft p50", "ttft p95", "failed"
     );
-    for rate in rates {
-        let (load, records) = loader.put(*rate, stop.clone()).await?;
+    for (seed, rate) in (loader.seed()..).zip(rates) {
+        let (load, records) = loader.put(*rate, seed, stop.clone()).await?;
         let stopped = *stop.borrow();
         let figures = Figures::new(&records, &load.level);
         let step = Step::new(*rate, loader.duration(), figures);

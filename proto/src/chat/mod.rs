@@ -21,8 +21,8 @@ pub use completion::{
 pub use constraint::{JsonSchemaFormat, ResponseFormat, StructuredOutputs};
 pub use logprobs::{Logprobs, TokenLogprob, TopLogprob};
 pub use request::{
-    ChatCompletionRequest, Content, ContentPart, ConversationReference, RequestMessage,
-    RetrievalOptions, Stop, StreamOptions,
+    ChatCompletionRequest, Content, ContentPart, ConversationReference, OnRetrievalError,
+    RequestMessage, RetrievalOptions, Stop, StreamOptions,
 };
 pub use role::Role;
 pub use stream_events::StreamEvents;

@@ -218,9 +218,24 @@ pub struct RetrievalOptions {
     /// How many retrievals one answer may do. Default: the model's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_retrievals: Option<usize>,
+    /// What happens where the collection does not answer: `fail`, the default, ends the turn with the error
+    /// `collection_unreachable`; with `continue` the model goes on without a passage, as where nothing is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnRetrievalError>,
     /// In what the offsets of citations are counted. Default `characters`; `utf16` in Vercel's stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<crate::OffsetUnit>,
+}
+
+/// What happens where a collection does not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRetrievalError {
+    /// The turn fails.
+    #[default]
+    Fail,
+    /// The model goes on without a passage.
+    Continue,
 }
 
 /// What a stream holds beside the answer.

@@ -1,4 +1,4 @@
-//! The collections that are served: indexes by name.
+//! The collections that are served: indexes and tables of databases, by name.
 
 mod embedding;
 mod encoding;
@@ -16,7 +16,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use onegen_engine::Model;
-use onegen_index::{Change, ChangeCounts, Fingerprints, Index, IndexError};
+use onegen_index::{
+    Change, ChangeCounts, Fingerprints, IndexError, RemoteAddress, RemoteCollection, RemoteOptions,
+    RemoteStats, Store,
+};
 use onegen_proto::CollectionIndexing;
 use parking_lot::{Mutex, RwLock};
 
@@ -30,13 +33,13 @@ pub(crate) use embedding::{Embedding, TextEmbedding};
 pub(crate) use encoding::Encoding;
 pub use progress::IndexingProgress;
 
-/// An index with its name in requests. It may be replaced while requests are answered; each request
-/// searches the index that was current when it began.
+/// An index or a table with its name in requests. An index may be replaced while requests are answered; each
+/// request searches the one that was current when it began.
 #[derive(Debug)]
 pub struct Collection {
     name: String,
     source: Source,
-    opened: ArcSwap<OpenedIndex>,
+    opened: ArcSwap<OpenedStore>,
     /// Only of a corpus.
     journal: Option<Mutex<ChangeJournal>>,
     /// Changes share it. Whoever replaces the index has it alone, so that no change goes into the old one
@@ -44,11 +47,11 @@ pub struct Collection {
     changing: RwLock<()>,
 }
 
-/// An index, and the identity of the directory that it was opened from. The same path may lead to
+/// What is searched, and the identity of the directory that it was opened from. The same path may lead to
 /// another directory later.
 #[derive(Debug)]
-struct OpenedIndex {
-    index: Arc<Index>,
+struct OpenedStore {
+    store: Arc<Store>,
     directory: Option<DirectoryId>,
 }
 
@@ -61,9 +64,9 @@ impl Collection {
         &self.name
     }
 
-    /// The current index.
-    pub fn index(&self) -> Arc<Index> {
-        self.opened.load().index.clone()
+    /// What is searched now.
+    pub fn store(&self) -> Arc<Store> {
+        self.opened.load().store.clone()
     }
 
     /// Opens what a configuration names. What was changed through the API in the index that was served
@@ -84,7 +87,7 @@ impl Collection {
             });
         };
         let mut journal = match &source {
-            Source::Index(_) => None,
+            Source::Index(_) | Source::Remote(_) => None,
             Source::Corpus(corpus) => Some(ChangeJournal::open(data_dir, corpus)?),
         };
         let changed = journal
@@ -92,7 +95,8 @@ impl Collection {
             .map_or(0, |journal| journal.documents().len());
         let opened = source.open(model, fingerprints, data_dir, changed, &mut told)?;
         progress.clear();
-        let kept = opened.index.manifest().passage_kv.as_ref();
+        let index = opened.store.directory();
+        let kept = index.and_then(|index| index.manifest().passage_kv.as_ref());
         if kept.is_some_and(|made_by| *made_by != model.kv_fingerprint()) {
             tracing::warn!(
                 collection = name,
@@ -100,8 +104,8 @@ impl Collection {
                  version computed them"
             );
         }
-        if let Some(journal) = &mut journal {
-            indexing::carry_over_last(journal, &opened.index, model, data_dir)?;
+        if let (Some(journal), Some(index)) = (&mut journal, index) {
+            indexing::carry_over_last(journal, index, model, data_dir)?;
         }
         Ok(Self {
             name: name.to_owned(),
@@ -116,35 +120,39 @@ impl Collection {
     ///
     /// # Errors
     /// [`ApiError::CollectionReadOnly`], and [`ApiError::NotStored`] if the disk refuses; nothing was changed
-    /// then.
+    /// then. [`ApiError::CollectionAway`], after which the changes may have been made; they can be made again.
     pub(crate) fn change(
         &self,
         documents: &[String],
         changes: Vec<Change>,
     ) -> Result<ChangeCounts, ApiError> {
         let _shared = self.changing.read();
-        let index = self.index();
-        if index.is_read_only() {
+        let store = self.store();
+        if store.is_read_only() {
             return Err(ApiError::CollectionReadOnly(self.name.clone()));
         }
         if let Some(journal) = &self.journal {
             let noted = journal.lock().changing(documents);
             noted.map_err(ApiError::not_stored)?;
         }
-        index.apply(changes).map_err(|error| match error {
+        store.apply(changes).map_err(|error| match error {
             IndexError::NotApplied(reason) => ApiError::NotStored(reason.to_string()),
-            other => ApiError::Internal(other.to_string()),
+            IndexError::NotStorable { .. } => ApiError::invalid("text", error.to_string()),
+            other => other.into(),
         })
     }
 
     /// Opens the index that is at the path now. Returns false if that index is open already.
     fn reload(&self, model: &Model, fingerprints: &Fingerprints, data_dir: &Path) -> Result<bool> {
-        let dir = self.source.index_dir(fingerprints, data_dir)?;
+        let Some(dir) = self.source.index_dir(fingerprints, data_dir)? else {
+            // Whatever changes in a database is seen at once.
+            return Ok(false);
+        };
         let unchanged = {
             let opened = self.opened.load();
-            let same = opened.index.dir() == dir && opened.directory == directory_id(&dir);
+            let same = opened.store.dir() == Some(&dir) && opened.directory == directory_id(&dir);
             // No other process can change an index that is open for changes here.
-            same && !opened.index.is_read_only()
+            same && !opened.store.is_read_only()
         };
         if unchanged {
             return Ok(false);
@@ -159,7 +167,10 @@ impl Collection {
         let _alone = self.changing.write();
         if let Some(journal) = journal {
             let mut journal = journal.lock();
-            indexing::carry_over(&mut journal, &self.index(), &opened.index, model)?;
+            let before = self.store();
+            if let (Some(before), Some(index)) = (before.directory(), opened.store.directory()) {
+                indexing::carry_over(&mut journal, before, index, model)?;
+            }
         }
         self.opened.store(Arc::new(opened));
         Ok(true)
@@ -182,14 +193,16 @@ pub struct Collections {
 enum Source {
     Index(PathBuf),
     Corpus(PathBuf),
+    Remote(RemoteAddress),
 }
 
 impl Source {
-    /// The directory of its index, which may not be built yet.
-    fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<PathBuf> {
+    /// The directory of its index, which may not be built yet; none for a table.
+    fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<Option<PathBuf>> {
         match self {
-            Self::Index(dir) => Ok(dir.clone()),
-            Self::Corpus(file) => indexing::corpus_dir(fingerprints, file, data_dir),
+            Self::Index(dir) => Ok(Some(dir.clone())),
+            Self::Corpus(file) => indexing::corpus_dir(fingerprints, file, data_dir).map(Some),
+            Self::Remote(_) => Ok(None),
         }
     }
 
@@ -203,28 +216,33 @@ impl Source {
         data_dir: &Path,
         changed: usize,
         told: &mut dyn FnMut(u64, u64),
-    ) -> Result<OpenedIndex> {
+    ) -> Result<OpenedStore> {
         let index = match self {
             Self::Index(dir) => {
                 // The identity is read before the index is opened. If another index replaces it in
                 // between, the next reload notices that.
                 let directory = directory_id(dir);
                 let index = indexing::open(dir, fingerprints)?;
-                return Ok(OpenedIndex::new(index, directory));
+                return Ok(OpenedStore::new(index, directory));
             }
             Self::Corpus(file) => {
                 indexing::open_or_build(model, fingerprints, file, data_dir, changed, told)?
             }
+            Self::Remote(address) => {
+                let collection = RemoteCollection::open(address, RemoteOptions::default())?;
+                collection.check_fingerprints(fingerprints)?;
+                return Ok(OpenedStore::new(collection, None));
+            }
         };
         let directory = directory_id(index.dir());
-        Ok(OpenedIndex::new(index, directory))
+        Ok(OpenedStore::new(index, directory))
     }
 }
 
-impl OpenedIndex {
-    fn new(index: Index, directory: Option<DirectoryId>) -> Self {
-        let index = Arc::new(index);
-        Self { index, directory }
+impl OpenedStore {
+    fn new(store: impl Into<Store>, directory: Option<DirectoryId>) -> Self {
+        let store = Arc::new(store.into());
+        Self { store, directory }
     }
 }
 
@@ -329,7 +347,28 @@ impl Collections {
 
     /// Passages that can be retrieved, in all collections together.
     pub fn passages(&self) -> u64 {
-        self.iter().map(|c| c.index().passages()).sum()
+        self.iter().map(|c| c.store().passages()).sum()
+    }
+
+    /// How calls of databases went, by collection.
+    pub(crate) fn remote_stats(&self) -> Vec<(&str, RemoteStats)> {
+        let stats = self
+            .iter()
+            .map(|c| Some((c.name(), c.store().remote_stats()?)));
+        stats.flatten().collect()
+    }
+}
+
+/// A directory, or a table where an address stands in place of one.
+fn index_source(path: &Path) -> Result<Source> {
+    match path.to_str().filter(|text| RemoteAddress::is_meant(text)) {
+        None => Ok(Source::Index(path.to_path_buf())),
+        Some(text) => {
+            let address = text.parse().map_err(anyhow::Error::msg);
+            Ok(Source::Remote(
+                address.context("--index names no collection")?,
+            ))
+        }
     }
 }
 
@@ -346,16 +385,18 @@ fn sources(config: &ModelConfig) -> Result<Vec<(&str, Source)>> {
             );
         }
     }
-    let indexes = config.index.iter();
-    let indexes = indexes.map(|c| (c.name.as_str(), Source::Index(c.path.clone())));
+    let indexes = config
+        .index
+        .iter()
+        .map(|c| Ok((c.name.as_str(), index_source(&c.path)?)));
     let corpora = config.corpus.iter();
-    let corpora = corpora.map(|c| (c.name.as_str(), Source::Corpus(c.path.clone())));
-    Ok(indexes.chain(corpora).collect())
+    let corpora = corpora.map(|c| Ok((c.name.as_str(), Source::Corpus(c.path.clone()))));
+    indexes.chain(corpora).collect()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use onegen_index::{BuildOptions, IndexBuilder};
+    use onegen_index::{BuildOptions, Index, IndexBuilder};
 
     use super::*;
 
@@ -377,7 +418,7 @@ pub(crate) mod tests {
             builder.add(&passage, &[vec![1.0, 0.0]]).unwrap();
             builder.finish().unwrap();
             // Mapped files stay readable after their directory is deleted.
-            let opened = OpenedIndex::new(Index::open(&dir).unwrap(), None);
+            let opened = OpenedStore::new(Index::open(&dir).unwrap(), None);
             Arc::new(Collection {
                 name: (*name).to_owned(),
                 source: Source::Index(dir),

@@ -142,10 +142,35 @@ fn chosen(command: &Command, matches: &ArgMatches, file: &Table) -> String {
             _ => return None,
         };
         let values = matches.get_raw(id)?.map(|value| value.to_string_lossy());
+        let values = values.map(|value| without_password(&value));
         let values = values.collect::<Vec<_>>().join(", ");
         Some(format!("  {name} = {values} ({source})\n"))
     });
     lines.collect()
+}
+
+/// A value without the password of an address in it: `wiki=postgres://user:password@host/db?table=wiki`.
+fn without_password(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return value.to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{user}@{host}")
+        }
+        None => authority.to_owned(),
+    };
+    let path = match path.split_once("password=") {
+        Some((before, after)) => {
+            let rest = after.split_once('&').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => path.to_owned(),
+    };
+    format!("{scheme}://{authority}{path}")
 }
 
 #[cfg(test)]

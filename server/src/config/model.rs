@@ -39,8 +39,9 @@ pub struct ModelConfig {
         default_value = "cpu"
     )]
     pub device: DeviceName,
-    /// Directory of an index that this model has built, and the collection's name in requests; may be
-    /// given several times, or with commas between. A directory alone is the collection "default"
+    /// Directory of an index that this model has built, or a table as in postgres://USER@HOST/DATABASE?table=wiki, and
+    /// the collection's name in requests; may be given several times, or with commas between. A directory alone is
+    /// the collection "default"
     #[arg(
         long,
         env = "ONEGEN_INDEX",

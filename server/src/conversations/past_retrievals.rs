@@ -47,7 +47,7 @@ impl PastRetrieval {
         let read = of_engine.passages.first()?;
         // A passage that was just deleted, or cannot be read, is noticed when the conversation
         // continues.
-        let stored = collection.index().get(&read.id).ok().flatten();
+        let stored = collection.store().get(&read.id).ok().flatten();
         let document = stored.as_ref().map_or(&*read.id, |p| p.document_id());
         Some(Self {
             message,
@@ -73,7 +73,7 @@ impl PastRetrieval {
         let Some(collection) = collections.iter().find(|c| c.name() == name) else {
             return Ok(None);
         };
-        let stored = collection.index().get(&passage.id)?;
+        let stored = collection.store().get(&passage.id)?;
         let same = stored.filter(|stored| {
             let wanted = self.filter.as_ref().map(Filter::from_json);
             digest(&stored.title, &stored.text) == self.digest

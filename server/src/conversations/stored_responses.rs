@@ -138,7 +138,7 @@ pub(crate) fn add_results(
         let mut seen = collections.iter().filter(|c| caller.sees(c.name()));
         let collection = seen.find(|c| c.name() == receipt.collection);
         let passages = receipt.passages.iter().filter_map(|passage| {
-            let stored = collection?.index().get(&passage.id).ok().flatten()?;
+            let stored = collection?.store().get(&passage.id).ok().flatten()?;
             Some(FileSearchResult {
                 file_id: passage.id.clone(),
                 filename: passage_name(&passage.id, &passage.title).to_owned(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use onegen_engine::{ConversationError, ConversationId, Engine, passage_digest};
+use onegen_index::IndexError;
 
 use crate::admission::Caller;
 use crate::collections::Collections;
@@ -49,8 +50,7 @@ impl DeletedDocuments {
         let (collections, retrievals) = (self.collections.clone(), retrievals.to_vec());
         let caller = caller.clone();
         let gone = move || gone(&retrievals, &collections, |name| caller.sees(name));
-        let gone = blocking(gone).await?;
-        gone.map_err(|error| ApiError::Internal(error.to_string()))
+        Ok(blocking(gone).await??)
     }
 
     /// # Errors
@@ -110,9 +110,11 @@ impl DeletedDocuments {
     pub(crate) fn forget_since_last_run(&self) {
         self.forget_kept_passages_that_are_gone();
         for (id, retrievals) in self.conversations.holding(|_| true) {
-            let gone = gone(&retrievals, &self.collections, |_| true);
-            if gone.is_ok_and(|gone| gone.is_empty()) {
-                continue;
+            match gone(&retrievals, &self.collections, |_| true) {
+                Ok(gone) if gone.is_empty() => continue,
+                // Each turn looks again, and fails while the collection does not answer.
+                Err(IndexError::Unreachable { .. }) => continue,
+                _ => {}
             }
             tracing::info!(conversation = %id, "has read documents that are gone");
             // No turn is under way yet, so this fails only if the engine does not hold the
@@ -132,6 +134,7 @@ impl DeletedDocuments {
             match self.among(&retrievals, &Caller::anybody()).await {
                 Ok(gone) if gone.is_empty() => continue,
                 Ok(_) => {}
+                Err(ApiError::CollectionAway(_)) => continue,
                 // A passage that cannot be read must not be used for answers either.
                 Err(error) => {
                     tracing::error!(%error, conversation = %id, "its passages cannot be read")
@@ -153,7 +156,7 @@ impl DeletedDocuments {
 /// Whether a collection holds this very text under a passage's id. One that cannot be read holds nothing.
 fn holds(collections: &Collections, id: &str, text: &blake3::Hash) -> bool {
     collections.iter().any(|collection| {
-        let stored = collection.index().get(id).ok().flatten();
+        let stored = collection.store().get(id).ok().flatten();
         stored.is_some_and(|stored| passage_digest(&stored.title, &stored.text) == *text)
     })
 }

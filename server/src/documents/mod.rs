@@ -122,10 +122,10 @@ impl Upload {
             documents,
             path,
         } = self;
-        if collection.index().is_read_only() {
+        if collection.store().is_read_only() {
             return Err(ApiError::CollectionReadOnly(collection.name().to_owned()));
         }
-        let rules = collection.index().document_rules();
+        let rules = collection.store().document_rules();
         let bytes = documents.iter().map(|document| document.text.len()).sum();
         let split = move |tokens: &Tokens| -> Vec<Vec<SplitPassage>> {
             let count = |text: &str| tokens.count(text);
@@ -208,14 +208,13 @@ pub(crate) async fn get(
 async fn find(collection: &Arc<Collection>, id: &str) -> Result<Option<StoredDocument>, ApiError> {
     let (collection, id) = (collection.clone(), id.to_owned());
     let find = move || stored(&collection, &id);
-    let found = blocking(find).await?;
-    found.map_err(|error| ApiError::Internal(error.to_string()))
+    Ok(blocking(find).await??)
 }
 
 fn stored(collection: &Collection, id: &str) -> Result<Option<StoredDocument>, IndexError> {
-    let mut passages = collection.index().document(id)?;
+    let mut passages = collection.store().document(id)?;
     if passages.is_empty() {
-        passages.extend(collection.index().get(id)?);
+        passages.extend(collection.store().get(id)?);
     }
     let Some(first) = passages.first() else {
         return Ok(None);

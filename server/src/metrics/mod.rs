@@ -7,10 +7,11 @@ mod observation;
 mod responses;
 
 use onegen_engine::Engine;
+use onegen_index::RemoteStats;
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 pub(crate) use observation::Observation;
@@ -62,6 +63,22 @@ impl Metric for Gauge {
 }
 
 impl Metric for IntCounterVec {
+    /// The labels.
+    type Shape = &'static [&'static str];
+    fn make(opts: Opts, labels: Self::Shape) -> prometheus::Result<Self> {
+        Self::new(opts, labels)
+    }
+}
+
+impl Metric for IntGaugeVec {
+    /// The labels.
+    type Shape = &'static [&'static str];
+    fn make(opts: Opts, labels: Self::Shape) -> prometheus::Result<Self> {
+        Self::new(opts, labels)
+    }
+}
+
+impl Metric for CounterVec {
     /// The labels.
     type Shape = &'static [&'static str];
     fn make(opts: Opts, labels: Self::Shape) -> prometheus::Result<Self> {
@@ -204,6 +221,46 @@ metrics! {
     }
 }
 
+metrics! {
+    /// Calls of the databases that hold collections, read at each request for metrics.
+    struct RemoteMetrics {
+        /// Calls of a collection's database, by outcome: answered, failed, or refused because it was known to be away.
+        collection_calls_total: IntCounterVec = &["collection", "outcome"],
+        /// Tries of such calls after the first.
+        collection_retries_total: IntCounterVec = &["collection"],
+        /// Seconds of all answered calls together.
+        collection_call_seconds_total: CounterVec = &["collection"],
+        /// Whether calls of a collection's database are being refused, because it was away: 1 or 0.
+        collection_circuit_open: IntGaugeVec = &["collection"],
+    }
+}
+
+impl RemoteMetrics {
+    fn read(collections: &[(&str, RemoteStats)]) -> prometheus::Result<Registry> {
+        let registry = Registry::new();
+        let metrics = Self::register(&registry)?;
+        for (name, stats) in collections {
+            let calls = [
+                ("answered", stats.answered),
+                ("failed", stats.failed),
+                ("refused", stats.refused),
+            ];
+            for (outcome, count) in calls {
+                let counter = &metrics.collection_calls_total;
+                counter.with_label_values(&[*name, outcome]).inc_by(count);
+            }
+            let retries = &metrics.collection_retries_total;
+            retries.with_label_values(&[*name]).inc_by(stats.retries);
+            let seconds = &metrics.collection_call_seconds_total;
+            let answered = stats.answered_micros as f64 / 1e6;
+            seconds.with_label_values(&[*name]).inc_by(answered);
+            let open = &metrics.collection_circuit_open;
+            open.with_label_values(&[*name]).set(stats.is_open.into());
+        }
+        Ok(registry)
+    }
+}
+
 impl ServerMetrics {
     fn read(writable: bool, embedded: u64) -> prometheus::Result<Registry> {
         let registry = Registry::new();
@@ -289,15 +346,17 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format. `writable` is whether the disk takes conversations, and `embedded` the
-    /// positions that were forwarded for embeddings.
+    /// positions that were forwarded for embeddings; `collections` are those in databases.
     pub(crate) fn render(
         &self,
         engine: &Engine,
         writable: bool,
         embedded: u64,
+        collections: &[(&str, RemoteStats)],
     ) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
         families.extend(ServerMetrics::read(writable, embedded)?.gather());
+        families.extend(RemoteMetrics::read(collections)?.gather());
         families.extend(EngineMetrics::read(engine)?.gather());
         TextEncoder::new().encode_to_string(&families)
     }

@@ -70,6 +70,6 @@ async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
 fn card(collection: &Collection) -> CollectionCard {
     CollectionCard {
         name: collection.name().to_owned(),
-        passages: collection.index().passages(),
+        passages: collection.store().passages(),
     }
 }

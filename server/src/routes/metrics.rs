@@ -29,7 +29,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiEr
     let writable = blocking(move || conversations.is_writable()).await?;
     let text = app
         .metrics
-        .render(&app.engine, writable, app.embedding.forwarded())
+        .render(
+            &app.engine,
+            writable,
+            app.embedding.forwarded(),
+            &app.collections.remote_stats(),
+        )
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }

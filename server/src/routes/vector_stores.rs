@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use onegen_index::{Hit, IndexError, SearchOptions};
+use onegen_index::{Hit, IndexError, SearchOptions, Store};
 use onegen_proto::{
     ErrorEnvelope, FileCounts, ListVectorStores, SearchQuery, SearchResultExtension, VectorStore,
     VectorStoreContent, VectorStoreList, VectorStoreSearchPage, VectorStoreSearchRequest,
@@ -92,18 +92,30 @@ async fn get(
 }
 
 fn vector_store(collection: &Collection) -> VectorStore {
-    let index = collection.index();
-    let stats = index.stats();
-    let created = index.manifest().created_unix_seconds;
+    let store = collection.store();
+    let (created, bytes) = match &*store {
+        Store::Directory(index) => {
+            let created = index.manifest().created_unix_seconds;
+            (created, index.stats().bytes)
+        }
+        Store::Remote(remote) => {
+            let bytes = remote.bytes().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the size of a collection is not known");
+                0
+            });
+            (remote.created_unix_seconds(), bytes)
+        }
+    };
+    let passages = store.passages();
     VectorStore {
         id: collection.name().to_owned(),
         object: "vector_store".to_owned(),
         created_at: created,
         name: collection.name().to_owned(),
-        usage_bytes: stats.bytes,
+        usage_bytes: bytes,
         file_counts: FileCounts {
-            completed: stats.passages,
-            total: stats.passages,
+            completed: passages,
+            total: passages,
             ..FileCounts::default()
         },
         status: "completed".to_owned(),
@@ -145,15 +157,15 @@ async fn search(
         vectors.push(embedded.vector);
     }
     let search = move || {
-        let index = collection.index();
+        let store = collection.store();
         let mut best = Vec::new();
         for vector in &vectors {
-            best = together(best, index.search(vector, &options)?, options.k);
+            best = together(best, store.search(vector, &options)?, options.k);
         }
         Ok(best)
     };
     let hits: Result<_, IndexError> = blocking(search).await?;
-    let hits = hits.map_err(|error| ApiError::Internal(error.to_string()))?;
+    let hits = hits?;
     Ok(Json(VectorStoreSearchPage {
         object: "vector_store.search_results.page".to_owned(),
         search_query: queries,

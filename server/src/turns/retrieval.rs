@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onegen_engine::{Passage, RetrievalParams, RetrieveError, Retriever};
 use onegen_index::{Filter, SearchOptions};
-use onegen_proto::{OffsetUnit, RetrievalOptions};
+use onegen_proto::{OffsetUnit, OnRetrievalError, RetrievalOptions};
 use serde_json::Value;
 
 use crate::admission::Caller;
@@ -47,6 +47,7 @@ impl RequestedRetrieval {
                 collection: collection.clone(),
                 filter: search.filter,
                 min_score: search.min_score,
+                on_error: options.on_error.unwrap_or_default(),
             }),
             filter: options.filter,
             offsets: options.offsets,
@@ -84,6 +85,7 @@ pub(crate) struct CollectionRetriever {
     collection: Arc<Collection>,
     filter: Option<Filter>,
     min_score: Option<f32>,
+    on_error: OnRetrievalError,
 }
 
 impl Retriever for CollectionRetriever {
@@ -93,9 +95,17 @@ impl Retriever for CollectionRetriever {
             min_score: self.min_score,
             ..SearchOptions::new(k)
         };
-        let hits = self.collection.index().search(query_embedding, &options);
-        let hits = hits.map_err(RetrieveError::new)?.into_iter();
+        let hits = match self.collection.store().search(query_embedding, &options) {
+            Ok(hits) => hits,
+            Err(error) if self.on_error == OnRetrievalError::Continue => {
+                let collection = self.collection.name();
+                tracing::warn!(%error, collection, "a turn goes on without a passage");
+                Vec::new()
+            }
+            Err(error) => return Err(RetrieveError::new(error)),
+        };
         Ok(hits
+            .into_iter()
             .map(|hit| Passage {
                 id: hit.passage.id,
                 title: hit.passage.title,
@@ -107,7 +117,7 @@ impl Retriever for CollectionRetriever {
     }
 
     fn passage_kv(&self, passage: &Passage) -> Option<Vec<u8>> {
-        let kept = self.collection.index().passage_kv(&passage.id);
+        let kept = self.collection.store().passage_kv(&passage.id);
         kept.unwrap_or_else(|error| {
             tracing::warn!(%error, passage = passage.id, "what is kept with a passage cannot be read");
             None

@@ -12,6 +12,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use onegen_engine::{ConversationError, ConversationId, EngineError, SubmitError, TokensError};
+use onegen_index::IndexError;
 use onegen_proto::{ErrorBody, ErrorEnvelope};
 
 /// Why a request was not answered.
@@ -144,6 +145,9 @@ pub(crate) enum ApiError {
         "the server's disk did not take what has to be kept, so nothing was changed; try again when it has room"
     )]
     NotStored(String),
+    /// A collection could not be searched or read. The detail is for the log.
+    #[error("the collection does not answer; try again in a moment")]
+    CollectionAway(String),
     /// The server failed. The detail is for the log.
     #[error("{0}")]
     Internal(String),
@@ -306,6 +310,9 @@ impl ApiError {
             Self::Loading => plain(StatusCode::SERVICE_UNAVAILABLE, "loading"),
             Self::ShuttingDown => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::NotStored(_) => plain(StatusCode::INSUFFICIENT_STORAGE, "not_stored"),
+            Self::CollectionAway(_) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "collection_unreachable")
+            }
             Self::Internal(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -324,7 +331,7 @@ impl ApiError {
             Self::TooManyInAMinute { wait, .. } => {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
-            Self::Loading => {
+            Self::Loading | Self::CollectionAway(_) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from_static("2")));
             }
             Self::NotStored(_) => {
@@ -363,6 +370,10 @@ impl ApiError {
             Self::Internal(detail) => {
                 tracing::error!(detail, "a request failed");
                 "the server failed to answer".to_owned()
+            }
+            Self::CollectionAway(detail) => {
+                tracing::error!(detail, "a collection does not answer");
+                self.to_string()
             }
             Self::NotStored(detail) => {
                 tracing::error!(detail, "the disk does not take what has to be kept");
@@ -467,11 +478,21 @@ impl FieldNames {
     }
 }
 
+impl From<IndexError> for ApiError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Unreachable { .. } => Self::CollectionAway(error.to_string()),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped => Self::ShuttingDown,
             EngineError::NotStored(reason) => Self::NotStored(reason),
+            EngineError::Retrieval(reason) => Self::CollectionAway(reason),
             other => Self::Internal(other.to_string()),
         }
     }

@@ -32,8 +32,8 @@ async fn almanac() -> Almanac {
     static INDEX: OnceCell<PathBuf> = OnceCell::const_new();
     let build = || async {
         let app = App::load(&config(&["--data-dir", env!("CARGO_TARGET_TMPDIR")])).unwrap();
-        let index = app.collections().iter().next().unwrap().index();
-        index.dir().to_owned()
+        let store = app.collections().iter().next().unwrap().store();
+        store.dir().unwrap().to_owned()
     };
     let index = INDEX.get_or_init(build).await;
     let data_dir = tempfile::tempdir().unwrap();

@@ -226,8 +226,8 @@ async fn a_collection_that_is_changed_elsewhere_refuses_changes_and_is_read_all_
     let files = Countries::write();
     let dir = {
         let app = onegen_server::App::load(&files.config(&[])).unwrap();
-        let index = app.collections().iter().next().unwrap().index();
-        index.dir().to_owned()
+        let store = app.collections().iter().next().unwrap().store();
+        store.dir().unwrap().to_owned()
     };
     let _elsewhere = Index::open_for_changes(&dir).unwrap();
     let index = dir.display().to_string();
@@ -283,7 +283,9 @@ async fn an_upload_becomes_passages_and_vectors_as_the_indexs_own_documents_did(
         .iter()
         .next()
         .unwrap()
-        .index()
+        .store()
+        .directory()
+        .unwrap()
         .manifest()
         .clone();
     drop(app);

@@ -30,6 +30,7 @@ mod operations;
 mod page;
 mod proxies;
 mod pull;
+mod remote;
 mod response_metrics;
 mod responses;
 mod restart;

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 /// Where the index of the default collection lies.
 fn index_dir(app: &App) -> PathBuf {
     let collection = app.collections().iter().next().unwrap();
-    collection.index().dir().to_owned()
+    collection.store().dir().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -181,14 +181,14 @@ async fn an_index_that_somebody_else_changes_is_searched_all_the_same() {
     let app = App::load(&config).unwrap();
     assert_eq!(app.collections().passages(), 3);
     let change = || vec![Change::Delete { id: "x".into() }];
-    let served = app.collections().iter().next().unwrap().index();
+    let served = app.collections().iter().next().unwrap().store();
     let refused = served.apply(change()).unwrap_err();
     assert!(matches!(refused, IndexError::ReadOnly { .. }), "{refused}");
     drop((app, changed_here));
 
     // Nothing else holds the index, so the server could change it.
     let app = App::load(&config).unwrap();
-    let served = app.collections().iter().next().unwrap().index();
+    let served = app.collections().iter().next().unwrap().store();
     assert!(served.apply(change()).is_ok());
 }
 

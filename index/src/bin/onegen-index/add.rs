@@ -1,22 +1,23 @@
 //! `onegen-index add`: embeds documents and puts them into an index.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use onegen_index::{Index, add_from_corpus};
+use onegen_index::add_from_corpus;
 use serde_json::json;
 
 use crate::Format;
 use crate::model::{ModelArguments, check_model};
+use crate::place::{Place, place};
 use crate::progress::Progress;
 use crate::source::SourceArguments;
 
 /// Embed documents and put them into an index, in place of those with the same id
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     #[command(flatten)]
     source: SourceArguments,
@@ -29,26 +30,27 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let index = Index::open_for_changes(&arguments.dir)?;
+    let store = arguments.dir.open_for_changes()?;
     let corpus = arguments.source.open()?;
     let model = arguments.model.load()?;
-    check_model(&index, &model)?;
-    let before = index.passages();
+    check_model(&store, &model)?;
+    let before = store.passages();
     let mut progress = Progress::new(corpus.total_bytes());
-    let options = arguments.source.options(index.document_rules())?;
-    let added = add_from_corpus(corpus, &index, options, &model, |event| progress.on(&event));
+    let options = arguments.source.options(store.document_rules())?;
+    let apply = |changes| store.apply(changes);
+    let added = add_from_corpus(corpus, apply, options, &model, |event| progress.on(&event));
     progress.clear();
     let added = added.with_context(|| {
-        let kept = index.passages();
+        let kept = store.passages();
         format!("the index had {before} passages and holds {kept} now")
     })?;
-    index.settle()?;
+    store.settle()?;
 
-    let passages = index.passages();
+    let passages = store.passages();
     let mut out = stdout().lock();
     if arguments.format.json {
         let report = json!({
-            "dir": index.dir(),
+            "dir": store.place(),
             "documents": added.documents,
             "added_passages": added.passages,
             "bad_records": added.bad_records,
@@ -63,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     writeln!(
         out,
         "{}: {} documents added in {} passages, {} bad records skipped; {passages} passages now",
-        index.dir().display(),
+        store.place(),
         added.documents,
         added.passages,
         added.bad_records

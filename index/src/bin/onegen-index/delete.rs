@@ -1,20 +1,21 @@
 //! `onegen-index delete`: takes documents out of an index.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use onegen_index::{Change, Index};
+use onegen_index::Change;
 use serde_json::json;
 
 use crate::Format;
+use crate::place::{Place, place};
 
 /// Take documents or passages out of an index, by id. Fails if one is not there; the others are then
 /// out all the same
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     /// Ids of documents, with all their passages, or of single passages
     #[arg(required = true)]
@@ -25,22 +26,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let index = Index::open_for_changes(&arguments.dir)?;
+    let store = arguments.dir.open_for_changes()?;
     let mut deleted = 0;
     let mut missing = Vec::new();
     for id in &arguments.ids {
-        let applied = index.apply(vec![Change::DeleteDocument { id: id.clone() }])?;
+        let applied = store.apply(vec![Change::DeleteDocument { id: id.clone() }])?;
         deleted += applied.deleted;
         if applied.deleted == 0 {
             missing.push(id);
         }
     }
-    index.settle()?;
-    let passages = index.passages();
+    store.settle()?;
+    let passages = store.passages();
     let mut out = stdout().lock();
     if arguments.format.json {
         let report = json!({
-            "dir": index.dir(),
+            "dir": store.place(),
             "deleted_passages": deleted,
             "missing": missing,
             "passages": passages,
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         writeln!(
             out,
             "{}: {deleted} passages deleted, {passages} left",
-            index.dir().display()
+            store.place()
         )?;
     }
     if missing.is_empty() {

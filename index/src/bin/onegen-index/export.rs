@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
-use onegen_index::{Index, Passage};
+use onegen_index::{Passage, Store};
 use serde::Serialize;
+
+use crate::place::{Place, place};
 
 /// Write all passages as JSON lines, in the order in which they were put in: a corpus that can be
 /// built again
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     /// The file to write [default: standard output]
     #[arg(long, env = "ONEGEN_OUT", value_name = "FILE")]
@@ -39,12 +42,12 @@ struct Line<'p> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let index = Index::open(&arguments.dir)?;
+    let store = arguments.dir.open()?;
     match &arguments.out {
-        None => write(&index, stdout().lock(), arguments.with_vectors),
+        None => write(&store, stdout().lock(), arguments.with_vectors),
         Some(path) => {
             let file = File::create_new(path).with_context(|| in_file(path))?;
-            write(&index, BufWriter::new(file), arguments.with_vectors)
+            write(&store, BufWriter::new(file), arguments.with_vectors)
                 .with_context(|| in_file(path))
         }
     }
@@ -54,8 +57,8 @@ fn in_file(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
-fn write(index: &Index, mut out: impl Write, with_vectors: bool) -> Result<()> {
-    index.for_each::<anyhow::Error>(|passage, vectors| {
+fn write(store: &Store, mut out: impl Write, with_vectors: bool) -> Result<()> {
+    store.for_each::<anyhow::Error>(|passage, vectors| {
         let line = Line {
             passage,
             vectors: with_vectors.then_some(vectors),

@@ -1,18 +1,19 @@
 //! `onegen-index get`: shows a passage.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use onegen_index::{Index, Passage};
+use onegen_index::Passage;
 
 use crate::Format;
+use crate::place::{Place, place};
 
 /// Show the passage with an id
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     /// The passage's id
     id: String,
@@ -22,8 +23,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let index = Index::open(&arguments.dir)?;
-    let Some(passage) = index.get(&arguments.id)? else {
+    let store = arguments.dir.open()?;
+    let Some(passage) = store.get(&arguments.id)? else {
         bail!("the index holds no passage with the id {:?}", arguments.id);
     };
     let mut out = stdout().lock();

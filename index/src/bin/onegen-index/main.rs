@@ -11,8 +11,10 @@ mod export;
 mod get;
 mod merge;
 mod model;
+mod place;
 mod progress;
 mod pull;
+mod push;
 mod search;
 mod source;
 mod stats;
@@ -44,6 +46,7 @@ enum Command {
     Verify(verify::Arguments),
     Compact(compact::Arguments),
     Merge(merge::Arguments),
+    Push(push::Arguments),
     Export(export::Arguments),
     /// Fetch the base that a model needs, once: `pull smol`, then `--model smol`
     Pull(PullArguments),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Pull(arguments) => pull::run(&arguments),
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use onegen_engine::{DeviceName, KvType, LoadOptions, Model, WeightType};
-use onegen_index::{Fingerprints, Index};
+use onegen_index::{Fingerprints, Store};
 use onegen_pull::{BaseStore, DEFAULT_DATA_DIR, find_model};
 
 /// Which model embeds.
@@ -74,8 +74,8 @@ impl ModelArguments {
 }
 
 /// Fails unless this model made the index's vectors.
-pub(crate) fn check_model(index: &Index, model: &Model) -> Result<()> {
-    index
+pub(crate) fn check_model(store: &Store, model: &Model) -> Result<()> {
+    store
         .check_fingerprints(&Fingerprints::from(model))
         .context("name the index's own model with --model")
 }

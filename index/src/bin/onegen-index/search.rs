@@ -1,23 +1,24 @@
 //! `onegen-index search`: finds the passages nearest to a text.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
-use onegen_index::{Filter, Index, Passage, SearchOptions};
+use onegen_index::{Filter, Passage, SearchOptions};
 use serde::Serialize;
 
 use crate::Format;
 use crate::model::{ModelArguments, check_model};
+use crate::place::{Place, place};
 
 /// Find the passages nearest to a text, embedded as a user's question
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     /// The text
     text: String,
@@ -73,9 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         min_score: arguments.min_score,
         exact: arguments.exact,
     };
-    let index = Index::open(&arguments.dir)?;
+    let store = arguments.dir.open()?;
     let model = arguments.model.load()?;
-    check_model(&index, &model)?;
+    check_model(&store, &model)?;
 
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let start = Instant::now();
@@ -84,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .context("cannot embed the query")?;
     let embed_ms = milliseconds(start);
     let start = Instant::now();
-    let hits = index.search(&query, &options)?;
+    let hits = store.search(&query, &options)?;
     let search_ms = milliseconds(start);
 
     let mut out = stdout().lock();

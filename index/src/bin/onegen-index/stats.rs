@@ -1,28 +1,33 @@
 //! `onegen-index stats`: says what an index is and what made it.
 
-use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::io::{self, Write, stdout};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanDuration};
-use onegen_index::{Index, SegmentSearch, SegmentStats, Stats};
+use onegen_index::{Fingerprints, RemoteCollection, SegmentSearch, SegmentStats, Stats, Store};
 use serde_json::{Value, json};
 
 use crate::Format;
+use crate::place::{Place, place};
 
 /// Say what an index holds and what made it
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     #[command(flatten)]
     format: Format,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let index = Index::open(&arguments.dir)?;
+    let store = arguments.dir.open()?;
+    let index = match &store {
+        Store::Directory(index) => index,
+        Store::Remote(collection) => return remote(collection, &arguments.format),
+    };
     let manifest = index.manifest();
     let stats = index.stats();
     let mut out = stdout().lock();
@@ -55,10 +60,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         writeln!(out, "{report}")?;
         return Ok(());
     }
-    let created = UNIX_EPOCH + Duration::from_secs(manifest.created_unix_seconds);
-    let age = SystemTime::now()
-        .duration_since(created)
-        .unwrap_or_default();
     writeln!(out, "passages    {}", stats.passages)?;
     writeln!(
         out,
@@ -85,16 +86,54 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .collect();
         writeln!(out, "metadata    {}", fields.join(", "))?;
     }
+    let age = age(manifest.created_unix_seconds);
     writeln!(out, "built       {} ago", HumanDuration(age))?;
-    writeln!(out, "model       {}", manifest.fingerprints.name)?;
-    writeln!(out, "  weights   {}", manifest.fingerprints.model)?;
-    writeln!(out, "  tokenizer {}", manifest.fingerprints.tokenizer)?;
-    writeln!(out, "  template  {}", manifest.fingerprints.template)?;
+    print_fingerprints(&mut out, &manifest.fingerprints)?;
     writeln!(out, "size        {}", HumanBytes(stats.bytes))?;
     if manifest.passage_kv.is_some() {
         writeln!(out, "kept KV     {}", kept_words(&stats))?;
     }
     Ok(())
+}
+
+/// What a collection in a database holds and what made it.
+fn remote(collection: &RemoteCollection, format: &Format) -> Result<()> {
+    let (passages, bytes) = (collection.passages(), collection.bytes()?);
+    let created = collection.created_unix_seconds();
+    let fingerprints = collection.fingerprints();
+    let mut out = stdout().lock();
+    if format.json {
+        let report = json!({
+            "address": collection.address().to_string(),
+            "created_unix_seconds": created,
+            "passages": passages,
+            "dimension": collection.dimension(),
+            "fingerprints": fingerprints,
+            "bytes": bytes,
+        });
+        writeln!(out, "{report}")?;
+        return Ok(());
+    }
+    writeln!(out, "passages    {passages}")?;
+    writeln!(out, "dimensions  {}", collection.dimension())?;
+    writeln!(out, "pushed      {} ago", HumanDuration(age(created)))?;
+    print_fingerprints(&mut out, fingerprints)?;
+    writeln!(out, "size        {}", HumanBytes(bytes))?;
+    Ok(())
+}
+
+fn age(created_unix_seconds: u64) -> Duration {
+    let created = UNIX_EPOCH + Duration::from_secs(created_unix_seconds);
+    SystemTime::now()
+        .duration_since(created)
+        .unwrap_or_default()
+}
+
+fn print_fingerprints(out: &mut impl Write, fingerprints: &Fingerprints) -> io::Result<()> {
+    writeln!(out, "model       {}", fingerprints.name)?;
+    writeln!(out, "  weights   {}", fingerprints.model)?;
+    writeln!(out, "  tokenizer {}", fingerprints.tokenizer)?;
+    writeln!(out, "  template  {}", fingerprints.template)
 }
 
 /// What is kept with passages, for programs.

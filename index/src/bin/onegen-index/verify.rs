@@ -1,27 +1,34 @@
 //! `onegen-index verify`: reads every byte of an index and says what is wrong.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use indicatif::HumanBytes;
-use onegen_index::Remedy;
+use onegen_index::{Remedy, Store};
 use serde_json::json;
 
 use crate::Format;
+use crate::place::{Place, place};
+
+/// Vectors of a collection in a database that searches are tried with.
+const SAMPLE: usize = 100;
 
 /// Read every byte of an index, and say what is wrong and what can be made again
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index
-    dir: PathBuf,
+    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    #[arg(value_parser = place())]
+    dir: Place,
 
     #[command(flatten)]
     format: Format,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let dir = &arguments.dir;
+    let dir = match &arguments.dir {
+        Place::Directory(dir) => dir,
+        Place::Remote(_) => return remote(arguments),
+    };
     let verification = onegen_index::verify(dir)?;
     let remedy = |remedy| match remedy {
         Remedy::Compact => format!("`onegen-index compact {}` makes it again", dir.display()),
@@ -57,6 +64,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         )?;
     }
     match verification.findings.len() {
+        0 => Ok(()),
+        1 => bail!("one thing is wrong"),
+        n => bail!("{n} things are wrong"),
+    }
+}
+
+/// Counts, looks at a sample, and holds searches through the graph against exact ones.
+fn remote(arguments: &Arguments) -> Result<()> {
+    let store = arguments.dir.open()?;
+    let Store::Remote(collection) = &store else {
+        return Ok(());
+    };
+    let verified = collection.verify(SAMPLE)?;
+    let (passages, vectors) = verified.counts;
+    let mut out = stdout().lock();
+    if arguments.format.json {
+        let report = json!({
+            "address": collection.address().to_string(),
+            "passages": passages,
+            "vectors": vectors,
+            "sample": verified.sample,
+            "recall_at_10": verified.recall_at_10,
+            "findings": verified.findings,
+        });
+        writeln!(out, "{report}")?;
+    } else {
+        for finding in &verified.findings {
+            writeln!(out, "{finding}")?;
+        }
+        writeln!(
+            out,
+            "{}: {passages} passages, {vectors} vectors; recall@10 {:.3} against an exact scan for {} of them",
+            collection.address(),
+            verified.recall_at_10,
+            verified.sample
+        )?;
+    }
+    match verified.findings.len() {
         0 => Ok(()),
         1 => bail!("one thing is wrong"),
         n => bail!("{n} things are wrong"),

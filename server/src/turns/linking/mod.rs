@@ -244,12 +244,12 @@ impl LivePart {
         let shared = self.shared.clone();
         let searched = blocking(move || {
             let since = Instant::now();
-            let index = shared.link_request.collection.index();
-            let hits = index.search(&mention.embedding, &shared.link_request.search);
+            let store = shared.link_request.collection.store();
+            let hits = store.search(&mention.embedding, &shared.link_request.search);
             (hits, since.elapsed().as_secs_f64())
         });
         let (hits, search_seconds) = searched.await?;
-        let hits = hits.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let hits = hits?;
         if let Some(live) = &self.turn {
             live.observation.mention(!hits.is_empty(), search_seconds);
         }

@@ -144,7 +144,9 @@ impl Files {
 
 impl Server {
     pub async fn start(config: &Config) -> Self {
-        let app = App::load(config).unwrap();
+        let loading = config.clone();
+        let app = tokio::task::spawn_blocking(move || App::load(&loading).unwrap());
+        let app = app.await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

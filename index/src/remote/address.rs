@@ -1,0 +1,152 @@
+//! Where a collection is, as it is written: `postgres://user@host/db?table=wiki`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use tokio_postgres::Config;
+
+/// The most bytes of a table's name: PostgreSQL cuts names after 63, and the names of its parts are made of it.
+const TABLE_BYTES: usize = 40;
+
+/// A database and the table in it that holds a collection.
+#[derive(Clone, PartialEq)]
+pub struct RemoteAddress {
+    pub(super) config: Config,
+    pub(super) table: String,
+    /// As it was written, without a password.
+    shown: String,
+}
+
+impl RemoteAddress {
+    /// Whether a text is meant as an address, and not as a directory.
+    pub fn is_meant(text: &str) -> bool {
+        text.contains("://")
+    }
+}
+
+impl FromStr for RemoteAddress {
+    type Err = String;
+
+    /// # Errors
+    /// What is wrong with the text, and how an address is written.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = "wanted is postgres://USER@HOST/DATABASE?table=TABLE";
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(wanted.to_owned());
+        };
+        if !matches!(scheme, "postgres" | "postgresql") {
+            return Err(format!("{scheme}:// is not known; {wanted}"));
+        }
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut table = None;
+        let mut others = Vec::new();
+        for parameter in parameters.split('&').filter(|p| !p.is_empty()) {
+            match parameter.strip_prefix("table=") {
+                Some(name) => {
+                    table = Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
+                }
+                None => others.push(parameter),
+            }
+        }
+        let table = table.ok_or_else(|| format!("it names no table; {wanted}"))?;
+        let mut characters = table.chars();
+        let begins = characters
+            .next()
+            .is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+        let is_name = begins
+            && characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            && table.len() <= TABLE_BYTES;
+        if !is_name {
+            return Err(format!(
+                "the table {table:?} cannot be used: a name has up to {TABLE_BYTES} letters a to z, digits and _, \
+                 and begins with no digit"
+            ));
+        }
+        let database = format!("{scheme}://{place}?{}", others.join("&"));
+        let config = database
+            .parse::<Config>()
+            .map_err(|error| format!("{}; {wanted}", in_full(&error)))?;
+        let place = match place.split_once('@') {
+            Some((user, place)) => {
+                let user = user.split_once(':').map_or(user, |(name, _)| name);
+                format!("{user}@{place}")
+            }
+            None => place.to_owned(),
+        };
+        Ok(Self {
+            config,
+            shown: format!("postgres://{place}?table={table}"),
+            table,
+        })
+    }
+}
+
+impl fmt::Display for RemoteAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RemoteAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// An error with its causes, as one line.
+pub(super) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let address: RemoteAddress =
+            "postgresql://me:secret@db.example:5433/wiki?table=pages&sslmode=disable"
+                .parse()
+                .unwrap();
+        assert_eq!(
+            address.to_string(),
+            "postgres://me@db.example:5433/wiki?table=pages"
+        );
+        assert!(!format!("{address:?}").contains("secret"));
+        assert_eq!(address.config.get_password(), Some(b"secret".as_slice()));
+        assert_eq!(address.config.get_dbname(), Some("wiki"));
+        assert_eq!(address.table, "pages");
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_what_one_is() {
+        for (wrong, reason) in [
+            ("milvus://host:19530/wiki", "milvus:// is not known"),
+            ("postgres://me@host/db", "it names no table"),
+            (
+                "postgres://me@host/db?table=Wiki",
+                "\"Wiki\" cannot be used",
+            ),
+            (
+                "postgres://me@host/db?table=a%3Bb",
+                "\"a;b\" cannot be used",
+            ),
+            ("postgres://me@host/db?table=", "\"\" cannot be used"),
+            ("postgres://me@host:port/db?table=a", "port"),
+            ("postgres://me@host/db?table=a&tabel=b", "tabel"),
+        ] {
+            let error = wrong.parse::<RemoteAddress>().unwrap_err();
+            assert!(error.contains(reason), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Collections on a database that others run: PostgreSQL with pgvector.
+//!
+//! A [`RemoteCollection`] is searched and changed as an index in a directory is, from any thread; each call waits for
+//! the database, at most until its deadline. [`crate::Store`] is either of the two.
+
+mod address;
+mod circuit;
+mod collection;
+mod link;
+mod push;
+mod schema;
+mod statements;
+mod terms;
+
+pub use self::address::RemoteAddress;
+pub use self::collection::{RemoteCollection, RemoteVerification};
+pub use self::link::{RemoteOptions, RemoteStats};
+pub use self::push::{PushProgress, push};
