@@ -214,6 +214,22 @@ impl IndexError {
         }
     }
 
+    /// Fails unless vectors that one model has made can be compared with those of another.
+    pub(crate) fn unless_comparable(
+        index: &Fingerprints,
+        model: &Fingerprints,
+    ) -> Result<(), Self> {
+        let differs = index.differences(model);
+        if differs.is_empty() {
+            return Ok(());
+        }
+        Err(Self::FingerprintMismatch {
+            index: Box::new(index.clone()),
+            model: Box::new(model.clone()),
+            differs: differs.join(", "),
+        })
+    }
+
     pub(crate) fn damaged(file: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged {
             file: file.to_path_buf(),

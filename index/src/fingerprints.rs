@@ -5,8 +5,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::IndexError;
-
 /// Names what embedded the passages. Queries must be embedded by the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,21 +30,6 @@ impl Fingerprints {
         .into_iter()
         .filter_map(|(what, differs)| differs.then_some(what))
         .collect()
-    }
-}
-
-impl Fingerprints {
-    /// Fails unless vectors with these fingerprints can be compared with the model's.
-    pub(crate) fn check(&self, model: &Self) -> Result<(), IndexError> {
-        let differs = self.differences(model);
-        if differs.is_empty() {
-            return Ok(());
-        }
-        Err(IndexError::FingerprintMismatch {
-            index: Box::new(self.clone()),
-            model: Box::new(model.clone()),
-            differs: differs.join(", "),
-        })
     }
 }
 

@@ -93,7 +93,7 @@ impl Store {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        self.fingerprints().check(model)
+        IndexError::unless_comparable(self.fingerprints(), model)
     }
 
     /// How documents become passages and vectors.

@@ -212,7 +212,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        self.fingerprints().check(model)
+        IndexError::unless_comparable(self.fingerprints(), model)
     }
 
     /// Number of passages.

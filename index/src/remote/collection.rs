@@ -317,7 +317,7 @@ impl RemoteCollection {
     /// # Errors
     /// [`IndexError::FingerprintMismatch`] names both.
     pub fn check_fingerprints(&self, model: &Fingerprints) -> Result<(), IndexError> {
-        self.fingerprints().check(model)
+        IndexError::unless_comparable(self.fingerprints(), model)
     }
 
     /// All passages with their unit vectors, in the order in which they were put in. What changes meanwhile may be

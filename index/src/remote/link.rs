@@ -1,6 +1,7 @@
 //! Calls of a database: with a deadline, tried again where it is away, and not at all while it is known to be away.
 
 use std::env;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::{RemoteAddress, in_full};
 use super::circuit::Circuit;
@@ -279,18 +282,35 @@ fn manager(config: Config) -> Result<Manager, String> {
     if mode == SslMode::Disable {
         return Ok(Manager::from_config(config, NoTls, options));
     }
-    match MakeRustlsConnect::with_native_certs() {
-        Ok((tls, _)) => Ok(Manager::from_config(config, tls, options)),
+    match tls() {
+        Ok(tls) => Ok(Manager::from_config(config, tls, options)),
         // TLS is used where the database has it, and here it could not be checked.
         Err(_) if mode == SslMode::Prefer => Ok(Manager::from_config(config, NoTls, options)),
-        Err(errors) => Err(format!(
-            "the system has no certificates that could be used: {errors:?}"
-        )),
+        Err(reason) => Err(reason),
     }
 }
 
+/// TLS that trusts the system's certificates. The provider is named, because a program may hold several.
+fn tls() -> Result<MakeRustlsConnect, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(
+            "the system has no certificates that a database's could be checked against".into(),
+        );
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
 fn pool_fault(error: PoolError) -> Fault {
-    Fault::Away(in_full(&error))
+    Fault::Away(match error {
+        PoolError::Backend(error) => in_full(&error),
+        other => in_full(&other),
+    })
 }
 
 /// Whether another try may succeed. An error without a code of the database's is one of the connection, since all

@@ -112,7 +112,7 @@ impl Postgres {
     /// The address of a table.
     pub(crate) fn address(&self, table: &str) -> String {
         let port = self.port;
-        format!("postgres://onegen@127.0.0.1:{port}/postgres?table={table}&sslmode=disable")
+        format!("postgres://onegen@127.0.0.1:{port}/postgres?table={table}")
     }
 
     /// Runs it, and waits until it takes connections.
