@@ -13,8 +13,10 @@
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 
 #[cfg(target_os = "linux")]
+#[allow(dead_code, reason = "tests use the rest")]
 #[path = "../../tests/common/postgres.rs"]
 mod postgres;
+#[allow(dead_code, reason = "tests use the rest")]
 #[path = "../../tests/common/vectors.rs"]
 mod vectors;
 

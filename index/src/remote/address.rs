@@ -12,7 +12,7 @@ const TABLE_BYTES: usize = 40;
 /// A database and the table in it that holds a collection.
 #[derive(Clone, PartialEq)]
 pub struct RemoteAddress {
-    pub(super) config: Config,
+    pub(super) config: Box<Config>,
     pub(super) table: String,
     /// As it was written, without a password.
     shown: String,
@@ -75,7 +75,7 @@ impl FromStr for RemoteAddress {
             None => place.to_owned(),
         };
         Ok(Self {
-            config,
+            config: Box::new(config),
             shown: format!("postgres://{place}?table={table}"),
             table,
         })

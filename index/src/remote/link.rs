@@ -116,7 +116,7 @@ impl Link {
             .enable_all()
             .build()
             .map_err(|error| fault(error.to_string()))?;
-        let mut config = address.config.clone();
+        let mut config = Config::clone(&address.config);
         config.connect_timeout(options.deadline);
         config.application_name("onegen");
         if config.get_password().is_none()

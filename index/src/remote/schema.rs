@@ -36,13 +36,15 @@ pub(super) struct Description {
 
 /// The type of a column of vectors.
 pub(super) fn column_type(dimension: u32) -> Result<String, String> {
-    match dimension {
-        0..=VECTOR_DIMENSIONS => Ok(format!("vector({dimension})")),
-        ..=HALFVEC_DIMENSIONS => Ok(format!("halfvec({dimension})")),
-        _ => Err(format!(
+    if dimension <= VECTOR_DIMENSIONS {
+        Ok(format!("vector({dimension})"))
+    } else if dimension <= HALFVEC_DIMENSIONS {
+        Ok(format!("halfvec({dimension})"))
+    } else {
+        Err(format!(
             "the model's vectors have {dimension} dimensions, and pgvector indexes up to {HALFVEC_DIMENSIONS}; \
              keep this collection in a directory"
-        )),
+        ))
     }
 }
 
