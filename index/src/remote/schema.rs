@@ -92,9 +92,13 @@ pub(super) fn indexes(table: &str, column: &str, graph: GraphParameters) -> [Str
         format!("CREATE INDEX IF NOT EXISTS {table}_document ON {table} (document)"),
         format!("CREATE INDEX IF NOT EXISTS {table}_terms ON {table} USING gin (terms)"),
         format!("CREATE INDEX IF NOT EXISTS {table}_sequence ON {table} (sequence)"),
+        // Vectors of more than 2 kB lie beside the table, which PostgreSQL takes for a small one that one process
+        // can index.
         format!(
-            "CREATE INDEX IF NOT EXISTS {table}_vectors_hnsw ON {table}_vectors \
-             USING hnsw (embedding {kind}_cosine_ops) WITH (m = {m}, ef_construction = {ef_construction})"
+            "ALTER TABLE {table}_vectors SET (parallel_workers = 8); \
+             CREATE INDEX IF NOT EXISTS {table}_vectors_hnsw ON {table}_vectors \
+             USING hnsw (embedding {kind}_cosine_ops) WITH (m = {m}, ef_construction = {ef_construction}); \
+             ALTER TABLE {table}_vectors RESET (parallel_workers)"
         ),
         format!("ANALYZE {table}, {table}_vectors"),
     ]
