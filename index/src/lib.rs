@@ -64,7 +64,7 @@ pub use live::stats::{SegmentSearch, SegmentStats, Stats};
 pub use live::verify::{Finding, Remedy, Verification, verify};
 pub use remote::{
     PushProgress, RemoteAddress, RemoteCollection, RemoteOptions, RemoteStats, RemoteVerification,
-    push,
+    push, without_password,
 };
 pub use segment::passages::{Part, Passage};
 pub use store::Store;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +14,7 @@ use crate::format::document_rules::DocumentRules;
 use crate::format::file_record::FileRecord;
 use crate::format::graph_record::{GraphParameters, GraphRecord};
 use crate::format::shard::Shard;
-use crate::format::tracked;
+use crate::format::{tracked, unix_seconds};
 
 /// Name of the manifest in the directory of an index.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -126,12 +125,11 @@ impl Manifest {
         graph: GraphParameters,
         exact_scan_limit: u32,
     ) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             format: FORMAT.into(),
             format_version: FORMAT_VERSION,
             index_id: Uuid::new_v4().simple().to_string(),
-            created_unix_seconds: now.unwrap_or_default().as_secs(),
+            created_unix_seconds: unix_seconds(),
             dimension,
             metric: Metric::Cosine,
             fingerprints,

@@ -16,8 +16,15 @@ pub(crate) mod tracked;
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::IndexError;
+
+/// Now, in seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}
 
 /// Removes a file, or a directory with all that is in it.
 pub(crate) fn remove(path: &Path) -> Result<(), IndexError> {

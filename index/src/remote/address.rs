@@ -6,6 +6,8 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 
+use crate::error::IndexError;
+
 /// The most bytes of a table's name: PostgreSQL cuts names after 63, and the names of its parts are made of it.
 const TABLE_BYTES: usize = 40;
 
@@ -19,6 +21,14 @@ pub struct RemoteAddress {
 }
 
 impl RemoteAddress {
+    /// What is wrong with the collection at this address.
+    pub(super) fn fault(&self, reason: impl Into<String>) -> IndexError {
+        IndexError::Remote {
+            address: self.to_string(),
+            reason: reason.into(),
+        }
+    }
+
     /// Whether a text is meant as an address, and not as a directory.
     pub fn is_meant(text: &str) -> bool {
         text.contains("://")
@@ -67,16 +77,9 @@ impl FromStr for RemoteAddress {
         let config = database
             .parse::<Config>()
             .map_err(|error| format!("{}; {wanted}", in_full(&error)))?;
-        let place = match place.split_once('@') {
-            Some((user, place)) => {
-                let user = user.split_once(':').map_or(user, |(name, _)| name);
-                format!("{user}@{place}")
-            }
-            None => place.to_owned(),
-        };
         Ok(Self {
             config: Box::new(config),
-            shown: format!("postgres://{place}?table={table}"),
+            shown: without_password(&format!("postgres://{place}?table={table}")),
             table,
         })
     }
@@ -92,6 +95,30 @@ impl fmt::Debug for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
+}
+
+/// A text without the password of the address in it, if there is one: `wiki=postgres://user:password@host/db`.
+pub fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{user}@{host}")
+        }
+        None => authority.to_owned(),
+    };
+    let path = match path.split_once("password=") {
+        Some((before, after)) => {
+            let rest = after.split_once('&').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => path.to_owned(),
+    };
+    format!("{scheme}://{authority}{path}")
 }
 
 /// An error with its causes, as one line.
@@ -126,6 +153,28 @@ mod tests {
         assert_eq!(address.config.get_password(), Some(b"secret".as_slice()));
         assert_eq!(address.config.get_dbname(), Some("wiki"));
         assert_eq!(address.table, "pages");
+    }
+
+    #[test]
+    fn a_text_loses_the_password_of_its_address_and_nothing_else() {
+        for (text, shown) in [
+            ("a=b", "a=b"),
+            ("http://db/x", "http://db/x"),
+            (
+                "wiki=postgres://me:p@ss@db/x?table=a",
+                "wiki=postgres://me@db/x?table=a",
+            ),
+            (
+                "postgres://db/x?password=secret&table=a",
+                "postgres://db/x?table=a",
+            ),
+            (
+                "postgres://me@db?table=a&password=secret",
+                "postgres://me@db?table=a&",
+            ),
+        ] {
+            assert_eq!(without_password(text), shown);
+        }
     }
 
     #[test]

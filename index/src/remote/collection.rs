@@ -66,10 +66,7 @@ impl RemoteCollection {
     /// one that was not pushed to its end.
     pub fn open(address: &RemoteAddress, options: RemoteOptions) -> Result<Self, IndexError> {
         let link = Link::new(address, options)?;
-        let fault = |reason: String| IndexError::Remote {
-            address: address.to_string(),
-            reason,
-        };
+        let fault = |reason: String| address.fault(reason);
         let push = format!("`onegen-index push DIR --to {address:?}`");
         let Some(description) = describe(&link)? else {
             return Err(fault(format!(
@@ -201,18 +198,15 @@ impl RemoteCollection {
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|p| p.as_ref() as _).collect();
         self.link.call(async |client| {
-            let transaction = client.transaction().await;
-            let transaction = transaction.map_err(|error| self.link.refused(&error))?;
-            let rows = async {
-                if options.exact {
-                    let off = "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off";
-                    transaction.batch_execute(off).await?;
-                }
-                let rows = transaction.query(&statement, &parameters).await?;
-                transaction.commit().await?;
-                Ok(rows)
-            };
-            rows.await.map_err(|error| self.link.refused(&error))
+            if !options.exact {
+                return client.query(&statement, &parameters).await;
+            }
+            let transaction = client.transaction().await?;
+            let off = "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off";
+            transaction.batch_execute(off).await?;
+            let rows = transaction.query(&statement, &parameters).await?;
+            transaction.commit().await?;
+            Ok(rows)
         })
     }
 
@@ -273,10 +267,9 @@ impl RemoteCollection {
         }
         let table = &self.address().table;
         let statement = format!("SELECT {PASSAGE} FROM {table} p WHERE {condition}");
-        let rows = self.link.call(async |client| {
-            let rows = client.query(&statement, &[&id]).await;
-            rows.map_err(|error| self.link.refused(&error))
-        })?;
+        let rows = self
+            .link
+            .call(async |client| client.query(&statement, &[&id]).await)?;
         let passages = rows.iter().map(|row| self.read(|| passage(row)));
         passages.collect()
     }
@@ -299,13 +292,10 @@ impl RemoteCollection {
             .collect::<Result<_, _>>()?;
         let table = &self.address().table;
         let counts = self.link.call(async |client| {
-            let applied = async {
-                let transaction = client.transaction().await?;
-                let counts = statements::apply(&transaction, table, dimension, &changes).await?;
-                transaction.commit().await?;
-                Ok(counts)
-            };
-            applied.await.map_err(|error| self.link.refused(&error))
+            let transaction = client.transaction().await?;
+            let counts = statements::apply(&transaction, table, dimension, &changes).await?;
+            transaction.commit().await?;
+            Ok(counts)
         })?;
         let grown = counts.upserted as i64 - counts.replaced as i64 - counts.deleted as i64;
         self.passages.fetch_add(grown, Ordering::Relaxed);
@@ -337,8 +327,7 @@ impl RemoteCollection {
         let mut after = i64::MIN;
         loop {
             let rows = self.link.call_within(LONG, async |client| {
-                let rows = client.query(&statement, &[&after, &BATCH]).await;
-                rows.map_err(|error| self.link.refused(&error))
+                client.query(&statement, &[&after, &BATCH]).await
             })?;
             for row in &rows {
                 let (passage, sequence, vectors) = self.read(|| {
@@ -377,8 +366,7 @@ impl RemoteCollection {
             "SELECT embedding::vector FROM {table}_vectors ORDER BY md5(passage), part LIMIT $1"
         );
         let rows = self.link.call_within(LONG, async |client| {
-            let rows = client.query(&chosen, &[&(sample as i64)]).await;
-            rows.map_err(|error| self.link.refused(&error))
+            client.query(&chosen, &[&(sample as i64)]).await
         })?;
         let (mut found, mut wanted) = (0, 0);
         for row in &rows {
@@ -421,10 +409,9 @@ impl RemoteCollection {
     }
 
     fn number(&self, statement: &str) -> Result<u64, IndexError> {
-        let row = self.link.call_within(LONG, async |client| {
-            let row = client.query_one(statement, &[]).await;
-            row.map_err(|error| self.link.refused(&error))
-        })?;
+        let row = self
+            .link
+            .call_within(LONG, async |client| client.query_one(statement, &[]).await)?;
         let number: i64 = self.read(|| row.try_get(0))?;
         Ok(number.unsigned_abs())
     }
@@ -435,15 +422,9 @@ impl RemoteCollection {
         row: impl FnOnce() -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, IndexError> {
         row().map_err(|error| {
-            self.fault(format!("its tables are not those of a collection: {error}"))
+            self.address()
+                .fault(format!("its tables are not those of a collection: {error}"))
         })
-    }
-
-    fn fault(&self, reason: String) -> IndexError {
-        IndexError::Remote {
-            address: self.address().to_string(),
-            reason,
-        }
     }
 }
 
@@ -454,14 +435,11 @@ pub(super) fn describe(link: &Link) -> Result<Option<Description>, IndexError> {
         let statement = "SELECT description FROM onegen_collections WHERE name = $1";
         match client.query_opt(statement, &[table]).await {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
-            row => row.map_err(|error| link.refused(&error)),
+            row => row,
         }
     })?;
     let Some(row) = row else { return Ok(None) };
-    let fault = |reason: String| IndexError::Remote {
-        address: link.address().to_string(),
-        reason,
-    };
+    let fault = |reason: String| link.address().fault(reason);
     let description: serde_json::Value =
         row.try_get(0).map_err(|error| fault(error.to_string()))?;
     let version = description["version"].as_u64();

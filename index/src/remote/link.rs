@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout_at};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, Error, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -74,17 +74,11 @@ pub struct RemoteStats {
 
 /// Why a try has not succeeded.
 #[derive(Debug)]
-pub(super) enum Fault {
+enum Fault {
     /// The database is away, or its answer did not come whole.
     Away(String),
     /// The call itself is at fault.
     Index(IndexError),
-}
-
-impl From<IndexError> for Fault {
-    fn from(error: IndexError) -> Self {
-        Self::Index(error)
-    }
 }
 
 /// Connections to a database, and a runtime that drives them.
@@ -106,10 +100,7 @@ impl Link {
     /// # Errors
     /// Threads or TLS cannot be had. No connection is made yet.
     pub(super) fn new(address: &RemoteAddress, options: RemoteOptions) -> Result<Self, IndexError> {
-        let fault = |reason: String| IndexError::Remote {
-            address: address.to_string(),
-            reason,
-        };
+        let fault = |reason: String| address.fault(reason);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("onegen-database")
@@ -174,7 +165,7 @@ impl Link {
     /// [`IndexError::Unreachable`], and what the call itself is at fault for.
     pub(super) fn call<T>(
         &self,
-        work: impl AsyncFn(&mut Client) -> Result<T, Fault>,
+        work: impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> Result<T, IndexError> {
         self.call_within(self.options.deadline, work)
     }
@@ -183,7 +174,7 @@ impl Link {
     pub(super) fn call_within<T>(
         &self,
         deadline: Duration,
-        work: impl AsyncFn(&mut Client) -> Result<T, Fault>,
+        work: impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> Result<T, IndexError> {
         let began = Instant::now();
         if let Err(left) = self.circuit.admit(began) {
@@ -227,12 +218,13 @@ impl Link {
     async fn attempt<T>(
         &self,
         end: Instant,
-        work: &impl AsyncFn(&mut Client) -> Result<T, Fault>,
+        work: &impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> Result<T, Fault> {
         let too_slow = |_| Fault::Away("it does not answer in time".to_owned());
         let connected = timeout_at(end.into(), self.pool.get()).await;
         let mut client = connected.map_err(too_slow)?.map_err(pool_fault)?;
-        match timeout_at(end.into(), work(&mut client)).await {
+        let answered = timeout_at(end.into(), work(&mut client)).await;
+        match answered.map(|answer| answer.map_err(|error| self.refused(&error))) {
             Ok(Err(Fault::Away(reason))) => {
                 drop(Object::take(client));
                 Err(Fault::Away(reason))
@@ -254,14 +246,11 @@ impl Link {
     }
 
     /// What the database has refused, in its words.
-    pub(super) fn refused(&self, error: &tokio_postgres::Error) -> Fault {
+    fn refused(&self, error: &Error) -> Fault {
         if is_away(error) {
             return Fault::Away(in_full(error));
         }
-        Fault::Index(IndexError::Remote {
-            address: self.address.to_string(),
-            reason: in_full(error),
-        })
+        Fault::Index(self.address.fault(in_full(error)))
     }
 }
 
@@ -315,7 +304,7 @@ fn pool_fault(error: PoolError) -> Fault {
 
 /// Whether another try may succeed. An error without a code of the database's is one of the connection, since all
 /// statements and types are fixed.
-fn is_away(error: &tokio_postgres::Error) -> bool {
+fn is_away(error: &Error) -> bool {
     let Some(error) = error.as_db_error() else {
         return true;
     };

@@ -12,7 +12,7 @@ mod schema;
 mod statements;
 mod terms;
 
-pub use self::address::RemoteAddress;
+pub use self::address::{RemoteAddress, without_password};
 pub use self::collection::{RemoteCollection, RemoteVerification};
 pub use self::link::{RemoteOptions, RemoteStats};
 pub use self::push::{PushProgress, push};

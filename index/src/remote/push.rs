@@ -1,7 +1,7 @@
 //! From an index in a directory to a collection in a database.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use deadpool_postgres::Client;
 use pgvector::{HalfVector, Vector};
@@ -12,9 +12,10 @@ use tokio_postgres::types::{ToSql, Type};
 use super::address::RemoteAddress;
 use super::collection::{RemoteCollection, describe};
 use super::link::{Link, RemoteOptions};
-use super::schema::{Description, SHARED, VERSION, column_type, indexes, tables};
+use super::schema::{Description, SHARED, VERSION, column_type, indexes, tables, vector_type};
 use super::statements::{WRITTEN, WrittenPassage, check};
 use crate::error::IndexError;
+use crate::format::unix_seconds;
 use crate::live::index::Index;
 use crate::segment::passages::Passage;
 
@@ -49,10 +50,7 @@ pub fn push(
     mut on_progress: impl FnMut(PushProgress),
 ) -> Result<RemoteCollection, IndexError> {
     let link = Link::new(address, options)?;
-    let fault = |reason: String| IndexError::Remote {
-        address: address.to_string(),
-        reason,
-    };
+    let fault = |reason: String| address.fault(reason);
     let dimension = index.manifest().dimension;
     let column = column_type(dimension).map_err(fault)?;
     let source = index.manifest().index_id.clone();
@@ -60,7 +58,7 @@ pub fn push(
         None => {
             let description = Description {
                 version: VERSION,
-                created_unix_seconds: created(),
+                created_unix_seconds: unix_seconds(),
                 dimension,
                 fingerprints: index.fingerprints().clone(),
                 documents: index.document_rules(),
@@ -113,48 +111,34 @@ pub fn push(
     let bytes = u64::from(dimension) * 4 + 600;
     let vectors = index.stats().vectors;
     let memory = (vectors * bytes / (1 << 20) + 64).min(GRAPH_MEMORY_MB);
-    for statement in indexes(&address.table, &column, index.manifest().graph) {
+    for statement in indexes(&address.table, dimension, index.manifest().graph) {
         link.call_within(GRAPH_DEADLINE, async |client| {
-            let built = async {
-                let set = format!("SET maintenance_work_mem = '{memory}MB'");
-                client.batch_execute(&set).await?;
-                client.batch_execute(&statement).await?;
-                client.batch_execute("RESET maintenance_work_mem").await
-            };
-            built.await.map_err(|error| link.refused(&error))
+            let set = format!("SET maintenance_work_mem = '{memory}MB'");
+            client.batch_execute(&set).await?;
+            client.batch_execute(&statement).await?;
+            client.batch_execute("RESET maintenance_work_mem").await
         })?;
     }
     description.complete = true;
-    link.call(async |client| {
-        let noted = note(client, &address.table, &description).await;
-        noted.map_err(|error| link.refused(&error))
-    })?;
+    link.call(async |client| note(client, &address.table, &description).await)?;
     RemoteCollection::open(address, options)
-}
-
-fn created() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_secs()
 }
 
 fn create(link: &Link, description: &Description, column: &str) -> Result<(), IndexError> {
     let table = &link.address().table;
     link.call(async |client| {
-        let created = async {
-            let transaction = client.transaction().await?;
-            transaction.batch_execute(SHARED).await?;
-            // A try whose answer was lost may have made them.
-            let statement = "SELECT FROM onegen_collections WHERE name = $1";
-            if transaction.query_opt(statement, &[table]).await?.is_none() {
-                transaction.batch_execute(&tables(table, column)).await?;
-                let statement = "INSERT INTO onegen_collections VALUES ($1, $2)";
-                transaction
-                    .execute(statement, &[table, &as_json(description)])
-                    .await?;
-            }
-            transaction.commit().await
-        };
-        created.await.map_err(|error| link.refused(&error))
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(SHARED).await?;
+        // A try whose answer was lost may have made them.
+        let statement = "SELECT FROM onegen_collections WHERE name = $1";
+        if transaction.query_opt(statement, &[table]).await?.is_none() {
+            transaction.batch_execute(&tables(table, column)).await?;
+            let statement = "INSERT INTO onegen_collections VALUES ($1, $2)";
+            transaction
+                .execute(statement, &[table, &as_json(description)])
+                .await?;
+        }
+        transaction.commit().await
     })
 }
 
@@ -211,8 +195,7 @@ impl Pushing<'_> {
         let (batch, mut description) = (&self.batch, self.description.clone());
         description.pushed = self.read;
         link.call_within(BATCH_DEADLINE, async |client| {
-            let written = write_batch(client, &link.address().table, batch, &description).await;
-            written.map_err(|error| link.refused(&error))
+            write_batch(client, &link.address().table, batch, &description).await
         })?;
         self.description = description;
         self.batch.clear();
@@ -226,7 +209,7 @@ async fn write_batch(
     batch: &[(Passage, Vec<Vec<f32>>)],
     description: &Description,
 ) -> Result<(), Error> {
-    let is_half = description.dimension > 2_000;
+    let column = vector_type(description.dimension);
     let transaction = client.transaction().await?;
     // A try whose answer was lost may have written the batch.
     let statement = "SELECT description FROM onegen_collections WHERE name = $1 FOR UPDATE";
@@ -263,7 +246,6 @@ async fn write_batch(
     writer.finish().await?;
 
     // The type's number is another one in each database.
-    let column = if is_half { "halfvec" } else { "vector" };
     let statement = transaction.prepare(&format!("SELECT $1::{column}")).await?;
     let vector_type = statement.params().first().cloned().unwrap_or(Type::UNKNOWN);
     let copy = format!("COPY {table}_vectors (passage, part, embedding) FROM STDIN BINARY");
@@ -274,7 +256,7 @@ async fn write_batch(
     ));
     for (passage, vectors) in batch {
         for (part, vector) in (0i32..).zip(vectors) {
-            let embedding: Box<dyn ToSql + Sync> = if is_half {
+            let embedding: Box<dyn ToSql + Sync> = if column == "halfvec" {
                 Box::new(HalfVector::from_f32_slice(vector))
             } else {
                 Box::new(Vector::from(vector.clone()))

@@ -34,25 +34,30 @@ pub(super) struct Description {
     pub(super) complete: bool,
 }
 
+/// pgvector's type for vectors of a width.
+pub(super) fn vector_type(dimension: u32) -> &'static str {
+    match dimension {
+        0..=VECTOR_DIMENSIONS => "vector",
+        _ => "halfvec",
+    }
+}
+
 /// The type of a column of vectors.
 pub(super) fn column_type(dimension: u32) -> Result<String, String> {
-    if dimension <= VECTOR_DIMENSIONS {
-        Ok(format!("vector({dimension})"))
-    } else if dimension <= HALFVEC_DIMENSIONS {
-        Ok(format!("halfvec({dimension})"))
-    } else {
-        Err(format!(
+    if dimension > HALFVEC_DIMENSIONS {
+        return Err(format!(
             "the model's vectors have {dimension} dimensions, and pgvector indexes up to {HALFVEC_DIMENSIONS}; \
              keep this collection in a directory"
-        ))
+        ));
     }
+    Ok(format!("{}({dimension})", vector_type(dimension)))
 }
 
 /// A query embedding as a value of that type.
 pub(super) fn query(dimension: u32) -> String {
-    match dimension {
-        0..=VECTOR_DIMENSIONS => "$1::vector".to_owned(),
-        _ => format!("$1::vector::halfvec({dimension})"),
+    match vector_type(dimension) {
+        "vector" => "$1::vector".to_owned(),
+        narrower => format!("$1::vector::{narrower}({dimension})"),
     }
 }
 
@@ -85,8 +90,8 @@ pub(super) fn tables(table: &str, column: &str) -> String {
 }
 
 /// Makes the indexes of a collection whose passages are there.
-pub(super) fn indexes(table: &str, column: &str, graph: GraphParameters) -> [String; 5] {
-    let kind = column.split('(').next().unwrap_or_default();
+pub(super) fn indexes(table: &str, dimension: u32, graph: GraphParameters) -> [String; 5] {
+    let kind = vector_type(dimension);
     let GraphParameters { m, ef_construction } = graph;
     [
         format!("CREATE INDEX IF NOT EXISTS {table}_document ON {table} (document)"),

@@ -24,8 +24,11 @@ pub(super) fn terms(metadata: Option<&Map<String, Value>>) -> Vec<Vec<u8>> {
     terms
 }
 
-/// None for NaN, which is equal to nothing.
+/// None for NaN, which is equal to nothing, and for the index's own names, which cannot be asked for.
 fn term(name: &str, value: ScalarRef<'_>) -> Option<Vec<u8>> {
+    if name.starts_with(RESERVED) {
+        return None;
+    }
     let mut term = prefix(name);
     encode(value, &mut term).then_some(term)
 }
@@ -39,10 +42,8 @@ fn prefix(name: &str) -> Vec<u8> {
 /// The condition on `p.terms` that a filter is. Its parameters are appended to those that the statement has.
 pub(super) fn condition(filter: &Filter, parameters: &mut Parameters) -> String {
     let mut equal_to_one = |key: &str, values: &[Scalar]| {
-        let terms = values.iter().filter(|_| !key.starts_with(RESERVED));
-        let terms: Vec<Vec<u8>> = terms
-            .filter_map(|value| term(key, value.borrow()))
-            .collect();
+        let terms = values.iter().filter_map(|value| term(key, value.borrow()));
+        let terms: Vec<Vec<u8>> = terms.collect();
         match terms.as_slice() {
             [] => "false".to_owned(),
             _ => format!("p.terms && {}", parameter(terms, parameters)),
@@ -121,7 +122,7 @@ fn range(
     to: (&str, Bound),
     parameters: &mut Parameters,
 ) -> String {
-    let Some(term) = term(key, value.borrow()).filter(|_| !key.starts_with(RESERVED)) else {
+    let Some(term) = term(key, value.borrow()) else {
         return "false".to_owned();
     };
     let tag = match value {

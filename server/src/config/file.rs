@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
+use onegen_index::without_password;
 use toml::{Table, Value};
 
 /// The flag that names the file.
@@ -147,30 +148,6 @@ fn chosen(command: &Command, matches: &ArgMatches, file: &Table) -> String {
         Some(format!("  {name} = {values} ({source})\n"))
     });
     lines.collect()
-}
-
-/// A value without the password of an address in it: `wiki=postgres://user:password@host/db?table=wiki`.
-fn without_password(value: &str) -> String {
-    let Some((scheme, rest)) = value.split_once("://") else {
-        return value.to_owned();
-    };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{user}@{host}")
-        }
-        None => authority.to_owned(),
-    };
-    let path = match path.split_once("password=") {
-        Some((before, after)) => {
-            let rest = after.split_once('&').map_or("", |(_, rest)| rest);
-            format!("{before}{rest}")
-        }
-        None => path.to_owned(),
-    };
-    format!("{scheme}://{authority}{path}")
 }
 
 #[cfg(test)]
