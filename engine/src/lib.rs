@@ -45,8 +45,8 @@ pub use ids::ConversationId;
 pub use model::device::DeviceName;
 pub use model::{
     EmbeddedText, Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType, LoadOptions,
-    Model, ModelFiles, PassageBlock, PassageKv, SequenceInput, SequenceOutput, TensorRows, Tensors,
-    WeightType, gguf_pre_tokenizers, is_adapter,
+    Model, ModelFiles, PassageBlock, PassageKv, Q8Matrix, SequenceInput, SequenceOutput,
+    TensorRows, Tensors, WeightType, gguf_pre_tokenizers, is_adapter,
 };
 pub use passages::{PassageCacheOptions, PassageKvSource};
 pub use step::options::EngineOptions;

@@ -121,9 +121,9 @@ enum Command {
         /// Threads
         #[arg(long, default_value_t = 2)]
         threads: usize,
-        /// Weights and kept activations in bf16 instead of f32
-        #[arg(long)]
-        bf16: bool,
+        /// The type of weights and kept activations
+        #[arg(long, value_enum, default_value_t)]
+        precision: Precision,
     },
     /// Merges an adapter into its base and writes a Hugging Face directory
     Merge {
@@ -308,13 +308,8 @@ fn main() -> Result<()> {
             batch,
             steps,
             threads,
-            bf16,
+            precision,
         } => {
-            let precision = if bf16 {
-                Precision::Bf16
-            } else {
-                Precision::F32
-            };
             let options = BenchOptions {
                 steps,
                 threads,

@@ -37,6 +37,7 @@ use crate::tokens::passage_block::BlockMarks;
 use crate::tokens::token_log::SpanKind;
 
 pub use adapter::is_adapter;
+pub use cpu::Q8Matrix;
 use decoder::Decoder;
 pub use embed::EmbeddedText;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};

@@ -84,7 +84,7 @@ pub struct BenchOptions {
 /// The model or the batch cannot be read.
 pub fn bench(base: &Path, batch: &Path, options: BenchOptions) -> Result<String> {
     match options.precision {
-        Precision::F32 => run::<f32>(base, batch, options),
+        Precision::F32 | Precision::Q8_0 => run::<f32>(base, batch, options),
         Precision::Bf16 => run::<bf16>(base, batch, options),
     }
 }
@@ -101,6 +101,9 @@ fn run<E: Element>(base: &Path, path: &Path, options: BenchOptions) -> Result<St
         described_by: vec![],
     });
     let (mut decoder, mut parameters) = Decoder::<E>::load(&files, &method, &control, 2048, 0)?;
+    if options.precision == Precision::Q8_0 {
+        decoder.quantise();
+    }
     let mut queue = Queue::default();
     let queued = batch.queue.into_iter();
     queue.push(queued.map(|queued| (queued.key, queued.vector)), usize::MAX);
@@ -138,11 +141,11 @@ fn run<E: Element>(base: &Path, path: &Path, options: BenchOptions) -> Result<St
     }
     let seconds = began.elapsed().as_secs_f64();
     Ok(format!(
-        r#"{{"tokens": {tokens}, "seconds": {seconds:.3}, "peak_rss_mib": {:.0}, "language": {:.4}, "retrieval": {:.4}, "precision": "{}"}}"#,
+        r#"{{"tokens": {tokens}, "seconds": {seconds:.3}, "peak_rss_mib": {:.0}, "language": {:.4}, "retrieval": {:.4}, "precision": {}}}"#,
         peak_rss_mib(),
         losses.0,
         losses.1,
-        E::NAME
+        serde_json::to_string(&options.precision)?
     ))
 }
 

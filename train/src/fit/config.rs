@@ -108,14 +108,20 @@ impl From<&LossConfig> for LossRule {
 }
 
 /// The type of weights and kept activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Precision {
     /// 32 bits
     #[default]
+    #[serde(rename = "f32")]
     F32,
     /// 16 bits, the upper half of an f32. Parameters and sums stay in f32
+    #[serde(rename = "bf16")]
     Bf16,
+    /// 32 bits, but for frozen matrices of layers and what they are multiplied with, which are rounded to
+    /// 8 bits in blocks of 32, as in a model that is served in `q8_0`
+    #[serde(rename = "q8_0")]
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// Length and speed of a run.
@@ -143,7 +149,7 @@ pub struct StepsConfig {
     /// Gradients are scaled down to this norm
     #[serde(default = "one_f64")]
     pub clip: f64,
-    /// `f32` or `bf16`
+    /// `f32`, `bf16`, or `q8_0` for an adapter
     #[serde(default)]
     pub precision: Precision,
     /// Threads, each with a share of a step's tokens

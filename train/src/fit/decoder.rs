@@ -113,6 +113,15 @@ impl<E: Element> Decoder<E> {
         }
     }
 
+    /// Rounds the frozen matrices of all layers to 8 bits ([`Linear::quantise`]); tables of tokens stay as
+    /// they are.
+    pub fn quantise(&mut self) {
+        let layers = self.layers.iter_mut();
+        layers
+            .flat_map(|layer| &mut layer.linear)
+            .for_each(Linear::quantise);
+    }
+
     fn epsilon(&self) -> f32 {
         self.config.rms_norm_eps as f32
     }

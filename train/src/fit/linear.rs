@@ -1,5 +1,7 @@
 //! A linear layer: frozen, trained whole, or with a low-rank adapter.
 
+use onegen_engine::Q8Matrix;
+
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::product::{Element, PackedMatrix, Rows};
 use crate::ops::{TransposedFactor, product};
@@ -21,6 +23,43 @@ impl<E: Element> TwoWayMatrix<E> {
             backward: PackedMatrix::from_columns(matrix, columns, rows),
         }
     }
+}
+
+/// The matrix of a layer, for both directions.
+enum Weight<E> {
+    Float(TwoWayMatrix<E>),
+    /// In 8 bits, and so is what it is multiplied with
+    Q8 {
+        forward: Q8Matrix,
+        backward: Q8Matrix,
+    },
+}
+
+impl<E: Element> Weight<E> {
+    /// Multiplies rows of `inner` numbers; the products are added to `out` or replace it.
+    fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) {
+        match self {
+            Self::Float(matrix) => matrix.forward.product(x, out, add),
+            Self::Q8 { forward, .. } => q8_product(forward, &x.to_f32(), out, add),
+        }
+    }
+
+    /// Multiplies rows of as many numbers as the layer has outputs, given as both `dout` and `rows`.
+    fn backward(&self, dout: &[f32], rows: &Rows<E>, dx: &mut [f32], add: bool) {
+        match self {
+            Self::Float(matrix) => matrix.backward.product(rows, dx, add),
+            Self::Q8 { backward, .. } => q8_product(backward, dout, dx, add),
+        }
+    }
+}
+
+fn q8_product(matrix: &Q8Matrix, xs: &[f32], out: &mut [f32], add: bool) {
+    if !add {
+        return matrix.product(xs, out);
+    }
+    let mut sums = vec![0.0; out.len()];
+    matrix.product(xs, &mut sums);
+    out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum);
 }
 
 /// The trained part of a layer.
@@ -48,7 +87,7 @@ struct LowRank<E> {
 
 /// `y = x Wᵀ + bias`, and its trained part.
 pub(super) struct Linear<E> {
-    weight: TwoWayMatrix<E>,
+    weight: Weight<E>,
     bias: Option<Vec<f32>>,
     outputs: usize,
     inner: usize,
@@ -67,11 +106,28 @@ impl<E: Element> Linear<E> {
         (outputs, inner): (usize, usize),
     ) -> Self {
         Self {
-            weight: TwoWayMatrix::new(matrix, outputs, inner),
+            weight: Weight::Float(TwoWayMatrix::new(matrix, outputs, inner)),
             bias,
             outputs,
             inner,
             learnt: LearntWeights::Nothing,
+        }
+    }
+
+    /// Rounds a frozen matrix to 8 bits. From then on activations and gradients are rounded to 8 bits
+    /// too before it multiplies them; what the adapter computes is not.
+    pub(super) fn quantise(&mut self) {
+        if let (Weight::Float(matrix), LearntWeights::LowRank(_) | LearntWeights::Nothing) =
+            (&self.weight, &self.learnt)
+        {
+            self.weight = Weight::Q8 {
+                forward: Q8Matrix::new((self.outputs, self.inner), |at, row| {
+                    matrix.forward.copy_row(at, row);
+                }),
+                backward: Q8Matrix::new((self.inner, self.outputs), |at, row| {
+                    matrix.backward.copy_row(at, row);
+                }),
+            };
         }
     }
 
@@ -103,7 +159,7 @@ impl<E: Element> Linear<E> {
             LearntWeights::Nothing => {}
             LearntWeights::Whole { weight, bias } => {
                 let matrix = &parameters.get(*weight).values;
-                self.weight = TwoWayMatrix::new(matrix, self.outputs, self.inner);
+                self.weight = Weight::Float(TwoWayMatrix::new(matrix, self.outputs, self.inner));
                 self.bias = bias.map(|bias| parameters.get(bias).values.clone());
             }
             LearntWeights::LowRank(low) => {
@@ -125,7 +181,7 @@ impl<E: Element> Linear<E> {
     /// Computes the layer's outputs for rows of `inner` numbers, and adds them to `out` or replaces
     /// it.
     pub(super) fn forward(&self, x: &Rows<E>, out: &mut [f32], add: bool) -> LowRankActivations<E> {
-        self.weight.forward.product(x, out, add);
+        self.weight.forward(x, out, add);
         if let Some(bias) = &self.bias {
             for row in out.chunks_exact_mut(self.outputs) {
                 row.iter_mut()
@@ -161,7 +217,7 @@ impl<E: Element> Linear<E> {
     ) {
         let rows = Rows::<E>::new(dout, self.outputs);
         let tokens = rows.count();
-        self.weight.backward.product(&rows, dx, add);
+        self.weight.backward(dout, &rows, dx, add);
         match (&self.learnt, narrow) {
             (LearntWeights::Whole { weight, bias }, _) => {
                 let sizes = (self.outputs, tokens, self.inner);

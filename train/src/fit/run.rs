@@ -30,7 +30,7 @@ const LOG_EVERY: usize = 10;
 /// number. The last checkpoint is kept.
 pub fn fit(config: &FitConfig, base: &Path, work: &Path) -> Result<()> {
     match config.steps.precision {
-        Precision::F32 => Run::<f32>::open(config, base, work)?.train(),
+        Precision::F32 | Precision::Q8_0 => Run::<f32>::open(config, base, work)?.train(),
         Precision::Bf16 => Run::<bf16>::open(config, base, work)?.train(),
     }
 }
@@ -70,6 +70,14 @@ impl<'a, E: Element> Run<'a, E> {
             config.steps.positions,
             config.steps.seed,
         )?;
+        if config.steps.precision == Precision::Q8_0 {
+            ensure!(
+                method != Method::Whole,
+                "steps.precision = \"q8_0\" rounds what is frozen, and with method.kind = \"full\" \
+                 nothing is; use \"f32\" or \"bf16\""
+            );
+            decoder.quantise();
+        }
         let course = Course::load(&config.course, &config.data, config.steps.seed, &tokens)?;
         let exam = match &config.exam {
             Some(exam) => Some(Exam::load(exam, &tokens, config)?),

@@ -20,6 +20,8 @@ mod packing;
 mod passages;
 mod q4;
 mod quantised;
+mod single_thread;
 mod wide;
 
 pub(crate) use decoder::CpuDecoder;
+pub use single_thread::Q8Matrix;

@@ -20,13 +20,10 @@ pub(crate) struct QuantisedActivations {
 impl QuantisedActivations {
     /// Quantises a batch.
     pub(super) fn fill(&mut self, xs: &[f32], columns: usize) {
-        self.values.resize(xs.len(), 0);
-        self.scales.resize(xs.len() / BLOCK, 0.0);
-        self.sums.resize(xs.len() / BLOCK, BlockSums::default());
         if xs.len() < WORTH_A_THREAD {
-            // Rows are quantised block by block, so several of them are one long row.
-            quantise(xs, &mut self.values, &mut self.scales, &mut self.sums);
+            self.fill_on_this_thread(xs);
         } else {
+            self.resize(xs.len());
             let columns = ROWS * columns;
             let blocks = columns / BLOCK;
             let rows = xs.chunks(columns).zip(self.values.chunks_mut(columns));
@@ -36,6 +33,19 @@ impl QuantisedActivations {
                 quantise(xs, values, scales, sums);
             });
         }
+    }
+
+    /// Quantises a batch whose rows are whole blocks. They are quantised block by block, so several of
+    /// them are one long row.
+    pub(super) fn fill_on_this_thread(&mut self, xs: &[f32]) {
+        self.resize(xs.len());
+        quantise(xs, &mut self.values, &mut self.scales, &mut self.sums);
+    }
+
+    fn resize(&mut self, numbers: usize) {
+        self.values.resize(numbers, 0);
+        self.scales.resize(numbers / BLOCK, 0.0);
+        self.sums.resize(numbers / BLOCK, BlockSums::default());
     }
 
     /// The rows.

@@ -4,19 +4,20 @@
 //! during one pass over the inner dimension. Each number is summed in the order of the inner dimension, so a
 //! row's result depends only on that row.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod plain;
 mod tile;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use half::bf16;
 
 use tile::{PANEL, TILE};
 
-pub use tile::{Element, Tile};
+pub use tile::{Element, Kernel, Tile};
 
 impl Element for f32 {
-    const NAME: &'static str = "f32";
     const GROUP: usize = 1;
 
     fn from_f32(value: f32) -> Self {
@@ -27,20 +28,12 @@ impl Element for f32 {
         self
     }
 
-    unsafe fn multiply(tile: &Tile<Self>) {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the caller keeps the tile's promise, and the processor supports the
-            // instructions.
-            return unsafe { x86::multiply_f32(tile) };
-        }
-        // SAFETY: as promised by the caller.
-        unsafe { plain::multiply(tile) }
+    fn kernel() -> Option<Kernel<Self>> {
+        Some(f32_kernel())
     }
 }
 
 impl Element for bf16 {
-    const NAME: &'static str = "bf16";
     const GROUP: usize = 2;
 
     fn from_f32(value: f32) -> Self {
@@ -52,15 +45,32 @@ impl Element for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    unsafe fn multiply(tile: &Tile<Self>) {
+    fn kernel() -> Option<Kernel<Self>> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
-            // SAFETY: the caller keeps the tile's promise, and the processor supports the instructions.
-            return unsafe { x86::multiply_bf16(tile) };
+            return Some(avx512::multiply_bf16);
         }
-        // SAFETY: as promised by the caller.
-        unsafe { plain::multiply(tile) }
+        None
     }
+}
+
+/// The kernels for f32 that this machine can run, the fastest first.
+fn f32_kernels() -> impl Iterator<Item = Kernel<f32>> {
+    let mut kernels: [Option<Kernel<f32>>; 3] = [None, None, Some(plain::multiply)];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            kernels[0] = Some(avx512::multiply_f32);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            kernels[1] = Some(avx2::multiply);
+        }
+    }
+    kernels.into_iter().flatten()
+}
+
+fn f32_kernel() -> Kernel<f32> {
+    f32_kernels().next().unwrap_or(plain::multiply)
 }
 
 /// Rows of numbers in the type that products use, each padded with zeros to whole groups.
@@ -203,23 +213,74 @@ impl<E: Element> PackedMatrix<E> {
             count * self.outputs,
             "the output has another size"
         );
-        let padded = rows.stride;
-        for (number, panel) in self.panels.chunks_exact(PANEL * padded).enumerate() {
-            let first = number * PANEL;
-            for row in (0..count).step_by(TILE) {
-                let tile = Tile {
-                    rows: rows.values[row * padded..].as_ptr(),
-                    row_stride: padded,
-                    count: TILE.min(count - row),
-                    panel: panel.as_ptr(),
-                    inner: padded,
-                    out: out[row * self.outputs + first..].as_mut_ptr(),
-                    out_stride: self.outputs,
-                    columns: PANEL.min(self.outputs - first),
-                    add,
-                };
-                // SAFETY: the rows, the panel and the results of this tile lie within the slices above.
-                unsafe { E::multiply(&tile) };
+        let panels = self.panels.chunks_exact(PANEL * rows.stride).enumerate();
+        if let Some(kernel) = E::kernel() {
+            for (number, panel) in panels {
+                panel_product(kernel, rows, panel, (out, self.outputs), number, add);
+            }
+        } else {
+            self.widened_product(rows, out, add);
+        }
+    }
+
+    /// [`Self::product`] in f32: each number is widened once, before it is multiplied.
+    fn widened_product(&self, rows: &Rows<E>, out: &mut [f32], add: bool) {
+        let panels = self.panels.chunks_exact(PANEL * rows.stride).enumerate();
+        let rows = Rows {
+            values: rows.to_f32(),
+            width: rows.width,
+            stride: rows.width,
+        };
+        let mut widened = vec![0.0; PANEL * self.inner];
+        for (number, panel) in panels {
+            widen(panel, &mut widened);
+            panel_product(
+                f32_kernel(),
+                &rows,
+                &widened,
+                (out, self.outputs),
+                number,
+                add,
+            );
+        }
+    }
+}
+
+/// Multiplies all rows by panel `number` of a matrix with `outputs` outputs.
+fn panel_product<E>(
+    kernel: Kernel<E>,
+    rows: &Rows<E>,
+    panel: &[E],
+    (out, outputs): (&mut [f32], usize),
+    number: usize,
+    add: bool,
+) {
+    let (count, first) = (out.len() / outputs, number * PANEL);
+    for row in (0..count).step_by(TILE) {
+        let tile = Tile {
+            rows: rows.values[row * rows.stride..].as_ptr(),
+            row_stride: rows.stride,
+            count: TILE.min(count - row),
+            panel: panel.as_ptr(),
+            inner: rows.stride,
+            out: out[row * outputs + first..].as_mut_ptr(),
+            out_stride: outputs,
+            columns: PANEL.min(outputs - first),
+            add,
+        };
+        // SAFETY: the rows, the panel and the results of this tile lie within the slices above, and
+        // the processor has the kernel's instructions.
+        unsafe { kernel(&tile) };
+    }
+}
+
+/// Writes a panel's numbers in the order that kernels for f32 read them in; padding is left out.
+fn widen<E: Element>(panel: &[E], to: &mut [f32]) {
+    let groups = panel.chunks_exact(PANEL * E::GROUP);
+    for (group, to) in groups.zip(to.chunks_mut(PANEL * E::GROUP)) {
+        for (within, to) in to.chunks_exact_mut(PANEL).enumerate() {
+            for (lane, to) in to.iter_mut().enumerate() {
+                *to = group[lane * E::GROUP + within].to_f32();
             }
         }
     }
@@ -274,6 +335,45 @@ mod tests {
                     .zip(last)
                     .all(|(a, b)| *a == E::from_f32(*b).to_f32())
             );
+        }
+    }
+
+    #[test]
+    fn every_kernel_of_this_machine_gives_the_same_tile() {
+        let mut rng = StdRng::seed_from_u64(8);
+        for (count, columns, inner) in [(1, 1, 1), (5, 17, 7), (7, 32, 48), (12, 31, 33)] {
+            let rows = Rows::<f32>::new(&random(&mut rng, count * inner), inner);
+            let panel = random(&mut rng, PANEL * inner);
+            let before = random(&mut rng, count * columns);
+            for add in [false, true] {
+                let results = f32_kernels().map(|kernel| {
+                    let mut out = before.clone();
+                    panel_product(kernel, &rows, &panel, (&mut out, columns), 0, add);
+                    out
+                });
+                let results: Vec<Vec<f32>> = results.collect();
+                for other in &results[1..] {
+                    for (a, b) in results[0].iter().zip(other) {
+                        assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_widened_panel_gives_what_the_kernel_for_its_type_gives() {
+        let mut rng = StdRng::seed_from_u64(9);
+        let (count, outputs, inner) = (14, 40, 51);
+        let rows = Rows::<bf16>::new(&random(&mut rng, count * inner), inner);
+        let packed =
+            PackedMatrix::<bf16>::from_rows(&random(&mut rng, outputs * inner), outputs, inner);
+        let mut direct = vec![0.0; count * outputs];
+        packed.product(&rows, &mut direct, false);
+        let mut widened = vec![0.0; count * outputs];
+        packed.widened_product(&rows, &mut widened, false);
+        for (a, b) in direct.iter().zip(&widened) {
+            assert!((a - b).abs() < 1e-5, "{a} is not {b}");
         }
     }
 

@@ -7,20 +7,19 @@ pub(super) const TILE: usize = 12;
 
 /// The type that weights and kept activations have. Sums are f32 in either.
 pub trait Element: Copy + Default + Send + Sync + 'static {
-    /// Its name in a configuration.
-    const NAME: &'static str;
     /// How many neighbours of the inner dimension are adjacent in a panel.
     const GROUP: usize;
     /// Rounds to the nearest, ties to even.
     fn from_f32(value: f32) -> Self;
     /// Widens exactly.
     fn to_f32(self) -> f32;
-    /// Multiplies a tile with the fastest kernel of this machine.
-    ///
-    /// # Safety
-    /// The tile's pointers are valid for its sizes.
-    unsafe fn multiply(tile: &Tile<Self>);
+    /// The fastest kernel of this machine; none where the processor does not multiply this type, and
+    /// weights and rows are widened to f32 before they are multiplied.
+    fn kernel() -> Option<Kernel<Self>>;
 }
+
+/// Multiplies a tile, whose pointers must be valid for its sizes.
+pub type Kernel<E> = unsafe fn(&Tile<E>);
 
 /// A tile of a product: up to twelve rows times one panel.
 #[derive(Clone, Copy)]

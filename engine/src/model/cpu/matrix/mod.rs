@@ -112,12 +112,8 @@ impl Matrix {
         let batch = xs.len() / self.columns;
         debug_assert_eq!(xs.len(), batch * self.columns);
         debug_assert_eq!(out.len(), batch * self.rows);
-        match self.weights {
-            PackedWeights::Q8 { .. }
-            | PackedWeights::Q40(_)
-            | PackedWeights::Q41(_)
-            | PackedWeights::Q4K(_) => scratch.fill(xs, self.columns),
-            PackedWeights::F32(_) | PackedWeights::F16(_) | PackedWeights::Bf16(_) => {}
+        if self.takes_8_bits() {
+            scratch.fill(xs, self.columns);
         }
         let (scratch, out) = (&*scratch, DisjointParts::new(out));
         let panels = self.rows.div_ceil(LANES);
@@ -132,6 +128,36 @@ impl Matrix {
             let range = at * piece..((at + 1) * piece).min(panels);
             self.some_panels(range, xs, scratch, &out);
         });
+    }
+
+    /// [`Self::product`] without other threads.
+    pub(super) fn product_on_this_thread(
+        &self,
+        xs: &[f32],
+        out: &mut [f32],
+        scratch: &mut QuantisedActivations,
+    ) {
+        assert_eq!(
+            xs.len() * self.rows,
+            out.len() * self.columns,
+            "the output has another size"
+        );
+        if self.takes_8_bits() {
+            scratch.fill_on_this_thread(xs);
+        }
+        let panels = 0..self.rows.div_ceil(LANES);
+        self.some_panels(panels, xs, scratch, &DisjointParts::new(out));
+    }
+
+    /// Whether activations are rounded to 8 bits before they are multiplied.
+    fn takes_8_bits(&self) -> bool {
+        match self.weights {
+            PackedWeights::Q8 { .. }
+            | PackedWeights::Q40(_)
+            | PackedWeights::Q41(_)
+            | PackedWeights::Q4K(_) => true,
+            PackedWeights::F32(_) | PackedWeights::F16(_) | PackedWeights::Bf16(_) => false,
+        }
     }
 
     fn some_panels(
