@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use crate::conversations::ConversationInfo;
 use crate::conversations::store::Store;
+use crate::conversations::{ConversationInfo, portable};
 use crate::counters::Counters;
 use crate::error::{ConversationError, StartError, SubmitError};
 use crate::ids::ConversationId;
@@ -196,6 +196,34 @@ impl Engine {
     pub async fn rewind(&self, id: &ConversationId, len: usize) -> Result<(), ConversationError> {
         let id = id.clone();
         self.ask(|reply| Command::Rewind { id, len, reply })
+            .await
+            .unwrap_or(Err(ConversationError::Stopped))
+    }
+
+    /// A conversation's token log as bytes for [`Self::import`], or `None` when the engine does not hold it.
+    ///
+    /// # Errors
+    /// The log cannot be written as bytes.
+    pub async fn export(&self, id: &ConversationId) -> Result<Option<Vec<u8>>, ConversationError> {
+        let Some(ConversationInfo { log, .. }) = self.conversation(id).await else {
+            return Ok(None);
+        };
+        let bytes = portable::to_bytes(id.as_str(), &log, self.model());
+        bytes.map(Some).map_err(ConversationError::Store)
+    }
+
+    /// Begins a conversation with the log that an engine with the same tokenizer has exported, or replaces its
+    /// log by that one. Its next turn forwards what has no keys and values here. When this returns, the log is
+    /// in the store.
+    ///
+    /// # Errors
+    /// The bytes are damaged, another conversation's or another tokenizer's, a turn of the conversation is under
+    /// way, or the store cannot write the log.
+    pub async fn import(&self, id: &ConversationId, log: &[u8]) -> Result<(), ConversationError> {
+        let log = portable::from_bytes(id.as_str(), log, self.model());
+        let log = log.map_err(ConversationError::Import)?;
+        let id = id.clone();
+        self.ask(|reply| Command::Import { id, log, reply })
             .await
             .unwrap_or(Err(ConversationError::Stopped))
     }

@@ -415,6 +415,9 @@ pub enum ConversationError {
     /// The KV-cache could not be copied.
     #[error("cannot copy the KV-cache: {0}")]
     Copy(String),
+    /// An imported log cannot be used.
+    #[error("the log cannot be imported: {0}")]
+    Import(String),
     /// The store could not write or delete its files.
     #[error("the store failed: {0}")]
     Store(String),

@@ -63,8 +63,8 @@ pub use live::index::Index;
 pub use live::stats::{SegmentSearch, SegmentStats, Stats};
 pub use live::verify::{Finding, Remedy, Verification, verify};
 pub use remote::{
-    PushProgress, RemoteAddress, RemoteCollection, RemoteOptions, RemoteStats, RemoteVerification,
-    push, without_password,
+    Link, PushProgress, RemoteAddress, RemoteCollection, RemoteOptions, RemoteStats,
+    RemoteVerification, push, without_password,
 };
 pub use segment::passages::{Part, Passage};
 pub use store::Store;

@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use futures::FutureExt;
 use futures::executor::block_on;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
+use onegen_index::RemoteAddress;
 use onegen_proto::Reloaded;
 use tokio::sync::Semaphore;
 
@@ -15,7 +16,8 @@ use crate::admission::{Access, Bounds, Limits, Origins};
 use crate::certificate::Certificate;
 use crate::collections::{Collections, Embedding, Encoding, IndexingProgress};
 use crate::config::{Config, ProxyConfig, StreamConfig};
-use crate::conversations::Conversations;
+use crate::conversations::shared_store::SharedStore;
+use crate::conversations::{Conversations, Sharing};
 use crate::documents::DeletedDocuments;
 use crate::metrics::Metrics;
 use crate::recordings::{RecordedAnswers, Recordings};
@@ -108,7 +110,11 @@ impl App {
             let _ = forgets.delete(&id).now_or_never();
         };
         let capacity = config.capacity.max_conversations;
-        let conversations = Conversations::open(&transcripts, capacity, forget)
+        let sharing = match &config.capacity.conversation_store {
+            Some(address) => Some(sharing(address, &engine)?),
+            None => None,
+        };
+        let conversations = Conversations::open(&transcripts, capacity, sharing, forget)
             .with_context(|| format!("cannot keep transcripts in {}", transcripts.display()))?;
         let conversations = Arc::new(conversations);
         forget_without_transcript(&engine, &conversations);
@@ -166,6 +172,12 @@ impl App {
         &self.collections
     }
 
+    /// Where conversations are shared with other servers, without a password.
+    pub fn conversation_store(&self) -> Option<String> {
+        let store = self.conversations.shared_store();
+        store.map(|store| store.address().to_string())
+    }
+
     /// Where and how traces are sent, to be printed at the start, without secrets. `None` if traces
     /// are off.
     pub fn traces(&self) -> Option<String> {
@@ -207,6 +219,34 @@ impl App {
         }
         reloaded
     }
+}
+
+/// Opens the table in which servers share conversations.
+fn sharing(address: &RemoteAddress, engine: &Engine) -> Result<Sharing> {
+    let store = SharedStore::open(address).context("cannot share conversations")?;
+    let (source, target) = (engine.clone(), engine.clone());
+    Ok(Sharing {
+        store,
+        log_of: Box::new(move |id| match block_on(source.export(id)) {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::warn!(%error, conversation = %id, "is shared without its token log");
+                None
+            }
+        }),
+        take_log: Box::new(move |id, log| {
+            if let Some(log) = log {
+                match block_on(target.import(id, &log)) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, conversation = %id, "its messages are read again");
+                    }
+                }
+            }
+            // It fails only if the engine does not hold it.
+            let _ = block_on(target.delete(id));
+        }),
+    })
 }
 
 /// Has the engine forget what no transcript belongs to: a killed server can leave the logs of turns whose end no

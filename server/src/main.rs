@@ -198,6 +198,9 @@ async fn run(config: Config, chosen: &str) -> Result<()> {
         app.context_tokens(),
         started.elapsed().as_secs_f64(),
     ));
+    if let Some(store) = app.conversation_store() {
+        say(format_args!("conversations are shared in {store}"));
+    }
     if let Some(traces) = app.traces() {
         say(format_args!("{traces}"));
     }

@@ -1,5 +1,6 @@
 //! Conversations between their turns: token log and KV-cache, kept under the limits.
 
+pub(crate) mod portable;
 pub(crate) mod store;
 
 use std::collections::HashMap;
@@ -80,6 +81,16 @@ impl Conversation {
         self.log.truncate(len);
         self.cache.truncate(len);
         self.stored = self.stored.min(len);
+    }
+
+    /// Replaces the log by one that another engine has continued. What both begin with keeps its keys and
+    /// values; the rest is forwarded by the next turn.
+    pub(crate) fn replace_log(&mut self, log: TokenLog) {
+        let same = self.log.common_beginning(&log);
+        // Between a retrieval and the end of its passage a log cannot be cut.
+        let kept = (0..=same).rev().find(|len| log.can_be_cut(*len));
+        self.truncate(kept.unwrap_or_default());
+        self.log = log;
     }
 
     pub(crate) fn info(&self, busy: bool) -> ConversationInfo {

@@ -7,6 +7,7 @@ use crate::error::{ConversationError, SubmitError};
 use crate::ids::{ConversationId, SequenceId};
 use crate::model::KvCache;
 use crate::step::sequence::UnstoredTurn;
+use crate::tokens::token_log::TokenLog;
 use crate::turn::events::Turn;
 use crate::turn::request::Task;
 use crate::turn::retrieval::SearchOutcome;
@@ -43,6 +44,11 @@ pub(crate) enum Command {
     Rewind {
         id: ConversationId,
         len: usize,
+        reply: oneshot::Sender<Result<(), ConversationError>>,
+    },
+    Import {
+        id: ConversationId,
+        log: TokenLog,
         reply: oneshot::Sender<Result<(), ConversationError>>,
     },
     /// The store could not write the end of a turn.

@@ -53,6 +53,9 @@ impl StepLoop {
                 Command::Rewind { id, len, reply } => {
                     let _ = reply.send(self.rewind(&id, len));
                 }
+                Command::Import { id, log, reply } => self.import(id, log, |imported| {
+                    let _ = reply.send(imported);
+                }),
                 Command::NotStored(turn) => self.on_not_stored(turn),
                 Command::List { reply } => {
                     let _ = reply.send(self.conversations.names().cloned().collect());
@@ -316,6 +319,36 @@ impl StepLoop {
             }
         }
         Ok(())
+    }
+
+    /// Answers when the log is in its file.
+    fn import(
+        &mut self,
+        id: ConversationId,
+        log: TokenLog,
+        answer: impl FnOnce(Result<(), ConversationError>) + Send + 'static,
+    ) {
+        match self.conversations.find(&id) {
+            Some(ConversationState::Busy(_)) => answer(Err(ConversationError::Busy(id))),
+            Some(ConversationState::Idle(_)) => {
+                let Some(conversation) = self.conversations.idle_mut(&id) else {
+                    return;
+                };
+                conversation.replace_log(log);
+                match &self.store {
+                    Some(store) => store.save(&id, conversation, |stored| {
+                        answer(stored.map_err(store_error));
+                    }),
+                    None => answer(Ok(())),
+                }
+            }
+            None => {
+                let conversation = Conversation::new(log, self.model.new_cache());
+                self.keep(id, conversation, |stored| {
+                    answer(stored.map_err(store_error));
+                });
+            }
+        }
     }
 
     fn idle(&self, id: &ConversationId) -> Result<&Conversation, ConversationError> {

@@ -122,6 +122,13 @@ impl TokenLog {
         pairs.take_while(|(a, b)| a == b).count()
     }
 
+    /// How many tokens both logs begin with, the same in ids and kinds.
+    pub(crate) fn common_beginning(&self, other: &Self) -> usize {
+        let (ids, kinds) = (&other.ids, &other.kinds);
+        let pairs = self.ids.iter().zip(&self.kinds).zip(ids.iter().zip(kinds));
+        pairs.take_while(|(ours, theirs)| ours == theirs).count()
+    }
+
     pub(crate) fn push(&mut self, id: u32, kind: SpanKind) {
         self.extend(&[id], kind);
     }

@@ -70,6 +70,61 @@ fn what_cannot_be_forked_or_rewound_is_said() {
     assert!(block_on(engine.conversation(&b)).is_none());
 }
 
+#[test]
+fn an_imported_conversation_goes_on_as_where_it_comes_from() {
+    for (name, model) in models() {
+        let (here, there) = (
+            engine(&model, Some(Shelf::new(vec![peru()]))),
+            engine(&model, Some(Shelf::new(vec![peru()]))),
+        );
+        let id = "a".into();
+        run(&here, retrieving(&model, "a", 12, 1));
+        let log = block_on(here.export(&id)).unwrap().unwrap();
+        block_on(there.import(&id, &log)).unwrap();
+        assert_eq!(log_ids(&there, "a"), log_ids(&here, "a"), "{name}");
+        let of_source = ask_on(&here, "a", "And its currency?");
+        let of_import = ask_on(&there, "a", "And its currency?");
+        assert_eq!(of_import.text, of_source.text, "{name}");
+        assert_eq!(of_import.summary.usage.cached_tokens, 0, "{name}");
+        assert_eq!(log_ids(&there, "a"), log_ids(&here, "a"), "{name}");
+
+        // What both hold already is not forwarded again.
+        let known = log_ids(&here, "a").len();
+        let third = ask_on(&there, "a", "Lima?");
+        let log = block_on(there.export(&id)).unwrap().unwrap();
+        block_on(here.import(&id, &log)).unwrap();
+        let info = block_on(here.conversation(&id)).unwrap();
+        assert_eq!(info.log.len(), third.summary.log_len, "{name}");
+        assert_eq!(info.cached_tokens, known - 1, "{name}");
+        let ours = ask_on(&here, "a", "Peru?");
+        assert_eq!(ours.text, ask_on(&there, "a", "Peru?").text, "{name}");
+    }
+}
+
+#[test]
+fn an_import_that_fits_nothing_is_refused_and_nothing_is_lost() {
+    let model = Family::Llama.model();
+    let engine = engine(&model, Some(Shelf::new(vec![peru()])));
+    run(&engine, retrieving(&model, "a", 12, 1));
+    let (a, b) = ("a".into(), "b".into());
+    let log = block_on(engine.export(&a)).unwrap().unwrap();
+    let before = log_ids(&engine, "a");
+    let mut damaged = log.clone();
+    damaged[20] ^= 4;
+    for (id, bytes, reason) in [
+        (&a, &damaged, "damaged"),
+        (&b, &log, "it is the conversation a"),
+    ] {
+        let refused = block_on(engine.import(id, bytes)).unwrap_err();
+        let ConversationError::Import(why) = &refused else {
+            panic!("{refused}");
+        };
+        assert!(why.contains(reason), "{why}");
+    }
+    assert_eq!(log_ids(&engine, "a"), before);
+    assert_eq!(block_on(engine.export(&b)).unwrap(), None);
+}
+
 /// A long system prompt and a short question.
 fn instructed(model: &Model, conversation: &str, text: &str) -> Request {
     let instructions = "Lima is the capital of Peru, a country on the coast. ".repeat(40);

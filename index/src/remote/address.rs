@@ -29,6 +29,26 @@ impl RemoteAddress {
         }
     }
 
+    /// Reads an address that may leave its table out; it is then `table`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and how an address is written.
+    pub fn with_table(text: &str, table: &str) -> Result<Self, String> {
+        let names_one = text.split_once('?').is_some_and(|(_, parameters)| {
+            parameters.split('&').any(|one| one.starts_with("table="))
+        });
+        if names_one || !Self::is_meant(text) {
+            return text.parse();
+        }
+        let joint = if text.contains('?') { '&' } else { '?' };
+        format!("{text}{joint}table={table}").parse()
+    }
+
+    /// The table's name: letters a to z, digits and `_`, so that it can stand in a statement as it is.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Whether a text is meant as an address, and not as a directory.
     pub fn is_meant(text: &str) -> bool {
         text.contains("://")
@@ -175,6 +195,20 @@ mod tests {
         ] {
             assert_eq!(without_password(text), shown);
         }
+    }
+
+    #[test]
+    fn an_address_that_may_leave_its_table_out_gets_one() {
+        for (text, table) in [
+            ("postgres://me@db/x", "ours"),
+            ("postgres://me@db/x?sslmode=disable", "ours"),
+            ("postgres://me@db/x?sslmode=disable&table=theirs", "theirs"),
+        ] {
+            let address = RemoteAddress::with_table(text, "ours").unwrap();
+            assert_eq!(address.table(), table, "{text}");
+        }
+        let wrong = RemoteAddress::with_table("redis://db", "ours").unwrap_err();
+        assert!(wrong.contains("redis:// is not known"), "{wrong}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use super::address::RemoteAddress;
 use super::link::{Link, RemoteOptions, RemoteStats};
 use super::schema::{Description, VERSION, query};
-use super::statements::{self, PASSAGE, passage};
+use super::statements::{self, PASSAGE, SESSION, passage};
 use super::terms::{Parameters, condition, parameter};
 use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
@@ -65,7 +65,7 @@ impl RemoteCollection {
     /// [`IndexError::Unreachable`], and [`IndexError::Remote`] if there is no collection, one of another version, or
     /// one that was not pushed to its end.
     pub fn open(address: &RemoteAddress, options: RemoteOptions) -> Result<Self, IndexError> {
-        let link = Link::new(address, options)?;
+        let link = Link::new(address, options, SESSION)?;
         let fault = |reason: String| address.fault(reason);
         let push = format!("`onegen-index push DIR --to {address:?}`");
         let Some(description) = describe(&link)? else {

@@ -28,11 +28,6 @@ const PASSWORD: &str = "PGPASSWORD";
 /// A wait before another try, which doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// What each connection is set to: a search through the graph goes on until a filter has left enough passages, in the
-/// order of their scores, and looks at so many vectors at once.
-const SESSION: &str = "SET hnsw.iterative_scan = strict_order; SET hnsw.ef_search = 100; \
-                       SET hnsw.max_scan_tuples = 200000; SET plan_cache_mode = force_custom_plan";
-
 /// How a database is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteOptions {
@@ -82,7 +77,7 @@ enum Fault {
 }
 
 /// Connections to a database, and a runtime that drives them.
-pub(super) struct Link {
+pub struct Link {
     // Taken when the link is dropped.
     runtime: Option<Runtime>,
     pool: Pool,
@@ -97,9 +92,15 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Each connection begins with the statements of `session`. No connection is made yet.
+    ///
     /// # Errors
-    /// Threads or TLS cannot be had. No connection is made yet.
-    pub(super) fn new(address: &RemoteAddress, options: RemoteOptions) -> Result<Self, IndexError> {
+    /// Threads or TLS cannot be had.
+    pub fn new(
+        address: &RemoteAddress,
+        options: RemoteOptions,
+        session: &'static str,
+    ) -> Result<Self, IndexError> {
         let fault = |reason: String| address.fault(reason);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -116,9 +117,9 @@ impl Link {
             config.password(password);
         }
         let manager = manager(config).map_err(fault)?;
-        let session = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
+        let session = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
             Box::pin(async move {
-                let set = client.batch_execute(SESSION).await;
+                let set = client.batch_execute(session).await;
                 set.map_err(HookError::Backend)
             })
         });
@@ -142,11 +143,13 @@ impl Link {
         })
     }
 
-    pub(super) fn address(&self) -> &RemoteAddress {
+    /// Where the database is.
+    pub fn address(&self) -> &RemoteAddress {
         &self.address
     }
 
-    pub(super) fn stats(&self) -> RemoteStats {
+    /// How its calls went.
+    pub fn stats(&self) -> RemoteStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RemoteStats {
             answered: of(&self.answered),
@@ -163,7 +166,7 @@ impl Link {
     ///
     /// # Errors
     /// [`IndexError::Unreachable`], and what the call itself is at fault for.
-    pub(super) fn call<T>(
+    pub fn call<T>(
         &self,
         work: impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> Result<T, IndexError> {
@@ -171,7 +174,10 @@ impl Link {
     }
 
     /// [`Link::call`] with a deadline of its own.
-    pub(super) fn call_within<T>(
+    ///
+    /// # Errors
+    /// As of [`Link::call`].
+    pub fn call_within<T>(
         &self,
         deadline: Duration,
         work: impl AsyncFn(&mut Client) -> Result<T, Error>,

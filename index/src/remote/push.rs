@@ -13,7 +13,7 @@ use super::address::RemoteAddress;
 use super::collection::{RemoteCollection, describe};
 use super::link::{Link, RemoteOptions};
 use super::schema::{Description, SHARED, VERSION, column_type, indexes, tables, vector_type};
-use super::statements::{WRITTEN, WrittenPassage, check};
+use super::statements::{SESSION, WRITTEN, WrittenPassage, check};
 use crate::error::IndexError;
 use crate::format::unix_seconds;
 use crate::live::index::Index;
@@ -49,7 +49,7 @@ pub fn push(
     options: RemoteOptions,
     mut on_progress: impl FnMut(PushProgress),
 ) -> Result<RemoteCollection, IndexError> {
-    let link = Link::new(address, options)?;
+    let link = Link::new(address, options, SESSION)?;
     let fault = |reason: String| address.fault(reason);
     let dimension = index.manifest().dimension;
     let column = column_type(dimension).map_err(fault)?;

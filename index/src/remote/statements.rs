@@ -9,6 +9,11 @@ use crate::error::IndexError;
 use crate::live::change::{ChangeCounts, CheckedChange};
 use crate::segment::passages::{Part, Passage};
 
+/// What each connection is set to: a search through the graph goes on until a filter has left enough passages, in the
+/// order of their scores, and looks at so many vectors at once.
+pub(super) const SESSION: &str = "SET hnsw.iterative_scan = strict_order; SET hnsw.ef_search = 100; \
+                       SET hnsw.max_scan_tuples = 200000; SET plan_cache_mode = force_custom_plan";
+
 /// The columns of a passage, in the order in which [`passage`] reads them.
 pub(super) const PASSAGE: &str =
     "p.id, p.document, p.part_start, p.part_end, p.title, p.text, p.url, p.metadata";

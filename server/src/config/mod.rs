@@ -14,6 +14,8 @@ use axum::http::HeaderValue;
 use clap::{Args, Parser, ValueEnum};
 use onegen_engine::{EngineOptions, PassageCacheOptions, StoreOptions};
 
+use onegen_index::RemoteAddress;
+
 pub use file::{ConfigError, Configuration};
 pub(crate) use model::DEFAULT_COLLECTION;
 pub use model::{CollectionPath, ModelConfig};
@@ -86,6 +88,13 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     }
     HeaderValue::from_str(text).map_err(|error| error.to_string())
 }
+
+fn conversation_store(text: &str) -> Result<RemoteAddress, String> {
+    RemoteAddress::with_table(text, CONVERSATIONS_TABLE)
+}
+
+/// The table of a conversation store whose address names none.
+const CONVERSATIONS_TABLE: &str = "onegen_conversations";
 
 /// The longest time that can be configured: clocks cannot count further than some centuries.
 const MOST_SECONDS: f64 = 366.0 * 86_400.0;
@@ -258,6 +267,15 @@ pub struct CapacityConfig {
         default_value_t = 4096
     )]
     pub max_conversations: usize,
+    /// Table of PostgreSQL that several servers keep their conversations in too, so that each goes on with any of
+    /// them, as postgres://USER@HOST/DATABASE [default: none; ?table=NAME: onegen_conversations]
+    #[arg(
+        long,
+        env = "ONEGEN_CONVERSATION_STORE",
+        value_name = "ADDRESS",
+        value_parser = conversation_store
+    )]
+    pub conversation_store: Option<RemoteAddress>,
     /// Turns that are generated at once; more wait
     #[arg(
         long,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::admission::Owner;
 use crate::conversations::past_retrievals::PastRetrieval;
 use crate::conversations::transcript::{
-    ConversationDetails, StoredConversation, StoredResponse, Transcript, TurnEnd,
+    ConversationDetails, SharedVersion, StoredConversation, StoredResponse, Transcript, TurnEnd,
 };
 
 const FINISHED: &str = "json";
@@ -23,7 +23,7 @@ const UNFINISHED: &str = "tmp";
 const PROBE_BYTES: usize = 64 << 10;
 
 /// The content of a file.
-type FileContents = (ConversationId, StoredConversation);
+pub(super) type FileContents = (ConversationId, StoredConversation);
 
 /// A directory of transcripts.
 pub(crate) struct TranscriptFiles {
@@ -58,6 +58,8 @@ struct Record {
     responses: Vec<StoredResponse>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deleted: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shared: Option<SharedVersion>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,27 +119,9 @@ impl TranscriptFiles {
     /// # Errors
     /// A file could not be written.
     pub(crate) fn write(&self, id: &ConversationId, stored: &StoredConversation) -> io::Result<()> {
-        let StoredConversation {
-            transcript,
-            details,
-            responses,
-        } = stored;
-        let record = Record {
-            conversation: id.to_string(),
-            owner: transcript.owner.name().map(|name| name.to_string()),
-            created: details.created,
-            metadata: details.metadata.clone(),
-            named: transcript.named,
-            turns: Some(transcript.turns.clone()),
-            log_len: 0,
-            instructions: transcript.instructions.clone(),
-            messages: transcript.messages.iter().map(Message::new).collect(),
-            retrievals: Some(transcript.retrievals.clone()),
-            responses: responses.clone(),
-            deleted: transcript.deleted.clone(),
-        };
+        let bytes = to_bytes(id, stored)?;
         let unfinished = self.unfinished(id);
-        let written = fs::write(&unfinished, with_checksum(serde_json::to_vec(&record)?))
+        let written = fs::write(&unfinished, bytes)
             .and_then(|()| fs::rename(&unfinished, self.path(id, FINISHED)))
             // A part of a file would take room that others may need.
             .inspect_err(|_| drop(fs::remove_file(&unfinished)));
@@ -182,6 +166,35 @@ impl TranscriptFiles {
     }
 }
 
+/// The content of a conversation's file.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(super) fn to_bytes(id: &ConversationId, stored: &StoredConversation) -> io::Result<Vec<u8>> {
+    let StoredConversation {
+        transcript,
+        details,
+        responses,
+        shared,
+    } = stored;
+    let record = Record {
+        conversation: id.to_string(),
+        owner: transcript.owner.name().map(|name| name.to_string()),
+        created: details.created,
+        metadata: details.metadata.clone(),
+        named: transcript.named,
+        turns: Some(transcript.turns.clone()),
+        log_len: 0,
+        instructions: transcript.instructions.clone(),
+        messages: transcript.messages.iter().map(Message::new).collect(),
+        retrievals: Some(transcript.retrievals.clone()),
+        responses: responses.clone(),
+        deleted: transcript.deleted.clone(),
+        shared: shared.clone(),
+    };
+    Ok(with_checksum(serde_json::to_vec(&record)?))
+}
+
 const LINE_BREAK: u8 = b'\n';
 
 fn with_checksum(mut json: Vec<u8>) -> Vec<u8> {
@@ -212,7 +225,15 @@ fn checked(file: &[u8]) -> io::Result<&[u8]> {
 }
 
 fn read(path: &Path) -> io::Result<FileContents> {
-    let record: Record = serde_json::from_slice(checked(&fs::read(path)?)?)?;
+    parse(&fs::read(path)?)
+}
+
+/// Reads the content of a conversation's file.
+///
+/// # Errors
+/// It is damaged.
+pub(super) fn parse(file: &[u8]) -> io::Result<FileContents> {
+    let record: Record = serde_json::from_slice(checked(file)?)?;
     let messages = record.messages.len();
     let turns = match (record.turns, record.log_len) {
         (Some(turns), _) => turns,
@@ -242,6 +263,7 @@ fn read(path: &Path) -> io::Result<FileContents> {
         transcript,
         details,
         responses: record.responses,
+        shared: record.shared,
     };
     Ok((record.conversation.into(), stored))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use onegen_engine::ConversationId;
 
+use super::shared_store::LeaseNumber;
 use super::{Conversations, Transcript};
 use crate::admission::Owner;
 use crate::wire::errors::ApiError;
@@ -15,17 +16,19 @@ use crate::wire::errors::ApiError;
 pub(crate) struct ConversationHold {
     conversations: Arc<Conversations>,
     id: ConversationId,
+    /// The lease that goes with it, of a conversation that servers share.
+    pub(super) lease: Option<LeaseNumber>,
 }
 
 /// The names of the conversations that are held.
 pub(super) type HeldIds = HashSet<ConversationId>;
 
 impl Conversations {
-    /// Holds the owner's conversation, and returns its transcript with the hold.
+    /// Holds the owner's conversation on this server, and returns its transcript with the hold.
     ///
     /// # Errors
     /// [`ApiError::ConversationNotFound`], and [`ApiError::ConversationBusy`] if it is held already.
-    pub(crate) fn hold(
+    pub(super) fn hold_here(
         self: &Arc<Self>,
         id: &ConversationId,
         owner: &Owner,
@@ -42,6 +45,7 @@ impl Conversations {
         let hold = ConversationHold {
             conversations: self.clone(),
             id: id.clone(),
+            lease: None,
         };
         Ok((transcript, hold))
     }
@@ -49,6 +53,10 @@ impl Conversations {
 
 impl Drop for ConversationHold {
     fn drop(&mut self) {
-        self.conversations.state.lock().held.remove(&self.id);
+        let conversations = &self.conversations;
+        if let (Some(lease), Some(store)) = (self.lease, conversations.shared_store()) {
+            store.release(&self.id, lease);
+        }
+        conversations.state.lock().held.remove(&self.id);
     }
 }

@@ -12,6 +12,7 @@
 //! clients may have seen the same transcript, and one that uses ids must not find the other's turns
 //! in its conversation.
 
+mod error;
 mod eviction;
 mod files;
 mod holds;
@@ -19,6 +20,8 @@ pub(crate) mod items;
 mod locks;
 pub(crate) mod past_retrievals;
 mod recognise;
+pub(crate) mod shared_store;
+mod sharing;
 pub(crate) mod stored_responses;
 pub(crate) mod transcript;
 
@@ -30,6 +33,7 @@ use onegen_engine::{ChatMessage, ConversationId};
 use parking_lot::Mutex;
 
 use crate::admission::Owner;
+pub(crate) use error::KeepError;
 use eviction::{EvictionCandidate, one_too_many};
 use files::TranscriptFiles;
 pub(crate) use holds::ConversationHold;
@@ -38,6 +42,7 @@ use locks::ConversationLocks;
 use past_retrievals::PastRetrieval;
 pub(crate) use recognise::Recognised;
 use recognise::{Heads, TranscriptDigests, TranscriptHeads};
+pub(crate) use sharing::Sharing;
 use transcript::StoredConversation;
 pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, TurnEnd, new_id};
 
@@ -55,6 +60,8 @@ pub(crate) struct Conversations {
     /// Held while a conversation is read, changed and written, so that no change is lost.
     changing: ConversationLocks,
     on_evicted: EvictionCallback,
+    /// The table that holds them for other servers too.
+    sharing: Option<Sharing>,
     state: Mutex<State>,
 }
 
@@ -80,22 +87,28 @@ impl Conversations {
     /// Opens the transcripts in a directory, which is created if necessary, and holds at most
     /// `capacity` conversations. Beyond that, the owner with the most conversations loses the least
     /// recently continued one, so that no owner loses any while another has more. `on_evicted` is
-    /// called for each evicted conversation, because its engine state is no longer needed.
+    /// called for each evicted conversation, because its engine state is no longer needed. With `sharing` other
+    /// servers can go on with each, and what they have changed is taken over when it is needed.
     ///
     /// # Errors
     /// The directory cannot be made or read.
     pub(crate) fn open(
         dir: &Path,
         capacity: usize,
+        sharing: Option<Sharing>,
         on_evicted: impl Fn(ConversationId) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (files, stored) = TranscriptFiles::open(dir)?;
         let conversations = Self {
-            digests: TranscriptDigests::new(),
+            digests: match &sharing {
+                Some(sharing) => TranscriptDigests::with_salt(sharing.store.salt()),
+                None => TranscriptDigests::new(),
+            },
             capacity,
             files,
             changing: ConversationLocks::default(),
             on_evicted: Box::new(on_evicted),
+            sharing,
             state: Mutex::default(),
         };
         for (id, stored) in stored {
@@ -151,18 +164,24 @@ impl Conversations {
     /// Updates a conversation after a turn, before its client reads the turn's end. Writes a file.
     ///
     /// # Errors
-    /// The file cannot be written. The conversation is then as it was.
-    pub(crate) fn remember(&self, id: ConversationId, transcript: Transcript) -> io::Result<()> {
+    /// It cannot be written. The conversation is then as it was.
+    pub(crate) fn remember(
+        &self,
+        id: ConversationId,
+        transcript: Transcript,
+    ) -> Result<(), KeepError> {
         let evicted = self.changing.alone(&id, || {
-            let before = self.held(&id);
-            let (details, responses) = match before {
-                Some(before) => (before.details, before.responses),
-                None => (ConversationDetails::now(BTreeMap::new()), Vec::new()),
-            };
-            let stored = StoredConversation {
-                transcript,
-                details,
-                responses,
+            let stored = match self.held(&id) {
+                Some(before) => StoredConversation {
+                    transcript,
+                    ..before
+                },
+                None => StoredConversation {
+                    transcript,
+                    details: ConversationDetails::now(BTreeMap::new()),
+                    responses: Vec::new(),
+                    shared: None,
+                },
             };
             self.put(&id, stored)
         });
@@ -173,17 +192,18 @@ impl Conversations {
     /// Begins a conversation without a turn. Writes a file.
     ///
     /// # Errors
-    /// The file cannot be written. There is no conversation then.
+    /// It cannot be written. There is no conversation then.
     pub(crate) fn begin(
         &self,
         id: ConversationId,
         transcript: Transcript,
         details: ConversationDetails,
-    ) -> io::Result<()> {
+    ) -> Result<(), KeepError> {
         let stored = StoredConversation {
             transcript,
             details,
             responses: Vec::new(),
+            shared: None,
         };
         let evicted = self.changing.alone(&id, || self.put(&id, stored));
         self.forget_evicted(evicted?);
@@ -194,13 +214,13 @@ impl Conversations {
     /// in that case, and if there is no such conversation. Writes a file.
     ///
     /// # Errors
-    /// The file cannot be written. The conversation is then as it was.
+    /// It cannot be written. The conversation is then as it was.
     pub(crate) fn change(
         &self,
         id: &ConversationId,
         owner: &Owner,
         change: impl FnOnce(&mut StoredConversation) -> bool,
-    ) -> io::Result<bool> {
+    ) -> Result<bool, KeepError> {
         let evicted = self.changing.alone(id, || {
             let stored = self.held(id);
             let mut stored = stored.filter(|stored| stored.transcript.owner == *owner)?;
@@ -241,12 +261,15 @@ impl Conversations {
             .collect()
     }
 
-    /// Forgets a conversation that the engine no longer holds. Deletes a file.
+    /// Forgets a conversation that the engine no longer holds, and so do all servers that share it. Deletes a file.
     ///
     /// # Errors
-    /// The file cannot be deleted. The conversation is then still there.
-    pub(crate) fn forget(&self, id: &ConversationId) -> io::Result<()> {
+    /// It cannot be deleted. The conversation is then still there.
+    pub(crate) fn forget(&self, id: &ConversationId) -> Result<(), KeepError> {
         self.changing.alone(id, || {
+            if let Some(sharing) = &self.sharing {
+                sharing.remove(id)?;
+            }
             self.files.remove(id)?;
             self.state.lock().remove(id);
             Ok(())
@@ -274,21 +297,30 @@ impl Conversations {
     fn put(
         &self,
         id: &ConversationId,
-        stored: StoredConversation,
-    ) -> io::Result<Option<ConversationId>> {
-        self.files.write(id, &stored).inspect_err(
-            |error| tracing::error!(%error, conversation = %id, "a transcript cannot be written"),
-        )?;
+        mut stored: StoredConversation,
+    ) -> Result<Option<ConversationId>, KeepError> {
+        if let Some(sharing) = &self.sharing {
+            let chain = self.chain(&stored.transcript);
+            stored.shared = Some(sharing.write(id, &stored, chain.last().copied())?);
+            self.write_beside(id, &stored);
+        } else {
+            self.files.write(id, &stored).inspect_err(
+                |error| tracing::error!(%error, conversation = %id, "a transcript cannot be written"),
+            )?;
+        }
         Ok(self.insert(id.clone(), stored))
     }
 
-    fn insert(&self, id: ConversationId, stored: StoredConversation) -> Option<ConversationId> {
-        let transcript = &stored.transcript;
+    /// The digests of a transcript's messages.
+    fn chain(&self, transcript: &Transcript) -> Vec<recognise::Digest> {
         let instructions = transcript.instructions.as_deref();
-        let chain = self
-            .digests
-            .chain(&transcript.messages, &transcript.owner, instructions);
-        let heads = TranscriptHeads::new(transcript, &chain);
+        self.digests
+            .chain(&transcript.messages, &transcript.owner, instructions)
+    }
+
+    fn insert(&self, id: ConversationId, stored: StoredConversation) -> Option<ConversationId> {
+        let chain = self.chain(&stored.transcript);
+        let heads = TranscriptHeads::new(&stored.transcript, &chain);
         let mut state = self.state.lock();
         state.insert(id, stored, heads);
         if state.conversations.len() <= self.capacity {

@@ -11,16 +11,25 @@ use crate::conversations::transcript::Transcript;
 /// A chained digest of roles and contents: it covers a message and all messages before it.
 pub(super) type Digest = blake3::Hash;
 
+/// Bytes of the salt of digests.
+pub(super) const SALT_BYTES: usize = 32;
+
 /// Makes the digests of transcripts. They are salted, so that a digest reveals nothing about a text.
 pub(super) struct TranscriptDigests {
-    salt: [u8; 32],
+    salt: [u8; SALT_BYTES],
 }
 
 impl TranscriptDigests {
+    /// With a salt that nobody else has.
     pub(super) fn new() -> Self {
-        let mut salt = [0; 32];
+        let mut salt = [0; SALT_BYTES];
         salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
         salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+        Self { salt }
+    }
+
+    /// With the salt of other servers, whose digests are then the same.
+    pub(super) fn with_salt(salt: [u8; SALT_BYTES]) -> Self {
         Self { salt }
     }
 

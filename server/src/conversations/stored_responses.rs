@@ -49,8 +49,8 @@ pub(crate) async fn store_response(
             true
         })
     };
-    let stored = blocking(store).await?;
-    stored.map(|_| ()).map_err(ApiError::not_stored)
+    blocking(store).await??;
+    Ok(())
 }
 
 /// The owner's response with this id, and its conversation. `param` is the request's field with the
@@ -58,13 +58,17 @@ pub(crate) async fn store_response(
 ///
 /// # Errors
 /// [`ApiError::ResponseNotFound`].
-pub(crate) fn stored_response(
-    conversations: &Conversations,
+pub(crate) async fn stored_response(
+    conversations: &Arc<Conversations>,
     id: &str,
     owner: &Owner,
     param: &'static str,
 ) -> Result<(ConversationId, StoredResponse), ApiError> {
-    let found = conversation_of(id).and_then(|conversation| {
+    let conversation = conversation_of(id);
+    if let Some(conversation) = &conversation {
+        conversations.refresh(conversation).await?;
+    }
+    let found = conversation.and_then(|conversation| {
         let stored = conversations.response(&conversation, owner, id)?;
         Some((conversation, stored))
     });
@@ -83,7 +87,7 @@ pub(crate) async fn delete_response(
     id: String,
     owner: Owner,
 ) -> Result<(), ApiError> {
-    let (conversation, _) = stored_response(conversations, &id, &owner, "id")?;
+    let (conversation, _) = stored_response(conversations, &id, &owner, "id").await?;
     let conversations = conversations.clone();
     let delete = move || {
         conversations.change(&conversation, &owner, |stored_conversation| {
@@ -92,8 +96,8 @@ pub(crate) async fn delete_response(
             true
         })
     };
-    let deleted = blocking(delete).await?;
-    deleted.map(|_| ()).map_err(ApiError::not_stored)
+    blocking(delete).await??;
+    Ok(())
 }
 
 /// Leaves out what was found in collections that the caller does not see any more.

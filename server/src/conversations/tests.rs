@@ -26,7 +26,7 @@ fn peru() -> Vec<ChatMessage> {
 
 fn opened(capacity: usize) -> (tempfile::TempDir, Conversations) {
     let dir = tempfile::tempdir().unwrap();
-    let conversations = Conversations::open(dir.path(), capacity, |_| ()).unwrap();
+    let conversations = Conversations::open(dir.path(), capacity, None, |_| ()).unwrap();
     (dir, conversations)
 }
 
@@ -112,19 +112,19 @@ fn messages_that_leave_a_transcript_continue_a_copy_of_what_they_share_with_it()
 #[test]
 fn a_conversation_is_held_by_one_at_a_time_and_never_evicted_then() {
     let dir = tempfile::tempdir().unwrap();
-    let conversations = Arc::new(Conversations::open(dir.path(), 1, |_| ()).unwrap());
+    let conversations = Arc::new(Conversations::open(dir.path(), 1, None, |_| ()).unwrap());
     conversations
         .remember("a".into(), transcript(peru(), 40))
         .unwrap();
     let owner = Owner::default();
-    let (held, hold) = conversations.hold(&"a".into(), &owner).unwrap();
+    let (held, hold) = conversations.hold_here(&"a".into(), &owner).unwrap();
     assert_eq!(held, transcript(peru(), 40));
-    let busy = conversations.hold(&"a".into(), &owner).err();
+    let busy = conversations.hold_here(&"a".into(), &owner).err();
     assert!(
         matches!(busy, Some(ApiError::ConversationBusy(_))),
         "{busy:?}"
     );
-    let other = conversations.hold(&"a".into(), &Owner::key("b")).err();
+    let other = conversations.hold_here(&"a".into(), &Owner::key("b")).err();
     assert!(
         matches!(other, Some(ApiError::ConversationNotFound(_))),
         "{other:?}"
@@ -134,7 +134,7 @@ fn a_conversation_is_held_by_one_at_a_time_and_never_evicted_then() {
         .unwrap();
     assert!(conversations.contains(&"a".into()));
     drop(hold);
-    assert!(conversations.hold(&"a".into(), &owner).is_ok());
+    assert!(conversations.hold_here(&"a".into(), &owner).is_ok());
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn who_has_most_makes_room_and_nobody_loses_a_fair_share() {
     let (evicted, gone) = std::sync::mpsc::channel();
     let evicted = Mutex::new(evicted);
     let tell = move |id| evicted.lock().send(id).unwrap();
-    let conversations = Conversations::open(dir.path(), 4, tell).unwrap();
+    let conversations = Conversations::open(dir.path(), 4, None, tell).unwrap();
     let begin = |id: &str, owner: &str| {
         let owner = Owner::key(owner);
         let begun = Transcript {
@@ -296,7 +296,7 @@ fn transcripts_outlive_the_process() {
     }
     drop(conversations);
     std::fs::write(dir.path().join("cut.json"), "{\"conversation\":\"d").unwrap();
-    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    let conversations = Conversations::open(dir.path(), 2, None, |_| ()).unwrap();
     let ids: Vec<_> = conversations
         .recognise(&follow_up(peru()), &Owner::default(), None)
         .iter()
@@ -307,7 +307,7 @@ fn transcripts_outlive_the_process() {
     assert_eq!(kept, Some(transcript(peru(), 40)));
     conversations.forget(&"a".into()).unwrap();
     drop(conversations);
-    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    let conversations = Conversations::open(dir.path(), 2, None, |_| ()).unwrap();
     assert_eq!(conversations.get(&"a".into(), &Owner::default()), None);
 }
 
@@ -318,7 +318,7 @@ fn a_file_of_the_first_version_is_read_as_of_a_conversation_that_begins_again() 
         {"role":"user","content":"What is the capital of Peru?"},
         {"role":"assistant","content":"Lima. "}]}"#;
     std::fs::write(dir.path().join("first.json"), file).unwrap();
-    let conversations = Conversations::open(dir.path(), 2, |_| ()).unwrap();
+    let conversations = Conversations::open(dir.path(), 2, None, |_| ()).unwrap();
     let kept = conversations.get(&"a".into(), &Owner::default());
     // Its retrievals were not recorded, so its log must not be continued.
     assert_eq!(kept, Some(transcript(peru(), 0)));
@@ -348,7 +348,7 @@ fn others_read_while_what_was_evicted_is_deleted() {
         let held = waiting.recv_timeout(SOON);
         read.lock().send((id.to_string(), held.is_ok())).unwrap();
     };
-    let conversations = Arc::new(Conversations::open(dir.path(), 1, on_evicted).unwrap());
+    let conversations = Arc::new(Conversations::open(dir.path(), 1, None, on_evicted).unwrap());
     assert!(opened.set(conversations.clone()).is_ok());
     for name in ["a", "b"] {
         conversations
@@ -415,7 +415,7 @@ fn a_transcript_with_another_byte_is_not_read() {
         let mut damaged = written.clone();
         damaged[at] ^= 1;
         std::fs::write(&file, damaged).unwrap();
-        let again = Conversations::open(dir.path(), 8, |_| ()).unwrap();
+        let again = Conversations::open(dir.path(), 8, None, |_| ()).unwrap();
         let found = again.get(&"a".into(), &Owner::default());
         // The last byte only ends the line.
         let is_end = at + 1 == written.len();
@@ -429,6 +429,6 @@ fn a_transcript_with_another_byte_is_not_read() {
         &written[..written.iter().position(|b| *b == b'\n').unwrap()],
     )
     .unwrap();
-    let earlier = Conversations::open(dir.path(), 8, |_| ()).unwrap();
+    let earlier = Conversations::open(dir.path(), 8, None, |_| ()).unwrap();
     assert!(earlier.get(&"a".into(), &Owner::default()).is_some());
 }

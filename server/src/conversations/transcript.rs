@@ -146,6 +146,16 @@ pub(crate) struct StoredConversation {
     pub(crate) details: ConversationDetails,
     /// The responses that their client may fetch again, in order.
     pub(crate) responses: Vec<StoredResponse>,
+    /// Which version of a row that servers share this is; `None` if it was never shared.
+    pub(crate) shared: Option<SharedVersion>,
+}
+
+/// A version of a conversation in a table that servers share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedVersion {
+    /// Tells the table from others.
+    pub(crate) table: String,
+    pub(crate) version: i64,
 }
 
 impl StoredConversation {

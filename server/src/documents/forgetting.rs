@@ -80,6 +80,11 @@ impl DeletedDocuments {
     /// way may finish, and its conversation is forgotten then.
     pub(crate) async fn forget(&self, collection: &str, documents: &[String]) -> usize {
         self.forget_kept_passages(documents).await;
+        let shared = self.conversations.clone();
+        let (of, names) = (collection.to_owned(), documents.to_vec());
+        if let Err(error) = blocking(move || shared.forget_shared_logs(&of, &names)).await {
+            tracing::error!(%error, "shared token logs may still hold deleted documents");
+        }
         let of_them = |retrieval: &PastRetrieval| {
             retrieval.receipt.collection == collection && documents.contains(&retrieval.document)
         };

@@ -10,8 +10,8 @@ use onegen_engine::Engine;
 use onegen_index::RemoteStats;
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub(crate) use observation::Observation;
@@ -42,6 +42,13 @@ trait Metric: Collector + Clone + 'static {
 }
 
 impl Metric for IntCounter {
+    type Shape = ();
+    fn make(opts: Opts, (): ()) -> prometheus::Result<Self> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for Counter {
     type Shape = ();
     fn make(opts: Opts, (): ()) -> prometheus::Result<Self> {
         Self::with_opts(opts)
@@ -235,17 +242,55 @@ metrics! {
     }
 }
 
+metrics! {
+    /// Calls of the store in which servers share conversations, read at each request for metrics.
+    struct SharedStoreMetrics {
+        /// Calls of the shared store, by outcome: answered, failed, or refused because it was known to be away.
+        shared_store_calls_total: IntCounterVec = &["outcome"],
+        /// Tries of such calls after the first.
+        shared_store_retries_total: IntCounter = (),
+        /// Seconds of all answered calls together.
+        shared_store_call_seconds_total: Counter = (),
+        /// Whether calls are being refused, because the store was away: 1 or 0.
+        shared_store_circuit_open: IntGauge = (),
+    }
+}
+
+impl SharedStoreMetrics {
+    /// Reads nothing where conversations are not shared.
+    fn read(stats: Option<RemoteStats>) -> prometheus::Result<Registry> {
+        let registry = Registry::new();
+        let Some(stats) = stats else {
+            return Ok(registry);
+        };
+        let metrics = Self::register(&registry)?;
+        for (outcome, count) in outcomes(&stats) {
+            let counter = &metrics.shared_store_calls_total;
+            counter.with_label_values(&[outcome]).inc_by(count);
+        }
+        metrics.shared_store_retries_total.inc_by(stats.retries);
+        let answered = stats.answered_micros as f64 / 1e6;
+        metrics.shared_store_call_seconds_total.inc_by(answered);
+        metrics.shared_store_circuit_open.set(stats.is_open.into());
+        Ok(registry)
+    }
+}
+
+/// How many calls of a database had each outcome.
+fn outcomes(stats: &RemoteStats) -> [(&'static str, u64); 3] {
+    [
+        ("answered", stats.answered),
+        ("failed", stats.failed),
+        ("refused", stats.refused),
+    ]
+}
+
 impl RemoteMetrics {
     fn read(collections: &[(&str, RemoteStats)]) -> prometheus::Result<Registry> {
         let registry = Registry::new();
         let metrics = Self::register(&registry)?;
         for (name, stats) in collections {
-            let calls = [
-                ("answered", stats.answered),
-                ("failed", stats.failed),
-                ("refused", stats.refused),
-            ];
-            for (outcome, count) in calls {
+            for (outcome, count) in outcomes(stats) {
                 let counter = &metrics.collection_calls_total;
                 counter.with_label_values(&[*name, outcome]).inc_by(count);
             }
@@ -353,10 +398,12 @@ impl Metrics {
         writable: bool,
         embedded: u64,
         collections: &[(&str, RemoteStats)],
+        shared_store: Option<RemoteStats>,
     ) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
         families.extend(ServerMetrics::read(writable, embedded)?.gather());
         families.extend(RemoteMetrics::read(collections)?.gather());
+        families.extend(SharedStoreMetrics::read(shared_store)?.gather());
         families.extend(EngineMetrics::read(engine)?.gather());
         TextEncoder::new().encode_to_string(&families)
     }

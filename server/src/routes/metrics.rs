@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::conversations::shared_store::SharedStore;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
 
@@ -34,6 +35,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiEr
             writable,
             app.embedding.forwarded(),
             &app.collections.remote_stats(),
+            app.conversations.shared_store().map(SharedStore::stats),
         )
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))

@@ -83,13 +83,14 @@ impl TurnRequest {
         id: ConversationId,
     ) -> Result<LiveTurn, ApiError> {
         let owner = &self.options.caller.owner;
+        app.conversations.refresh(&id).await?;
         let Some(mut transcript) = app.conversations.get(&id, owner) else {
             return Err(ApiError::ConversationNotFound(id.to_string()));
         };
         let all = transcript.messages.len();
         let after = self.after.unwrap_or(all);
         let hold = if self.kept && after >= all {
-            let (held, hold) = app.conversations.hold(&id, owner)?;
+            let (held, hold) = app.conversations.hold(&id, owner).await?;
             transcript = held;
             Some(hold)
         } else {
@@ -138,6 +139,7 @@ impl TurnRequest {
         let mut transcript = Transcript::new(caller.owner.clone());
         let mut log_end = None;
         if let Some(id) = &self.conversation {
+            app.conversations.refresh(id).await?;
             let Some(found) = app.conversations.get(id, &caller.owner) else {
                 return Err(ApiError::ConversationNotFound(id.to_string()));
             };
@@ -168,11 +170,12 @@ impl TurnRequest {
     }
 
     async fn continue_recognised_or_begin(self, app: &Arc<App>) -> Result<LiveTurn, ApiError> {
-        for recognised in app.conversations.recognise(
-            &self.messages,
-            &self.options.caller.owner,
-            self.instructions.text(),
-        ) {
+        let (owner, instructions) = (&self.options.caller.owner, self.instructions.text());
+        let conversations = &app.conversations;
+        conversations
+            .refresh_recognisable(&self.messages, owner, instructions)
+            .await?;
+        for recognised in conversations.recognise(&self.messages, owner, instructions) {
             match self.continue_recognised(app, recognised).await {
                 // Nobody has asked for this very conversation: another or a new one does as well,
                 // and without its earlier passages a new one is shorter.
@@ -210,7 +213,8 @@ impl TurnRequest {
         match part {
             Some(messages) => transcript.cut(messages),
             None if self.kept => {
-                let (held, now) = app.conversations.hold(&id, &self.options.caller.owner)?;
+                let owner = &self.options.caller.owner;
+                let (held, now) = app.conversations.hold(&id, owner).await?;
                 if held != transcript {
                     return Err(ApiError::ConversationBusy(id.to_string()));
                 }

@@ -10,7 +10,7 @@ use onegen_proto::UrlCitation;
 
 use crate::app::App;
 use crate::conversations::past_retrievals::PastRetrieval;
-use crate::conversations::{ConversationHold, Transcript, TurnEnd};
+use crate::conversations::{ConversationHold, KeepError, Transcript, TurnEnd};
 use crate::metrics::Observation;
 use crate::traces::TurnTrace;
 use crate::turns::cutoff::Cutoff;
@@ -276,7 +276,7 @@ impl LiveTurn {
         };
         let id = summary.conversation.clone();
         let remembered = blocking(write).await;
-        match remembered.and_then(|written| written.map_err(ApiError::not_stored)) {
+        match remembered.and_then(|written| written.map_err(|error: KeepError| error.into())) {
             // A document may have gone while it was read. Whoever deletes one looks at what is
             // remembered after it is gone, and here it is the other way round: one of both notices.
             Ok(retrievals) => {

@@ -148,6 +148,11 @@ pub(crate) enum ApiError {
     /// A collection could not be searched or read. The detail is for the log.
     #[error("the collection does not answer; try again in a moment")]
     CollectionAway(String),
+    /// The store of conversations that servers share did not answer. The detail is for the log.
+    #[error(
+        "the store of conversations does not answer, so nothing was changed; try again in a moment"
+    )]
+    ConversationStoreAway(String),
     /// The server failed. The detail is for the log.
     #[error("{0}")]
     Internal(String),
@@ -313,6 +318,10 @@ impl ApiError {
             Self::CollectionAway(_) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "collection_unreachable")
             }
+            Self::ConversationStoreAway(_) => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "conversation_store_unreachable",
+            ),
             Self::Internal(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -331,7 +340,7 @@ impl ApiError {
             Self::TooManyInAMinute { wait, .. } => {
                 return Some((header::RETRY_AFTER, whole_seconds(wait).into()));
             }
-            Self::Loading | Self::CollectionAway(_) => {
+            Self::Loading | Self::CollectionAway(_) | Self::ConversationStoreAway(_) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from_static("2")));
             }
             Self::NotStored(_) => {
@@ -373,6 +382,10 @@ impl ApiError {
             }
             Self::CollectionAway(detail) => {
                 tracing::error!(detail, "a collection does not answer");
+                self.to_string()
+            }
+            Self::ConversationStoreAway(detail) => {
+                tracing::error!(detail, "the store of conversations does not answer");
                 self.to_string()
             }
             Self::NotStored(detail) => {

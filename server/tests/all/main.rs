@@ -35,6 +35,7 @@ mod response_metrics;
 mod responses;
 mod restart;
 mod running;
+mod shared_conversations;
 mod smol;
 mod stored_responses;
 mod streams;

@@ -2,17 +2,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../index/tests/common/postgres.rs"]
-mod postgres;
-
 use std::time::{Duration, Instant};
 
 use onegen_index::{Index, RemoteOptions, push};
 use onegen_server::{App, Config};
 use serde_json::{Value, json};
 
-use self::postgres::Postgres;
 use crate::common::almanac::{Countries, zembla};
+use crate::common::postgres::Postgres;
 use crate::common::{Server, by_id, content, conversation, count, question, with};
 
 const PERU: &str = "What is the capital of Peru?";

@@ -380,12 +380,7 @@ impl Files {
         if record.tokenizer != self.tokenizer {
             return Ok(None);
         }
-        let log = record.log(model.config().vocab_size)?;
-        if let Some(marks) = model.tokens().block_marks() {
-            // The record may be from a time when the model's passages saw everything before them.
-            let whole = marks.check(log.ids());
-            whole.map_err(|reason| format!("its passages are no blocks: {reason}"))?;
-        }
+        let log = record.log_for(model)?;
         let id = ConversationId::from(record.conversation);
         if path != path_of(&self.dir, &id, RECORD) {
             return Err(format!("it is the conversation {id} under another's name"));

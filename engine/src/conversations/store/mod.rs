@@ -6,7 +6,7 @@
 //! conversation continues, the cache is read back instead of being computed again.
 
 mod files;
-mod record;
+pub(super) mod record;
 
 use std::io;
 use std::path::PathBuf;

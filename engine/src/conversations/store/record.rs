@@ -4,40 +4,46 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Model;
 use crate::tokens::token_log::{SpanKind, TokenLog};
 
 const FORMAT: u32 = 1;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(in crate::conversations) struct Record {
     format: u32,
-    pub(super) conversation: String,
+    pub(in crate::conversations) conversation: String,
     /// Fingerprint of the tokenizer. With another tokenizer the ids would mean something else.
-    pub(super) tokenizer: String,
+    pub(in crate::conversations) tokenizer: String,
     ids: Vec<u32>,
     /// Runs of one kind, by its name.
     spans: Vec<(String, usize)>,
-    pub(super) kv: KvRecord,
+    pub(in crate::conversations) kv: KvRecord,
 }
 
 /// What the KV file holds: keys and values of the log's first positions, in consecutive pieces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct KvRecord {
+pub(in crate::conversations) struct KvRecord {
     /// Fingerprint of the model and kernels that computed them. For any other they are useless.
-    pub(super) made_by: String,
-    pub(super) pieces: Vec<Piece>,
+    pub(in crate::conversations) made_by: String,
+    pub(in crate::conversations) pieces: Vec<Piece>,
 }
 
 /// The positions that one turn added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Piece {
-    pub(super) positions: usize,
-    pub(super) blake3: String,
+pub(in crate::conversations) struct Piece {
+    pub(in crate::conversations) positions: usize,
+    pub(in crate::conversations) blake3: String,
 }
 
 impl Record {
-    pub(super) fn new(conversation: &str, tokenizer: &str, log: &TokenLog, kv: KvRecord) -> Self {
+    pub(in crate::conversations) fn new(
+        conversation: &str,
+        tokenizer: &str,
+        log: &TokenLog,
+        kv: KvRecord,
+    ) -> Self {
         let spans = log.spans().into_iter();
         Self {
             format: FORMAT,
@@ -52,7 +58,7 @@ impl Record {
     }
 
     /// The file's bytes.
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(in crate::conversations) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = serde_json::to_vec(self)?;
         let sum = blake3::hash(&bytes).to_hex();
         bytes.extend_from_slice(format!("\n{sum}\n").as_bytes());
@@ -63,7 +69,7 @@ impl Record {
     ///
     /// # Errors
     /// Says what is wrong with them.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(in crate::conversations) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let damaged = || "it is cut short or damaged".to_owned();
         let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
         let (json, sum) = text.split_once('\n').ok_or_else(damaged)?;
@@ -80,11 +86,25 @@ impl Record {
         Ok(record)
     }
 
+    /// The token log, if it is one of this model.
+    ///
+    /// # Errors
+    /// As of [`Self::log`], or its passages are no blocks although the model's are.
+    pub(in crate::conversations) fn log_for(&self, model: &Model) -> Result<TokenLog, String> {
+        let log = self.log(model.config().vocab_size)?;
+        if let Some(marks) = model.tokens().block_marks() {
+            // The record may be from a time when the model's passages saw everything before them.
+            let whole = marks.check(log.ids());
+            whole.map_err(|reason| format!("its passages are no blocks: {reason}"))?;
+        }
+        Ok(log)
+    }
+
     /// The token log.
     ///
     /// # Errors
     /// The numbers of ids and kinds differ, or an id is not below `vocabulary`.
-    pub(super) fn log(&self, vocabulary: usize) -> Result<TokenLog, String> {
+    pub(in crate::conversations) fn log(&self, vocabulary: usize) -> Result<TokenLog, String> {
         if let Some(id) = self.ids.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(format!(
                 "it holds the id {id} with a vocabulary of {vocabulary}"

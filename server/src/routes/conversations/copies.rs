@@ -53,7 +53,7 @@ async fn fork(
         Some(body) => Some(typed(body)?),
     };
     let id = ConversationId::from(id);
-    let mut transcript = find(&app, &id, &caller.owner)?;
+    let mut transcript = find(&app, &id, &caller.owner).await?;
     if let Some(item) = request.and_then(|request| request.after) {
         let at = message_of(&id, &transcript, &item);
         let param = "after";
@@ -97,7 +97,7 @@ async fn rebuild(
     PathParam(id): PathParam,
 ) -> Result<Json<RebuiltConversation>, ApiError> {
     let id = ConversationId::from(id);
-    let (transcript, _hold) = app.conversations.hold(&id, &caller.owner)?;
+    let (transcript, _hold) = app.conversations.hold(&id, &caller.owner).await?;
     forget_log(&app, &id).await?;
     let (all, again) = (app.clone(), id.clone());
     blocking(move || {
@@ -109,8 +109,7 @@ async fn rebuild(
             true
         })
     })
-    .await?
-    .map_err(ApiError::not_stored)?;
+    .await??;
     let mut dropped_documents = Vec::new();
     for retrieval in transcript.retrievals.into_iter().filter(|r| r.held) {
         if !dropped_documents.contains(&retrieval.document) {

@@ -49,7 +49,7 @@ async fn list(
     QueryParams(query): QueryParams<Vec<(String, String)>>,
 ) -> Result<Json<ConversationItemList>, ApiError> {
     let id = ConversationId::from(id);
-    let transcript = find(&app, &id, &caller.owner)?;
+    let transcript = find(&app, &id, &caller.owner).await?;
     let with_texts = is_included(&query, PASSAGE_TEXT);
     let page = PageQuery::new(query)?;
     let all = all_items(app, caller, id, transcript, with_texts).await?;
@@ -79,7 +79,7 @@ async fn get(
     QueryParams(query): QueryParams<Vec<(String, String)>>,
 ) -> Result<Json<ConversationItem>, ApiError> {
     let id = ConversationId::from(id);
-    let transcript = find(&app, &id, &caller.owner)?;
+    let transcript = find(&app, &id, &caller.owner).await?;
     let with_texts = is_included(&query, PASSAGE_TEXT);
     let mut all = all_items(app, caller, id, transcript, with_texts)
         .await?
@@ -117,7 +117,7 @@ async fn create(
     }
     let id = ConversationId::from(id);
     // Held, since a turn that is under way would end without knowing of them.
-    let (mut transcript, hold) = app.conversations.hold(&id, &caller.owner)?;
+    let (mut transcript, hold) = app.conversations.hold(&id, &caller.owner).await?;
     let before = transcript.messages.len();
     transcript.messages.extend(new.iter().cloned());
     check_size(&transcript.messages, "items")?;
@@ -131,7 +131,7 @@ async fn create(
             true
         })
     };
-    blocking(put_in).await?.map_err(ApiError::not_stored)?;
+    blocking(put_in).await??;
     let range = before..transcript.messages.len();
     Ok(Json(listed(input_items(&id, &transcript, range), false)))
 }
@@ -157,7 +157,7 @@ async fn delete(
     PathParams((id, item)): PathParams<(String, String)>,
 ) -> Result<Json<Conversation>, ApiError> {
     let id = ConversationId::from(id);
-    let (transcript, hold) = app.conversations.hold(&id, &caller.owner)?;
+    let (transcript, hold) = app.conversations.hold(&id, &caller.owner).await?;
     let place = message_of(&id, &transcript, &item);
     let place = place.ok_or(ApiError::ItemNotFound {
         item,
@@ -175,7 +175,7 @@ async fn delete(
             true
         })
     };
-    blocking(delete).await?.map_err(ApiError::not_stored)?;
+    blocking(delete).await??;
     Ok(Json(conversation(&app, &id, &caller).await?))
 }
 

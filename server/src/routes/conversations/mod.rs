@@ -114,6 +114,7 @@ async fn update(
     let UpdateConversationRequest { metadata } = typed(body)?;
     check_metadata(&metadata)?;
     let id = ConversationId::from(id);
+    app.conversations.refresh(&id).await?;
     let (all, of, owner) = (app.clone(), id.clone(), caller.owner.clone());
     let describe = move || {
         all.conversations.change(&of, &owner, |stored| {
@@ -121,7 +122,7 @@ async fn update(
             true
         })
     };
-    blocking(describe).await?.map_err(ApiError::not_stored)?;
+    blocking(describe).await??;
     Ok(Json(conversation(&app, &id, &caller).await?))
 }
 
@@ -142,12 +143,10 @@ async fn delete(
     PathParam(id): PathParam,
 ) -> Result<Json<DeletedConversation>, ApiError> {
     let id = ConversationId::from(id);
-    let (_, _hold) = app.conversations.hold(&id, &caller.owner)?;
+    let (_, _hold) = app.conversations.hold(&id, &caller.owner).await?;
     forget_log(&app, &id).await?;
     let (all, deleted) = (app.clone(), id.clone());
-    blocking(move || all.conversations.forget(&deleted))
-        .await?
-        .map_err(ApiError::not_stored)?;
+    blocking(move || all.conversations.forget(&deleted)).await??;
     app.recordings.forget(&id);
     Ok(Json(DeletedConversation {
         id: id.to_string(),

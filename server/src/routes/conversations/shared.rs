@@ -20,7 +20,12 @@ const MAX_ITEMS: usize = 20;
 const MAX_BYTES: usize = 4 << 20;
 
 /// The caller's conversation: to others there is none.
-pub(super) fn find(app: &App, id: &ConversationId, owner: &Owner) -> Result<Transcript, ApiError> {
+pub(super) async fn find(
+    app: &App,
+    id: &ConversationId,
+    owner: &Owner,
+) -> Result<Transcript, ApiError> {
+    app.conversations.refresh(id).await?;
     let found = app.conversations.get(id, owner);
     found.ok_or_else(|| ApiError::ConversationNotFound(id.to_string()))
 }
@@ -33,9 +38,8 @@ pub(super) async fn begin(
     details: ConversationDetails,
 ) -> Result<(), ApiError> {
     let app = app.clone();
-    blocking(move || app.conversations.begin(id, transcript, details))
-        .await?
-        .map_err(ApiError::not_stored)
+    blocking(move || app.conversations.begin(id, transcript, details)).await??;
+    Ok(())
 }
 
 /// A conversation as its routes show it.
@@ -44,7 +48,7 @@ pub(super) async fn conversation(
     id: &ConversationId,
     caller: &Caller,
 ) -> Result<Conversation, ApiError> {
-    let transcript = find(app, id, &caller.owner)?;
+    let transcript = find(app, id, &caller.owner).await?;
     let details = app.conversations.details(id).unwrap_or_default();
     let gone = app.deleted_documents.among(&transcript.retrievals, caller);
     Ok(Conversation {

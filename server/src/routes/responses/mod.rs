@@ -74,7 +74,7 @@ async fn create(
     refuse_unsupported_in_response(&body)?;
     let request: ResponseRequest = typed(body)?;
     app.model.check(&request.model)?;
-    let turn = turn_request(request.clone(), &app, &caller, received)?;
+    let turn = turn_request(request.clone(), &app, &caller, received).await?;
     let stream = request.stream.unwrap_or(false);
     let settings = ResponseSettings {
         model: app.model.name.clone(),
@@ -126,7 +126,7 @@ async fn get(
         let param = "stream".to_owned();
         return Err(ApiError::Unsupported { param });
     }
-    let (_, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
+    let (_, stored) = stored_response(&app.conversations, &id, &caller.owner, "id").await?;
     let mut response = stored.response;
     leave_out_unseen(&mut response, &caller);
     if is_included(&query, RESULTS) {
@@ -180,7 +180,8 @@ async fn list_input_items(
     QueryParams(query): QueryParams<Vec<(String, String)>>,
 ) -> Result<Json<ConversationItemList>, ApiError> {
     let page = PageQuery::new(query)?;
-    let (conversation, stored) = stored_response(&app.conversations, &id, &caller.owner, "id")?;
+    let (conversation, stored) =
+        stored_response(&app.conversations, &id, &caller.owner, "id").await?;
     let transcript = app.conversations.get(&conversation, &caller.owner);
     let transcript = transcript.ok_or(ApiError::ResponseNotFound {
         response: id,
@@ -217,7 +218,7 @@ async fn count_input_tokens(
     refuse_unsupported_in_response(&body)?;
     let request: ResponseRequest = typed(body)?;
     app.model.check(&request.model)?;
-    let turn = turn_request(request, &app, &caller, Instant::now())?;
+    let turn = turn_request(request, &app, &caller, Instant::now()).await?;
     Ok(Json(InputTokens {
         object: "response.input_tokens".to_owned(),
         input_tokens: turn.count_prompt(&app).await?,
@@ -240,7 +241,7 @@ async fn cancel(
     caller: Caller,
     PathParam(id): PathParam,
 ) -> Result<Json<ResponseObject>, ApiError> {
-    stored_response(&app.conversations, &id, &caller.owner, "id")?;
+    stored_response(&app.conversations, &id, &caller.owner, "id").await?;
     Err(ApiError::invalid(
         "id",
         "is the id of a complete response; only one that is written in the background can be cancelled, and none is here",

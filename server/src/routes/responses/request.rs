@@ -29,7 +29,7 @@ const FIELDS: FieldNames = FieldNames {
 ///
 /// # Errors
 /// Each names the field at fault.
-pub(super) fn turn_request(
+pub(super) async fn turn_request(
     request: ResponseRequest,
     app: &App,
     caller: &Caller,
@@ -38,8 +38,8 @@ pub(super) fn turn_request(
     let retrieval = retrieval(&request)?;
     let retrieval = RequestedRetrieval::new(retrieval, &app.collections, caller)?;
     let sampling = SamplingFields::from_response(&request).into_params()?;
-    let continued = Continuation::new(&request, app, &caller.owner)?;
-    let messages = input(request.input, app, &caller.owner)?;
+    let continued = Continuation::new(&request, app, &caller.owner).await?;
+    let messages = input(request.input, app, &caller.owner).await?;
     match messages.last() {
         Some(last) if last.role == Role::User => {}
         _ => {
@@ -79,7 +79,7 @@ struct Continuation {
 }
 
 impl Continuation {
-    fn new(request: &ResponseRequest, app: &App, owner: &Owner) -> Result<Self, ApiError> {
+    async fn new(request: &ResponseRequest, app: &App, owner: &Owner) -> Result<Self, ApiError> {
         const PREVIOUS: &str = "previous_response_id";
         match (&request.previous_response_id, &request.conversation) {
             (None, None) => Ok(Self::default()),
@@ -93,7 +93,7 @@ impl Continuation {
             )),
             (Some(previous), None) => {
                 let (conversation, stored) =
-                    stored_response(&app.conversations, previous, owner, PREVIOUS)?;
+                    stored_response(&app.conversations, previous, owner, PREVIOUS).await?;
                 Ok(Self {
                     conversation: Some(conversation),
                     after: Some(stored.input.end + 1),
@@ -104,7 +104,11 @@ impl Continuation {
 }
 
 /// The messages of the input. Those that it only names are looked up.
-fn input(input: ResponseInput, app: &App, owner: &Owner) -> Result<Vec<ChatMessage>, ApiError> {
+async fn input(
+    input: ResponseInput,
+    app: &App,
+    owner: &Owner,
+) -> Result<Vec<ChatMessage>, ApiError> {
     let items = match input {
         ResponseInput::Text(text) => return Ok(vec![ChatMessage::new(Role::User, text)]),
         ResponseInput::Items(items) => items,
@@ -127,7 +131,7 @@ fn input(input: ResponseInput, app: &App, owner: &Owner) -> Result<Vec<ChatMessa
                 Some("file_search_call") => {}
                 None | Some("item_reference") if id.starts_with(SEARCH_PREFIX) => {}
                 None | Some("item_reference") => {
-                    messages.push(message_named(app, owner, id, at)?);
+                    messages.push(message_named(app, owner, id, at).await?);
                 }
                 Some(kind) => return Err(unsupported(kind)),
             },
@@ -139,13 +143,17 @@ fn input(input: ResponseInput, app: &App, owner: &Owner) -> Result<Vec<ChatMessa
 }
 
 /// The message of a conversation of the owner's that an item's id names.
-fn message_named(
+async fn message_named(
     app: &App,
     owner: &Owner,
     item: String,
     at: usize,
 ) -> Result<ChatMessage, ApiError> {
-    let found = conversation_of(&item).and_then(|(conversation, number)| {
+    let named = conversation_of(&item);
+    if let Some((conversation, _)) = &named {
+        app.conversations.refresh(conversation).await?;
+    }
+    let found = named.and_then(|(conversation, number)| {
         let transcript = app.conversations.get(&conversation, owner)?;
         let place = transcript.place(number)?;
         transcript.messages.get(place).cloned()

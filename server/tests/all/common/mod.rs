@@ -7,6 +7,9 @@ pub mod models;
 pub mod almanac;
 pub mod collector;
 pub mod facts;
+#[cfg(target_os = "linux")]
+#[path = "../../../../index/tests/common/postgres.rs"]
+pub mod postgres;
 pub mod process;
 
 use std::fs;
