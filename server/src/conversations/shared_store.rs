@@ -71,6 +71,8 @@ pub(super) struct SharedChange<'c> {
     pub(super) log: Option<&'c [u8]>,
     /// Names of the documents whose text the log holds.
     pub(super) documents: Vec<String>,
+    /// Whether the lease is given back with it, so that others can go on at once.
+    pub(super) releases: bool,
 }
 
 /// The table, and this server's leases in it.
@@ -233,7 +235,7 @@ impl SharedStore {
         );
         let update = format!(
             "UPDATE {0} t SET version = t.version + 1, written = $3, head = $4, record = $5, log = $6, \
-             documents = $7, changed = now() \
+             documents = $7, changed = now(), holder = CASE WHEN $9 THEN NULL ELSE t.holder END \
              WHERE t.id = $2 AND t.version = $8 AND {NOT_ELSEWHERE} RETURNING version",
             self.table
         );
@@ -258,6 +260,7 @@ impl SharedStore {
                             &change.log,
                             &change.documents,
                             &change.known,
+                            &change.releases,
                         ],
                     )
                     .await?

@@ -13,7 +13,7 @@ use super::shared_store::{
     Found, LEASE, LeaseNumber, LeaseOutcome, SharedChange, SharedRow, SharedStore,
 };
 use super::transcript::{SharedVersion, StoredConversation};
-use super::{Conversations, KeepError, Transcript};
+use super::{Conversations, KeepError, Occasion, Transcript};
 use crate::admission::Owner;
 use crate::wire::blocking::blocking;
 use crate::wire::errors::ApiError;
@@ -54,6 +54,7 @@ impl Sharing {
         id: &ConversationId,
         stored: &StoredConversation,
         head: Option<Digest>,
+        when: Occasion,
     ) -> Result<SharedVersion, KeepError> {
         let transcript = &stored.transcript;
         let record = files::to_bytes(id, stored)?;
@@ -71,6 +72,7 @@ impl Sharing {
             record: &record,
             log: log.as_deref(),
             documents,
+            releases: when == Occasion::TurnEnd,
         };
         let version = self.store.write(id, &change).map_err(KeepError::away)?;
         let version = version.ok_or_else(|| KeepError::Elsewhere(id.clone()))?;
