@@ -174,6 +174,11 @@ impl OneOrMany {
     }
 }
 
+/// More layers than any model has.
+const MOST_LAYERS: usize = 1 << 12;
+/// A larger number than any other size of a model.
+const MOST: usize = 1 << 26;
+
 impl ModelConfig {
     /// Each of [`PROJECTIONS`] with its outputs and inputs.
     pub fn projections(&self) -> [(&'static str, (usize, usize)); 7] {
@@ -265,7 +270,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Whether the numbers fit together.
+    /// Whether the numbers fit together. They become loop bounds and sizes of memory, so none may be absurd.
     pub(crate) fn check(&self) -> Result<(), String> {
         let sizes = [
             ("hidden_size", self.hidden_size),
@@ -279,6 +284,16 @@ impl ModelConfig {
         ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(format!("{name} is 0"));
+        }
+        let most = |name: &str| match name {
+            "num_hidden_layers" => MOST_LAYERS,
+            _ => MOST,
+        };
+        if let Some((name, size)) = sizes.iter().find(|(name, size)| *size > most(name)) {
+            return Err(format!(
+                "{name} is {size}, and no model has more than {}",
+                most(name)
+            ));
         }
         if !self
             .num_attention_heads

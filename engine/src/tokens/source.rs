@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -62,7 +63,10 @@ pub(crate) fn tokenizer(json: &[u8], path: &Path) -> Result<Tokenizer, LoadError
         path: PathBuf::from(path),
         reason,
     };
-    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| damaged(error.to_string()))?;
+    // The library panics at some files, for example where a prefix of continued words is longer than a merge.
+    let read = catch_unwind(|| Tokenizer::from_bytes(json));
+    let read = read.map_err(|_| damaged("its parts do not fit together".to_owned()))?;
+    let mut tokenizer = read.map_err(|error| damaged(error.to_string()))?;
     tokenizer.with_padding(None);
     tokenizer
         .with_truncation(None)

@@ -139,6 +139,31 @@ fn numbers_that_contradict_one_another_are_an_error() {
 }
 
 #[test]
+fn a_tokenizer_at_which_the_library_panics_is_an_error() {
+    let dir = Family::Llama.write(1);
+    edit_json(dir.path(), "tokenizer.json", |t| {
+        t["model"]["continuing_subword_prefix"] = "longer than any part of a merge".into();
+    });
+    let error = error(dir.path());
+    assert!(matches!(error, LoadError::Tokenizer { .. }), "{error}");
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused_before_they_are_counted_to() {
+    for (name, number) in [
+        ("num_hidden_layers", u64::MAX),
+        ("num_hidden_layers", 5_000),
+        ("vocab_size", 1 << 40),
+        ("max_position_embeddings", u64::MAX),
+    ] {
+        let dir = Family::Llama.write(1);
+        edit_json(dir.path(), "config.json", |c| c[name] = number.into());
+        let error = error(dir.path()).to_string();
+        assert!(error.contains(&format!("{name} is {number}")), "{error}");
+    }
+}
+
+#[test]
 fn settings_that_are_written_twice_must_agree() {
     let load_with = |family: Family, settings: serde_json::Value| {
         let dir = family.write(1);

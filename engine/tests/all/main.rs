@@ -8,6 +8,7 @@ mod adapter;
 mod blocks;
 mod constraint;
 mod conversations;
+mod damaged_directory;
 mod drafts;
 mod embed;
 mod engine;

@@ -5,6 +5,7 @@ mod common;
 
 mod access;
 mod almanac;
+mod attack;
 mod bad_input;
 mod chat;
 mod collections;
