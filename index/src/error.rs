@@ -140,7 +140,9 @@ pub enum IndexError {
     Closed,
 
     /// A number is larger than the format can store.
-    #[error("more {what} than an index can hold ({limit}); split the corpus")]
+    #[error(
+        "more {what} than an index can hold ({limit}); split the corpus (build --shard, and merge without --compact)"
+    )]
     TooLarge {
         /// What there is too much of.
         what: &'static str,

@@ -5,6 +5,10 @@
 mod common;
 #[path = "common/model.rs"]
 mod model;
+#[cfg(target_os = "linux")]
+#[path = "common/postgres.rs"]
+#[allow(dead_code)]
+mod postgres;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -197,6 +201,61 @@ fn strict_stops_at_the_first_bad_line_and_leaves_what_was_there() {
     assert!(stderr.contains("line 5: not a JSON object"), "{stderr}");
     assert_eq!(home.json(&["stats", "index", "--json"])["passages"], 4);
     assert_eq!(names(home.0.path()), ["corpus.jsonl", "index", "tiny"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_build_goes_into_a_database_too() {
+    let Some(postgres) = postgres::Postgres::start() else {
+        return;
+    };
+    let home = Home::new(&towns());
+    let address = postgres.address("built");
+    let (status, report, stderr) = home.run(&[
+        "build",
+        "corpus.jsonl",
+        "--model",
+        "tiny",
+        "--out",
+        "index",
+        "--to",
+        &address,
+        "--json",
+    ]);
+    assert_eq!(status, 0, "{stderr}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["to"], address);
+    let found = |place: &str| {
+        let question = "What is the capital?";
+        let (status, hits, stderr) = home.run(&[
+            "search", place, question, "-k", "3", "--model", "tiny", "--json",
+        ]);
+        assert_eq!(status, 0, "{stderr}");
+        let hits: Value = serde_json::from_str(&hits).unwrap();
+        let ids = hits["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(found(&address), found("index"));
+
+    // What cannot be put there leaves a whole index here.
+    let (status, _, stderr) = home.run(&[
+        "build",
+        "corpus.jsonl",
+        "--model",
+        "tiny",
+        "--out",
+        "other",
+        "--to",
+        "postgres://nobody@127.0.0.1:1/x?table=t",
+    ]);
+    assert_eq!(status, 1);
+    assert!(stderr.contains("the index in other is whole"), "{stderr}");
+    let (status, ..) = home.run(&["verify", "other"]);
+    assert_eq!(status, 0);
 }
 
 #[test]

@@ -195,3 +195,29 @@ fn adapters_have_pytorchs_losses_and_gradients() {
         }
     }
 }
+
+#[test]
+fn frozen_matrices_in_8_bits_have_nearly_those_losses_and_gradients() {
+    for family in FAMILIES {
+        let mut case = Case::new(family, true);
+        let exact = case.step(1.0, 1.0, Contrast::InfoNce, 2);
+        case.decoder.quantise();
+        let rounded = case.step(1.0, 1.0, Contrast::InfoNce, 2);
+        for (exact, rounded) in [(exact.0, rounded.0), (exact.1, rounded.1)] {
+            let apart = (exact - rounded).abs() / exact;
+            assert!(apart > 0.0, "{family}: nothing was rounded");
+            assert!(apart < 0.01, "{family}: {rounded} instead of {exact}");
+        }
+        let (mut dot, mut squares) = (0.0, [0.0; 2]);
+        for (id, _) in case.parameters.ids() {
+            for (a, b) in exact.2.get(id).iter().zip(rounded.2.get(id)) {
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                dot += a * b;
+                squares[0] += a * a;
+                squares[1] += b * b;
+            }
+        }
+        let cosine = dot / (squares[0] * squares[1]).sqrt();
+        assert!(cosine > 0.99, "{family}: the gradient's cosine is {cosine}");
+    }
+}

@@ -37,15 +37,19 @@ pub struct RemoteOptions {
     pub tries: u32,
     /// Connections at most.
     pub connections: usize,
+    /// MiB that the database may use to build a graph. Without room for all of it pgvector takes many times as
+    /// long.
+    pub graph_memory_mb: u64,
 }
 
 impl Default for RemoteOptions {
-    /// Two seconds, three tries, eight connections.
+    /// Two seconds, three tries, eight connections, 2 GiB for a graph.
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(2),
             tries: 3,
             connections: 8,
+            graph_memory_mb: 2_048,
         }
     }
 }

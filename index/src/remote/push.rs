@@ -23,10 +23,8 @@ use crate::segment::passages::Passage;
 const BATCH: usize = 1_000;
 /// How long a batch may take.
 const BATCH_DEADLINE: Duration = Duration::from_secs(120);
-/// How long building a graph may take, and how much memory it gets at most: without room for the graph pgvector
-/// takes many times as long.
-const GRAPH_DEADLINE: Duration = Duration::from_secs(24 * 3600);
-const GRAPH_MEMORY_MB: u64 = 2_048;
+/// How long building a graph may take.
+const GRAPH_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a push is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +108,7 @@ pub fn push(
     on_progress(PushProgress::Graph);
     let bytes = u64::from(dimension) * 4 + 600;
     let vectors = index.stats().vectors;
-    let memory = (vectors * bytes / (1 << 20) + 64).min(GRAPH_MEMORY_MB);
+    let memory = (vectors * bytes / (1 << 20) + 64).min(options.graph_memory_mb);
     for statement in indexes(&address.table, dimension, index.manifest().graph) {
         link.call_within(GRAPH_DEADLINE, async |client| {
             let set = format!("SET maintenance_work_mem = '{memory}MB'");

@@ -14,6 +14,11 @@ pub(super) enum ServerErrors {
         description = "The disk does not take what has to be kept; nothing was changed"
     )]
     NotStored(ErrorEnvelope),
+    #[response(
+        status = 503,
+        description = "The store of conversations that servers share does not answer"
+    )]
+    StoreAway(ErrorEnvelope),
 }
 
 /// The errors of a route that takes a JSON body.
@@ -38,6 +43,11 @@ pub(super) enum BodyErrors {
         description = "The disk does not take what has to be kept; nothing was changed"
     )]
     NotStored(ErrorEnvelope),
+    #[response(
+        status = 503,
+        description = "The store of conversations that servers share does not answer"
+    )]
+    StoreAway(ErrorEnvelope),
 }
 
 /// The errors of a route that asks the model for an answer.
@@ -67,7 +77,10 @@ pub(super) enum TurnErrors {
         description = "The disk does not take what has to be kept; nothing was changed"
     )]
     NotStored(ErrorEnvelope),
-    #[response(status = 503, description = "The server is shutting down")]
+    #[response(
+        status = 503,
+        description = "The server is shutting down, or a database does not answer"
+    )]
     ShuttingDown(ErrorEnvelope),
     #[response(
         status = 504,

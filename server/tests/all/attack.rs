@@ -201,7 +201,7 @@ fn damaged(body: &Value, rng: &mut StdRng) -> Vec<u8> {
 
 #[tokio::test]
 async fn random_requests_are_answered_or_refused_and_never_fail_the_server() {
-    let count: usize = std::env::var("ONEGEN_REQUESTS").map_or(1500, |text| text.parse().unwrap());
+    let count: usize = std::env::var("ONEGEN_REQUESTS").map_or(5000, |text| text.parse().unwrap());
     let seed =
         std::env::var("ONEGEN_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
     println!("seed {seed}");

@@ -9,13 +9,15 @@ use clap::builder::FalseyValueParser;
 use indicatif::HumanBytes;
 use onegen_engine::PassageAttention;
 use onegen_index::{
-    BuildOptions, DocumentRules, Fingerprints, Index, IngestOptions, Shard, build_from_corpus,
+    BuildOptions, DocumentRules, Fingerprints, Index, IngestOptions, RemoteAddress, Shard,
+    build_from_corpus,
 };
 use serde_json::json;
 
 use crate::Format;
 use crate::model::ModelArguments;
 use crate::progress::Progress;
+use crate::push::{GraphArguments, put};
 use crate::source::SourceArguments;
 use crate::stats::{describe, kept_json, kept_words};
 
@@ -40,6 +42,19 @@ pub(crate) struct Arguments {
     /// Index one of several parts of the corpus, as 2/8, so that several machines share the work; `merge` joins them
     #[arg(long, env = "ONEGEN_SHARD", value_name = "PART/PARTS")]
     shard: Option<Shard>,
+
+    /// Put the finished index into a table of PostgreSQL too, as `push` does
+    #[arg(
+        long,
+        env = "ONEGEN_TO",
+        value_name = "ADDRESS",
+        hide_env_values = true,
+        conflicts_with = "shard"
+    )]
+    to: Option<RemoteAddress>,
+
+    #[command(flatten)]
+    graph: GraphArguments,
 
     #[command(flatten)]
     format: Format,
@@ -86,6 +101,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let (seconds, rate) = (progress.seconds(), progress.rate(ingested.passages));
     let index = Index::open(out)?;
+    let pushed = match &arguments.to {
+        Some(to) => {
+            let pushed = put(&index, to, &arguments.graph);
+            Some(pushed.with_context(|| {
+                format!("the index in {} is whole, but not in {to}", out.display())
+            })?)
+        }
+        None => None,
+    };
     let stats = index.stats();
     let searches: Vec<_> = stats.segments.iter().map(|s| describe(&s.search)).collect();
     let mut out = stdout().lock();
@@ -103,6 +127,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "passage_kv": kept_json(&stats),
             "seconds": seconds,
             "passages_per_second": rate,
+            "to": arguments.to.as_ref().map(ToString::to_string),
+            "push_seconds": pushed.map(|pushed| pushed.seconds),
         });
         writeln!(out, "{report}")?;
         return Ok(());
@@ -133,5 +159,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         writeln!(out, "kept KV     {}", kept_words(&stats))?;
     }
     writeln!(out, "time        {seconds:.1} s, {rate:.0} passages/s")?;
+    if let (Some(to), Some(pushed)) = (&arguments.to, pushed) {
+        writeln!(out, "in          {to}, after {:.1} s", pushed.seconds)?;
+    }
     Ok(())
 }

@@ -77,6 +77,14 @@ pub(crate) fn build(
     mut on_linked: impl FnMut(usize) -> bool,
 ) -> Result<Links, IndexError> {
     parameters.check()?;
+    // Links are counted in u32. It is said before a graph is built in vain.
+    let most = u64::from(u32::MAX) / (2 * parameters.m as u64);
+    if codes.count() as u64 > most {
+        return Err(IndexError::TooLarge {
+            what: "vectors in one graph",
+            limit: most,
+        });
+    }
     let mut builder = Builder::new(codes, parameters)?;
     let count = codes.count() as u32;
     let mut firsts: Vec<u32> = (0..count)
