@@ -136,7 +136,11 @@ pub(crate) fn refusals(
             "The API key may not do this",
         ),
         (counted, "429", "Too many requests"),
-        (counted, "503", "The server is shutting down"),
+        (
+            counted,
+            "503",
+            "The server is shutting down, or a database does not answer",
+        ),
     ]
     .into_iter()
     .filter_map(|(possible, status, why)| possible.then_some((status, why)))

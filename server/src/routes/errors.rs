@@ -14,11 +14,6 @@ pub(super) enum ServerErrors {
         description = "The disk does not take what has to be kept; nothing was changed"
     )]
     NotStored(ErrorEnvelope),
-    #[response(
-        status = 503,
-        description = "The store of conversations that servers share does not answer"
-    )]
-    StoreAway(ErrorEnvelope),
 }
 
 /// The errors of a route that takes a JSON body.
@@ -43,11 +38,6 @@ pub(super) enum BodyErrors {
         description = "The disk does not take what has to be kept; nothing was changed"
     )]
     NotStored(ErrorEnvelope),
-    #[response(
-        status = 503,
-        description = "The store of conversations that servers share does not answer"
-    )]
-    StoreAway(ErrorEnvelope),
 }
 
 /// The errors of a route that asks the model for an answer.
