@@ -1,5 +1,6 @@
 //! Connections: accepted, served with deadlines, and closed when the server stops.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,8 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
+
+use super::places::{Places, lasting};
 
 /// How long a client may take for the head of a request, and how long a connection may have none. Longer than
 /// nginx keeps an idle connection, so that it is nginx that closes it.
@@ -37,21 +40,30 @@ pub(super) async fn serve_connections<L>(
 {
     let connections = GracefulShutdown::new();
     let builder = builder();
+    let places = Places::new(most_connections());
     let mut stop = std::pin::pin!(stop);
     loop {
-        let (io, peer) = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepted = async {
+            let place = places.take().await;
+            (place, listener.accept().await)
+        };
+        let (place, (io, peer)) = tokio::select! {
+            accepted = accepted => accepted,
             () = &mut stop => break,
         };
         let begun = Arc::new(AtomicBool::new(false));
         let service = {
             let (router, begun) = (router.clone(), begun.clone());
+            let requests = place.requests();
             service_fn(move |request: Request<Incoming>| {
                 begun.store(true, Ordering::Relaxed);
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
-                let router = router.clone();
-                router.oneshot(request)
+                let (router, request_ends) = (router.clone(), requests());
+                async move {
+                    let response = router.oneshot(request).await?;
+                    Ok::<_, Infallible>(lasting(response, request_ends))
+                }
             })
         };
         let connection = builder
@@ -71,11 +83,24 @@ pub(super) async fn serve_connections<L>(
                     tracing::debug!(%peer, %error, "a connection was broken");
                 },
                 () = silent => tracing::debug!(%peer, "a connection had no request"),
+                () = place.closed() => tracing::debug!(%peer, "a connection without a request made room"),
             }
         });
     }
     if timeout(CLOSING, connections.shutdown()).await.is_err() {
         tracing::debug!("connections that are still open are closed");
+    }
+}
+
+/// How many connections may be open at once: three quarters of the files that this process may open, so that it can
+/// still open files of its own. The limit is raised as far as the system lets it.
+fn most_connections() -> usize {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => usize::try_from(limit / 4 * 3).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is not known");
+            usize::MAX
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod early_answers;
 mod loading;
 mod openapi;
 mod page;
+mod places;
 mod router;
 mod serve;
 mod static_files;

@@ -41,6 +41,40 @@ async fn half_requests_do_not_hold_up_others_nor_the_end() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn more_half_requests_than_files_can_be_open_keep_nobody_out() {
+    let files = Files::new();
+    let limited = command(&files, &files.data_dir());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""]);
+    shell.arg(limited.get_program()).args(limited.get_args());
+    shell.env("ONEGEN_LOG", "error");
+    let server = Process::spawn(shell);
+    let fields = json!({"logit_bias": files.bias(false), "max_tokens": 3000, "stream": true});
+    let mut under_way = server.client.send(&with(question("Hello!"), fields)).await;
+    assert!(under_way.chunk().await.unwrap().is_some());
+    let address = server.client.url.strip_prefix("http://").unwrap();
+    let mut open = Vec::new();
+    for _ in 0..400 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let half = b"GET /healthz HTTP/1.1\r\nhost: local";
+        connection.write_all(half).await.ok();
+        open.push(connection);
+    }
+    for _ in 0..5 {
+        // Each on a connection of its own.
+        let client = Client::new(server.client.url.clone());
+        assert_eq!(client.get("/healthz").await.status(), StatusCode::OK);
+    }
+    // An answer that is being written is not cut off.
+    let mut text = String::new();
+    while let Some(piece) = under_way.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&piece));
+    }
+    assert!(text.trim_end().ends_with("[DONE]"), "{text}");
+}
+
 #[tokio::test]
 async fn a_body_that_never_ends_is_refused_in_time() {
     let files = Files::new();
