@@ -113,8 +113,8 @@ impl<E: Element> Decoder<E> {
         }
     }
 
-    /// Rounds the frozen matrices of all layers to 8 bits ([`Linear::quantise`]); tables of tokens stay as
-    /// they are.
+    /// Rounds the frozen matrices of all layers, and from then on what they are multiplied with, to 8 bits.
+    /// Tables of tokens stay as they are.
     pub fn quantise(&mut self) {
         let layers = self.layers.iter_mut();
         layers
