@@ -14,6 +14,14 @@ pub(super) type Digest = blake3::Hash;
 /// Bytes of the salt of digests.
 pub(super) const SALT_BYTES: usize = 32;
 
+/// A salt that cannot be guessed.
+pub(super) fn new_salt() -> [u8; SALT_BYTES] {
+    let mut salt = [0; SALT_BYTES];
+    salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    salt
+}
+
 /// Makes the digests of transcripts. They are salted, so that a digest reveals nothing about a text.
 pub(super) struct TranscriptDigests {
     salt: [u8; SALT_BYTES],
@@ -22,10 +30,7 @@ pub(super) struct TranscriptDigests {
 impl TranscriptDigests {
     /// With a salt that nobody else has.
     pub(super) fn new() -> Self {
-        let mut salt = [0; SALT_BYTES];
-        salt[..16].copy_from_slice(Uuid::new_v4().as_bytes());
-        salt[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-        Self { salt }
+        Self::with_salt(new_salt())
     }
 
     /// With the salt of other servers, whose digests are then the same.

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onegen_engine::ConversationId;
 use onegen_index::{IndexError, Link, RemoteAddress, RemoteOptions, RemoteStats};
 use parking_lot::Mutex;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::recognise::{Digest, SALT_BYTES};
+use super::recognise::{Digest, SALT_BYTES, new_salt};
 
 /// How long a lease holds after it was taken or renewed: so long nobody goes on with a conversation whose server
 /// was killed during a turn of it.
@@ -26,9 +28,6 @@ const RENEWED_EVERY: Duration = Duration::from_millis(1500);
 
 /// What connections are set to: every statement is planned for its own parameters.
 const SESSION: &str = "SET plan_cache_mode = force_custom_plan";
-
-/// Of rows that one server may write, as conditions on a row `t`: `$1` is the server.
-const NOT_ELSEWHERE: &str = "(t.holder IS NULL OR t.holder = $1 OR t.held_until < now())";
 
 /// A conversation as the table has it.
 pub(super) struct SharedRow {
@@ -178,8 +177,9 @@ impl SharedStore {
         let number = self.leases_so_far.fetch_add(1, Ordering::Relaxed);
         let take = format!(
             "UPDATE {} t SET holder = $1, lease = $2, held_until = now() + $3::float8 * interval '1 s' \
-             WHERE t.id = $4 AND {NOT_ELSEWHERE} RETURNING {}",
+             WHERE t.id = $4 AND {} RETURNING {}",
             self.table,
+            not_elsewhere("$1"),
             columns("$5")
         );
         let look = format!(
@@ -211,9 +211,11 @@ impl SharedStore {
     /// Gives a lease back. Does not wait for the database.
     pub(super) fn release(&self, id: &ConversationId, number: LeaseNumber) {
         let mut leases = self.leases.lock();
-        if leases.get(id) == Some(&number) {
-            leases.remove(id);
+        // It may have been given back with what was written.
+        if leases.get(id) != Some(&number) {
+            return;
         }
+        leases.remove(id);
         if let Some(released) = &self.released {
             // The thread runs as long as this handle exists.
             let _ = released.send((id.clone(), number));
@@ -227,71 +229,63 @@ impl SharedStore {
         id: &ConversationId,
         change: &SharedChange<'_>,
     ) -> Result<Option<i64>, IndexError> {
-        let insert = format!(
-            "INSERT INTO {0} AS t (id, version, written, head, record, log, documents) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (id) DO NOTHING RETURNING version",
-            self.table
-        );
-        let update = format!(
-            "UPDATE {0} t SET version = t.version + 1, written = $3, head = $4, record = $5, log = $6, \
-             documents = $7, changed = now(), holder = CASE WHEN $9 THEN NULL ELSE t.holder END \
-             WHERE t.id = $2 AND t.version = $8 AND {NOT_ELSEWHERE} RETURNING version",
-            self.table
-        );
         // A call that is made again may have taken effect unseen: the row then has this mark.
         let mark = Uuid::new_v4().simple().to_string();
         let seen = format!(
             "SELECT version FROM {} WHERE id = $1 AND written = $2",
             self.table
         );
-        let head = change.head.map(|head| head.as_bytes().to_vec());
-        self.link.call(async |client| {
-            let row = if change.known.is_some() {
-                client
-                    .query_opt(
-                        &update,
-                        &[
-                            &self.server,
-                            &id.as_str(),
-                            &mark,
-                            &head,
-                            &change.record,
-                            &change.log,
-                            &change.documents,
-                            &change.known,
-                            &change.releases,
-                        ],
-                    )
-                    .await?
-            } else {
-                client
-                    .query_opt(
-                        &insert,
-                        &[
-                            &id.as_str(),
-                            &mark,
-                            &head,
-                            &change.record,
-                            &change.log,
-                            &change.documents,
-                        ],
-                    )
-                    .await?
-            };
-            let row = match row {
+        let (name, head) = (
+            id.as_str(),
+            change.head.map(|head| head.as_bytes().to_vec()),
+        );
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+            &name,
+            &mark,
+            &head,
+            &change.record,
+            &change.log,
+            &change.documents,
+        ];
+        let statement = if change.known.is_some() {
+            parameters.extend::<[&(dyn ToSql + Sync); 3]>([
+                &self.server,
+                &change.known,
+                &change.releases,
+            ]);
+            format!(
+                "UPDATE {} t SET version = t.version + 1, written = $2, head = $3, record = $4, log = $5, \
+                 documents = $6, changed = now(), holder = CASE WHEN $9 THEN NULL ELSE t.holder END \
+                 WHERE t.id = $1 AND t.version = $8 AND {} RETURNING version",
+                self.table,
+                not_elsewhere("$7")
+            )
+        } else {
+            format!(
+                "INSERT INTO {} (id, version, written, head, record, log, documents) \
+                 VALUES ($1, 1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING RETURNING version",
+                self.table
+            )
+        };
+        let version = self.link.call(async |client| {
+            let row = match client.query_opt(&statement, &parameters).await? {
                 Some(row) => Some(row),
-                None => client.query_opt(&seen, &[&id.as_str(), &mark]).await?,
+                None => client.query_opt(&seen, &[&name, &mark]).await?,
             };
             row.map(|row| row.try_get(0)).transpose()
-        })
+        })?;
+        if version.is_some() && change.releases {
+            self.leases.lock().remove(id);
+        }
+        Ok(version)
     }
 
     /// Deletes a conversation, unless another server has its lease. Returns whether it is gone.
     pub(super) fn remove(&self, id: &ConversationId) -> Result<bool, IndexError> {
         let delete = format!(
-            "DELETE FROM {} t WHERE t.id = $2 AND {NOT_ELSEWHERE}",
-            self.table
+            "DELETE FROM {} t WHERE t.id = $2 AND {}",
+            self.table,
+            not_elsewhere("$1")
         );
         let look = format!("SELECT FROM {} WHERE id = $1", self.table);
         self.link.call(async |client| {
@@ -302,39 +296,35 @@ impl SharedStore {
         })
     }
 
-    /// The conversations whose whole transcripts have these digests.
-    pub(super) fn with_heads(
+    /// The conversation whose whole transcript has the last of these digests that any has; of several the one that
+    /// was changed last.
+    pub(super) fn with_last_head(
         &self,
         heads: &[Digest],
-    ) -> Result<Vec<(Digest, ConversationId)>, IndexError> {
+    ) -> Result<Option<ConversationId>, IndexError> {
         let heads: Vec<Vec<u8>> = heads.iter().map(|head| head.as_bytes().to_vec()).collect();
         let statement = format!(
-            "SELECT head, id FROM {} WHERE head = ANY($1) ORDER BY changed DESC LIMIT 16",
+            "SELECT t.id FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (head, place) \
+             JOIN {} t ON t.head = wanted.head ORDER BY wanted.place DESC, t.changed DESC LIMIT 1",
             self.table
         );
-        let rows = self.link.call(async |client| {
-            let rows = client.query(&statement, &[&heads]).await?;
-            let pair = |row: &tokio_postgres::Row| {
-                Ok((row.try_get::<_, Vec<u8>>(0)?, row.try_get::<_, String>(1)?))
-            };
-            rows.iter().map(pair).collect::<Result<Vec<_>, _>>()
-        })?;
-        let pairs = rows.into_iter().filter_map(|(head, id)| {
-            let head = <[u8; 32]>::try_from(head.as_slice()).ok()?;
-            Some((Digest::from_bytes(head), id.into()))
-        });
-        Ok(pairs.collect())
+        self.link.call(async |client| {
+            let row = client.query_opt(&statement, &[&heads]).await?;
+            let id: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
+            Ok(id.map(Into::into))
+        })
     }
 
-    /// Deletes the token logs that hold any of these documents; transcripts stay. Returns of how many
-    /// conversations.
-    pub(super) fn forget_logs(&self, documents: &[String]) -> Result<u64, IndexError> {
+    /// Deletes the token logs that hold any of these documents; transcripts stay.
+    pub(super) fn forget_logs(&self, documents: &[String]) -> Result<(), IndexError> {
         let statement = format!(
             "UPDATE {} SET log = NULL, documents = '{{}}' WHERE documents && $1",
             self.table
         );
-        self.link
-            .call(async |client| client.execute(&statement, &[&documents]).await)
+        self.link.call(async |client| {
+            client.execute(&statement, &[&documents]).await?;
+            Ok(())
+        })
     }
 }
 
@@ -358,11 +348,19 @@ struct LeaseKeeper {
 
 impl LeaseKeeper {
     fn run(self, inbox: &Receiver<(ConversationId, LeaseNumber)>) {
+        let mut due = Instant::now() + RENEWED_EVERY;
         loop {
-            let done = match inbox.recv_timeout(RENEWED_EVERY) {
-                Ok((id, number)) => self.release(&id, number),
-                Err(RecvTimeoutError::Timeout) => self.renew(),
-                Err(RecvTimeoutError::Disconnected) => return,
+            let now = Instant::now();
+            // However many leases are given back, the others are renewed in time.
+            let done = if now >= due {
+                due = now + RENEWED_EVERY;
+                self.renew()
+            } else {
+                match inbox.recv_timeout(due - now) {
+                    Ok((id, number)) => self.release(&id, number),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "leases of conversations cannot be kept");
@@ -376,9 +374,10 @@ impl LeaseKeeper {
             self.table
         );
         self.link.call(async |client| {
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&id.as_str(), &self.server, &number];
-            client.execute(&statement, &parameters).await.map(|_| ())
+            client
+                .execute(&statement, &[&id.as_str(), &self.server, &number])
+                .await?;
+            Ok(())
         })
     }
 
@@ -396,11 +395,17 @@ impl LeaseKeeper {
         );
         let seconds = LEASE.as_secs_f64();
         self.link.call(async |client| {
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&ids, &self.server, &seconds];
-            client.execute(&statement, &parameters).await.map(|_| ())
+            client
+                .execute(&statement, &[&ids, &self.server, &seconds])
+                .await?;
+            Ok(())
         })
     }
+}
+
+/// The condition that a server, given as a parameter, may write a row `t`.
+fn not_elsewhere(server: &str) -> String {
+    format!("(t.holder IS NULL OR t.holder = {server} OR t.held_until < now())")
 }
 
 /// A row's version, and its content if that is another version than the parameter `known`.
@@ -412,7 +417,7 @@ fn columns(known: &str) -> String {
 }
 
 /// Reads [`columns`].
-fn found(row: &tokio_postgres::Row) -> Result<Found, tokio_postgres::Error> {
+fn found(row: &Row) -> Result<Found, Error> {
     if !row.try_get::<_, bool>(1)? {
         return Ok(Found::Same);
     }
@@ -444,8 +449,7 @@ fn make_tables(link: &Link, table: &str) -> Result<[u8; SALT_BYTES], IndexError>
          CREATE INDEX IF NOT EXISTS {table}_changed ON {table} (changed);
          CREATE TABLE IF NOT EXISTS {table}_salt (salt bytea NOT NULL)"
     );
-    let mut fresh = Uuid::new_v4().as_bytes().to_vec();
-    fresh.extend_from_slice(Uuid::new_v4().as_bytes());
+    let fresh = new_salt();
     let begin =
         format!("INSERT INTO {table}_salt SELECT $1 WHERE NOT EXISTS (SELECT FROM {table}_salt)");
     let read = format!("SELECT salt FROM {table}_salt");
@@ -454,7 +458,7 @@ fn make_tables(link: &Link, table: &str) -> Result<[u8; SALT_BYTES], IndexError>
         let lock = "SELECT pg_advisory_xact_lock(hashtext($1))";
         transaction.execute(lock, &[&table]).await?;
         transaction.batch_execute(&statements).await?;
-        transaction.execute(&begin, &[&fresh]).await?;
+        transaction.execute(&begin, &[&&fresh[..]]).await?;
         let salt = transaction.query_one(&read, &[]).await?.try_get(0)?;
         transaction.commit().await?;
         Ok(salt)
@@ -463,4 +467,50 @@ fn make_tables(link: &Link, table: &str) -> Result<[u8; SALT_BYTES], IndexError>
         address: link.address().to_string(),
         reason: format!("{table}_salt was not made by onegen"),
     })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../../index/tests/common/postgres.rs"]
+#[allow(dead_code)]
+mod postgres;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn change() -> SharedChange<'static> {
+        SharedChange {
+            known: None,
+            head: None,
+            record: b"record",
+            log: None,
+            documents: Vec::new(),
+            releases: false,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_renewed_however_often_others_are_given_back() {
+        let Some(postgres) = postgres::Postgres::start() else {
+            return;
+        };
+        let address = postgres.address("leases").parse().unwrap();
+        let [here, there] = [0, 1].map(|_| SharedStore::open(&address).unwrap());
+        let (long, short) = ("long".into(), "short".into());
+        for id in [&long, &short] {
+            assert_eq!(here.write(id, &change()).unwrap(), Some(1));
+        }
+        let taken = here.lease(&long, Some(1)).unwrap();
+        assert!(matches!(taken, LeaseOutcome::Taken(_, Found::Same)));
+        let end = Instant::now() + LEASE + RENEWED_EVERY;
+        while Instant::now() < end {
+            let LeaseOutcome::Taken(number, _) = here.lease(&short, Some(1)).unwrap() else {
+                panic!("nobody else has it");
+            };
+            here.release(&short, number);
+            thread::sleep(Duration::from_millis(100));
+        }
+        let elsewhere = there.lease(&long, Some(1)).unwrap();
+        assert!(matches!(elsewhere, LeaseOutcome::Elsewhere(_)));
+    }
 }

@@ -158,7 +158,10 @@ impl Conversations {
         if self.sharing.is_none() {
             return self.hold_here(id, owner);
         }
-        self.refresh(id).await?;
+        // What is new in one that is known comes with the lease.
+        if !self.contains(id) {
+            self.refresh(id).await?;
+        }
         let (_, mut hold) = self.hold_here(id, owner)?;
         let give_up = Instant::now() + LEASE_WAIT;
         let mut seen = None;
@@ -243,14 +246,9 @@ impl Conversations {
             let Some(sharing) = &all.sharing else {
                 return Ok(());
             };
-            let found = sharing.store.with_heads(&heads).map_err(KeepError::away)?;
-            let longest = |head| heads.iter().position(|one| one == head);
-            let Some(best) = found.iter().filter_map(|(head, _)| longest(head)).max() else {
-                return Ok(());
-            };
-            let same = found.iter().filter(|(head, _)| *head == heads[best]);
-            match same.map(|(_, id)| id).next() {
-                Some(id) => all.refresh_now(id),
+            let longest = sharing.store.with_last_head(&heads);
+            match longest.map_err(KeepError::away)? {
+                Some(id) => all.refresh_now(&id),
                 None => Ok(()),
             }
         };
@@ -265,12 +263,9 @@ impl Conversations {
             .iter()
             .map(|document| document_name(collection, document))
             .collect();
-        match sharing.store.forget_logs(&names) {
-            Ok(_) => {}
-            // Each turn looks again whether its conversation's documents are there.
-            Err(error) => {
-                tracing::error!(%error, "shared token logs may still hold deleted documents");
-            }
+        // Each turn looks again whether its conversation's documents are there.
+        if let Err(error) = sharing.store.forget_logs(&names) {
+            tracing::error!(%error, "shared token logs may still hold deleted documents");
         }
     }
 
