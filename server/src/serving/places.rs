@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 pub(super) struct Places {
     most: usize,
     taken: Mutex<Taken>,
-    /// Told when a connection has ended.
+    /// Told when a connection has ended or has no request any more.
     freed: Notify,
 }
 
@@ -44,7 +44,10 @@ pub(super) struct Place {
 }
 
 /// Held while a request is in progress.
-pub(super) struct InProgress(Arc<ConnectionState>);
+pub(super) struct InProgress {
+    places: Arc<Places>,
+    state: Arc<ConnectionState>,
+}
 
 impl Places {
     /// At least one place.
@@ -93,10 +96,13 @@ impl Place {
 
     /// Counts requests of this connection.
     pub(super) fn requests(&self) -> impl Fn() -> InProgress + Clone + use<> {
-        let state = self.state.clone();
+        let (places, state) = (self.places.clone(), self.state.clone());
         move || {
             state.in_progress.fetch_add(1, Ordering::Relaxed);
-            InProgress(state.clone())
+            InProgress {
+                places: places.clone(),
+                state: state.clone(),
+            }
         }
     }
 }
@@ -110,7 +116,9 @@ impl Drop for Place {
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
+        if self.state.in_progress.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.places.freed.notify_one();
+        }
     }
 }
 
@@ -185,7 +193,13 @@ mod tests {
         let asks = only.requests()();
         assert!(timeout(MOMENT, places.take()).await.is_err());
         assert!(timeout(MOMENT, only.closed()).await.is_err());
-        drop((asks, only));
-        assert!(timeout(MOMENT, places.take()).await.is_ok());
+        // It is told to close as soon as its request has ended.
+        let (next, ()) = tokio::join!(timeout(20 * MOMENT, places.take()), async {
+            tokio::task::yield_now().await;
+            drop(asks);
+            only.closed().await;
+            drop(only);
+        });
+        assert!(next.is_ok());
     }
 }
