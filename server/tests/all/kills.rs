@@ -107,21 +107,7 @@ impl Known {
         let Some(conversation) = &self.conversation else {
             return self.documents.len();
         };
-        let mut messages = Vec::new();
-        let mut after = String::new();
-        loop {
-            let path = format!("/v1/conversations/{conversation}/items?order=asc&limit=100{after}");
-            let page = client.get_json(&path).await;
-            let items = page["data"].as_array().unwrap().iter();
-            messages.extend(items.filter(|item| item["type"] == "message").map(|item| {
-                let text = item["content"][0]["text"].as_str().unwrap_or_default();
-                (item["role"].as_str().unwrap().to_owned(), text.to_owned())
-            }));
-            if page["has_more"] != true {
-                break;
-            }
-            after = format!("&after={}", page["last_id"].as_str().unwrap());
-        }
+        let messages = client.messages(conversation).await;
         // A turn whose end did not reach the client may be there too, whole.
         let acknowledged = self.messages.len();
         let is_there = acknowledged..=acknowledged + 2;

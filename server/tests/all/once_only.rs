@@ -26,18 +26,6 @@ async fn named(server: &Server, path: &str, key: &str, body: &Value) -> Response
     request.send().await.unwrap()
 }
 
-/// The messages of a conversation.
-async fn messages(server: &Server, conversation: &str) -> Vec<(String, String)> {
-    let path = format!("/v1/conversations/{conversation}/items?order=asc&limit=100");
-    let items = server.done("GET", &path, Value::Null).await;
-    let items = items["data"].as_array().unwrap().iter();
-    let messages = items.filter(|item| item["type"] == "message");
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    messages
-        .map(|item| (text(&item["role"]), text(&item["content"][0]["text"])))
-        .collect()
-}
-
 /// How many files a directory and all below it hold, without the file that locks it and without kept passages, which
 /// belong to no conversation.
 fn files(dir: &Path) -> usize {
@@ -109,12 +97,12 @@ async fn a_request_that_comes_again_under_its_name_is_answered_once() {
         assert!(!once.headers().contains_key("idempotent-replayed"));
         let kind = once.headers()["content-type"].clone();
         let once = once.text().await.unwrap();
-        let before = messages(&server, id).await;
+        let before = server.messages(id).await;
         let twice = named(&server, path, &key, body).await;
         assert_eq!(twice.headers()["idempotent-replayed"], "true", "{path}");
         assert_eq!(twice.headers()["content-type"], kind);
         assert_eq!(twice.text().await.unwrap(), once, "{path}");
-        assert_eq!(messages(&server, id).await, before, "{path}");
+        assert_eq!(server.messages(id).await, before, "{path}");
         let other = with(body.clone(), json!({"metadata": {"a": "b"}}));
         let refused = named(&server, path, &key, &other).await;
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{path}");
@@ -127,7 +115,7 @@ async fn a_request_that_comes_again_under_its_name_is_answered_once() {
     let (one, other) = tokio::join!(both(), both());
     let (one, other): (Value, Value) = (one.json().await.unwrap(), other.json().await.unwrap());
     assert_eq!(one, other);
-    let asked = messages(&server, id).await.into_iter();
+    let asked = server.messages(id).await.into_iter();
     assert_eq!(asked.filter(|(_, text)| text == LANGUAGE).count(), 1);
     // One that was refused is done when it comes again.
     let gone = by_id("conv_0", PERU);
@@ -228,7 +216,7 @@ async fn a_conversation_that_was_deleted_stays_so_whatever_turn_began_meanwhile(
             continue;
         }
         assert_eq!(gone, StatusCode::CONFLICT);
-        let messages = messages(&server, id).await;
+        let messages = server.messages(id).await;
         let has = |wanted: &str| messages.iter().any(|(_, text)| text == wanted);
         assert_eq!(has(CURRENCY), turn == StatusCode::OK, "{messages:?}");
         assert_eq!(has("Wait."), added == StatusCode::OK, "{messages:?}");
@@ -253,7 +241,7 @@ async fn instructions_hold_for_one_response_and_are_no_message() {
     respond(in_it.clone()).await;
     let again = respond(with(in_it, json!({"input": CURRENCY}))).await;
     assert!(crate::common::cached_input(&again) > 0, "{again}");
-    let said = messages(&server, id).await;
+    let said = server.messages(id).await;
     let roles: Vec<&str> = said.iter().map(|(role, _)| role.as_str()).collect();
     assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
     // Others, and none, take their place: the conversation is read again.

@@ -12,7 +12,7 @@ use crate::common::almanac::{Countries, zembla};
 use crate::common::postgres::Postgres;
 use crate::common::process::{End, Process, command};
 use crate::common::{
-    Files, Server, by_id, cached, content, conversation, count, question, transcript, with,
+    Client, Files, Server, by_id, cached, content, conversation, count, question, transcript, with,
 };
 
 const PERU: &str = "What is the capital of Peru?";
@@ -51,17 +51,10 @@ impl World {
     }
 }
 
-fn messages(items: &Value) -> Vec<String> {
-    let items = items["data"].as_array().unwrap().iter();
-    let texts = items.filter(|item| item["type"] == "message");
-    texts
-        .map(|item| item["content"][0]["text"].as_str().unwrap().to_owned())
-        .collect()
-}
-
-async fn said(server: &Server, id: &str) -> Vec<String> {
-    let path = format!("/v1/conversations/{id}/items?order=asc&limit=100");
-    messages(&server.get_json(&path).await)
+/// The texts of a conversation's messages, oldest first.
+async fn said(server: &Client, id: &str) -> Vec<String> {
+    let messages = server.messages(id).await.into_iter();
+    messages.map(|(_, text)| text).collect()
 }
 
 #[tokio::test]
@@ -381,8 +374,7 @@ async fn nothing_is_lost_or_doubled_when_one_of_three_servers_is_killed() {
             slowest = slowest.max(began.elapsed());
             assert_eq!(conversation(&answer), chat.id);
             let other = &servers[(number + place + 1) % 2].client;
-            let path = format!("/v1/conversations/{}/items?order=asc&limit=100", chat.id);
-            let said = messages(&other.get_json(&path).await);
+            let said = said(other, &chat.id).await;
             // A turn whose end did not reach its client may be there too, whole.
             let acknowledged = chat.acknowledged.len();
             let extra = said.len() - acknowledged;

@@ -216,6 +216,24 @@ impl Client {
         response.json().await.unwrap()
     }
 
+    /// The messages of a conversation, oldest first: who said what. Reads as many pages as there are.
+    pub async fn messages(&self, conversation: &str) -> Vec<(String, String)> {
+        let path = format!("/v1/conversations/{conversation}/items?order=asc&limit=100");
+        let (mut messages, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.get_json(&format!("{path}{after}")).await;
+            let items = page["data"].as_array().unwrap().iter();
+            messages.extend(items.filter(|item| item["type"] == "message").map(|item| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (text(&item["role"]), text(&item["content"][0]["text"]))
+            }));
+            if page["has_more"] == false {
+                return messages;
+            }
+            after = format!("&after={}", page["last_id"].as_str().unwrap());
+        }
+    }
+
     /// Sends a request with a JSON body, if any, and reads the answer as JSON.
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
