@@ -10,7 +10,8 @@
 //! - [`IndexBuilder`] streams passages and vectors to a directory beside the target and renames it
 //!   at the end; [`build_from_corpus`] joins the two with a function that embeds.
 //! - [`Index`] opens such a directory, reads no byte unverified, searches it by cosine, and changes it.
-//! - [`RemoteCollection`] is the same over a table of PostgreSQL, and [`Store`] either of the two.
+//! - [`RemoteCollection`] is the same over a table of PostgreSQL or a collection of Milvus, and [`Store`] any of
+//!   these.
 //!
 //! Small collections (up to [`EXACT_SCAN_LIMIT`] vectors) are scanned exactly; larger ones are
 //! searched through an HNSW graph over int8 codes of their vectors. What is found is scored in f32.
@@ -63,8 +64,8 @@ pub use live::index::Index;
 pub use live::stats::{SegmentSearch, SegmentStats, Stats};
 pub use live::verify::{Finding, Remedy, Verification, verify};
 pub use remote::{
-    Link, PushProgress, RemoteAddress, RemoteCollection, RemoteOptions, RemoteStats,
-    RemoteVerification, push, without_password,
+    MilvusAddress, PostgresAddress, PostgresLink, PushProgress, RemoteAddress, RemoteCollection,
+    RemoteOptions, RemoteStats, RemoteVerification, push, without_password,
 };
 pub use segment::passages::{Part, Passage};
 pub use store::Store;

@@ -21,7 +21,7 @@ use crate::segment::passages::Passage;
 pub enum Store {
     /// An index in a directory.
     Directory(Index),
-    /// A table of PostgreSQL.
+    /// A collection in a database.
     Remote(RemoteCollection),
 }
 

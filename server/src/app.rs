@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use futures::FutureExt;
 use futures::executor::block_on;
 use onegen_engine::{Engine, LoadOptions, Model, StartError};
-use onegen_index::RemoteAddress;
+use onegen_index::PostgresAddress;
 use onegen_proto::Reloaded;
 use tokio::sync::Semaphore;
 
@@ -222,7 +222,7 @@ impl App {
 }
 
 /// Opens the table in which servers share conversations.
-fn sharing(address: &RemoteAddress, engine: &Engine) -> Result<Sharing> {
+fn sharing(address: &PostgresAddress, engine: &Engine) -> Result<Sharing> {
     let store = SharedStore::open(address).context("cannot share conversations")?;
     let (source, target) = (engine.clone(), engine.clone());
     Ok(Sharing {

@@ -71,9 +71,13 @@ pub(crate) type IdDigest = [u8; 16];
 const ID_ROW: usize = size_of::<IdDigest>() + size_of::<u32>();
 
 pub(crate) fn digest(id: &str) -> IdDigest {
+    digest_of(id.as_bytes())
+}
+
+pub(crate) fn digest_of(bytes: &[u8]) -> IdDigest {
     let mut digest = IdDigest::default();
     blake3::Hasher::new()
-        .update(id.as_bytes())
+        .update(bytes)
         .finalize_xof()
         .fill(&mut digest);
     digest

@@ -14,7 +14,7 @@ use axum::http::HeaderValue;
 use clap::{Args, Parser, ValueEnum};
 use onegen_engine::{EngineOptions, PassageCacheOptions, StoreOptions};
 
-use onegen_index::RemoteAddress;
+use onegen_index::PostgresAddress;
 
 pub use file::{ConfigError, Configuration};
 pub(crate) use model::DEFAULT_COLLECTION;
@@ -89,8 +89,8 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|error| error.to_string())
 }
 
-fn conversation_store(text: &str) -> Result<RemoteAddress, String> {
-    RemoteAddress::with_table(text, CONVERSATIONS_TABLE)
+fn conversation_store(text: &str) -> Result<PostgresAddress, String> {
+    PostgresAddress::with_table(text, CONVERSATIONS_TABLE)
 }
 
 /// The table of a conversation store whose address names none.
@@ -275,7 +275,7 @@ pub struct CapacityConfig {
         value_name = "ADDRESS",
         value_parser = conversation_store
     )]
-    pub conversation_store: Option<RemoteAddress>,
+    pub conversation_store: Option<PostgresAddress>,
     /// Turns that are generated at once; more wait
     #[arg(
         long,

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use onegen_engine::ConversationId;
-use onegen_index::{IndexError, Link, RemoteAddress, RemoteOptions, RemoteStats};
+use onegen_index::{IndexError, PostgresAddress, PostgresLink, RemoteOptions, RemoteStats};
 use parking_lot::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
@@ -76,7 +76,7 @@ pub(super) struct SharedChange<'c> {
 
 /// The table, and this server's leases in it.
 pub(crate) struct SharedStore {
-    link: Arc<Link>,
+    link: Arc<PostgresLink>,
     table: String,
     /// Names this process, in leases.
     server: String,
@@ -95,8 +95,12 @@ impl SharedStore {
     ///
     /// # Errors
     /// The database does not answer, or refuses.
-    pub(crate) fn open(address: &RemoteAddress) -> Result<Self, IndexError> {
-        let link = Arc::new(Link::new(address, RemoteOptions::default(), SESSION)?);
+    pub(crate) fn open(address: &PostgresAddress) -> Result<Self, IndexError> {
+        let link = Arc::new(PostgresLink::new(
+            address,
+            RemoteOptions::default(),
+            SESSION,
+        )?);
         let table = address.table().to_owned();
         let salt = make_tables(&link, &table)?;
         let leases = Arc::new(Mutex::new(HashMap::new()));
@@ -144,7 +148,7 @@ impl SharedStore {
     }
 
     /// Where the table is.
-    pub(crate) fn address(&self) -> &RemoteAddress {
+    pub(crate) fn address(&self) -> &PostgresAddress {
         self.link.address()
     }
 
@@ -340,7 +344,7 @@ impl Drop for SharedStore {
 
 /// Renews leases and gives them back.
 struct LeaseKeeper {
-    link: Arc<Link>,
+    link: Arc<PostgresLink>,
     table: String,
     server: String,
     leases: Arc<Mutex<HashMap<ConversationId, LeaseNumber>>>,
@@ -429,7 +433,7 @@ fn found(row: &Row) -> Result<Found, Error> {
 }
 
 /// Makes the tables that are not there, and returns the salt. Servers that start at once wait for one another.
-fn make_tables(link: &Link, table: &str) -> Result<[u8; SALT_BYTES], IndexError> {
+fn make_tables(link: &PostgresLink, table: &str) -> Result<[u8; SALT_BYTES], IndexError> {
     let statements = format!(
         "CREATE TABLE IF NOT EXISTS {table} (
              id text PRIMARY KEY,

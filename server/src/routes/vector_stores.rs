@@ -101,9 +101,9 @@ fn vector_store(collection: &Collection) -> VectorStore {
         Store::Remote(remote) => {
             let bytes = remote.bytes().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the size of a collection is not known");
-                0
+                None
             });
-            (remote.created_unix_seconds(), bytes)
+            (remote.created_unix_seconds(), bytes.unwrap_or_default())
         }
     };
     let passages = store.passages();

@@ -118,7 +118,9 @@ fn remote(collection: &RemoteCollection, format: &Format) -> Result<()> {
     writeln!(out, "dimensions  {}", collection.dimension())?;
     writeln!(out, "pushed      {} ago", HumanDuration(age(created)))?;
     print_fingerprints(&mut out, fingerprints)?;
-    writeln!(out, "size        {}", HumanBytes(bytes))?;
+    if let Some(bytes) = bytes {
+        writeln!(out, "size        {}", HumanBytes(bytes))?;
+    }
     Ok(())
 }
 

@@ -1,29 +1,40 @@
-//! Collections in a real PostgreSQL with pgvector answer as directories do, also while it is away and comes back.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-#[path = "common/postgres.rs"]
-mod postgres;
+//! What holds in every database.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::vectors::clustered;
-use common::{fingerprints, options, passage};
 use onegen_index::{
     BuildOptions, Change, DocumentRules, Filter, Fingerprints, Hit, Index, IndexBuilder,
     IndexError, Part, Passage, RemoteCollection, RemoteOptions, SearchOptions, VectorsPer, push,
 };
-use postgres::Postgres;
 use serde_json::json;
 use tempfile::TempDir;
 
-const DIMENSION: usize = 32;
+use crate::common::vectors::clustered;
+use crate::common::{fingerprints, options, passage};
+
+/// A database that a test has for itself.
+pub(crate) trait Database {
+    /// How often it is killed in the test of that; `ONEGEN_RESTARTS` says another number.
+    const RESTARTS: usize;
+
+    /// The address of a collection.
+    fn address(&self, name: &str) -> String;
+    /// Ends it as a crash of the machine would.
+    fn kill(&mut self);
+    /// Starts it again, and waits until it serves.
+    fn run(&mut self);
+    /// Has it hold connections and answer nothing.
+    fn freeze(&self);
+    /// Has it go on.
+    fn thaw(&self);
+}
+
+pub(crate) const DIMENSION: usize = 32;
 
 /// A passage with metadata of every kind, of which some have none and some belong to longer documents.
-fn described(number: usize) -> Passage {
+pub(crate) fn described(number: usize) -> Passage {
     let kind = ["town", "river", "hill"][number % 3];
     let metadata = json!({
         "year": 1800 + number % 200,
@@ -46,13 +57,13 @@ fn described(number: usize) -> Passage {
     }
 }
 
-struct Built {
+pub(crate) struct Built {
     _home: TempDir,
-    index: Index,
-    vectors: Vec<Vec<f32>>,
+    pub(crate) index: Index,
+    pub(crate) vectors: Vec<Vec<f32>>,
 }
 
-fn build(passages: usize, options: BuildOptions) -> Built {
+pub(crate) fn build(passages: usize, options: BuildOptions) -> Built {
     let home = tempfile::tempdir().unwrap();
     let vectors = clustered(7, passages, options.dimension, 20);
     let dir = home.path().join("index");
@@ -70,8 +81,8 @@ fn build(passages: usize, options: BuildOptions) -> Built {
     }
 }
 
-fn pushed(postgres: &Postgres, table: &str, index: &Index) -> RemoteCollection {
-    let address = postgres.address(table).parse().unwrap();
+pub(crate) fn pushed(database: &impl Database, name: &str, index: &Index) -> RemoteCollection {
+    let address = database.address(name).parse().unwrap();
     push(index, &address, RemoteOptions::default(), |_| ()).unwrap()
 }
 
@@ -99,13 +110,24 @@ fn assert_same(here: &[Hit], there: &[Hit]) {
     }
 }
 
-#[test]
-fn a_pushed_index_answers_as_its_directory_does() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
+/// Fails unless both find the same; returns what the index finds for the last query.
+fn assert_same_hits<'q>(
+    index: &Index,
+    remote: &RemoteCollection,
+    queries: impl IntoIterator<Item = &'q Vec<f32>>,
+    options: &SearchOptions,
+) -> Vec<Hit> {
+    let mut last = Vec::new();
+    for query in queries {
+        last = index.search(query, options).unwrap();
+        assert_same(&last, &remote.search(query, options).unwrap());
+    }
+    last
+}
+
+pub(crate) fn a_pushed_index_answers_as_its_directory_does(database: &impl Database) {
     let Built { index, vectors, .. } = build(3_000, options(DIMENSION));
-    let remote = pushed(&postgres, "same", &index);
+    let remote = pushed(database, "same", &index);
     assert_eq!(remote.passages(), 3_000);
     assert_eq!(remote.document_rules(), index.document_rules());
     let filters = [
@@ -141,8 +163,7 @@ fn a_pushed_index_answers_as_its_directory_does() {
     for filter in filters.chain([None]) {
         for query in vectors.iter().step_by(500) {
             let options = exact(10, filter.clone());
-            let here = index.search(query, &options).unwrap();
-            assert_same(&here, &remote.search(query, &options).unwrap());
+            let here = assert_same_hits(&index, &remote, [query], &options);
             // Through the graph a filter leaves as many, too.
             let through_graph = SearchOptions {
                 exact: false,
@@ -156,11 +177,7 @@ fn a_pushed_index_answers_as_its_directory_does() {
         min_score: Some(0.95),
         ..exact(50, None)
     };
-    let query = &vectors[17];
-    assert_same(
-        &index.search(query, &near).unwrap(),
-        &remote.search(query, &near).unwrap(),
-    );
+    assert_same_hits(&index, &remote, [&vectors[17]], &near);
 
     for id in ["id-0", "id-13", "id-2999", "none", "long-3", "a\0b"] {
         assert_eq!(remote.get(id).unwrap(), index.get(id).unwrap(), "{id}");
@@ -190,13 +207,9 @@ fn a_pushed_index_answers_as_its_directory_does() {
     assert!(verified.recall_at_10 >= 0.95, "{}", verified.recall_at_10);
 }
 
-#[test]
-fn changes_are_those_of_a_directory_and_are_seen_at_once() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
+pub(crate) fn changes_are_those_of_a_directory_and_are_seen_at_once(database: &impl Database) {
     let Built { index, vectors, .. } = build(200, options(DIMENSION));
-    let remote = pushed(&postgres, "changes", &index);
+    let remote = pushed(database, "changes", &index);
     let upsert = |number: usize, vector: usize| Change::Upsert {
         passage: Passage {
             text: format!("changed {number}"),
@@ -229,26 +242,13 @@ fn changes_are_those_of_a_directory_and_are_seen_at_once() {
             index.apply(batch).unwrap()
         );
         assert_eq!(remote.passages(), index.passages());
-        for query in vectors.iter().step_by(20) {
-            let options = exact(10, None);
-            assert_same(
-                &index.search(query, &options).unwrap(),
-                &remote.search(query, &options).unwrap(),
-            );
-        }
+        assert_same_hits(
+            &index,
+            &remote,
+            vectors.iter().step_by(20),
+            &exact(10, None),
+        );
     }
-    let nul = Change::Upsert {
-        passage: Passage {
-            text: "a\0b".into(),
-            ..described(1)
-        },
-        vectors: vec![vectors[1].clone()],
-    };
-    let refused = remote.apply(vec![upsert(2, 2), nul]).unwrap_err();
-    assert!(
-        matches!(refused, IndexError::NotStorable { .. }),
-        "{refused}"
-    );
     let none = Change::Upsert {
         passage: described(1),
         vectors: vec![vec![0.0; DIMENSION]],
@@ -257,14 +257,11 @@ fn changes_are_those_of_a_directory_and_are_seen_at_once() {
         remote.apply(vec![none]),
         Err(IndexError::NoDirection { .. })
     ));
-    assert_eq!(remote.get("id-2").unwrap(), index.get("id-2").unwrap());
 }
 
-#[test]
-fn of_passages_with_several_vectors_each_is_found_once_by_its_best() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
+pub(crate) fn of_passages_with_several_vectors_each_is_found_once_by_its_best(
+    database: &impl Database,
+) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("index");
     let vectors = clustered(3, 1_200, DIMENSION, 100);
@@ -283,52 +280,20 @@ fn of_passages_with_several_vectors_each_is_found_once_by_its_best() {
     }
     builder.finish().unwrap();
     let index = Index::open(&dir).unwrap();
-    let remote = pushed(&postgres, "several", &index);
-    for query in vectors.iter().step_by(100) {
-        for k in [1, 3, 40] {
-            let options = exact(k, None);
-            assert_same(
-                &index.search(query, &options).unwrap(),
-                &remote.search(query, &options).unwrap(),
-            );
-        }
+    let remote = pushed(database, "several", &index);
+    for k in [1, 3, 40] {
+        assert_same_hits(
+            &index,
+            &remote,
+            vectors.iter().step_by(100),
+            &exact(k, None),
+        );
     }
 }
 
-#[test]
-fn wide_vectors_are_stored_in_half_and_wider_ones_refused() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
-    let Built { index, vectors, .. } = build(60, options(2_100));
-    let remote = pushed(&postgres, "wide", &index);
-    let upsert = Change::Upsert {
-        passage: described(60),
-        vectors: vec![vectors[3].clone()],
-    };
-    remote.apply(vec![upsert]).unwrap();
-    let hits = remote.search(&vectors[3], &SearchOptions::new(2)).unwrap();
-    let ids: Vec<_> = hits.iter().map(|hit| hit.passage.id.as_str()).collect();
-    assert_eq!(ids, ["id-3", "id-60"]);
-    assert!((hits[0].score - 1.0).abs() < 1e-3);
-    assert!(remote.verify(10).unwrap().findings.is_empty());
-
-    let Built { index, .. } = build(3, options(4_096));
-    let address = postgres.address("wider").parse().unwrap();
-    let refused = push(&index, &address, RemoteOptions::default(), |_| ()).unwrap_err();
-    assert!(
-        refused.to_string().contains("indexes up to 4000"),
-        "{refused}"
-    );
-}
-
-#[test]
-fn what_is_no_collection_of_the_model_is_refused_by_name() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
+pub(crate) fn what_is_no_collection_of_the_model_is_refused_by_name(database: &impl Database) {
     let Built { index, .. } = build(20, options(DIMENSION));
-    let remote = pushed(&postgres, "ours", &index);
+    let remote = pushed(database, "ours", &index);
     let other = Fingerprints {
         model: "0ther".into(),
         ..fingerprints()
@@ -339,37 +304,20 @@ fn what_is_no_collection_of_the_model_is_refused_by_name() {
 
     let open = |table: &str| {
         RemoteCollection::open(
-            &postgres.address(table).parse().unwrap(),
+            &database.address(table).parse().unwrap(),
             RemoteOptions::default(),
         )
     };
     let said = |result: Result<RemoteCollection, IndexError>| result.unwrap_err().to_string();
     assert!(said(open("none")).contains("it holds no collection"));
-    let address = postgres.address("ours").parse().unwrap();
+    let address = database.address("ours").parse().unwrap();
     let again = push(&index, &address, RemoteOptions::default(), |_| ());
     assert!(said(again).contains("it holds a collection already"));
-    let version =
-        "UPDATE onegen_collections SET description = '{\"version\": 7}' WHERE name = 'ours'";
-    assert!(postgres.sql(version));
-    assert!(said(open("ours")).contains("its version is 7"));
-    let no_database = postgres.address("ours").replace("/postgres?", "/absent?");
-    let error = said(RemoteCollection::open(
-        &no_database.parse().unwrap(),
-        RemoteOptions::default(),
-    ));
-    assert!(
-        error.contains("absent") && !error.contains("panicked"),
-        "{error}"
-    );
 }
 
-#[test]
-fn a_push_that_was_interrupted_goes_on() {
-    let Some(mut postgres) = Postgres::start() else {
-        return;
-    };
+pub(crate) fn a_push_that_was_interrupted_goes_on(database: &mut impl Database) {
     let Built { index, vectors, .. } = build(4_500, options(DIMENSION));
-    let address = postgres.address("interrupted").parse().unwrap();
+    let address = database.address("interrupted").parse().unwrap();
     let quick = RemoteOptions {
         deadline: Duration::from_millis(500),
         ..RemoteOptions::default()
@@ -378,14 +326,14 @@ fn a_push_that_was_interrupted_goes_on() {
     let broken = push(&index, &address, quick, |_| {
         batches += 1;
         if batches == 2 {
-            postgres.kill();
+            database.kill();
         }
     });
     assert!(
         matches!(broken, Err(IndexError::Unreachable { .. })),
         "{broken:?}"
     );
-    postgres.run();
+    database.run();
     let partly = RemoteCollection::open(&address, RemoteOptions::default()).unwrap_err();
     assert!(
         partly
@@ -401,23 +349,20 @@ fn a_push_that_was_interrupted_goes_on() {
     );
     let remote = push(&index, &address, RemoteOptions::default(), |_| ()).unwrap();
     assert_eq!(remote.passages(), 4_500);
-    for query in vectors.iter().step_by(900) {
-        let options = exact(10, None);
-        assert_same(
-            &index.search(query, &options).unwrap(),
-            &remote.search(query, &options).unwrap(),
-        );
-    }
+    assert_same_hits(
+        &index,
+        &remote,
+        vectors.iter().step_by(900),
+        &exact(10, None),
+    );
 }
 
-#[test]
-fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back() {
-    let Some(postgres) = Postgres::start() else {
-        return;
-    };
+pub(crate) fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back(
+    database: &impl Database,
+) {
     let Built { index, vectors, .. } = build(50, options(DIMENSION));
-    pushed(&postgres, "away", &index);
-    let address = postgres.address("away").parse().unwrap();
+    pushed(database, "away", &index);
+    let address = database.address("away").parse().unwrap();
     let options = RemoteOptions {
         deadline: Duration::from_millis(300),
         ..RemoteOptions::default()
@@ -429,7 +374,7 @@ fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back() {
         (found.map(|hits| hits.len()), began.elapsed())
     };
     assert_eq!(search().0.unwrap(), 3);
-    postgres.freeze();
+    database.freeze();
     for _ in 0..5 {
         let (found, took) = search();
         assert!(
@@ -446,7 +391,7 @@ fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back() {
         stats.is_open && stats.failed == 5 && stats.refused == 1,
         "{stats:?}"
     );
-    postgres.thaw();
+    database.thaw();
     let end = Instant::now() + Duration::from_secs(20);
     while search().0.is_err() {
         assert!(Instant::now() < end, "it is not asked again");
@@ -455,15 +400,13 @@ fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back() {
     assert!(!remote.remote_stats().is_open);
 }
 
-/// Kills PostgreSQL again and again, `ONEGEN_RESTARTS` times or 8, while documents are put in and searched for.
-#[test]
-fn no_acknowledged_document_is_lost_when_the_database_is_killed() {
-    let Some(mut postgres) = Postgres::start() else {
-        return;
-    };
-    let restarts = std::env::var("ONEGEN_RESTARTS").map_or(8, |n| n.parse().unwrap());
+/// Kills the database again and again while documents are put in and searched for.
+pub(crate) fn no_acknowledged_document_is_lost_when_the_database_is_killed<D: Database>(
+    database: &mut D,
+) {
+    let restarts = std::env::var("ONEGEN_RESTARTS").map_or(D::RESTARTS, |n| n.parse().unwrap());
     let Built { index, vectors, .. } = build(100, options(DIMENSION));
-    let remote = pushed(&postgres, "killed", &index);
+    let remote = pushed(database, "killed", &index);
     let stop = AtomicBool::new(false);
     let acknowledged = AtomicUsize::new(0);
     let (remote, stop, acknowledged) = (&remote, &stop, &acknowledged);
@@ -487,11 +430,17 @@ fn no_acknowledged_document_is_lost_when_the_database_is_killed() {
             while acknowledged.load(Ordering::Relaxed) < before + 3 {
                 thread::sleep(Duration::from_millis(5));
             }
-            postgres.kill();
-            postgres.run();
+            database.kill();
+            database.run();
         }
         stop.store(true, Ordering::Relaxed);
     });
+    // It may serve a while before it has the collection.
+    let end = Instant::now() + Duration::from_secs(60);
+    while remote.get("id-0").is_err() {
+        assert!(Instant::now() < end, "it does not come back");
+        thread::sleep(Duration::from_millis(50));
+    }
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     println!("{restarts} restarts, {} documents", acknowledged - 1_000);
     for number in 1_000..acknowledged {

@@ -4,9 +4,9 @@ use pgvector::Vector;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Transaction};
 
-use super::terms::terms;
 use crate::error::IndexError;
 use crate::live::change::{ChangeCounts, CheckedChange};
+use crate::remote::terms::terms;
 use crate::segment::passages::{Part, Passage};
 
 /// What each connection is set to: a search through the graph goes on until a filter has left enough passages, in the

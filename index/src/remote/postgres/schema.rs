@@ -3,36 +3,11 @@
 //! A table `wiki` holds the passages and `wiki_vectors` their vectors. `onegen_collections` has a line for each
 //! collection: what made the vectors, and whether all passages are there.
 
-use serde::{Deserialize, Serialize};
-
-use crate::fingerprints::Fingerprints;
-use crate::format::document_rules::DocumentRules;
 use crate::format::graph_record::GraphParameters;
-
-/// Version of the tables that this program makes and reads.
-pub(super) const VERSION: u32 = 1;
 
 /// Dimensions up to which pgvector indexes a `vector`, and a `halfvec`.
 const VECTOR_DIMENSIONS: u32 = 2_000;
 const HALFVEC_DIMENSIONS: u32 = 4_000;
-
-/// What a collection is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Description {
-    pub(super) version: u32,
-    pub(super) created_unix_seconds: u64,
-    /// Width of every vector.
-    pub(super) dimension: u32,
-    pub(super) fingerprints: Fingerprints,
-    /// How documents become passages and vectors.
-    pub(super) documents: DocumentRules,
-    /// The index that its passages were pushed from.
-    pub(super) source: String,
-    /// How many of that index's passages were pushed so far.
-    pub(super) pushed: u64,
-    /// Whether all of them are there, and the indexes over them.
-    pub(super) complete: bool,
-}
 
 /// pgvector's type for vectors of a width.
 pub(super) fn vector_type(dimension: u32) -> &'static str {

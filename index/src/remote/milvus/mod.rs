@@ -1,0 +1,15 @@
+//! Collections in Milvus 2.3 or later, asked over gRPC.
+
+mod address;
+mod collection;
+mod expressions;
+mod facts;
+mod link;
+mod messages;
+mod push;
+mod rows;
+mod schema;
+
+pub use self::address::MilvusAddress;
+pub(super) use self::collection::MilvusCollection;
+pub(super) use self::push::push;
