@@ -197,7 +197,7 @@ enum Source {
 }
 
 impl Source {
-    /// The directory of its index, which may not be built yet; none for a table.
+    /// The directory of its index, which may not be built yet; none in a database.
     fn index_dir(&self, fingerprints: &Fingerprints, data_dir: &Path) -> Result<Option<PathBuf>> {
         match self {
             Self::Index(dir) => Ok(Some(dir.clone())),
@@ -359,7 +359,7 @@ impl Collections {
     }
 }
 
-/// A directory, or a table where an address stands in place of one.
+/// A directory, or a collection in a database where an address stands in place of one.
 fn index_source(path: &Path) -> Result<Source> {
     match path.to_str().filter(|text| RemoteAddress::is_meant(text)) {
         None => Ok(Source::Index(path.to_path_buf())),

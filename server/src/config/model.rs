@@ -39,8 +39,8 @@ pub struct ModelConfig {
         default_value = "cpu"
     )]
     pub device: DeviceName,
-    /// Directory of an index that this model has built, or a table as in postgres://USER@HOST/DATABASE?table=wiki, and
-    /// the collection's name in requests; may be given several times, or with commas between. A directory alone is
+    /// Directory of an index that this model has built, or a collection in a database as in
+    /// postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki, and the collection's name in requests; may be given several times, or with commas between. A directory alone is
     /// the collection "default"
     #[arg(
         long,

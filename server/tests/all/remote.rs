@@ -1,39 +1,80 @@
-//! A collection in a real PostgreSQL, beside one in a directory: answered from, changed, forgotten, and away.
+//! A collection in a real database, beside one in a directory: answered from, changed, forgotten, and away.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
-use onegen_index::{Index, RemoteOptions, push};
+use onegen_index::{Index, RemoteCollection, RemoteOptions, push};
 use onegen_server::{App, Config};
 use serde_json::{Value, json};
 
 use crate::common::almanac::{Countries, zembla};
+use crate::common::milvus::Milvus;
 use crate::common::postgres::Postgres;
 use crate::common::{Server, by_id, content, conversation, count, question, with};
 
 const PERU: &str = "What is the capital of Peru?";
 const ZEMBLA: &str = "What is the capital of Zembla?";
 
+enum Database {
+    Postgres(Postgres),
+    Milvus(Milvus),
+}
+
+/// Calls a method of the database, whichever it is.
+macro_rules! of_database {
+    ($database:expr, $method:ident($($argument:expr),*)) => {
+        match $database {
+            Database::Postgres(database) => database.$method($($argument),*),
+            Database::Milvus(database) => database.$method($($argument),*),
+        }
+    };
+}
+
+/// Makes two tests of each function: with PostgreSQL, and with Milvus.
+macro_rules! in_each {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(|| Some(super::Database::Postgres(super::Postgres::start()?))).await;
+            })*
+        }
+        mod milvus {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(|| Some(super::Database::Milvus(super::Milvus::start()?))).await;
+            })*
+        }
+    };
+}
+
+in_each!(
+    a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_directory,
+    a_turn_fails_or_goes_on_as_it_was_asked_to_while_the_database_is_away,
+    a_server_outlives_its_database_and_its_conversations_outlive_the_server,
+);
+
+/// Starts a database, where it is installed.
+type StartDatabase = fn() -> Option<Database>;
+
 struct World {
-    postgres: Postgres,
+    database: Database,
     files: Countries,
     config: Config,
     server: Server,
 }
 
 /// A server whose collection `wiki`, of the almanac's countries, is in a database, and `default` in a directory.
-async fn start() -> Option<World> {
-    let postgres = tokio::task::spawn_blocking(Postgres::start)
-        .await
-        .unwrap()?;
+async fn start(database: StartDatabase) -> Option<World> {
+    let database = tokio::task::spawn_blocking(database).await.unwrap()?;
     let files = Countries::write();
     let dir = {
         let app = App::load(&files.config(&[])).unwrap();
         let store = app.collections().iter().next().unwrap().store();
         store.dir().unwrap().to_owned()
     };
-    let address = postgres.address("wiki");
+    let address = of_database!(&database, address("wiki"));
     let pushing = (dir.clone(), address.parse().unwrap());
     let pushed = move || {
         let index = Index::open(&pushing.0).unwrap();
@@ -44,7 +85,7 @@ async fn start() -> Option<World> {
     let config = files.config(&["--index", &dir, "--index", &wiki]);
     let server = Server::start(&config).await;
     Some(World {
-        postgres,
+        database,
         files,
         config,
         server,
@@ -59,9 +100,12 @@ fn cited(answer: &Value) -> &Value {
     &answer["choices"][0]["message"]["annotations"][0]["url_citation"]["title"]
 }
 
-#[tokio::test]
-async fn a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_directory() {
-    let Some(world) = start().await else { return };
+async fn a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_directory(
+    database: StartDatabase,
+) {
+    let Some(world) = start(database).await else {
+        return;
+    };
     let server = &world.server;
     let here = server.complete(&question(PERU)).await;
     let there = server.complete(&from_wiki(question(PERU))).await;
@@ -105,7 +149,9 @@ async fn a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_d
         .iter()
         .find(|store| store["id"] == "wiki");
     assert_eq!(wiki.unwrap()["file_counts"]["total"], 6);
-    assert!(count(&wiki.unwrap()["usage_bytes"]) > 0);
+    if let Database::Postgres(_) = world.database {
+        assert!(count(&wiki.unwrap()["usage_bytes"]) > 0);
+    }
 
     // After it is deleted nothing answers from it, also where it was read before.
     let deleted = server
@@ -129,8 +175,14 @@ async fn a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_d
     let answer = server.complete(&from_wiki(question(ZEMBLA))).await;
     assert!(!answer.to_string().contains("Onhava"), "{answer}");
 
-    let nul = json!({"id": "nul", "title": "", "text": "a\u{0}b", "collection": "wiki"});
-    let (status, code, ..) = server.refused_at("PUT", "/v1/documents", nul).await;
+    // PostgreSQL has no NUL, and Milvus no metadata of any length.
+    let metadata = json!({"long": "x".repeat(70_000)});
+    let odd = match world.database {
+        Database::Postgres(_) => json!({"text": "a\u{0}b"}),
+        Database::Milvus(_) => json!({"text": "a", "metadata": metadata}),
+    };
+    let odd = with(json!({"id": "odd", "title": "", "collection": "wiki"}), odd);
+    let (status, code, ..) = server.refused_at("PUT", "/v1/documents", odd).await;
     assert_eq!((status, code.as_str()), (400, "invalid_value"));
     assert_eq!(
         server
@@ -146,13 +198,16 @@ async fn a_collection_in_a_database_is_answered_from_and_changed_like_one_in_a_d
     );
 }
 
-#[tokio::test]
-async fn a_turn_fails_or_goes_on_as_it_was_asked_to_while_the_database_is_away() {
-    let Some(world) = start().await else { return };
+async fn a_turn_fails_or_goes_on_as_it_was_asked_to_while_the_database_is_away(
+    database: StartDatabase,
+) {
+    let Some(world) = start(database).await else {
+        return;
+    };
     let server = &world.server;
     let read = server.complete(&from_wiki(question(PERU))).await;
     let id = conversation(&read).to_owned();
-    world.postgres.freeze();
+    of_database!(&world.database, freeze());
 
     let (status, error) = server.refused(&from_wiki(question(PERU))).await;
     assert_eq!(
@@ -188,7 +243,7 @@ async fn a_turn_fails_or_goes_on_as_it_was_asked_to_while_the_database_is_away()
         1.0
     );
 
-    world.postgres.thaw();
+    of_database!(&world.database, thaw());
     let end = Instant::now() + Duration::from_secs(20);
     while server.send(&from_wiki(question(PERU))).await.status() != 200 {
         assert!(Instant::now() < end, "it is not asked again");
@@ -200,14 +255,15 @@ async fn a_turn_fails_or_goes_on_as_it_was_asked_to_while_the_database_is_away()
     assert_eq!(conversation(&going_on), id);
 }
 
-#[tokio::test]
-async fn a_server_outlives_its_database_and_its_conversations_outlive_the_server() {
-    let Some(mut world) = start().await else {
+async fn a_server_outlives_its_database_and_its_conversations_outlive_the_server(
+    database: StartDatabase,
+) {
+    let Some(mut world) = start(database).await else {
         return;
     };
     let read = world.server.complete(&from_wiki(question(PERU))).await;
     let id = conversation(&read).to_owned();
-    world.postgres.kill();
+    of_database!(&mut world.database, kill());
     world.server.stop();
     world.server.stopped().await;
     let config = world.config.clone();
@@ -217,7 +273,17 @@ async fn a_server_outlives_its_database_and_its_conversations_outlive_the_server
         format!("{error:#}").contains("cannot be reached"),
         "{error:#}"
     );
-    world.postgres.run();
+    of_database!(&mut world.database, run());
+    // It may serve a while before it has the collection.
+    let address = of_database!(&world.database, address("wiki"));
+    let is_back = move || {
+        let address = address.parse().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while RemoteCollection::open(&address, RemoteOptions::default()).is_err() {
+            assert!(Instant::now() < end, "it does not come back");
+        }
+    };
+    tokio::task::spawn_blocking(is_back).await.unwrap();
     let server = Server::start(&world.config).await;
     let going_on = server
         .complete(&from_wiki(by_id(&id, "And its currency?")))

@@ -15,7 +15,7 @@ use crate::source::SourceArguments;
 /// Embed documents and put them into an index, in place of those with the same id
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    /// The index, or a collection as in postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki
     #[arg(value_parser = place())]
     dir: Place,
 

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "ONEGEN_SHARD", value_name = "PART/PARTS")]
     shard: Option<Shard>,
 
-    /// Put the finished index into a table of PostgreSQL too, as `push` does
+    /// Put the finished index into PostgreSQL or Milvus too, as `push` does
     #[arg(
         long,
         env = "ONEGEN_TO",

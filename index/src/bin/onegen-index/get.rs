@@ -11,7 +11,7 @@ use crate::place::{Place, place};
 /// Show the passage with an id
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    /// The index, or a collection as in postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki
     #[arg(value_parser = place())]
     dir: Place,
 

@@ -1,4 +1,4 @@
-//! Where a collection is, as an argument says it: a directory, or a table of a database.
+//! Where a collection is, as an argument says it: a directory, or a collection in a database.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use onegen_index::{Index, RemoteAddress, RemoteCollection, RemoteOptions, Store};
 
-/// A directory with an index, or a table with a collection.
+/// A directory with an index, or a collection in a database.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Directory(PathBuf),

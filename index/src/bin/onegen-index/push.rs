@@ -11,14 +11,15 @@ use serde_json::json;
 
 use crate::Format;
 
-/// Put the passages and vectors of an index into a table of PostgreSQL with pgvector, which is made for them. A push
-/// that was interrupted goes on when it is started again
+/// Put the passages and vectors of an index into a table of PostgreSQL with pgvector or into a collection of Milvus,
+/// which is made for them. A push that was interrupted goes on when it is started again
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The index
     dir: PathBuf,
 
-    /// The table, as in postgres://USER@HOST/DATABASE?table=wiki. A password can be in PGPASSWORD
+    /// Where to, as in postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki. A password can be in
+    /// PGPASSWORD or MILVUS_PASSWORD
     #[arg(
         long,
         env = "ONEGEN_TO",
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Args)]
 pub(crate) struct GraphArguments {
-    /// MiB that the database may use to build the graph; with less than the graph takes (4 bytes a dimension and 600
+    /// MiB that PostgreSQL may use to build the graph; with less than the graph takes (4 bytes a dimension and 600
     /// a vector) it takes many times as long
     #[arg(
         long,

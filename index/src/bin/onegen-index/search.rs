@@ -16,7 +16,7 @@ use crate::place::{Place, place};
 /// Find the passages nearest to a text, embedded as a user's question
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    /// The index, or a collection as in postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki
     #[arg(value_parser = place())]
     dir: Place,
 

@@ -16,7 +16,7 @@ const SAMPLE: usize = 100;
 /// Read every byte of an index, and say what is wrong and what can be made again
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The index, or a table as in postgres://USER@HOST/DATABASE?table=wiki
+    /// The index, or a collection as in postgres://USER@HOST/DATABASE?table=wiki or milvus://HOST:19530/wiki
     #[arg(value_parser = place())]
     dir: Place,
 

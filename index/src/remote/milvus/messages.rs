@@ -358,6 +358,15 @@ pub(super) struct SearchResultData {
     pub(super) fields_data: Vec<FieldData>,
     #[prost(float, repeated, tag = "4")]
     pub(super) scores: Vec<f32>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) ids: Option<Ids>,
+}
+
+/// The primary keys of rows.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Ids {
+    #[prost(message, optional, tag = "2")]
+    pub(super) str_id: Option<StringArray>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,12 +1,14 @@
 //! Collections in Milvus 2.3 or later, asked over gRPC.
 
 mod address;
+mod changes;
 mod collection;
 mod expressions;
 mod facts;
 mod link;
 mod messages;
 mod push;
+mod reading;
 mod rows;
 mod schema;
 

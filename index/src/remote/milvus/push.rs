@@ -4,7 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::address::MilvusAddress;
-use super::collection::{MilvusCollection, describe, load, write};
+use super::changes::{CALL_BYTES, write};
+use super::collection::{MilvusCollection, describe, load};
 use super::link::Link;
 use super::messages::{DescribeIndexRequest, FlushRequest};
 use super::rows::{self, NewRows};
@@ -23,8 +24,6 @@ const STEP: Duration = Duration::from_secs(120);
 const GRAPH_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between two looks whether the graph is built.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Bytes of rows that are written with one call.
-const CALL_BYTES: usize = 8 << 20;
 
 /// See [`crate::push`].
 pub(in crate::remote) fn push(

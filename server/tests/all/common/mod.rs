@@ -8,6 +8,9 @@ pub mod almanac;
 pub mod collector;
 pub mod facts;
 #[cfg(target_os = "linux")]
+#[path = "../../../../index/tests/common/milvus.rs"]
+pub mod milvus;
+#[cfg(target_os = "linux")]
 #[path = "../../../../index/tests/common/postgres.rs"]
 pub mod postgres;
 pub mod process;

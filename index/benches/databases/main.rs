@@ -1,7 +1,9 @@
-//! A collection in PostgreSQL beside what its usual Python client does with the same rows, both sides by turns:
+//! A collection in a database beside what the database's usual Python client does with the same rows, both sides by
+//! turns:
 //!
-//! `cargo bench -p onegen-index --bench postgres -- [VECTORS] [DIMENSION]` (100,000 and 576 if not given; needs what
-//! `.ci/postgres` fetches, and `pip install psycopg[binary] numpy`, `$PYTHON` says where).
+//! `cargo bench -p onegen-index --bench databases -- postgres|milvus [VECTORS] [DIMENSION]` (100,000 and 576 if not given;
+//! needs what `.ci/postgres` or `.ci/milvus` fetches, and numpy with `psycopg[binary]` or with `pymilvus==2.3.7`;
+//! `$PYTHON` says where).
 //!
 //! Pushing: rows copied and the graph built, in seconds. Searching: the ten nearest with their texts, in milliseconds,
 //! and the share of an exact scan's ten that each finds.
@@ -12,6 +14,10 @@
 )]
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 
+#[cfg(target_os = "linux")]
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../../tests/common/milvus.rs"]
+mod milvus;
 #[cfg(target_os = "linux")]
 #[allow(dead_code, reason = "tests use the rest")]
 #[path = "../../tests/common/postgres.rs"]
@@ -36,10 +42,11 @@ mod linux {
     use std::time::Instant;
 
     use onegen_index::{
-        BuildOptions, Fingerprints, Hit, Index, IndexBuilder, Passage, RemoteOptions,
-        SearchOptions, push,
+        BuildOptions, Fingerprints, Hit, Index, IndexBuilder, Passage, RemoteCollection,
+        RemoteOptions, SearchOptions, push,
     };
 
+    use crate::milvus::Milvus;
     use crate::postgres::Postgres;
     use crate::vectors::clustered;
 
@@ -53,8 +60,9 @@ mod linux {
     }
 
     impl Client {
-        fn start(arguments: &[&str]) -> Self {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/postgres/client.py");
+        fn start(script: &str, arguments: &[&str]) -> Self {
+            let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/databases");
+            let script = scripts.join(script);
             let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
             let mut child = Command::new(python)
                 .arg(script)
@@ -76,6 +84,56 @@ mod linux {
             self.from.read_line(&mut answer).unwrap();
             assert!(!answer.is_empty(), "the Python client has ended");
             answer.trim().to_owned()
+        }
+    }
+
+    /// A running database, and how both sides ask it.
+    enum Database {
+        Postgres(Postgres),
+        Milvus(Milvus),
+    }
+
+    impl Database {
+        fn start(name: &str) -> Option<Self> {
+            match name {
+                "milvus" => Milvus::start().map(Self::Milvus),
+                _ => Postgres::start().map(Self::Postgres),
+            }
+        }
+
+        fn address(&self) -> String {
+            match self {
+                Self::Postgres(postgres) => postgres.address("here"),
+                Self::Milvus(milvus) => milvus.address("here"),
+            }
+        }
+
+        /// What its client is told to connect to.
+        fn of_client(&self) -> String {
+            let address = self.address();
+            match self {
+                Self::Postgres(_) => address.split('?').next().unwrap().to_owned(),
+                Self::Milvus(_) => address.replace("milvus://", "").replace("/here", ""),
+            }
+        }
+
+        /// The client's script and its name.
+        fn client(&self) -> (&'static str, &'static str) {
+            match self {
+                Self::Postgres(_) => ("postgres.py", "psycopg"),
+                Self::Milvus(_) => ("milvus.py", "pymilvus"),
+            }
+        }
+
+        /// How reads can be asked for: their name for the client, and what the address says.
+        fn reads(&self) -> &'static [(&'static str, &'static str)] {
+            match self {
+                Self::Postgres(_) => &[("", "")],
+                Self::Milvus(_) => &[
+                    ("Strong", "?consistency=strong"),
+                    ("Session", "?consistency=session"),
+                ],
+            }
         }
     }
 
@@ -102,7 +160,8 @@ mod linux {
         let numbers: Vec<usize> = numbers.collect();
         let count = numbers.first().copied().unwrap_or(100_000);
         let dimension = numbers.get(1).copied().unwrap_or(576);
-        let Some(postgres) = Postgres::start() else {
+        let name = std::env::args().nth(1).unwrap_or_default();
+        let Some(database) = Database::start(&name) else {
             return;
         };
         let home = tempfile::tempdir().unwrap();
@@ -139,10 +198,18 @@ mod linux {
         let asked = home.path().join("queries");
         let flat: Vec<f32> = queries.concat();
         std::fs::write(&asked, bytemuck::cast_slice::<f32, u8>(&flat)).unwrap();
-        let address = postgres.address("here");
-        let database = address.split('?').next().unwrap().to_owned();
+        let address = database.address();
+        let (script, theirs_is) = database.client();
         let paths = [&rows, &asked].map(|path| path.display().to_string());
-        let mut client = Client::start(&[&database, &paths[0], &paths[1], &dimension.to_string()]);
+        let mut client = Client::start(
+            script,
+            &[
+                &database.of_client(),
+                &paths[0],
+                &paths[1],
+                &dimension.to_string(),
+            ],
+        );
 
         let began = Instant::now();
         let mut copied = 0.0;
@@ -156,7 +223,7 @@ mod linux {
                 }
             },
         );
-        let here = here.unwrap();
+        here.unwrap();
         let pushed = began.elapsed().as_secs_f64();
         let theirs: Vec<f64> = client
             .ask("push")
@@ -165,12 +232,28 @@ mod linux {
             .collect();
         println!("{count} vectors of {dimension}");
         println!(
-            "push: {pushed:.1} s (copied in {copied:.1}), psycopg {:.1} s (copied in {:.1}), {:.2} times",
+            "push: {pushed:.1} s (copied in {copied:.1}), {theirs_is} {:.1} s (copied in {:.1}), {:.2} times",
             theirs[1],
             theirs[0],
             pushed / theirs[1]
         );
 
+        for (read, parameter) in database.reads() {
+            let address = format!("{address}{parameter}").parse().unwrap();
+            let here = RemoteCollection::open(&address, RemoteOptions::default()).unwrap();
+            search(&index, &here, &mut client, theirs_is, read, queries);
+        }
+    }
+
+    /// Searches on both sides by turns.
+    fn search(
+        index: &Index,
+        here: &RemoteCollection,
+        client: &mut Client,
+        theirs_is: &str,
+        read: &str,
+        queries: &[Vec<f32>],
+    ) {
         let (mut ours_ms, mut theirs_ms, mut directory_ms) = (Vec::new(), Vec::new(), Vec::new());
         let (mut found_here, mut found_there) = (0, 0);
         let ids = |hits: &[Hit]| -> Vec<String> {
@@ -184,7 +267,7 @@ mod linux {
             let hits = here.search(query, &SearchOptions::new(10)).unwrap();
             ours_ms.push(began.elapsed().as_secs_f64() * 1e3);
             found_here += ids(&hits).iter().filter(|id| exact.contains(id)).count();
-            let answer = client.ask(&number.to_string());
+            let answer = client.ask(format!("{number} {read}").trim());
             let mut parts = answer.split(' ');
             theirs_ms.push(parts.next().unwrap().parse().unwrap());
             found_there += parts.filter(|id| exact.iter().any(|own| own == id)).count();
@@ -192,12 +275,13 @@ mod linux {
         let share = |found: usize| found as f64 / (queries.len() * 10) as f64;
         let (ours, theirs) = (median(ours_ms), median(theirs_ms));
         println!(
-            "search: {ours:.2} ms, psycopg {theirs:.2} ms, {:+.2} ms at the median; an exact scan in a directory {:.2} ms",
+            "search {read}: {ours:.2} ms, {theirs_is} {theirs:.2} ms, {:+.2} ms at the median; an exact scan in a \
+             directory {:.2} ms",
             ours - theirs,
             median(directory_ms)
         );
         println!(
-            "recall@10: {:.4}, psycopg {:.4}",
+            "recall@10: {:.4}, {theirs_is} {:.4}",
             share(found_here),
             share(found_there)
         );
