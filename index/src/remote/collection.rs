@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::address::RemoteAddress;
-use super::calls::{RemoteOptions, RemoteStats, fault};
-use super::description::Description;
+use super::calls::{RemoteOptions, RemoteStats};
 use super::milvus::MilvusCollection;
 use super::postgres::PostgresCollection;
+use super::verification::RemoteVerification;
 use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
@@ -28,19 +28,6 @@ pub struct RemoteCollection {
 enum Engine {
     Postgres(PostgresCollection),
     Milvus(MilvusCollection),
-}
-
-/// What [`RemoteCollection::verify`] has seen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RemoteVerification {
-    /// Passages, and vectors.
-    pub counts: (u64, u64),
-    /// Vectors that were looked at.
-    pub sample: usize,
-    /// The share of the ten nearest by an exact scan that a search through the graph finds for them.
-    pub recall_at_10: f64,
-    /// What is wrong.
-    pub findings: Vec<String>,
 }
 
 impl fmt::Debug for RemoteCollection {
@@ -210,21 +197,4 @@ impl RemoteCollection {
     pub fn verify(&self, sample: usize) -> Result<RemoteVerification, IndexError> {
         of_engine!(self.verify(sample))
     }
-}
-
-/// What the collection at an address is, of which a push has left this description.
-///
-/// # Errors
-/// [`IndexError::Remote`] if there is none, or the push has not come to its end.
-pub(super) fn made_by_a_push(
-    address: &impl fmt::Display,
-    description: Option<Description>,
-) -> Result<Description, IndexError> {
-    let reason = match description {
-        Some(description) if description.complete => return Ok(description),
-        Some(_) => "not all of its passages are there; go on with",
-        None => "it holds no collection; make one with",
-    };
-    let reason = format!("{reason} `onegen-index push DIR --to {address}`");
-    Err(fault(address, reason))
 }

@@ -1,7 +1,11 @@
 //! What a collection in a database is.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::calls::fault;
+use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
 use crate::format::unix_seconds;
@@ -63,4 +67,21 @@ impl Description {
         serde_json::from_value(json)
             .map_err(|error| format!("its description cannot be read: {error}"))
     }
+}
+
+/// What the collection at an address is, of which a push has left this description.
+///
+/// # Errors
+/// [`IndexError::Remote`] if there is none, or the push has not come to its end.
+pub(super) fn made_by_a_push(
+    address: &impl fmt::Display,
+    description: Option<Description>,
+) -> Result<Description, IndexError> {
+    let reason = match description {
+        Some(description) if description.complete => return Ok(description),
+        Some(_) => "not all of its passages are there; go on with",
+        None => "it holds no collection; make one with",
+    };
+    let reason = format!("{reason} `onegen-index push DIR --to {address}`");
+    Err(fault(address, reason))
 }

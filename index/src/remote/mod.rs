@@ -14,11 +14,15 @@ mod milvus;
 mod nearest;
 mod postgres;
 mod push;
+mod pushing;
 mod terms;
+mod verification;
 
 pub use self::address::{RemoteAddress, without_password};
 pub use self::calls::{RemoteOptions, RemoteStats};
-pub use self::collection::{RemoteCollection, RemoteVerification};
+pub use self::collection::RemoteCollection;
 pub use self::milvus::MilvusAddress;
 pub use self::postgres::{PostgresAddress, PostgresLink};
-pub use self::push::{PushProgress, push};
+pub use self::push::push;
+pub use self::pushing::PushProgress;
+pub use self::verification::RemoteVerification;

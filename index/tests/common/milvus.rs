@@ -42,11 +42,11 @@ impl Milvus {
             return None;
         };
         let home = tempfile::tempdir().unwrap();
-        let ports = configure(home.path());
+        let port = configure(home.path());
         let mut milvus = Self {
             home,
             program: installation.join("milvus"),
-            port: ports[0],
+            port,
             child: None,
         };
         milvus.run();
@@ -60,6 +60,7 @@ impl Milvus {
 
     /// Runs it, and waits until it serves.
     pub(crate) fn run(&mut self) {
+        let [metrics] = free_ports();
         let mut command = Command::new(&self.program);
         command
             // The name of the file that holds its process id.
@@ -67,18 +68,10 @@ impl Milvus {
             .current_dir(self.home.path())
             .env("LD_LIBRARY_PATH", self.program.parent().unwrap())
             .env("DEPLOY_MODE", "STANDALONE")
-            .env("METRICS_PORT", free_port().to_string())
+            .env("METRICS_PORT", metrics.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        // SAFETY: the call only sets an attribute of the new process.
-        unsafe {
-            command.pre_exec(|| {
-                // A test that is killed leaves no server behind.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
         self.child = Some(command.spawn().unwrap());
         let end = Instant::now() + START;
         while !self.serves() {
@@ -133,11 +126,10 @@ impl Drop for Milvus {
     }
 }
 
-/// Writes the files that it reads from where it is started, and returns the ports in them, the one for clients first.
-fn configure(home: &Path) -> Vec<u16> {
+/// Writes the files that it reads from where it is started, and returns the port for clients.
+fn configure(home: &Path) -> u16 {
     let configs = home.join("configs");
     fs::create_dir(&configs).unwrap();
-    let ports: Vec<u16> = (0..12).map(|_| free_port()).collect();
     let [
         client,
         internal,
@@ -150,11 +142,7 @@ fn configure(home: &Path) -> Vec<u16> {
         query_node,
         data_node,
         index_node,
-        ..,
-    ] = ports[..]
-    else {
-        unreachable!()
-    };
+    ] = free_ports();
     let place = home.display();
     // Without this file it crashes.
     fs::write(
@@ -172,17 +160,19 @@ fn configure(home: &Path) -> Vec<u16> {
          log-level: error\n"
     );
     fs::write(configs.join("etcd.yaml"), etcd).unwrap();
-    // A reader who is to see all changes waits for the next time tick, 200 ms by default. After it was killed the new
-    // process waits until the old one's session has ended, 30 s by default.
+    // A reader who is to see all changes waits for the next time tick, 200 ms by default. After a kill the new process
+    // has no collection until the old one's session has ended, 60 s by default; one that was frozen for longer than
+    // that never serves again.
     let milvus = format!(
         "etcd: {{rootPath: by-dev, metaSubPath: meta, kvSubPath: kv, use: {{embed: true}}, \
            config: {{path: {place}/configs/etcd.yaml}}, data: {{dir: {place}/etcd}}}}\n\
          mq: {{type: rocksmq}}\n\
-         common: {{storageType: local, session: {{ttl: 3}}}}\n\
+         common: {{storageType: local, session: {{ttl: 20}}}}\n\
          localStorage: {{path: {place}/data}}\n\
          rocksmq: {{path: {place}/rocksmq}}\n\
          log: {{level: fatal}}\n\
-         proxy: {{ip: 127.0.0.1, port: {client}, internalPort: {internal}, timeTickInterval: 20}}\n\
+         proxy: {{ip: 127.0.0.1, port: {client}, internalPort: {internal}, timeTickInterval: 20, \
+           grpc: {{serverMaxSendSize: 67108864, serverMaxRecvSize: 67108864}}}}\n\
          rootCoord: {{ip: 127.0.0.1, port: {root}}}\n\
          dataCoord: {{ip: 127.0.0.1, port: {data}}}\n\
          queryCoord: {{ip: 127.0.0.1, port: {query}}}\n\
@@ -192,10 +182,14 @@ fn configure(home: &Path) -> Vec<u16> {
          indexNode: {{ip: 127.0.0.1, port: {index_node}}}\n"
     );
     fs::write(configs.join("milvus.yaml"), milvus).unwrap();
-    ports
+    client
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// Ports that nobody has. They are held until all are found, so that none is found twice.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners: [TcpListener; COUNT] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners
+        .each_ref()
+        .map(|listener| listener.local_addr().unwrap().port())
 }

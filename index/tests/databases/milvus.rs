@@ -11,7 +11,7 @@ mod server;
 
 use server::Milvus;
 
-holds_in!(Milvus, 2 restarts:
+holds_in!(Milvus, 1 restarts:
     a_pushed_index_answers_as_its_directory_does,
     changes_are_those_of_a_directory_and_are_seen_at_once,
     of_passages_with_several_vectors_each_is_found_once_by_its_best,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::collection::{MilvusCollection, WRITE, now_micros};
+use super::collection::{ALL, MilvusCollection, WRITE, now_micros};
 use super::link::Link;
 use super::messages::{DeleteRequest, UpsertRequest};
 use super::rows::{self, NewRows, key};
@@ -88,7 +88,7 @@ impl MilvusCollection {
             let keys: Vec<String> = keys.into_iter().collect();
             for some in keys.chunks(CALL_ROWS) {
                 let expression = format!("{field} in {some:?}");
-                let rows = self.query(&expression, &[ROW, KEY, DOCUMENT_KEY], WRITE)?;
+                let rows = self.query(&expression, &[ROW, KEY, DOCUMENT_KEY], Some(WRITE), ALL)?;
                 let each = rows.texts(ROW).iter().zip(rows.texts(KEY));
                 for ((row, key), document_key) in each.zip(rows.texts(DOCUMENT_KEY)) {
                     let stored = stored.entry(key.clone()).or_insert_with(|| Stored {

@@ -23,14 +23,17 @@ use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
 use crate::live::hit::{Hit, SearchOptions};
 use crate::remote::calls::{RemoteOptions, RemoteStats, fault};
-use crate::remote::collection::made_by_a_push;
-use crate::remote::description::Description;
+use crate::remote::description::{Description, made_by_a_push};
 use crate::remote::nearest::{VectorHit, best_passages, near_enough};
 use crate::segment::passages::Passage;
 use crate::segment::vectors::normalised;
 
-/// How long counting and reading whole collections, and loading one, may take.
-pub(super) const LONG: Duration = Duration::from_secs(600);
+/// How long loading a collection may take.
+const LOAD: Duration = Duration::from_secs(600);
+/// How long a query may take that reads much.
+pub(super) const LONG: Option<Duration> = Some(LOAD);
+/// As long as any call.
+const QUICK: Option<Duration> = None;
 /// How long a call that writes may take: Milvus slows writers down while it has much to do.
 pub(super) const WRITE: Duration = Duration::from_secs(60);
 /// The most vectors that a search finds.
@@ -41,6 +44,15 @@ const CANDIDATES: (usize, usize) = (100, 32_768);
 const UNFILTERED: usize = 100;
 /// Between two looks whether Milvus is done with something.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a read sees: a level, and for `Customized` the time up to which it sees all writes, by Milvus's own clock.
+pub(super) type Freshness = (ConsistencyLevel, u64);
+
+/// All writes. Milvus waits for its next time tick.
+pub(super) const ALL: Freshness = (ConsistencyLevel::Strong, 0);
+
+/// What has arrived, and with it all that an earlier read has waited for. Milvus does not wait.
+pub(super) const ARRIVED: Freshness = (ConsistencyLevel::Customized, 1);
 
 /// A collection in Milvus; see [`crate::RemoteCollection`].
 pub(in crate::remote) struct MilvusCollection {
@@ -71,7 +83,7 @@ impl MilvusCollection {
             // Nothing was written from here; 0 would ask for all there is.
             last_write: AtomicU64::new(1),
         };
-        let passages = collection.count(&format!("{PART} == 0"))?;
+        let passages = collection.count(&format!("{PART} == 0"), ALL)?;
         collection.passages.store(passages, Ordering::Relaxed);
         Ok(collection)
     }
@@ -138,7 +150,7 @@ impl MilvusCollection {
     }
 
     /// The nearest vectors with their passages.
-    fn nearest(
+    pub(super) fn nearest(
         &self,
         unit: &[f32],
         filter: &str,
@@ -148,7 +160,7 @@ impl MilvusCollection {
         let found = self.link.call(&SearchRequest {
             dsl: filter.to_owned(),
             output_fields: names(&rows::PASSAGE),
-            ..self.search_request(unit, limit)
+            ..self.search_request(unit, limit, self.freshness())
         })?;
         let SearchResultData {
             scores,
@@ -168,31 +180,22 @@ impl MilvusCollection {
     /// As [`Self::nearest`]: filters what is found without the filter. Of some ten thousand walks through a graph
     /// under a filter that many vectors meet, Milvus 2.3 has one come back with nothing, and each time the same;
     /// where few vectors meet it, there is no walk.
-    fn nearest_unfiltered(
+    pub(super) fn nearest_unfiltered(
         &self,
         unit: &[f32],
         filter: &str,
         limit: usize,
     ) -> Result<Vec<VectorHit>, IndexError> {
-        // What was waited for has arrived.
-        let arrived = (ConsistencyLevel::Customized.into(), 1);
-        let found = self.link.call(&SearchRequest {
-            consistency_level: arrived.0,
-            guarantee_timestamp: arrived.1,
-            ..self.search_request(unit, (limit * UNFILTERED).min(MOST_FOUND))
-        })?;
+        let request = self.search_request(unit, (limit * UNFILTERED).min(MOST_FOUND), ARRIVED);
+        let found = self.link.call(&request)?;
         let SearchResultData { scores, ids, .. } = found.results.unwrap_or_default();
         let ids = ids.and_then(|ids| ids.str_id).unwrap_or_default().data;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let fields = [rows::PASSAGE.as_slice(), &[ROW]].concat();
-        let answer = self.link.call(&QueryRequest {
-            consistency_level: arrived.0,
-            guarantee_timestamp: arrived.1,
-            ..self.query_request(&format!("{filter} && {ROW} in {ids:?}"), &fields)
-        })?;
-        let rows = Rows(answer.fields_data);
+        let under_filter = format!("{filter} && {ROW} in {ids:?}");
+        let rows = self.query(&under_filter, &fields, QUICK, ARRIVED)?;
         let places: HashMap<&String, usize> = rows.texts(ROW).iter().zip(0..).collect();
         let near = ids.iter().zip(scores);
         near.filter_map(|(id, score)| Some((*places.get(id)?, score)))
@@ -202,7 +205,12 @@ impl MilvusCollection {
     }
 
     /// A search for the nearest vectors, without a filter and without fields.
-    fn search_request(&self, unit: &[f32], limit: usize) -> SearchRequest {
+    fn search_request(
+        &self,
+        unit: &[f32],
+        limit: usize,
+        (consistency, guarantee_timestamp): Freshness,
+    ) -> SearchRequest {
         let vector = unit.iter().flat_map(|number| number.to_le_bytes());
         let placeholders = PlaceholderGroup {
             placeholders: vec![PlaceholderValue {
@@ -212,7 +220,6 @@ impl MilvusCollection {
             }],
         };
         let candidates = limit.clamp(CANDIDATES.0, CANDIDATES.1);
-        let (consistency, guarantee_timestamp) = self.consistency();
         let address = self.address();
         SearchRequest {
             db_name: address.database.clone(),
@@ -264,13 +271,7 @@ impl MilvusCollection {
     }
 
     fn passages_where(&self, expression: &str) -> Result<Vec<Passage>, IndexError> {
-        let (consistency, guarantee_timestamp) = self.consistency();
-        let answer = self.link.call(&QueryRequest {
-            guarantee_timestamp,
-            consistency_level: consistency.into(),
-            ..self.query_request(expression, &rows::PASSAGE)
-        })?;
-        let rows = Rows(answer.fields_data);
+        let rows = self.query(expression, &rows::PASSAGE, QUICK, self.freshness())?;
         let passages = (0..rows.len()).map(|row| self.read(|| rows.passage(row)));
         passages.collect()
     }
@@ -280,10 +281,10 @@ impl MilvusCollection {
         self.last_write.fetch_max(timestamp, Ordering::Relaxed);
     }
 
-    /// What a search is to see, and up to when.
-    fn consistency(&self) -> (ConsistencyLevel, u64) {
+    /// What a search is to see.
+    fn freshness(&self) -> Freshness {
         match self.address().consistency {
-            Consistency::Strong => (ConsistencyLevel::Strong, 0),
+            Consistency::Strong => ALL,
             Consistency::Session => {
                 let last_write = self.last_write.load(Ordering::Relaxed);
                 (ConsistencyLevel::Customized, last_write)
@@ -291,8 +292,8 @@ impl MilvusCollection {
         }
     }
 
-    pub(super) fn count(&self, expression: &str) -> Result<i64, IndexError> {
-        let rows = self.query(expression, &["count(*)"], LONG)?;
+    pub(super) fn count(&self, expression: &str, sees: Freshness) -> Result<i64, IndexError> {
+        let rows = self.query(expression, &["count(*)"], LONG, sees)?;
         let count = rows.numbers("count(*)").first().copied();
         count.ok_or_else(|| self.fault("it does not count its rows"))
     }
@@ -301,25 +302,23 @@ impl MilvusCollection {
         &self,
         expression: &str,
         fields: &[&str],
-        deadline: Duration,
+        deadline: Option<Duration>,
+        (consistency, guarantee_timestamp): Freshness,
     ) -> Result<Rows, IndexError> {
-        let answer = self
-            .link
-            .call_within(deadline, &self.query_request(expression, fields))?;
-        Ok(Rows(answer.fields_data))
-    }
-
-    /// A query that sees all there is.
-    fn query_request(&self, expression: &str, fields: &[&str]) -> QueryRequest {
         let address = self.address();
-        QueryRequest {
+        let request = QueryRequest {
             db_name: address.database.clone(),
             collection_name: address.collection.clone(),
             expr: expression.to_owned(),
             output_fields: names(fields),
-            guarantee_timestamp: 0,
-            consistency_level: ConsistencyLevel::Strong.into(),
-        }
+            guarantee_timestamp,
+            consistency_level: consistency.into(),
+        };
+        let answer = match deadline {
+            Some(deadline) => self.link.call_within(deadline, &request)?,
+            None => self.link.call(&request)?,
+        };
+        Ok(Rows(answer.fields_data))
     }
 
     pub(super) fn fault(&self, reason: impl Into<String>) -> IndexError {
@@ -363,7 +362,7 @@ pub(super) fn describe(link: &Link) -> Result<Option<Description>, IndexError> {
 /// Has Milvus hold a collection in its memory, and waits until it does. After a restart Milvus does so by itself.
 pub(super) fn load(link: &Link) -> Result<(), IndexError> {
     let address = link.address();
-    let end = Instant::now() + LONG;
+    let end = Instant::now() + LOAD;
     let mut asked = false;
     loop {
         let state = link.call(&GetLoadStateRequest {
@@ -397,51 +396,4 @@ fn names(fields: &[&str]) -> Vec<String> {
 pub(super) fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_micros() as i64)
-}
-
-#[cfg(all(test, target_os = "linux"))]
-#[path = "../../../tests/common/milvus.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod server;
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use crate::build::builder::{BuildOptions, IndexBuilder};
-    use crate::live::index::Index;
-    use crate::testing::{clustered, fingerprints};
-
-    #[test]
-    fn what_is_filtered_afterwards_is_what_is_found_under_the_filter() {
-        let Some(milvus) = server::Milvus::start() else {
-            return;
-        };
-        let dir = tempfile::tempdir().unwrap().path().join("index");
-        let vectors = clustered(5, 500, 16, 10);
-        let mut builder =
-            IndexBuilder::create(&dir, BuildOptions::new(16, fingerprints("m"))).unwrap();
-        for (number, vector) in vectors.iter().enumerate() {
-            let passage = Passage {
-                id: number.to_string(),
-                title: String::new(),
-                text: "Text.".into(),
-                url: None,
-                metadata: None,
-                part: None,
-            };
-            builder.add(&passage, std::slice::from_ref(vector)).unwrap();
-        }
-        builder.finish().unwrap();
-        let index = Index::open(&dir).unwrap();
-        let address = milvus.address("filtered").parse().unwrap();
-        let there = super::super::push(&index, &address, RemoteOptions::default(), |_| ()).unwrap();
-        for filter in [format!("{SEQUENCE} % 2 == 0"), format!("{SEQUENCE} < 0")] {
-            for query in vectors.iter().step_by(50) {
-                let unit = normalised(query, 16).unwrap();
-                let under = there.nearest(&unit, &filter, 10).unwrap();
-                let afterwards = there.nearest_unfiltered(&unit, &filter, 10).unwrap();
-                assert_eq!(under, afterwards);
-            }
-        }
-    }
 }

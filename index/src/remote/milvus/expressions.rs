@@ -134,15 +134,15 @@ mod tests {
         ]}))
         .unwrap();
         assert!(!filter.contains("true"), "{filter}");
-        assert!(filter.ends_with("&& (not (sequence < 0)))"), "{filter}");
+        assert!(filter.ends_with("&& (not (sequence < 0))))"), "{filter}");
     }
 
     #[test]
     fn a_long_filter_is_a_flat_expression_and_a_deep_one_is_refused() {
         let one = json!({"type": "eq", "key": "k", "value": 1});
-        let long = json!({"type": "or", "filters": vec![one.clone(); 1_000]});
+        let long = json!({"type": "or", "filters": vec![one.clone(); 255]});
         let long = parse(&Filter::from_json(&long).unwrap()).unwrap();
-        assert_eq!(long.levels, 11);
+        assert_eq!(long.levels, 9);
         let nested = |levels| {
             (1..levels).fold(Filter::from_json(&one).unwrap(), |inner, _| Filter::Not {
                 filter: Box::new(inner),

@@ -11,6 +11,8 @@ mod push;
 mod reading;
 mod rows;
 mod schema;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 pub use self::address::MilvusAddress;
 pub(super) use self::collection::MilvusCollection;

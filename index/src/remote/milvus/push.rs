@@ -14,7 +14,7 @@ use crate::error::IndexError;
 use crate::live::index::Index;
 use crate::remote::calls::{RemoteOptions, fault};
 use crate::remote::description::Description;
-use crate::remote::push::{PushProgress, Target, WithVectors, begun_by, push_passages};
+use crate::remote::pushing::{PushProgress, Target, WithVectors, begun_by, push_passages};
 use crate::segment::passages::Passage;
 
 /// How long a call may take: nobody waits for a push as for an answer, and Milvus slows writers down while it has much

@@ -1,12 +1,12 @@
 //! All of a collection in Milvus, read in order: what exact searches and checks are made of.
 
-use super::collection::{LONG, MilvusCollection, now_micros};
+use super::collection::{ALL, ARRIVED, LONG, MilvusCollection};
 use super::rows;
 use super::schema::{EMBEDDING, ID, PART, SEQUENCE};
 use crate::error::IndexError;
 use crate::live::hit::{Hit, SearchOptions};
-use crate::remote::collection::RemoteVerification;
 use crate::remote::nearest::VectorHit;
+use crate::remote::verification::RemoteVerification;
 use crate::segment::passages::Passage;
 
 /// Passages that are read at once: an answer of Milvus has up to some 100 MB.
@@ -63,12 +63,14 @@ impl MilvusCollection {
         // Milvus has no order of rows, so ranges of places are read that hold few enough. The index that was pushed
         // has one passage at each place; those that came later have the times of their changes as places.
         let pushed = self.description.pushed as i64;
-        let now = now_micros().max(*self.last_sequence.lock()) + 1;
         let dense = (0..pushed).step_by(BATCH as usize);
         let mut ranges: Vec<_> = dense
             .map(|from| (from, (from + BATCH).min(pushed)))
             .collect();
-        ranges.push((pushed, now));
+        // What is seen by this count has arrived for all reads after it.
+        if self.count(&format!("{SEQUENCE} >= {pushed}"), ALL)? > 0 {
+            ranges.push((pushed, i64::MAX));
+        }
         ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let mut range = format!("{SEQUENCE} >= {from} && {SEQUENCE} < {to}");
@@ -76,7 +78,7 @@ impl MilvusCollection {
                 range = format!("{range} && {filter}");
             }
             if to - from > BATCH {
-                match self.count(&range)? {
+                match self.count(&range, ARRIVED)? {
                     0 => continue,
                     ..=BATCH => {}
                     _ => {
@@ -97,7 +99,7 @@ impl MilvusCollection {
         each: &mut impl FnMut(&Passage, i64, &[&[f32]]) -> Result<(), E>,
     ) -> Result<(), E> {
         let fields = [rows::PASSAGE.as_slice(), &[EMBEDDING]].concat();
-        let rows = self.query(range, &fields, LONG)?;
+        let rows = self.query(range, &fields, LONG, ARRIVED)?;
         let (sequences, parts) = (rows.numbers(SEQUENCE), rows.numbers(PART));
         let vectors: Vec<&[f32]> = rows.vectors(self.dimension()).collect();
         let ids = rows.texts(ID);
@@ -121,8 +123,8 @@ impl MilvusCollection {
         &self,
         sample: usize,
     ) -> Result<RemoteVerification, IndexError> {
-        let passages = self.count(&format!("{PART} == 0"))?;
-        let vectors = self.count(&format!("{PART} >= 0"))?;
+        let passages = self.count(&format!("{PART} == 0"), ALL)?;
+        let vectors = self.count(&format!("{PART} >= 0"), ALL)?;
         let mut findings = Vec::new();
         let mut chosen: Vec<Vec<f32>> = Vec::new();
         // Each of so many is looked at; the first that many are left over at the end.

@@ -19,9 +19,9 @@ use crate::format::document_rules::DocumentRules;
 use crate::live::change::{Change, ChangeCounts};
 use crate::live::hit::{Hit, SearchOptions};
 use crate::remote::calls::{RemoteOptions, RemoteStats, fault};
-use crate::remote::collection::{RemoteVerification, made_by_a_push};
-use crate::remote::description::Description;
+use crate::remote::description::{Description, made_by_a_push};
 use crate::remote::nearest::{VectorHit, best_passages};
+use crate::remote::verification::RemoteVerification;
 use crate::segment::passages::Passage;
 use crate::segment::vectors::normalised;
 

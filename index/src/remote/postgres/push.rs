@@ -18,7 +18,7 @@ use crate::error::IndexError;
 use crate::live::index::Index;
 use crate::remote::calls::{RemoteOptions, fault};
 use crate::remote::description::Description;
-use crate::remote::push::{PushProgress, Target, WithVectors, begun_by, push_passages};
+use crate::remote::pushing::{PushProgress, Target, WithVectors, begun_by, push_passages};
 use crate::segment::passages::Passage;
 
 /// How long a batch may take.
