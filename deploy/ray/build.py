@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -102,8 +103,9 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def run(command):
-    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=end_with_parent)
+def run(command, **environment):
+    environment = {**os.environ, **environment}
+    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=end_with_parent, env=environment)
     if ran.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: {ran.stderr.strip()}")
     return json.loads(ran.stdout)
@@ -120,7 +122,8 @@ def build_part(job, number):
     began = time.monotonic()
     report = run(
         [job["program"], "build", Place(job["corpus"]).fetch(cache), "--model", job["model"], "--out", local]
-        + ["--shard", f"{number}/{job['parts']}", "--json", *job["options"]]
+        + ["--shard", f"{number}/{job['parts']}", "--json", *job["options"]],
+        RAYON_NUM_THREADS=str(job["threads"]),
     )
     if part.is_remote:
         part.send(local)
@@ -137,7 +140,7 @@ def arguments():
     parser.add_argument("--work", help="where parts are stored until they are joined [default: OUT.parts]")
     parser.add_argument("--program", default="onegen-index", help="the program, on every machine")
     parser.add_argument("--address", help="the cluster [default: the one of this machine, or a new one]")
-    parser.add_argument("--cpus", type=float, default=1, help="CPUs that a task takes; a task embeds with as many threads as its machine has, unless --threads is among the further options")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs that a task takes, and threads that it embeds with; each task has a model in memory")
     parser.add_argument("--tries", type=int, default=5, help="how often a part is tried")
     parser.add_argument("--compact", action="store_true", help="join the parts into one segment with one graph")
     own, mark, options = sys.argv[1:], "--", []
@@ -165,6 +168,7 @@ def main():
         sys.exit(f"error: {work} holds the parts of another build:\n{stored.decode()}\nremove it, or give another --work")
     (Place(work) / "job.json").write(described)
     job |= {"work": work, "program": given.program, "id": hashlib.sha256(described + work.encode()).hexdigest()[:16]}
+    job["threads"] = max(1, round(given.cpus))
 
     ray.init(address=given.address, ignore_reinit_error=True, log_to_driver=False)
     task = ray.remote(num_cpus=given.cpus, max_retries=given.tries - 1, retry_exceptions=True)(build_part)

@@ -281,7 +281,7 @@ pub(crate) fn of_passages_with_several_vectors_each_is_found_once_by_its_best(
     builder.finish().unwrap();
     let index = Index::open(&dir).unwrap();
     let remote = pushed(database, "several", &index);
-    for k in [1, 3, 40] {
+    for k in [0, 1, 3, 40] {
         assert_same_hits(
             &index,
             &remote,

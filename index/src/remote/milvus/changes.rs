@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::collection::{ALL, MilvusCollection, WRITE, now_micros};
+use super::collection::{ALL, MilvusCollection, now_micros};
 use super::link::Link;
 use super::messages::{DeleteRequest, UpsertRequest};
 use super::rows::{self, NewRows, key};
@@ -88,7 +88,12 @@ impl MilvusCollection {
             let keys: Vec<String> = keys.into_iter().collect();
             for some in keys.chunks(CALL_ROWS) {
                 let expression = format!("{field} in {some:?}");
-                let rows = self.query(&expression, &[ROW, KEY, DOCUMENT_KEY], Some(WRITE), ALL)?;
+                let rows = self.query(
+                    &expression,
+                    &[ROW, KEY, DOCUMENT_KEY],
+                    Some(self.link.deadline_of(some.len())),
+                    ALL,
+                )?;
                 let each = rows.texts(ROW).iter().zip(rows.texts(KEY));
                 for ((row, key), document_key) in each.zip(rows.texts(DOCUMENT_KEY)) {
                     let stored = stored.entry(key.clone()).or_insert_with(|| Stored {
@@ -111,7 +116,9 @@ impl MilvusCollection {
             collection_name: address.collection.clone(),
             expr: format!("{ROW} in {rows:?}"),
         };
-        let deleted = self.link.call_within(WRITE, &request)?;
+        let deleted = self
+            .link
+            .call_within(self.link.deadline_of(rows.len()), &request)?;
         self.wrote(deleted.timestamp);
         Ok(())
     }
@@ -182,6 +189,7 @@ pub(super) fn write(link: &Link, rows: NewRows) -> Result<u64, IndexError> {
         return Ok(0);
     }
     let address = link.address();
+    let deadline = link.deadline_of(rows.len());
     let num_rows = rows.len() as u32;
     let request = UpsertRequest {
         db_name: address.database.clone(),
@@ -189,5 +197,5 @@ pub(super) fn write(link: &Link, rows: NewRows) -> Result<u64, IndexError> {
         fields_data: rows.into_fields(),
         num_rows,
     };
-    Ok(link.call_within(WRITE, &request)?.timestamp)
+    Ok(link.call_within(deadline, &request)?.timestamp)
 }

@@ -34,8 +34,6 @@ const LOAD: Duration = Duration::from_secs(600);
 pub(super) const LONG: Option<Duration> = Some(LOAD);
 /// As long as any call.
 const QUICK: Option<Duration> = None;
-/// How long a call that writes may take: Milvus slows writers down while it has much to do.
-pub(super) const WRITE: Duration = Duration::from_secs(60);
 /// The most vectors that a search finds.
 const MOST_FOUND: usize = 16_384;
 /// The fewest candidates of a walk through the graph, and the most that Milvus takes.
@@ -77,9 +75,9 @@ impl MilvusCollection {
         load(&link)?;
         let collection = Self {
             link,
-            description,
             passages: AtomicI64::new(0),
-            last_sequence: Mutex::new(0),
+            last_sequence: Mutex::new(description.pushed as i64),
+            description,
             // Nothing was written from here; 0 would ask for all there is.
             last_write: AtomicU64::new(1),
         };
@@ -129,6 +127,10 @@ impl MilvusCollection {
         options: &SearchOptions,
     ) -> Result<Vec<Hit>, IndexError> {
         let unit = normalised(embedding, self.dimension())?;
+        // Milvus refuses to find nothing.
+        if options.k == 0 {
+            return Ok(Vec::new());
+        }
         let filter = options.filter.as_ref().map(expression).transpose();
         let filter = filter.map_err(|reason| self.fault(reason))?;
         if options.exact {
@@ -377,7 +379,7 @@ pub(super) fn load(link: &Link) -> Result<(), IndexError> {
                     collection_name: address.collection.clone(),
                     replica_number: 1,
                 };
-                link.call_within(WRITE, &request)?;
+                link.call(&request)?;
                 asked = true;
             }
             _ if Instant::now() > end => {

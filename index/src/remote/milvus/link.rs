@@ -19,6 +19,8 @@ use crate::remote::calls::{Calls, Fault, RemoteOptions, RemoteStats, fault, in_f
 
 /// The variable that holds the password of addresses without one.
 const PASSWORD: &str = "MILVUS_PASSWORD";
+/// How much longer a call may take for each of its rows: Milvus slows writers down while it has much to do.
+const FOR_A_ROW: Duration = Duration::from_millis(10);
 /// Milvus's code for it.
 const COLLECTION_NOT_FOUND: i32 = 100;
 /// The most bytes of an answer: a batch of passages with their vectors is far below.
@@ -94,6 +96,11 @@ impl Link {
     ) -> Result<C::Reply, IndexError> {
         let answer = self.answered(deadline, request)?;
         answer.map_err(|status| fault(&self.address, reason(&status)))
+    }
+
+    /// How long a call may take that is about so many rows.
+    pub(super) fn deadline_of(&self, rows: usize) -> Duration {
+        self.calls.options().deadline + FOR_A_ROW * rows as u32
     }
 
     /// [`Link::call`] of a collection that may not be there; `None` if it is not.
