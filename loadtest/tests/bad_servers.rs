@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -294,8 +295,46 @@ fn a_sweep_ends_at_the_first_rate_that_is_not_borne() {
         said.contains("borne up to 4 conversations a second"),
         "{said}"
     );
-    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     assert_eq!(report["highest_borne"], 4.0);
     assert_eq!(report["steps"].as_array().unwrap().len(), 3);
     assert_eq!(fs::read_to_string(html).unwrap().matches("<svg").count(), 1);
+
+    // A table of this sweep beside one that ended earlier.
+    let (there, text) = (dir.path().join("there.json"), dir.path().join("a.md"));
+    let mut shorter = report.clone();
+    shorter["steps"].as_array_mut().unwrap().truncate(1);
+    fs::write(&there, shorter.to_string()).unwrap();
+    fs::write(
+        &text,
+        "Before\n<!-- knees -->\nold\n<!-- /knees -->\nafter\n",
+    )
+    .unwrap();
+    let named = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let output = loadtest(&[
+        "knees",
+        &named("here", &json),
+        &named("there", &there),
+        "--into",
+        text.to_str().unwrap(),
+    ]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = fs::read_to_string(text).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["Before", "<!-- knees -->"]);
+    assert_eq!(
+        lines[2..4],
+        ["| requests/s | here | there |", "|---|---|---|"]
+    );
+    assert_eq!(lines[7..], ["<!-- /knees -->", "after"]);
+    let cells = |line: &str| line.split(" | ").map(str::to_owned).collect::<Vec<_>>();
+    let (first, last) = (cells(lines[4]), cells(lines[6]));
+    assert_eq!(first[0], "| 2.0");
+    assert_eq!(first[1], first[2].trim_end_matches(" |"));
+    let p95 = report["steps"][0]["figures"]["ttft_ms"]["p95"]
+        .as_f64()
+        .unwrap();
+    assert!(first[1].ends_with(&format!("({p95:.0})")), "{text}");
+    assert_eq!(last[2], " |");
 }

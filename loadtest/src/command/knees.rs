@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::run::write;
+use super::table::put;
 use crate::baseline::differences;
 use crate::report::{SweepReport, knees_page};
 
@@ -18,8 +19,12 @@ pub(super) struct KneesOptions {
     sweeps: Vec<(String, PathBuf)>,
 
     /// Where the page goes
+    #[arg(long, value_name = "FILE", required_unless_present = "into")]
+    html: Option<PathBuf>,
+
+    /// The text file in which a table of them stands between <!-- knees --> and <!-- /knees -->
     #[arg(long, value_name = "FILE")]
-    html: PathBuf,
+    into: Option<PathBuf>,
 }
 
 fn named(text: &str) -> Result<(String, PathBuf), String> {
@@ -31,7 +36,7 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// Writes a page with all sweeps. The machine and the load must be the same; rates and fields that only one server knows
+/// Writes a page or a table with all sweeps. The machine and the load must be the same; rates and fields that only one server knows
 /// may differ.
 pub(super) fn knees(options: &KneesOptions) -> Result<()> {
     let mut sweeps: Vec<(String, SweepReport)> = Vec::new();
@@ -56,5 +61,40 @@ pub(super) fn knees(options: &KneesOptions) -> Result<()> {
         }
         sweeps.push((name.clone(), report));
     }
-    write(&options.html, knees_page(&sweeps)?.as_bytes())
+    if let Some(html) = &options.html {
+        write(html, knees_page(&sweeps)?.as_bytes())?;
+    }
+    match &options.into {
+        Some(into) => put(into, "knees", &table(&sweeps)),
+        None => Ok(()),
+    }
+}
+
+/// Good answers a second, with the 95th percentile of the first text in milliseconds: a row for each rate of the first
+/// sweep, a column for each server.
+fn table(sweeps: &[(String, SweepReport)]) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let names = sweeps.iter().map(|(name, _)| name.clone());
+    let mut table = line(["requests/s".to_owned()].into_iter().chain(names).collect());
+    table += &line(vec!["---".to_owned(); sweeps.len() + 1]).replace(' ', "");
+    let first = sweeps.iter().take(1);
+    for step in first.flat_map(|(_, sweep)| &sweep.steps) {
+        let cells = sweeps.iter().map(|(_, sweep)| cell(sweep, step.rate));
+        let due = format!("{:.1}", step.due_per_second);
+        table += &line([due].into_iter().chain(cells).collect());
+    }
+    table
+}
+
+/// What came of a rate; nothing where the server was not asked at it.
+fn cell(sweep: &SweepReport, rate: f64) -> String {
+    let step = sweep.steps.iter().find(|step| step.rate == rate);
+    let Some(step) = step else {
+        return String::new();
+    };
+    let good = step.figures.goodput_per_second;
+    match &step.figures.ttft_ms {
+        Some(ttft) => format!("{good:.2} ({:.0})", ttft.p95),
+        None => format!("{good:.2}"),
+    }
 }

@@ -35,31 +35,40 @@ enum Comparison {
 
 /// Writes a comparison's table into a text file.
 pub(super) fn table(options: &TableOptions) -> Result<()> {
-    let read = |path: &Path| {
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
     let comparison: Comparison = serde_json::from_str(&read(&options.json)?)
         .with_context(|| format!("{} is no comparison", options.json.display()))?;
     let (name, table) = match comparison {
         Comparison::Methods(report) => ("comparison", report.table()),
         Comparison::Linking(report) => ("linking", report.table()),
     };
-    let text = read(&options.into)?;
+    put(&options.into, name, &table)
+}
+
+/// Puts a table into a text file, between `<!-- name -->` and `<!-- /name -->`.
+///
+/// # Errors
+/// The file cannot be read or written, or has no such lines.
+pub(super) fn put(into: &Path, name: &str, table: &str) -> Result<()> {
+    let text = read(into)?;
     let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (Some(start), Some(end)) = (text.find(&open), text.find(&close)) else {
         bail!(
             "{} has no lines {} and {close}",
-            options.into.display(),
+            into.display(),
             open.trim()
         );
     };
     ensure!(
         start < end,
         "{} ends the table before it begins",
-        options.into.display()
+        into.display()
     );
     let (before, after) = (&text[..start + open.len()], &text[end..]);
-    write(&options.into, format!("{before}{table}{after}").as_bytes())
+    write(into, format!("{before}{table}{after}").as_bytes())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]
