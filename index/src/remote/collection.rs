@@ -1,16 +1,18 @@
 //! A collection in a database, of whatever kind that is.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::address::RemoteAddress;
 use super::calls::{RemoteOptions, RemoteStats};
+use super::description::Description;
 use super::milvus::MilvusCollection;
 use super::postgres::PostgresCollection;
 use super::verification::RemoteVerification;
 use crate::error::IndexError;
 use crate::fingerprints::Fingerprints;
 use crate::format::document_rules::DocumentRules;
-use crate::live::change::{Change, ChangeCounts};
+use crate::live::change::{Change, ChangeCounts, CheckedChange};
 use crate::live::hit::{Hit, SearchOptions};
 use crate::segment::passages::Passage;
 
@@ -19,13 +21,16 @@ use crate::segment::passages::Passage;
 pub struct RemoteCollection {
     engine: Engine,
     address: RemoteAddress,
+    /// How many there were when it was opened, and what was changed from here since.
+    passages: AtomicI64,
 }
 
+/// A collection in one kind of database.
 #[allow(
     clippy::large_enum_variant,
     reason = "there is one for each collection of a server"
 )]
-enum Engine {
+pub(super) enum Engine {
     Postgres(PostgresCollection),
     Milvus(MilvusCollection),
 }
@@ -35,24 +40,6 @@ impl fmt::Debug for RemoteCollection {
         let mut collection = f.debug_struct("RemoteCollection");
         collection.field("address", self.address());
         collection.finish_non_exhaustive()
-    }
-}
-
-impl From<PostgresCollection> for RemoteCollection {
-    fn from(collection: PostgresCollection) -> Self {
-        Self {
-            address: RemoteAddress::Postgres(collection.address().clone()),
-            engine: Engine::Postgres(collection),
-        }
-    }
-}
-
-impl From<MilvusCollection> for RemoteCollection {
-    fn from(collection: MilvusCollection) -> Self {
-        Self {
-            address: RemoteAddress::Milvus(collection.address().clone()),
-            engine: Engine::Milvus(collection),
-        }
     }
 }
 
@@ -73,14 +60,37 @@ impl RemoteCollection {
     /// [`IndexError::Unreachable`], and [`IndexError::Remote`] if there is no collection, one of another version, or
     /// one that was not pushed to its end.
     pub fn open(address: &RemoteAddress, options: RemoteOptions) -> Result<Self, IndexError> {
-        match address {
+        Self::new(match address {
             RemoteAddress::Postgres(address) => {
-                PostgresCollection::open(address, options).map(Self::from)
+                Engine::Postgres(PostgresCollection::open(address, options)?)
             }
             RemoteAddress::Milvus(address) => {
-                MilvusCollection::open(address, options).map(Self::from)
+                Engine::Milvus(MilvusCollection::open(address, options)?)
             }
-        }
+        })
+    }
+
+    /// Counts the passages of a collection that was opened.
+    pub(super) fn new(engine: Engine) -> Result<Self, IndexError> {
+        let (address, passages) = match &engine {
+            Engine::Postgres(engine) => {
+                let address = RemoteAddress::Postgres(engine.address().clone());
+                (address, engine.count_passages()?)
+            }
+            Engine::Milvus(engine) => {
+                let address = RemoteAddress::Milvus(engine.address().clone());
+                (address, engine.count_passages()?)
+            }
+        };
+        Ok(Self {
+            engine,
+            address,
+            passages: AtomicI64::new(passages as i64),
+        })
+    }
+
+    fn description(&self) -> &Description {
+        of_engine!(self.description())
     }
 
     /// Where it is.
@@ -90,12 +100,12 @@ impl RemoteCollection {
 
     /// Width of every vector.
     pub fn dimension(&self) -> usize {
-        of_engine!(self.dimension())
+        self.description().dimension as usize
     }
 
     /// What made the vectors.
     pub fn fingerprints(&self) -> &Fingerprints {
-        of_engine!(self.fingerprints())
+        &self.description().fingerprints
     }
 
     /// Fails unless `model` made this collection's vectors.
@@ -108,12 +118,12 @@ impl RemoteCollection {
 
     /// How documents become passages and vectors here.
     pub fn document_rules(&self) -> DocumentRules {
-        of_engine!(self.document_rules())
+        self.description().documents
     }
 
     /// When it was made, in seconds since 1970.
     pub fn created_unix_seconds(&self) -> u64 {
-        of_engine!(self.created_unix_seconds())
+        self.description().created_unix_seconds
     }
 
     /// Bytes of its tables and their indexes; `None` where the database does not tell.
@@ -126,7 +136,7 @@ impl RemoteCollection {
 
     /// Number of passages when the collection was opened, and what was changed from here since. Does not wait.
     pub fn passages(&self) -> u64 {
-        of_engine!(self.passages())
+        self.passages.load(Ordering::Relaxed).unsigned_abs()
     }
 
     /// How calls of the database went. Does not wait.
@@ -175,7 +185,14 @@ impl RemoteCollection {
     /// and [`IndexError::Unreachable`], after which the batch may be there or not, in Milvus also a part of it; making
     /// it again does no harm.
     pub fn apply(&self, changes: Vec<Change>) -> Result<ChangeCounts, IndexError> {
-        of_engine!(self.apply(changes))
+        let changes = match &self.engine {
+            Engine::Postgres(_) => checked(changes, self.dimension(), PostgresCollection::check),
+            Engine::Milvus(_) => checked(changes, self.dimension(), MilvusCollection::check),
+        }?;
+        let counts: ChangeCounts = of_engine!(self.apply(&changes))?;
+        let grown = counts.upserted as i64 - counts.replaced as i64 - counts.deleted as i64;
+        self.passages.fetch_add(grown, Ordering::Relaxed);
+        Ok(counts)
     }
 
     /// All passages with their unit vectors, in the order in which they were put in. What changes meanwhile may be
@@ -197,4 +214,19 @@ impl RemoteCollection {
     pub fn verify(&self, sample: usize) -> Result<RemoteVerification, IndexError> {
         of_engine!(self.verify(sample))
     }
+}
+
+/// Changes that the database can store, as `check` says of their passages.
+fn checked(
+    changes: Vec<Change>,
+    dimension: usize,
+    check: fn(&Passage) -> Result<(), IndexError>,
+) -> Result<Vec<CheckedChange>, IndexError> {
+    for change in &changes {
+        if let Change::Upsert { passage, .. } = change {
+            check(passage)?;
+        }
+    }
+    let changes = changes.into_iter();
+    changes.map(|change| change.prepare(dimension)).collect()
 }

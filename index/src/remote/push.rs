@@ -2,7 +2,7 @@
 
 use super::address::RemoteAddress;
 use super::calls::RemoteOptions;
-use super::collection::RemoteCollection;
+use super::collection::{Engine, RemoteCollection};
 use super::pushing::PushProgress;
 use super::{milvus, postgres};
 use crate::error::IndexError;
@@ -21,12 +21,12 @@ pub fn push(
     options: RemoteOptions,
     on_progress: impl FnMut(PushProgress),
 ) -> Result<RemoteCollection, IndexError> {
-    match address {
+    RemoteCollection::new(match address {
         RemoteAddress::Postgres(address) => {
-            postgres::push(index, address, options, on_progress).map(RemoteCollection::from)
+            Engine::Postgres(postgres::push(index, address, options, on_progress)?)
         }
         RemoteAddress::Milvus(address) => {
-            milvus::push(index, address, options, on_progress).map(RemoteCollection::from)
+            Engine::Milvus(milvus::push(index, address, options, on_progress)?)
         }
-    }
+    })
 }

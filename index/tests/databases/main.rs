@@ -6,8 +6,19 @@
 mod common;
 mod conformance;
 
-/// Makes a test of each function of [`conformance`] that is named, with a database of its own.
+/// Makes a test of each function of [`conformance`], with a database of its own.
 macro_rules! holds_in {
+    ($server:ty, $restarts:literal restarts) => {
+        holds_in!($server, $restarts restarts:
+            a_pushed_index_answers_as_its_directory_does,
+            changes_are_those_of_a_directory_and_are_seen_at_once,
+            of_passages_with_several_vectors_each_is_found_once_by_its_best,
+            what_is_no_collection_of_the_model_is_refused_by_name,
+            a_push_that_was_interrupted_goes_on,
+            nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back,
+            no_acknowledged_document_is_lost_when_the_database_is_killed,
+        );
+    };
     ($server:ty, $restarts:literal restarts: $($name:ident),* $(,)?) => {
         impl crate::conformance::Database for $server {
             const RESTARTS: usize = $restarts;

@@ -1,15 +1,14 @@
 //! Changes of a collection in Milvus. They are made one after another: each looks at what there is first.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use super::collection::{ALL, MilvusCollection, now_micros};
 use super::link::Link;
 use super::messages::{DeleteRequest, UpsertRequest};
-use super::rows::{self, NewRows, key};
+use super::rows::{NewRows, key};
 use super::schema::{DOCUMENT_KEY, KEY, ROW};
 use crate::error::IndexError;
-use crate::live::change::{Change, ChangeCounts, CheckedChange, DeltaPassage};
+use crate::live::change::{ChangeCounts, CheckedChange, DeltaPassage};
 
 /// Bytes of rows that are written with one call.
 pub(super) const CALL_BYTES: usize = 8 << 20;
@@ -27,24 +26,15 @@ impl MilvusCollection {
     /// is deleted, and a batch that breaks off between the two is whole when it is made again.
     pub(in crate::remote) fn apply(
         &self,
-        changes: Vec<Change>,
+        changes: &[CheckedChange],
     ) -> Result<ChangeCounts, IndexError> {
-        let dimension = self.dimension();
-        for change in &changes {
-            if let Change::Upsert { passage, .. } = change {
-                rows::check(passage)?;
-            }
-        }
-        let changes: Vec<_> = changes
-            .into_iter()
-            .map(|change| change.prepare(dimension))
-            .collect::<Result<_, _>>()?;
+        let dimension = self.description.dimension as usize;
         if changes.is_empty() {
             return Ok(ChangeCounts::default());
         }
         let mut last_sequence = self.last_sequence.lock();
-        let stored = self.stored(&changes)?;
-        let plan = Plan::of(&changes, &stored);
+        let stored = self.stored(changes)?;
+        let plan = Plan::of(changes, &stored);
         let mut kept = HashSet::new();
         let mut new = NewRows::new(dimension);
         for change in &plan.upserts {
@@ -64,10 +54,7 @@ impl MilvusCollection {
         for some in old.chunks(CALL_ROWS) {
             self.delete(some)?;
         }
-        let counts = plan.counts;
-        let grown = counts.upserted as i64 - counts.replaced as i64 - counts.deleted as i64;
-        self.passages.fetch_add(grown, Ordering::Relaxed);
-        Ok(counts)
+        Ok(plan.counts)
     }
 
     /// The passages that changes may replace or delete, by their keys.

@@ -1,7 +1,7 @@
 //! A collection in Milvus, searched and changed as an index in a directory is.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,8 +19,6 @@ use super::messages::{
 use super::rows::{self, Rows, key};
 use super::schema::{DOCUMENT_KEY, EMBEDDING, PART, PROPERTY, ROW, SEQUENCE};
 use crate::error::IndexError;
-use crate::fingerprints::Fingerprints;
-use crate::format::document_rules::DocumentRules;
 use crate::live::hit::{Hit, SearchOptions};
 use crate::remote::calls::{RemoteOptions, RemoteStats, fault};
 use crate::remote::description::{Description, made_by_a_push};
@@ -56,7 +54,6 @@ pub(super) const ARRIVED: Freshness = (ConsistencyLevel::Customized, 1);
 pub(in crate::remote) struct MilvusCollection {
     pub(super) link: Link,
     pub(super) description: Description,
-    pub(super) passages: AtomicI64,
     /// The place of the passage that was put in last. Changes are made one after another: each looks at what there is
     /// first.
     pub(super) last_sequence: Mutex<i64>,
@@ -73,37 +70,21 @@ impl MilvusCollection {
         let link = Link::new(address, options)?;
         let description = made_by_a_push(address, describe(&link)?)?;
         load(&link)?;
-        let collection = Self {
+        Ok(Self {
             link,
-            passages: AtomicI64::new(0),
             last_sequence: Mutex::new(description.pushed as i64),
             description,
             // Nothing was written from here; 0 would ask for all there is.
             last_write: AtomicU64::new(1),
-        };
-        let passages = collection.count(&format!("{PART} == 0"), ALL)?;
-        collection.passages.store(passages, Ordering::Relaxed);
-        Ok(collection)
+        })
     }
 
     pub(in crate::remote) fn address(&self) -> &MilvusAddress {
         self.link.address()
     }
 
-    pub(in crate::remote) fn dimension(&self) -> usize {
-        self.description.dimension as usize
-    }
-
-    pub(in crate::remote) fn fingerprints(&self) -> &Fingerprints {
-        &self.description.fingerprints
-    }
-
-    pub(in crate::remote) fn document_rules(&self) -> DocumentRules {
-        self.description.documents
-    }
-
-    pub(in crate::remote) fn created_unix_seconds(&self) -> u64 {
-        self.description.created_unix_seconds
+    pub(in crate::remote) fn description(&self) -> &Description {
+        &self.description
     }
 
     /// Milvus does not tell.
@@ -111,8 +92,14 @@ impl MilvusCollection {
         Ok(None)
     }
 
-    pub(in crate::remote) fn passages(&self) -> u64 {
-        self.passages.load(Ordering::Relaxed).unsigned_abs()
+    /// Fails for a passage that Milvus cannot store.
+    pub(in crate::remote) fn check(passage: &Passage) -> Result<(), IndexError> {
+        rows::check(passage)
+    }
+
+    pub(in crate::remote) fn count_passages(&self) -> Result<u64, IndexError> {
+        let passages = self.count(&format!("{PART} == 0"), ALL)?;
+        Ok(passages.unsigned_abs())
     }
 
     pub(in crate::remote) fn remote_stats(&self) -> RemoteStats {
@@ -126,7 +113,7 @@ impl MilvusCollection {
         embedding: &[f32],
         options: &SearchOptions,
     ) -> Result<Vec<Hit>, IndexError> {
-        let unit = normalised(embedding, self.dimension())?;
+        let unit = normalised(embedding, self.description.dimension as usize)?;
         // Milvus refuses to find nothing.
         if options.k == 0 {
             return Ok(Vec::new());

@@ -101,7 +101,7 @@ impl MilvusCollection {
         let fields = [rows::PASSAGE.as_slice(), &[EMBEDDING]].concat();
         let rows = self.query(range, &fields, LONG, ARRIVED)?;
         let (sequences, parts) = (rows.numbers(SEQUENCE), rows.numbers(PART));
-        let vectors: Vec<&[f32]> = rows.vectors(self.dimension()).collect();
+        let vectors: Vec<&[f32]> = rows.vectors(self.description.dimension as usize).collect();
         let ids = rows.texts(ID);
         let whole = [parts.len(), vectors.len(), ids.len()];
         if whole.iter().any(|length| *length != sequences.len()) {

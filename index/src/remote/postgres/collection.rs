@@ -1,6 +1,5 @@
 //! A collection in PostgreSQL, searched and changed as an index in a directory is.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use pgvector::Vector;
@@ -14,9 +13,7 @@ use super::link::Link;
 use super::schema::query;
 use super::statements::{self, PASSAGE, SESSION, passage};
 use crate::error::IndexError;
-use crate::fingerprints::Fingerprints;
-use crate::format::document_rules::DocumentRules;
-use crate::live::change::{Change, ChangeCounts};
+use crate::live::change::{ChangeCounts, CheckedChange};
 use crate::live::hit::{Hit, SearchOptions};
 use crate::remote::calls::{RemoteOptions, RemoteStats, fault};
 use crate::remote::description::{Description, made_by_a_push};
@@ -34,7 +31,6 @@ const BATCH: i64 = 500;
 pub(in crate::remote) struct PostgresCollection {
     link: Link,
     description: Description,
-    passages: AtomicI64,
 }
 
 impl PostgresCollection {
@@ -45,36 +41,15 @@ impl PostgresCollection {
     ) -> Result<Self, IndexError> {
         let link = Link::new(address, options, SESSION)?;
         let description = made_by_a_push(address, describe(&link)?)?;
-        let collection = Self {
-            link,
-            description,
-            passages: AtomicI64::new(0),
-        };
-        let passages = collection.count("")?;
-        collection
-            .passages
-            .store(passages as i64, Ordering::Relaxed);
-        Ok(collection)
+        Ok(Self { link, description })
     }
 
     pub(in crate::remote) fn address(&self) -> &PostgresAddress {
         self.link.address()
     }
 
-    pub(in crate::remote) fn dimension(&self) -> usize {
-        self.description.dimension as usize
-    }
-
-    pub(in crate::remote) fn fingerprints(&self) -> &Fingerprints {
-        &self.description.fingerprints
-    }
-
-    pub(in crate::remote) fn document_rules(&self) -> DocumentRules {
-        self.description.documents
-    }
-
-    pub(in crate::remote) fn created_unix_seconds(&self) -> u64 {
-        self.description.created_unix_seconds
+    pub(in crate::remote) fn description(&self) -> &Description {
+        &self.description
     }
 
     pub(in crate::remote) fn bytes(&self) -> Result<Option<u64>, IndexError> {
@@ -85,8 +60,13 @@ impl PostgresCollection {
         self.number(&size).map(Some)
     }
 
-    pub(in crate::remote) fn passages(&self) -> u64 {
-        self.passages.load(Ordering::Relaxed).unsigned_abs()
+    /// Fails for a passage that PostgreSQL cannot store.
+    pub(in crate::remote) fn check(passage: &Passage) -> Result<(), IndexError> {
+        statements::check(passage)
+    }
+
+    pub(in crate::remote) fn count_passages(&self) -> Result<u64, IndexError> {
+        self.count("")
     }
 
     pub(in crate::remote) fn remote_stats(&self) -> RemoteStats {
@@ -99,7 +79,7 @@ impl PostgresCollection {
         embedding: &[f32],
         options: &SearchOptions,
     ) -> Result<Vec<Hit>, IndexError> {
-        let unit = normalised(embedding, self.dimension())?;
+        let unit = normalised(embedding, self.description.dimension as usize)?;
         best_passages(options, self.description.documents.vectors, |limit| {
             let rows = self.nearest(&unit, options, limit as i64)?;
             rows.iter().map(|row| self.hit(row)).collect()
@@ -189,28 +169,16 @@ impl PostgresCollection {
     /// See [`crate::RemoteCollection::apply`].
     pub(in crate::remote) fn apply(
         &self,
-        changes: Vec<Change>,
+        changes: &[CheckedChange],
     ) -> Result<ChangeCounts, IndexError> {
-        let dimension = self.dimension();
-        for change in &changes {
-            if let Change::Upsert { passage, .. } = change {
-                statements::check(passage)?;
-            }
-        }
-        let changes: Vec<_> = changes
-            .into_iter()
-            .map(|change| change.prepare(dimension))
-            .collect::<Result<_, _>>()?;
+        let dimension = self.description.dimension as usize;
         let table = &self.address().table;
-        let counts = self.link.call(async |client| {
+        self.link.call(async |client| {
             let transaction = client.transaction().await?;
-            let counts = statements::apply(&transaction, table, dimension, &changes).await?;
+            let counts = statements::apply(&transaction, table, dimension, changes).await?;
             transaction.commit().await?;
             Ok(counts)
-        })?;
-        let grown = counts.upserted as i64 - counts.replaced as i64 - counts.deleted as i64;
-        self.passages.fetch_add(grown, Ordering::Relaxed);
-        Ok(counts)
+        })
     }
 
     /// See [`crate::RemoteCollection::for_each`].
