@@ -357,6 +357,32 @@ pub(crate) fn a_push_that_was_interrupted_goes_on(database: &mut impl Database) 
     );
 }
 
+pub(crate) fn a_collection_is_there_again_after_its_database_was_killed(
+    database: &mut impl Database,
+) {
+    let Built { index, vectors, .. } = build(300, options(DIMENSION));
+    drop(pushed(database, "lasting", &index));
+    database.kill();
+    database.run();
+    let address = database.address("lasting").parse().unwrap();
+    // It may serve a while before it has the collection.
+    let end = Instant::now() + Duration::from_secs(90);
+    let remote = loop {
+        match RemoteCollection::open(&address, RemoteOptions::default()) {
+            Ok(remote) => break remote,
+            Err(IndexError::Unreachable { .. }) if Instant::now() < end => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(remote.passages(), 300);
+    assert_same_hits(
+        &index,
+        &remote,
+        vectors.iter().step_by(100),
+        &exact(10, None),
+    );
+}
+
 pub(crate) fn nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back(
     database: &impl Database,
 ) {

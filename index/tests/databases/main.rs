@@ -15,6 +15,7 @@ macro_rules! holds_in {
             of_passages_with_several_vectors_each_is_found_once_by_its_best,
             what_is_no_collection_of_the_model_is_refused_by_name,
             a_push_that_was_interrupted_goes_on,
+            a_collection_is_there_again_after_its_database_was_killed,
             nobody_waits_for_a_database_that_is_away_and_it_is_used_when_it_is_back,
             no_acknowledged_document_is_lost_when_the_database_is_killed,
         );

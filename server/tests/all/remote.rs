@@ -278,9 +278,9 @@ async fn a_server_outlives_its_database_and_its_conversations_outlive_the_server
     let address = of_database!(&world.database, address("wiki"));
     let is_back = move || {
         let address = address.parse().unwrap();
-        let end = Instant::now() + Duration::from_secs(60);
-        while RemoteCollection::open(&address, RemoteOptions::default()).is_err() {
-            assert!(Instant::now() < end, "it does not come back");
+        let end = Instant::now() + Duration::from_secs(90);
+        while let Err(error) = RemoteCollection::open(&address, RemoteOptions::default()) {
+            assert!(Instant::now() < end, "it does not come back: {error}");
         }
     };
     tokio::task::spawn_blocking(is_back).await.unwrap();

@@ -55,7 +55,7 @@ pub(in crate::remote) fn push(
     on_progress(PushProgress::Graph);
     build_graph(&link, index.stats().vectors)?;
     description.complete = true;
-    link.call(&note(address, &description))?;
+    write_down(&link, &description)?;
     MilvusCollection::open(address, options)
 }
 
@@ -75,9 +75,17 @@ impl Target for Link {
             }
         }
         write(self, new)?;
-        self.call(&note(self.address(), description))?;
-        Ok(())
+        write_down(self, description)
     }
+}
+
+/// Writes down what the collection is, twice: Milvus 2.3.5 answers with what was written last, but after a restart with
+/// what was written before that.
+fn write_down(link: &Link, description: &Description) -> Result<(), IndexError> {
+    let note = note(link.address(), description);
+    link.call(&note)?;
+    link.call(&note)?;
+    Ok(())
 }
 
 /// Has Milvus write its rows to segments, and waits until so many vectors are in graphs.
