@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn the_order_of_values_is_that_of_their_texts_also_where_they_are_cut() {
         let long = |bytes: usize| vec![b'a'; bytes];
-        let mut values = vec![
+        let mut values = [
             vec![],
             vec![0],
             vec![b'a'],
