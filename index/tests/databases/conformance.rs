@@ -453,7 +453,13 @@ pub(crate) fn no_acknowledged_document_is_lost_when_the_database_is_killed<D: Da
         });
         for _ in 0..restarts {
             let before = acknowledged.load(Ordering::Relaxed);
+            let end = Instant::now() + Duration::from_secs(300);
             while acknowledged.load(Ordering::Relaxed) < before + 3 {
+                if Instant::now() > end {
+                    // Or the writer would go on for ever.
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("nothing is acknowledged any more");
+                }
                 thread::sleep(Duration::from_millis(5));
             }
             database.kill();
