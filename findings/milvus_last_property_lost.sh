@@ -4,7 +4,7 @@
 # changes to 1, 2 and 3 the collection says 3, and after the restart 2. Each change seems to store what the one before it
 # has made, so a change that is made twice is there.
 # Seen on 2026-11-30. onegen keeps in a property what made a collection's vectors and whether it is complete, and writes
-# it twice (index/src/remote/milvus/push.rs).
+# it twice at the end of a push (index/src/remote/milvus/push.rs).
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -25,9 +25,6 @@ pub(super) type WithVectors = (Passage, Vec<Vec<f32>>);
 
 /// Where passages are pushed to.
 pub(super) trait Target {
-    /// Fails for a passage that the database cannot store.
-    fn check(&self, passage: &Passage) -> Result<(), IndexError>;
-
     /// Writes a batch, and with it or after it what the collection is then. The passages are those up to
     /// `description.pushed` in the order of the index. It may be written again after it has been written unseen.
     fn write(&self, batch: &[WithVectors], description: &Description) -> Result<(), IndexError>;
@@ -103,7 +100,6 @@ impl<T: Target> Pushing<'_, T> {
         if self.read <= self.description.pushed {
             return Ok(());
         }
-        self.target.check(passage)?;
         let vectors = vectors.iter().map(|vector| vector.to_vec()).collect();
         self.batch.push((passage.clone(), vectors));
         if self.batch.len() == BATCH {

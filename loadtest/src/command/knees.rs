@@ -77,8 +77,8 @@ fn table(sweeps: &[(String, SweepReport)]) -> String {
     let names = sweeps.iter().map(|(name, _)| name.clone());
     let mut table = line(["requests/s".to_owned()].into_iter().chain(names).collect());
     table += &line(vec!["---".to_owned(); sweeps.len() + 1]).replace(' ', "");
-    let first = sweeps.iter().take(1);
-    for step in first.flat_map(|(_, sweep)| &sweep.steps) {
+    let first = sweeps.first().map_or(&[][..], |(_, sweep)| &sweep.steps);
+    for step in first {
         let cells = sweeps.iter().map(|(_, sweep)| cell(sweep, step.rate));
         let due = format!("{:.1}", step.due_per_second);
         table += &line([due].into_iter().chain(cells).collect());

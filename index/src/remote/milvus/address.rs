@@ -26,10 +26,9 @@ pub struct MilvusAddress {
 }
 
 /// What searches see of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consistency {
     /// All changes that were acknowledged, whoever made them. Milvus waits for its next time tick.
-    #[default]
     Strong,
     /// All changes that were made over this connection, and those of others a moment later. Milvus does not wait.
     Session,

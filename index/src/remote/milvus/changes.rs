@@ -1,17 +1,19 @@
 //! Changes of a collection in Milvus. They are made one after another: each looks at what there is first.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::collection::{ALL, MilvusCollection, now_micros};
+use super::collection::{ALL, MilvusCollection};
 use super::link::Link;
 use super::messages::{DeleteRequest, UpsertRequest};
-use super::rows::{NewRows, key};
+use super::rows::{NewRows, key, row};
 use super::schema::{DOCUMENT_KEY, KEY, ROW};
 use crate::error::IndexError;
 use crate::live::change::{ChangeCounts, CheckedChange, DeltaPassage};
+use crate::segment::passages::Passage;
 
 /// Bytes of rows that are written with one call.
-pub(super) const CALL_BYTES: usize = 8 << 20;
+const CALL_BYTES: usize = 8 << 20;
 /// Rows that are asked for or deleted with one call.
 const CALL_ROWS: usize = 5_000;
 
@@ -36,19 +38,15 @@ impl MilvusCollection {
         let stored = self.stored(changes)?;
         let plan = Plan::of(changes, &stored);
         let mut kept = HashSet::new();
-        let mut new = NewRows::new(dimension);
+        let mut writer = RowWriter::new(&self.link, dimension);
         for change in &plan.upserts {
             *last_sequence = now_micros().max(*last_sequence + 1);
             let vectors = change.vectors.chunks_exact(dimension);
-            new.push(&change.passage, *last_sequence, vectors)?;
-            if new.bytes() > CALL_BYTES {
-                kept.extend(new.names().iter().cloned());
-                let full = std::mem::replace(&mut new, NewRows::new(dimension));
-                self.wrote(write(&self.link, full)?);
-            }
+            let key = key(&change.passage.id);
+            kept.extend((0..vectors.len()).map(|part| row(&key, part)));
+            writer.push(&change.passage, *last_sequence, vectors)?;
         }
-        kept.extend(new.names().iter().cloned());
-        self.wrote(write(&self.link, new)?);
+        self.wrote(writer.finish()?);
         let old = plan.gone.iter().flat_map(|stored| &stored.rows);
         let old: Vec<&String> = old.filter(|row| !kept.contains(*row)).collect();
         for some in old.chunks(CALL_ROWS) {
@@ -169,20 +167,66 @@ impl<'c> Plan<'c> {
     }
 }
 
-/// Writes rows, in place of those with the same keys; returns when that was, by Milvus's own clock. No two of the rows
-/// may have one key: Milvus would keep both.
-pub(super) fn write(link: &Link, rows: NewRows) -> Result<u64, IndexError> {
-    if rows.len() == 0 {
-        return Ok(0);
+/// Writes rows, in place of those with the same keys, in calls of a size that Milvus takes. No two of the rows may have
+/// one key: Milvus would keep both.
+pub(super) struct RowWriter<'l> {
+    link: &'l Link,
+    rows: NewRows,
+    dimension: usize,
+    /// When rows were written last, by Milvus's own clock.
+    written: u64,
+}
+
+impl<'l> RowWriter<'l> {
+    pub(super) fn new(link: &'l Link, dimension: usize) -> Self {
+        Self {
+            link,
+            rows: NewRows::new(dimension),
+            dimension,
+            written: 0,
+        }
     }
-    let address = link.address();
-    let deadline = link.deadline_of(rows.len());
-    let num_rows = rows.len() as u32;
-    let request = UpsertRequest {
-        db_name: address.database.clone(),
-        collection_name: address.collection.clone(),
-        fields_data: rows.into_fields(),
-        num_rows,
-    };
-    Ok(link.call_within(deadline, &request)?.timestamp)
+
+    /// Appends a passage with its unit vectors; writes what there is where that is enough for a call.
+    pub(super) fn push<'v>(
+        &mut self,
+        passage: &Passage,
+        sequence: i64,
+        vectors: impl IntoIterator<Item = &'v [f32]>,
+    ) -> Result<(), IndexError> {
+        self.rows.push(passage, sequence, vectors)?;
+        if self.rows.bytes() > CALL_BYTES {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest; returns when the last rows were written, by Milvus's own clock, or 0 if there were none.
+    pub(super) fn finish(mut self) -> Result<u64, IndexError> {
+        self.write()?;
+        Ok(self.written)
+    }
+
+    fn write(&mut self) -> Result<(), IndexError> {
+        let rows = std::mem::replace(&mut self.rows, NewRows::new(self.dimension));
+        if rows.len() == 0 {
+            return Ok(());
+        }
+        let address = self.link.address();
+        let deadline = self.link.deadline_of(rows.len());
+        let request = UpsertRequest {
+            db_name: address.database.clone(),
+            collection_name: address.collection.clone(),
+            num_rows: rows.len() as u32,
+            fields_data: rows.into_fields(),
+        };
+        self.written = self.link.call_within(deadline, &request)?.timestamp;
+        Ok(())
+    }
+}
+
+/// The time in microseconds since 1970: places of passages that are put in after the push.
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
 }

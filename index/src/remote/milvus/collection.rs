@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -379,10 +379,4 @@ pub(super) fn load(link: &Link) -> Result<(), IndexError> {
 
 fn names(fields: &[&str]) -> Vec<String> {
     fields.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// The time in microseconds since 1970: places of passages that are put in after the push.
-pub(super) fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as i64)
 }

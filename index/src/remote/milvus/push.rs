@@ -4,18 +4,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::address::MilvusAddress;
-use super::changes::{CALL_BYTES, write};
+use super::changes::RowWriter;
 use super::collection::{MilvusCollection, describe, load};
 use super::link::Link;
 use super::messages::{DescribeIndexRequest, FlushRequest};
-use super::rows::{self, NewRows};
 use super::schema::{check_width, creation, graph, note};
 use crate::error::IndexError;
 use crate::live::index::Index;
 use crate::remote::calls::{RemoteOptions, fault};
 use crate::remote::description::Description;
 use crate::remote::pushing::{PushProgress, Target, WithVectors, begun_by, push_passages};
-use crate::segment::passages::Passage;
 
 /// How long a call may take: nobody waits for a push as for an answer, and Milvus slows writers down while it has much
 /// to do.
@@ -55,37 +53,26 @@ pub(in crate::remote) fn push(
     on_progress(PushProgress::Graph);
     build_graph(&link, index.stats().vectors)?;
     description.complete = true;
-    write_down(&link, &description)?;
+    // Twice: Milvus 2.3.5 answers with what was written last, but after a restart with what was written before that.
+    let note = note(address, &description);
+    link.call(&note)?;
+    link.call(&note)?;
     MilvusCollection::open(address, options)
 }
 
 impl Target for Link {
-    fn check(&self, passage: &Passage) -> Result<(), IndexError> {
-        rows::check(passage)
-    }
-
     fn write(&self, batch: &[WithVectors], description: &Description) -> Result<(), IndexError> {
         let dimension = description.dimension as usize;
-        let mut new = NewRows::new(dimension);
+        let mut writer = RowWriter::new(self, dimension);
         let first = description.pushed - batch.len() as u64;
         for (sequence, (passage, vectors)) in (first as i64..).zip(batch) {
-            new.push(passage, sequence, vectors.iter().map(Vec::as_slice))?;
-            if new.bytes() > CALL_BYTES {
-                write(self, std::mem::replace(&mut new, NewRows::new(dimension)))?;
-            }
+            writer.push(passage, sequence, vectors.iter().map(Vec::as_slice))?;
         }
-        write(self, new)?;
-        write_down(self, description)
+        writer.finish()?;
+        // With a restart this is lost until the next batch's is written. Then a batch is pushed once more.
+        self.call(&note(self.address(), description))?;
+        Ok(())
     }
-}
-
-/// Writes down what the collection is, twice: Milvus 2.3.5 answers with what was written last, but after a restart with
-/// what was written before that.
-fn write_down(link: &Link, description: &Description) -> Result<(), IndexError> {
-    let note = note(link.address(), description);
-    link.call(&note)?;
-    link.call(&note)?;
-    Ok(())
 }
 
 /// Has Milvus write its rows to segments, and waits until so many vectors are in graphs.

@@ -74,10 +74,6 @@ impl NewRows {
         self.bytes
     }
 
-    pub(super) fn names(&self) -> &[String] {
-        &self.rows
-    }
-
     /// Appends a passage with its unit vectors.
     ///
     /// # Errors

@@ -19,7 +19,6 @@ use crate::live::index::Index;
 use crate::remote::calls::{RemoteOptions, fault};
 use crate::remote::description::Description;
 use crate::remote::pushing::{PushProgress, Target, WithVectors, begun_by, push_passages};
-use crate::segment::passages::Passage;
 
 /// How long a batch may take.
 const BATCH_DEADLINE: Duration = Duration::from_secs(120);
@@ -96,12 +95,9 @@ async fn note(
 }
 
 impl Target for Link {
-    fn check(&self, passage: &Passage) -> Result<(), IndexError> {
-        check(passage)
-    }
-
     /// Both in one transaction.
     fn write(&self, batch: &[WithVectors], description: &Description) -> Result<(), IndexError> {
+        batch.iter().try_for_each(|(passage, _)| check(passage))?;
         self.call_within(BATCH_DEADLINE, async |client| {
             write_batch(client, &self.address().table, batch, description).await
         })
