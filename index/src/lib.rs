@@ -42,7 +42,7 @@ pub use filter::{Filter, Number, Scalar};
 pub use fingerprints::Fingerprints;
 pub use format::document_rules::{DocumentRules, Splitter, VectorsPer};
 pub use format::file_record::FileRecord;
-pub use format::graph_record::{Calibration, GraphParameters, GraphRecord};
+pub use format::graph_record::{Calibration, FarCalibration, GraphParameters, GraphRecord};
 pub use format::manifest::{
     FORMAT_VERSION, MANIFEST_FILE, Manifest, Metric, SegmentRecord, TombstoneRecord,
 };

@@ -62,6 +62,22 @@ fn recall_at_10_on_100_000_clustered_vectors_is_at_least_95_percent() {
 }
 
 #[test]
+fn queries_that_have_nothing_near_find_the_best_all_the_same() {
+    let vectors = clustered(1, 20_000, 896, 20);
+    let queries = clustered(2, 200, 896, 200);
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("index");
+    let manifest = build(&dir, options(896), &vectors);
+    let measured = manifest.segments[0].graph.unwrap().calibration;
+    let index = Index::open(&dir).unwrap();
+    let recalls = queries.chunks(10).map(|some| recall(&index, some, 10));
+    let recalls: Vec<f64> = recalls.collect();
+    println!("recall@10 {recalls:?} where {measured:?}");
+    let least = recalls.iter().copied().fold(1.0, f64::min);
+    assert!(least >= 0.95, "{least}");
+}
+
+#[test]
 fn recall_at_10_on_real_embeddings_is_at_least_95_percent() {
     let Some(mut vectors) = e5_vectors() else {
         println!("skipped: the sample of E5 embeddings is not here");

@@ -32,4 +32,23 @@ pub struct Calibration {
     pub recall_at_10: f32,
     /// The vectors that such a search compares with the query.
     pub evaluations: u32,
+    /// What a query needs that has nothing near it. `None` where such queries need no more, and in indexes
+    /// of versions that did not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub far: Option<FarCalibration>,
+}
+
+/// What a search needs whose query has nothing near it: many vectors are then almost as near as the
+/// nearest, and they are scattered over the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FarCalibration {
+    /// The score of the tenth passage below which a query has nothing near it.
+    pub below: f32,
+    /// As in [`Calibration`], for such queries.
+    pub ef_search: u32,
+    /// As in [`Calibration`], for such queries.
+    pub recall_at_10: f32,
+    /// As in [`Calibration`], for such queries.
+    pub evaluations: u32,
 }

@@ -9,14 +9,16 @@
 //! - A filtered walk goes on until `ef` allowed nodes are known, and gives up at once where `ef` is 1.
 //!   So `ef` is never small, and the caller scans where few passages are allowed.
 //! - `set_keeping_pruned(true)` halves the recall on corpora in topic order; it stays off.
+//! - A walk finds two of three where nothing is near the query. How near the neighbours of nodes are is
+//!   measured, and a query whose neighbours are farther is left to a scan.
 //! - Its dumps cannot be read safely when they are damaged. The log is the truth: the graph is never
 //!   written to the disk.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use hnsw_rs::prelude::{Distance, Hnsw, Neighbour};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::segment::codes::Code;
 use crate::segment::search::dot_i8::dot_i8;
@@ -29,6 +31,16 @@ const M: usize = 32;
 const EF_CONSTRUCTION: usize = 200;
 // The layers that hnsw_rs allows at most.
 const LAYERS: usize = 16;
+/// Nodes that a search through the graph keeps in view, at least.
+pub(crate) const EF: usize = 224;
+// The neighbour by whose distance a query is near the graph or far from it.
+const NEIGHBOUR: usize = 10;
+// Nodes from which on distances are measured, and how many of them are searched for: this many to twice
+// as many.
+const MEASURED_FROM: usize = 512;
+const SAMPLE: usize = 64;
+// One in so many nodes may be farther from its neighbours than what is called far.
+const MISTAKEN: usize = 50;
 // Only a hint, for the memory that is reserved.
 const EXPECTED_NODES: usize = 1 << 14;
 
@@ -46,6 +58,18 @@ pub(crate) struct DeltaGraph {
     nodes: RwLock<Nodes>,
     // Rows whose vectors are all inserted, from the first on.
     rows: AtomicUsize,
+    sample: Mutex<Sample>,
+    // The bits of the distance of its tenth neighbour from which on a query is far.
+    far_from: AtomicU32,
+}
+
+/// Nodes, spread over the order in which they came.
+struct Sample {
+    points: Vec<Vec<i8>>,
+    /// One of so many nodes is among them.
+    every: usize,
+    /// The nodes that there were when distances were last measured.
+    measured: usize,
 }
 
 #[derive(Default)]
@@ -62,6 +86,12 @@ impl DeltaGraph {
             hnsw: Hnsw::new(M, EXPECTED_NODES, LAYERS, EF_CONSTRUCTION, CodeDistance),
             nodes: RwLock::default(),
             rows: AtomicUsize::new(0),
+            sample: Mutex::new(Sample {
+                points: Vec::new(),
+                every: MEASURED_FROM / SAMPLE,
+                measured: MEASURED_FROM / 2,
+            }),
+            far_from: AtomicU32::new(f32::INFINITY.to_bits()),
         }
     }
 
@@ -96,19 +126,42 @@ impl DeltaGraph {
             nodes.by_code.insert(digest, node);
             drop(nodes);
             self.hnsw.insert((&point, node));
+            self.sample.lock().offer(node, point);
         }
+        self.measure();
         self.rows.store(to, Ordering::Release);
     }
 
-    /// Rows of visible passages near a query, each once and in no order. `ef` nodes are kept in view,
+    /// Measures how far from its neighbours a node is, whenever the nodes have doubled.
+    fn measure(&self) {
+        let mut sample = self.sample.lock();
+        let nodes = self.nodes();
+        if nodes < 2 * sample.measured {
+            return;
+        }
+        sample.measured = nodes;
+        let points = sample.points.iter();
+        // The first one that is found is the node itself.
+        let searches = points.map(|point| self.hnsw.search(point, NEIGHBOUR + 1, EF));
+        let mut distances: Vec<f32> = searches
+            .filter_map(|near| near.last().map(|last| last.distance))
+            .collect();
+        distances.sort_by(|a, b| b.total_cmp(a));
+        if let Some(&far) = distances.get(distances.len() / MISTAKEN) {
+            self.far_from.store(far.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// Rows of visible passages near a query, each once and ascending. `ef` nodes are kept in view,
     /// and of each at most `k` rows are returned: the copies of one vector come in their order.
+    /// `None` where nothing is near the query, since a walk then misses many of the best.
     pub(crate) fn nearest(
         &self,
         query: Code<'_>,
         k: usize,
         ef: usize,
         is_visible: impl Fn(u32) -> bool,
-    ) -> Vec<u32> {
+    ) -> Option<Vec<u32>> {
         let query = point(query);
         let mut near: Vec<Neighbour> = self.hnsw.search(&query, ef, ef);
         let nodes = self.nodes.read();
@@ -125,13 +178,35 @@ impl DeltaGraph {
         if near.len() * 2 < reached {
             near = self.hnsw.search_filter(&query, ef, ef, Some(&sees));
         }
+        let last = near.get(NEIGHBOUR - 1).or(near.last())?;
+        if last.distance > f32::from_bits(self.far_from.load(Ordering::Relaxed)) {
+            return None;
+        }
         let mut rows: Vec<u32> = near
             .iter()
             .flat_map(|node| visible_rows(node.d_id).take(k))
             .collect();
         rows.sort_unstable();
         rows.dedup();
-        rows
+        Some(rows)
+    }
+}
+
+impl Sample {
+    fn offer(&mut self, node: usize, point: Vec<i8>) {
+        if !node.is_multiple_of(self.every) {
+            return;
+        }
+        if self.points.len() == 2 * SAMPLE {
+            let mut place = 0..;
+            self.points
+                .retain(|_| place.next().is_some_and(|n: usize| n.is_multiple_of(2)));
+            self.every *= 2;
+            if !node.is_multiple_of(self.every) {
+                return;
+            }
+        }
+        self.points.push(point);
     }
 }
 
@@ -161,5 +236,66 @@ impl Distance<i8> for CodeDistance {
         let scale = |bytes: &[i8; 4]| f32::from_le_bytes(bytes.map(|byte| byte as u8));
         let cosine = dot_i8(a, b) as f32 * (scale(a_scale) * scale(b_scale));
         (1.0 - cosine).max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::codes::{encode, stride};
+    use crate::segment::vectors::normalised;
+    use crate::testing::clustered;
+
+    const DIMENSION: usize = 64;
+
+    /// The numbers and the scale of a vector's code.
+    fn coded(vector: &[f32]) -> (Vec<i8>, f32) {
+        let mut numbers = vec![0; stride(DIMENSION)];
+        let [scale, _] = encode(&normalised(vector, DIMENSION).unwrap(), &mut numbers);
+        (numbers, scale)
+    }
+
+    #[test]
+    fn a_query_that_has_nothing_near_is_told_from_others() {
+        let mut vectors = clustered(1, 2_050, DIMENSION, 10);
+        let near = vectors.split_off(2_000);
+        let far = clustered(2, 50, DIMENSION, 50);
+        let graph = DeltaGraph::new();
+        let coded_vectors: Vec<_> = vectors.iter().map(|v| coded(v)).collect();
+        for batch in 0..20 {
+            let rows = batch * 100..(batch + 1) * 100;
+            let new = rows.clone().map(|row| {
+                let (numbers, scale) = &coded_vectors[row];
+                let (row, scale) = (row as u32, *scale);
+                NewVector {
+                    row,
+                    code: Code { numbers, scale },
+                }
+            });
+            graph.insert(new, rows.end);
+        }
+        let found = |queries: &[Vec<f32>]| {
+            let queries = queries.iter().filter(|query| {
+                let (numbers, scale) = &coded(query);
+                let code = Code {
+                    numbers,
+                    scale: *scale,
+                };
+                graph.nearest(code, 10, EF, |_| true).is_some()
+            });
+            queries.count()
+        };
+        let (near, far) = (found(&near), found(&far));
+        assert!(near >= 45, "{near} of 50");
+        assert_eq!(far, 0);
+        // The sample is spread over all nodes.
+        let sample = graph.sample.lock();
+        assert!((SAMPLE..=2 * SAMPLE).contains(&sample.points.len()));
+        assert_eq!(sample.points.last(), Some(&point_of(&coded_vectors[1_984])));
+    }
+
+    fn point_of((numbers, scale): &(Vec<i8>, f32)) -> Vec<i8> {
+        let scale = *scale;
+        point(Code { numbers, scale })
     }
 }

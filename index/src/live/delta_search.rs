@@ -6,12 +6,10 @@ use std::ops::Range;
 use crate::filter::Filter;
 use crate::live::change::DeltaPassage;
 use crate::live::delta::{Delta, Part};
-use crate::live::delta_graph::DeltaGraph;
+use crate::live::delta_graph::{DeltaGraph, EF};
 use crate::segment::codes::QueryCode;
 use crate::segment::search::score::{ScoredVector, dot};
 
-// Nodes that a search through a graph keeps in view, at least.
-const EF: usize = 224;
 // A walk is only taken where at least one of so many nodes is allowed: a filtered walk goes on until it
 // has found enough of them. The number is chosen, not measured.
 const RAREST: usize = 8;
@@ -117,7 +115,7 @@ impl Delta {
                 Some(allowed) => allowed.get(row) == Some(&true),
                 None => row < rows.len() && passage(row).is_some(),
             }
-        });
+        })?;
         // The graph may lead to too few: a scan then finds them all.
         if near.len() < query.k.min(allowed_passages) {
             return None;

@@ -6,9 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::live::sketch::{CentredQuery, Rotation, Sketch, SketchList};
+use crate::live::sketch::{CentredQuery, Rotation, RoundedQuery, Sketch, SketchList};
 use crate::segment::codes::{Estimate, encode, stride};
 use crate::segment::search::dot_i8::prefetch;
+use crate::segment::search::score::dot;
 
 /// Vectors in a chunk: 265 kB at 896 dimensions.
 const CHUNK: usize = 256;
@@ -23,11 +24,18 @@ pub(crate) struct DeltaVectors {
     /// How many rows were dropped from the front. Chunks number their rows without regard to it.
     dropped: u64,
     means: RunningMean,
+    /// The rotated vectors of the last chunk, unless it is full.
+    rotated: Vec<Arc<[f32]>>,
 }
 
 #[derive(Clone)]
 struct Chunk {
+    /// What queries are prepared with.
+    origin: Arc<Vec<f32>>,
+    /// The mean of its vectors once it is full, and its origin before.
     centre: Arc<Vec<f32>>,
+    /// The square of its length.
+    centre_square: f32,
     /// The row of each vector, ascending.
     rows: Vec<u64>,
     /// (vectors, stride)
@@ -38,19 +46,19 @@ struct Chunk {
     stride: usize,
 }
 
-/// The mean of all rotated vectors so far, of which centres are made.
+/// The mean of all rotated vectors so far, of which origins are made.
 #[derive(Clone)]
 struct RunningMean {
     sum: Vec<f32>,
     vectors: usize,
-    /// How many vectors the last centre was made of.
+    /// How many vectors the last origin was made of.
     last: usize,
 }
 
-/// A query, which is prepared again only where the centre changes.
+/// A query, which is prepared again only where the origin changes.
 pub(crate) struct SketchQuery {
     rotated: Vec<f32>,
-    centred: Option<(Arc<Vec<f32>>, CentredQuery)>,
+    rounded: Option<(Arc<Vec<f32>>, RoundedQuery)>,
 }
 
 impl DeltaVectors {
@@ -65,6 +73,7 @@ impl DeltaVectors {
                 vectors: 0,
                 last: 0,
             },
+            rotated: Vec::new(),
             rotation: Arc::new(rotation),
         }
     }
@@ -80,15 +89,22 @@ impl DeltaVectors {
         for unit in units.chunks_exact(self.dimension) {
             let last = self.chunks.last();
             if last.is_none_or(|chunk| chunk.rows.len() == CHUNK) {
-                let centre = self.means.centre(last.map(|chunk| &chunk.centre));
+                let origin = self.means.origin(last.map(|chunk| &chunk.origin));
                 self.chunks
-                    .push(Arc::new(Chunk::new(centre, self.dimension)));
+                    .push(Arc::new(Chunk::new(origin, self.dimension)));
+                self.rotated.clear();
             }
             let rotated = self.rotation.rotate(unit);
-            if let Some(chunk) = self.chunks.last_mut() {
-                Arc::make_mut(chunk).push(row, unit, &rotated);
-            }
             self.means.add(&rotated);
+            self.rotated.push(rotated.into());
+            if let (Some(chunk), Some(rotated)) = (self.chunks.last_mut(), self.rotated.last()) {
+                let chunk = Arc::make_mut(chunk);
+                chunk.push(row, unit, rotated);
+                if chunk.rows.len() == CHUNK {
+                    chunk.centre_on_mean(&self.rotated);
+                    self.rotated.clear();
+                }
+            }
         }
     }
 
@@ -158,7 +174,7 @@ impl DeltaVectors {
     pub(crate) fn sketch_query(&self, unit: &[f32]) -> SketchQuery {
         SketchQuery {
             rotated: self.rotation.rotate(unit),
-            centred: None,
+            rounded: None,
         }
     }
 
@@ -172,11 +188,11 @@ impl DeltaVectors {
         mut visit: impl FnMut(u32, Estimate) -> f32,
     ) {
         for (number, chunk, vectors) in self.chunks(rows) {
-            let query = query.centred_on(&chunk.centre);
+            let query = query.centred_on(chunk);
             let first = number * CHUNK;
             reached = chunk
                 .sketches
-                .scan(vectors, query, reached, |vector, estimate| {
+                .scan(vectors, &query, reached, |vector, estimate| {
                     visit((first + vector) as u32, estimate)
                 });
         }
@@ -184,10 +200,12 @@ impl DeltaVectors {
 }
 
 impl Chunk {
-    fn new(centre: Arc<Vec<f32>>, dimension: usize) -> Self {
+    fn new(origin: Arc<Vec<f32>>, dimension: usize) -> Self {
         Self {
             stride: stride(dimension),
-            centre,
+            centre: origin.clone(),
+            centre_square: dot(&origin, &origin),
+            origin,
             rows: Vec::new(),
             numbers: Vec::new(),
             scales: Vec::new(),
@@ -199,8 +217,28 @@ impl Chunk {
         let start = self.numbers.len();
         self.numbers.resize(start + self.stride, 0);
         self.scales.push(encode(unit, &mut self.numbers[start..]));
-        self.sketches.push(&Sketch::new(rotated, &self.centre));
+        let sketch = Sketch::new(rotated, &self.centre, &self.origin);
+        self.sketches.push(&sketch);
         self.rows.push(row);
+    }
+
+    /// Sketches its vectors again, with their mean as the centre. Vectors that come one after the other may
+    /// be of one topic: then they share a direction, and so an error, wherever else the centre is.
+    fn centre_on_mean(&mut self, rotated: &[Arc<[f32]>]) {
+        let mut mean = vec![0.0; self.origin.len()];
+        let share = 1.0 / rotated.len().max(1) as f32;
+        for vector in rotated {
+            for (mean, x) in mean.iter_mut().zip(vector.iter()) {
+                *mean += share * x;
+            }
+        }
+        self.sketches = SketchList::default();
+        for vector in rotated {
+            self.sketches
+                .push(&Sketch::new(vector, &mean, &self.origin));
+        }
+        self.centre_square = dot(&mean, &mean);
+        self.centre = Arc::new(mean);
     }
 
     fn code(&self, vector: usize) -> (&[i8], [f32; 2]) {
@@ -218,10 +256,10 @@ impl RunningMean {
         self.vectors += 1;
     }
 
-    /// The centre of a new chunk: the mean whenever the vectors are four times as many, and else that of
-    /// the chunk before, so that a search meets few centres. Embeddings of one model share a large part, and
-    /// estimates are better where the residuals lack it.
-    fn centre(&mut self, before: Option<&Arc<Vec<f32>>>) -> Arc<Vec<f32>> {
+    /// The origin of a new chunk: the mean whenever the vectors are four times as many, and else that of
+    /// the chunk before, so that a search meets few origins. Embeddings of one model share a large part, and
+    /// less is lost by rounding a query that lacks it.
+    fn origin(&mut self, before: Option<&Arc<Vec<f32>>>) -> Arc<Vec<f32>> {
         match before {
             Some(before) if self.vectors < 4 * self.last => before.clone(),
             _ => {
@@ -234,19 +272,19 @@ impl RunningMean {
 }
 
 impl SketchQuery {
-    fn centred_on(&mut self, centre: &Arc<Vec<f32>>) -> &CentredQuery {
-        let rotated = &self.rotated;
-        self.centred
-            .take_if(|(known, _)| !Arc::ptr_eq(known, centre));
-        let new = || (centre.clone(), CentredQuery::new(rotated, centre));
-        &self.centred.get_or_insert_with(new).1
+    fn centred_on(&mut self, chunk: &Chunk) -> CentredQuery<'_> {
+        let (rotated, origin) = (&self.rotated, &chunk.origin);
+        self.rounded
+            .take_if(|(known, _)| !Arc::ptr_eq(known, origin));
+        let new = || (origin.clone(), RoundedQuery::new(rotated, origin));
+        let (_, rounded) = self.rounded.get_or_insert_with(new);
+        CentredQuery::new(rounded, rotated, &chunk.centre, chunk.centre_square)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::search::score::dot;
     use crate::segment::vectors::normalised;
     use crate::testing::clustered;
 
@@ -354,18 +392,46 @@ mod tests {
     }
 
     #[test]
-    fn a_query_meets_few_centres() {
+    fn vectors_of_one_topic_do_not_share_an_error() {
+        let mut vectors = DeltaVectors::new(DIMENSION);
+        // 32 topics, each of which fills a chunk.
+        let unit = |v: Vec<f32>| normalised(&v, DIMENSION).unwrap();
+        let topics = (0..32).flat_map(|topic| clustered(topic, CHUNK, DIMENSION, 1));
+        let units: Vec<Vec<f32>> = topics.map(unit).collect();
+        push(&mut vectors, &units);
+        let (mut shared, mut all) = (0.0, 0.0);
+        for query in clustered(100, 20, DIMENSION, 20).into_iter().map(unit) {
+            let mut errors = Vec::new();
+            let mut sketched = vectors.sketch_query(&query);
+            let scores = f32::NEG_INFINITY;
+            vectors.scan_sketches(0..units.len(), &mut sketched, scores, |vector, estimate| {
+                errors.push(estimate.score - dot(&query, &units[vector as usize]));
+                scores
+            });
+            assert_eq!(errors.len(), units.len());
+            for topic in errors.chunks(CHUNK) {
+                shared += (topic.iter().sum::<f32>() / CHUNK as f32).powi(2) / 32.0;
+            }
+            all += errors.iter().map(|e| e * e).sum::<f32>() / errors.len() as f32;
+        }
+        // The mean of a topic's errors is as small as that of independent ones.
+        println!("{shared} of {all}");
+        assert!(shared < 0.03 * all, "{shared} of {all}");
+    }
+
+    #[test]
+    fn a_query_meets_few_origins() {
         let units = units(6_000);
         let mut vectors = DeltaVectors::new(DIMENSION);
         push(&mut vectors, &units);
-        let centres = vectors
+        let origins = vectors
             .chunks
             .iter()
-            .map(|chunk| Arc::as_ptr(&chunk.centre));
-        let centres: std::collections::HashSet<_> = centres.collect();
+            .map(|chunk| Arc::as_ptr(&chunk.origin));
+        let origins: std::collections::HashSet<_> = origins.collect();
         // From 0, 256, 1,024 and 4,096 vectors on.
-        assert_eq!(centres.len(), 4);
-        let mean = vectors.chunks.last().unwrap().centre.clone();
+        assert_eq!(origins.len(), 4);
+        let mean = vectors.chunks.last().unwrap().origin.clone();
         assert!(dot(&mean, &mean) > 0.1);
     }
 }

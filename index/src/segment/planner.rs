@@ -4,6 +4,7 @@ use crate::error::IndexError;
 use crate::format::graph_record::Calibration;
 use crate::segment::codes::QueryCode;
 use crate::segment::graph::Graph;
+use crate::segment::graph::calibrate::{K, LEAST_RECALL};
 use crate::segment::search::candidates::best_passages;
 use crate::segment::search::scan;
 use crate::segment::search::score::{ScoredVector, VectorFilter};
@@ -31,8 +32,8 @@ pub(crate) fn nearest(
     scan::exact(vectors, query, k, filter)
 }
 
-/// Finds the best `k` passages through the graph. It searches for more vectors until they belong to
-/// enough passages, and returns `None` as soon as a scan would be less work.
+/// Finds the best `k` passages through the graph, or returns `None` as soon as a scan would be less work
+/// or would find more. Where nothing is near the query, the search is made again, farther.
 fn through(
     vectors: &VectorStore,
     graph: &Graph,
@@ -43,19 +44,61 @@ fn through(
     let Calibration {
         ef_search,
         evaluations,
+        far,
         ..
     } = graph.calibration;
+    let walk = |effort| walk(vectors, graph, effort, query, k, filter);
+    let near = Effort {
+        ef: ef_search as usize,
+        evaluations,
+    };
+    let Some(best) = walk(near)? else {
+        return Ok(None);
+    };
+    // Where a filter allows one of two, the fifth is as far as the tenth of all.
+    let allowed = filter.map_or(vectors.count(), |filter| filter.vectors);
+    let place = (K * allowed / vectors.count().max(1)).max(1) - 1;
+    let score = best.get(place).or(best.last()).map(|hit| hit.score);
+    let Some(far) = far.filter(|far| score.is_some_and(|score| score < far.below)) else {
+        return Ok(Some(best));
+    };
+    if far.recall_at_10 < LEAST_RECALL {
+        return Ok(None);
+    }
+    walk(Effort {
+        ef: far.ef_search as usize,
+        evaluations: far.evaluations,
+    })
+}
+
+/// How far a walk looks, and how many vectors it is expected to compare.
+#[derive(Clone, Copy)]
+struct Effort {
+    ef: usize,
+    evaluations: u32,
+}
+
+/// Searches for more vectors until they belong to enough passages, and returns `None` as soon as a scan
+/// would be less work.
+fn walk(
+    vectors: &VectorStore,
+    graph: &Graph,
+    effort: Effort,
+    query: &[f32],
+    k: usize,
+    filter: Option<&VectorFilter<'_>>,
+) -> Result<Option<Vec<ScoredVector>>, IndexError> {
     let count = vectors.count();
     let allowed = filter.map_or(count, |filter| filter.vectors);
     let limit = allowed / WALK_STEP;
     let mut wanted = k.saturating_mul(count.div_ceil(vectors.passages().max(1)));
     let coded = QueryCode::new(query);
     loop {
-        let ef = (ef_search as usize).max(wanted.saturating_mul(2));
+        let ef = effort.ef.max(wanted.saturating_mul(2));
         // The rarer the allowed vectors are, the farther a walk must go to find the same number of
         // them.
-        let farther = ef as f64 / f64::from(ef_search) * count as f64 / allowed as f64;
-        if f64::from(evaluations) * farther > limit as f64 {
+        let farther = ef as f64 / effort.ef as f64 * count as f64 / allowed as f64;
+        if f64::from(effort.evaluations) * farther > limit as f64 {
             return Ok(None);
         }
         let wants = filter.map(|filter| |vector| (filter.allows)(vector));
@@ -127,10 +170,17 @@ mod tests {
         let queries = rows.split_off(20_000);
         let (_home, vectors) = store(&singles(rows));
         let graph = graph(&vectors);
-        for (every, by_graph) in [(1, 50), (2, 50), (100, 0), (2_000, 0), (20_000, 0)] {
+        for (every, by_graph) in [
+            (1, 45..=50),
+            (2, 45..=50),
+            (100, 0..=0),
+            (2_000, 0..=0),
+            (20_000, 0..=0),
+        ] {
             // Allowed vectors are scattered over the clusters, although a cluster's vectors have
             // regular numbers.
-            let allows = |vector: u32| (vector.wrapping_mul(7_919) % 20_000).is_multiple_of(every);
+            let allows =
+                |vector: u32| (vector.wrapping_mul(0x9e37_79b1) >> 12).is_multiple_of(every);
             let count = (0..20_000).filter(|&v| allows(v)).count();
             let filter = VectorFilter {
                 allows: &allows,
@@ -139,7 +189,7 @@ mod tests {
             let (recall, walked) = recall(&vectors, &graph, &queries, Some(&filter));
             println!("one of {every}: recall@10 {recall}, {walked} through the graph");
             assert!(recall >= 0.95, "one of {every}: {recall}");
-            assert_eq!(walked, by_graph, "one of {every}");
+            assert!(by_graph.contains(&walked), "one of {every}: {walked}");
         }
         // The walk first reaches clusters in which nothing is allowed, and has to continue to
         // others.

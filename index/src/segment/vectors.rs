@@ -172,6 +172,11 @@ impl VectorStore {
         self.owners().len()
     }
 
+    /// Numbers in a vector.
+    pub(crate) fn dimension(&self) -> usize {
+        self.dimension
+    }
+
     /// Number of passages.
     pub(crate) fn passages(&self) -> usize {
         // Owners begin at 0 and never skip one.

@@ -158,10 +158,20 @@ pub(crate) fn kept_words(stats: &Stats) -> String {
 pub(crate) fn describe(search: &SegmentSearch) -> String {
     match search {
         SegmentSearch::Scan => "scanned exactly: recall@10 is 1".into(),
-        SegmentSearch::Graph(measured) => format!(
-            "graph: recall@10 {:.3} against an exact scan of a sample, with ef_search {}",
-            measured.recall_at_10, measured.ef_search
-        ),
+        SegmentSearch::Graph(measured) => {
+            let far = measured.far.map(|far| {
+                format!(
+                    "; {:.3} with {} for queries that have nothing near them",
+                    far.recall_at_10, far.ef_search
+                )
+            });
+            format!(
+                "graph: recall@10 {:.3} against an exact scan of a sample, with ef_search {}{}",
+                measured.recall_at_10,
+                measured.ef_search,
+                far.unwrap_or_default()
+            )
+        }
         SegmentSearch::GraphDamaged { reason } => {
             format!("scanned exactly, because its graph is damaged ({reason})")
         }

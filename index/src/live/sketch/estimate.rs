@@ -6,8 +6,13 @@
 //! of the signs has a random direction. With x = Σ|rᵢ|/(‖r‖·√D), the cosine of r and its signs, its
 //! standard deviation is at most ‖r‖·‖q − c‖·√(1 − x²)/(x·√(D − 1)).
 //!
-//! The query's residual is rounded to 16 steps. Each rounding error meets a random sign, so they add
-//! ‖error‖·‖r‖²/Σ|rᵢ| to the deviation.
+//! Vectors whose residuals share a direction share an error, so a centre is that of few vectors, and there
+//! are many. Preparing a query takes longer than the product with a sketch. It is therefore prepared with an
+//! *origin* p that many centres share: ⟨signs, q − c⟩ = ⟨signs, q − p⟩ − ⟨signs, c − p⟩, of which the last
+//! is known.
+//!
+//! q − p is rounded to 16 steps. Each rounding error meets a random sign, so they add ‖error‖·‖r‖²/Σ|rᵢ| to
+//! the deviation.
 
 use crate::live::sketch::bit_product::{LANES, PLANES, Planes};
 use crate::segment::codes::Estimate;
@@ -34,7 +39,7 @@ pub(crate) struct Sketch {
 /// lie together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Factors<T = f32> {
-    /// ⟨r, c⟩.
+    /// ⟨r, c⟩ − ⟨signs, c − p⟩·‖r‖²/Σ|rᵢ|.
     offset: T,
     /// ‖r‖²/Σ|rᵢ|.
     scale: T,
@@ -63,8 +68,8 @@ impl Factors<[f32; LANES]> {
 }
 
 impl Sketch {
-    /// Sketches a rotated vector.
-    pub(crate) fn new(rotated: &[f32], centre: &[f32]) -> Self {
+    /// Sketches a rotated vector, for queries that are prepared with an origin.
+    pub(crate) fn new(rotated: &[f32], centre: &[f32], origin: &[f32]) -> Self {
         let residual = difference(rotated, centre);
         let words = residual.chunks(64).map(|part| {
             let bits = part.iter().enumerate();
@@ -79,9 +84,12 @@ impl Sketch {
         let scale = if sum > 0.0 { square / sum } else { 0.0 };
         // ‖r‖²·(1 − x²)/x² = D·(‖r‖²/Σ|rᵢ|)² − ‖r‖²
         let lost = (dimensions * scale * scale - square).max(0.0);
+        let apart = difference(centre, origin);
+        let signed = residual.iter().zip(&apart);
+        let signed: f32 = signed.map(|(r, x)| if *r >= 0.0 { *x } else { -x }).sum();
         Self {
             factors: Factors {
-                offset: dot(&residual, centre),
+                offset: dot(&residual, centre) - scale * signed,
                 scale,
                 variance: lost / (dimensions - 1.0).max(1.0),
                 ones: words.iter().map(|word| word.count_ones()).sum::<u32>() as f32,
@@ -91,25 +99,29 @@ impl Sketch {
     }
 }
 
-/// A query as sketches with one centre need it.
-pub(crate) struct CentredQuery {
-    /// The steps of its residual: (words).
+/// A query as sketches with one origin need it: q − p, rounded.
+pub(crate) struct RoundedQuery {
+    /// The steps: (words).
     pub(crate) planes: Vec<Planes>,
     step: f32,
     /// HIGHEST/2·D − Σ steps
     shift: f32,
-    /// ⟨c, q⟩.
-    centre_product: f32,
-    /// The square of the residual's length.
-    square: f32,
     /// The square of the length of what rounding has lost.
     lost_square: f32,
 }
 
-impl CentredQuery {
-    /// Rounds the residual of a rotated query.
-    pub(crate) fn new(rotated: &[f32], centre: &[f32]) -> Self {
-        let residual = difference(rotated, centre);
+/// A query as sketches with one centre need it.
+pub(crate) struct CentredQuery<'q> {
+    pub(crate) rounded: &'q RoundedQuery,
+    /// ⟨c, q⟩.
+    centre_product: f32,
+    /// ‖q − c‖².
+    square: f32,
+}
+
+impl RoundedQuery {
+    pub(crate) fn new(rotated: &[f32], origin: &[f32]) -> Self {
+        let residual = difference(rotated, origin);
         let largest = residual.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let step = if largest > 0.0 {
             2.0 * largest / HIGHEST
@@ -133,23 +145,45 @@ impl CentredQuery {
             planes,
             step,
             shift: HIGHEST / 2.0 * residual.len() as f32 - sum,
-            centre_product: dot(rotated, centre),
-            square: dot(&residual, &residual),
             lost_square,
+        }
+    }
+}
+
+impl<'q> CentredQuery<'q> {
+    /// `centre_square` is ‖c‖².
+    pub(crate) fn new(
+        rounded: &'q RoundedQuery,
+        rotated: &[f32],
+        centre: &[f32],
+        centre_square: f32,
+    ) -> Self {
+        let centre_product = dot(rotated, centre);
+        // A query is a unit vector.
+        let square = (1.0 - 2.0 * centre_product + centre_square).max(0.0);
+        Self {
+            rounded,
+            centre_product,
+            square,
         }
     }
 
     /// The estimated product of the query and a vector. `product` is that of the vector's bits and the
-    /// steps of the query's residual. The true product is within the bound for all but about one in 20
+    /// query's steps. The true product is within the bound for all but about one in 20
     /// vectors, and one in 40 is above it.
     #[inline(always)]
     pub(crate) fn estimate(&self, vector: Factors, product: u32) -> Estimate {
         // Σ signᵢ·(stepsᵢ − HIGHEST/2), where a sign is twice a bit less one.
-        let signed = 2.0 * product as i32 as f32 - HIGHEST * vector.ones + self.shift;
-        let variance =
-            vector.variance * self.square + vector.scale * vector.scale * self.lost_square;
+        let RoundedQuery {
+            step,
+            shift,
+            lost_square,
+            ..
+        } = self.rounded;
+        let signed = 2.0 * product as i32 as f32 - HIGHEST * vector.ones + shift;
+        let variance = vector.variance * self.square + vector.scale * vector.scale * lost_square;
         Estimate {
-            score: self.centre_product + vector.offset + vector.scale * self.step * signed,
+            score: self.centre_product + vector.offset + vector.scale * step * signed,
             within: DEVIATIONS * variance.sqrt() + ROUNDING,
         }
     }
@@ -177,10 +211,10 @@ mod tests {
     use crate::segment::vectors::normalised;
     use crate::testing::clustered;
 
-    fn product(sketch: &Sketch, query: &CentredQuery) -> u32 {
+    fn product(sketch: &Sketch, query: &CentredQuery<'_>) -> u32 {
         let group: Vec<_> = sketch.words.iter().map(|&word| [word; LANES]).collect();
         let mut products = [[0; LANES]];
-        bit_products(&group, &query.planes, &mut products);
+        bit_products(&group, &query.rounded.planes, &mut products);
         products[0][0]
     }
 
@@ -199,10 +233,14 @@ mod tests {
             }
         }
         let (queries, vectors) = vectors.split_at(20);
-        let sketches: Vec<_> = vectors.iter().map(|v| Sketch::new(v, &centre)).collect();
+        // Any point may be the origin; this one is as far from the centre as that of a topic from all.
+        let origin: Vec<f32> = vectors[0].iter().map(|x| 0.5 * x).collect();
+        let sketch = |vector: &Vec<f32>| Sketch::new(vector, &centre, &origin);
+        let sketches: Vec<_> = vectors.iter().map(sketch).collect();
         let (mut sum, mut squares, mut outside, mut pairs) = (0.0, 0.0, 0, 0);
         for query in queries {
-            let centred = CentredQuery::new(query, &centre);
+            let rounded = RoundedQuery::new(query, &origin);
+            let centred = CentredQuery::new(&rounded, query, &centre, dot(&centre, &centre));
             for (sketch, vector) in sketches.iter().zip(vectors) {
                 let estimate = centred.estimate(sketch.factors, product(sketch, &centred));
                 let error = estimate.score - dot(query, vector);
@@ -245,8 +283,10 @@ mod tests {
         let rotation = Rotation::new(1);
         let centre = vec![0.0; rotation.width()];
         for (a, b) in [(1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
-            let sketch = Sketch::new(&rotation.rotate(&[a]), &centre);
-            let query = CentredQuery::new(&rotation.rotate(&[b]), &centre);
+            let sketch = Sketch::new(&rotation.rotate(&[a]), &centre, &centre);
+            let rotated = rotation.rotate(&[b]);
+            let rounded = RoundedQuery::new(&rotated, &centre);
+            let query = CentredQuery::new(&rounded, &rotated, &centre, 0.0);
             let estimate = query.estimate(sketch.factors, product(&sketch, &query));
             let error = (estimate.score - a * b).abs();
             assert!(error <= estimate.within, "{estimate:?}");
@@ -262,8 +302,9 @@ mod tests {
             let unit = normalised(&vectors[n], 100).unwrap();
             rotation.rotate(&unit)
         });
-        let sketch = Sketch::new(&centre, &centre);
-        let centred = CentredQuery::new(&query, &centre);
+        let sketch = Sketch::new(&centre, &centre, &centre);
+        let rounded = RoundedQuery::new(&query, &centre);
+        let centred = CentredQuery::new(&rounded, &query, &centre, dot(&centre, &centre));
         let estimate = centred.estimate(sketch.factors, product(&sketch, &centred));
         assert!((estimate.score - dot(&centre, &query)).abs() <= 1e-6);
         assert_eq!(estimate.within, ROUNDING);

@@ -9,7 +9,7 @@ use crate::segment::codes::Estimate;
 /// Groups of eight vectors whose products are computed before any of them is looked at.
 const GROUPS: usize = 8;
 
-/// Sketches with one centre.
+/// Sketches with one centre and one origin.
 #[derive(Clone, Default)]
 pub(crate) struct SketchList {
     vectors: usize,
@@ -42,18 +42,19 @@ impl SketchList {
     pub(crate) fn scan(
         &self,
         vectors: Range<usize>,
-        query: &CentredQuery,
+        query: &CentredQuery<'_>,
         mut reached: f32,
         mut visit: impl FnMut(usize, Estimate) -> f32,
     ) -> f32 {
-        let words = query.planes.len();
+        let planes = &query.rounded.planes;
+        let words = planes.len();
         let first = vectors.start / LANES;
         let groups = self.groups[first * words..].chunks(GROUPS * words);
         let factors = self.factors[first..].chunks(GROUPS);
         let firsts = (first * LANES..vectors.end).step_by(GROUPS * LANES);
         for ((first, groups), factors) in firsts.zip(groups).zip(factors) {
             let mut products = [[0; LANES]; GROUPS];
-            bit_products(groups, &query.planes, &mut products);
+            bit_products(groups, planes, &mut products);
             for (group, (factors, products)) in factors.iter().zip(&products).enumerate() {
                 let at_most = query.at_most(factors, products);
                 if at_most.iter().all(|&score| score < reached) {
@@ -74,7 +75,9 @@ impl SketchList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::sketch::estimate::RoundedQuery;
     use crate::live::sketch::rotation::Rotation;
+    use crate::segment::search::score::dot;
     use crate::testing::clustered;
 
     #[test]
@@ -83,11 +86,13 @@ mod tests {
         let rotated = |v: &Vec<f32>| rotation.rotate(v);
         let vectors: Vec<_> = clustered(1, 301, 100, 7).iter().map(rotated).collect();
         let centre = vec![0.25; 100];
-        let query = CentredQuery::new(&vectors[300], &centre);
+        let rounded = RoundedQuery::new(&vectors[300], &centre);
+        let square = dot(&centre, &centre);
+        let query = CentredQuery::new(&rounded, &vectors[300], &centre, square);
         let mut list = SketchList::default();
         let mut alone = Vec::new();
         for vector in &vectors[..300] {
-            let sketch = Sketch::new(vector, &centre);
+            let sketch = Sketch::new(vector, &centre, &centre);
             list.push(&sketch);
             let mut one = SketchList::default();
             one.push(&sketch);

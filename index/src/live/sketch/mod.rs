@@ -15,6 +15,6 @@ mod estimate;
 mod list;
 mod rotation;
 
-pub(crate) use estimate::{CentredQuery, Sketch};
+pub(crate) use estimate::{CentredQuery, RoundedQuery, Sketch};
 pub(crate) use list::SketchList;
 pub(crate) use rotation::Rotation;

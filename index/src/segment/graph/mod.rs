@@ -4,6 +4,7 @@
 pub(crate) mod build;
 pub(crate) mod calibrate;
 pub(crate) mod copies;
+mod far_queries;
 pub(crate) mod layer;
 pub(crate) mod links;
 
