@@ -20,6 +20,10 @@ use crate::segment::vectors::VectorStore;
 /// those of the measurement.
 pub(crate) const RECALL: f64 = 0.98;
 
+/// The recall@10 to reach where nothing is near the query. A walk for one query then finds all or misses
+/// many, so that the mean must be higher for few to be bad.
+const FAR_RECALL: f64 = 0.99;
+
 /// The recall@10 that a graph must reach with some `ef` to be used at all.
 pub(crate) const LEAST_RECALL: f32 = 0.95;
 
@@ -66,7 +70,7 @@ pub(crate) fn calibrate(
         ef_search: measured.ef,
         recall_at_10: measured.recall,
         evaluations: measured.evaluations,
-        far: far(vectors, links, &near, measured.ef, recall)?,
+        far: far(vectors, links, &near, measured.ef)?,
     })
 }
 
@@ -76,7 +80,6 @@ fn far(
     links: &Links,
     near: &[Trial<'_>],
     ef: u32,
-    recall: f64,
 ) -> Result<Option<FarCalibration>, IndexError> {
     let mut scores: Vec<f32> = near.iter().filter_map(Trial::last_score).collect();
     scores.sort_by(f32::total_cmp);
@@ -89,7 +92,7 @@ fn far(
     if far.is_empty() {
         return Ok(None);
     }
-    let measured = least_ef(vectors, links, &far, ef, recall)?;
+    let measured = least_ef(vectors, links, &far, ef, FAR_RECALL)?;
     Ok((measured.ef > ef).then_some(FarCalibration {
         below,
         ef_search: measured.ef,
