@@ -7,7 +7,7 @@ use crate::filter::bitset::Bitset;
 use crate::live::hit::SearchOptions;
 use crate::segment::Segment;
 use crate::segment::passages::IdDigest;
-use crate::segment::search::score::ScoredVector;
+use crate::segment::planner::{Found, Reach};
 
 /// A segment and which of its passages are deleted in this state.
 #[derive(Clone)]
@@ -48,14 +48,15 @@ impl LiveSegment {
         &self,
         query: &[f32],
         options: &SearchOptions,
-    ) -> Result<Vec<ScoredVector>, IndexError> {
-        let (k, exact) = (options.k, options.exact);
+        reach: Reach,
+    ) -> Result<Found, IndexError> {
+        let k = options.k;
         if options.filter.is_none() && self.deletions == 0 {
-            return self.segment.search(query, k, None, exact);
+            return self.segment.search(query, k, None, reach);
         }
         let mut allowed = self.segment.select(options.filter.as_ref());
         allowed.and_not(&self.deleted);
-        self.segment.search(query, k, Some(&allowed), exact)
+        self.segment.search(query, k, Some(&allowed), reach)
     }
 
     /// Rows of the passages that are not deleted.

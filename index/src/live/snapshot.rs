@@ -9,6 +9,8 @@ use crate::live::hit::{Hit, SearchOptions};
 use crate::live::live_segment::LiveSegment;
 use crate::segment::Segment;
 use crate::segment::passages::{IdDigest, Passage, digest};
+use crate::segment::planner::{Found, Reach};
+use crate::segment::search::score::ScoredVector;
 use crate::segment::vectors::normalised;
 
 /// Never changes once searches see it; a batch of changes makes another one of a clone.
@@ -161,19 +163,21 @@ impl Snapshot {
         options: &SearchOptions,
     ) -> Result<Vec<Hit>, IndexError> {
         let query = normalised(query, self.dimension)?;
+        let (k, filter) = (options.k, options.filter.as_ref());
+        let in_delta = self.delta.search(&query, k, filter, options.exact);
+        let known: Vec<f32> = in_delta.iter().map(|(score, ..)| *score).collect();
+        let in_segments = self.search_segments(&query, options, known)?;
         // Score, place, which of the passage's vectors.
         let mut best: Vec<(f32, HitSource<'_>, u32)> = Vec::new();
-        for live in &self.segments {
+        for (live, found) in self.segments.iter().zip(in_segments) {
             let segment = live.segment.as_ref();
-            for scored in live.search(&query, options)? {
+            for scored in found {
                 let (row, part) = segment.owner(scored.vector);
                 best.push((scored.score, HitSource::Segment { segment, row }, part));
             }
         }
-        let (k, filter) = (options.k, options.filter.as_ref());
-        for (score, entry, part) in self.delta.search(&query, k, filter, options.exact) {
-            best.push((score, HitSource::Delta { entry }, part));
-        }
+        let in_delta = in_delta.into_iter();
+        best.extend(in_delta.map(|(score, entry, part)| (score, HitSource::Delta { entry }, part)));
         // Places come in order and a stable sort keeps it among equal scores.
         best.sort_by(|a, b| b.0.total_cmp(&a.0));
         best.into_iter()
@@ -188,6 +192,36 @@ impl Snapshot {
                 })
             })
             .collect()
+    }
+
+    /// The best vectors of each segment. `scores` are those of what the delta has. Where nothing of all that
+    /// is found is near the query, segments are searched again, farther.
+    fn search_segments(
+        &self,
+        query: &[f32],
+        options: &SearchOptions,
+        mut scores: Vec<f32>,
+    ) -> Result<Vec<Vec<ScoredVector>>, IndexError> {
+        let reach = if options.exact {
+            Reach::All
+        } else {
+            Reach::Near
+        };
+        let mut all = Vec::with_capacity(self.segments.len());
+        for live in &self.segments {
+            let found = live.search(query, options, reach)?;
+            scores.extend(found.best.iter().map(|scored| scored.score));
+            all.push(found);
+        }
+        scores.sort_unstable_by(|a, b| b.total_cmp(a));
+        scores.truncate(options.k);
+        let farther = |(live, found): (&LiveSegment, Found)| match found.farness {
+            Some(farness) if farness.is_far(&scores) => live
+                .search(query, options, Reach::Far)
+                .map(|found| found.best),
+            _ => Ok(found.best),
+        };
+        self.segments.iter().zip(all).map(farther).collect()
     }
 
     /// See [`crate::Index::for_each`].

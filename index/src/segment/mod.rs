@@ -4,7 +4,7 @@ pub(crate) mod codes;
 pub(crate) mod graph;
 pub(crate) mod passage_kv;
 pub(crate) mod passages;
-mod planner;
+pub(crate) mod planner;
 pub(crate) mod search;
 pub(crate) mod tombstones;
 pub(crate) mod vectors;
@@ -30,8 +30,8 @@ use crate::segment::graph::Graph;
 use crate::segment::graph::links::{GRAPH, LinkArray, Links};
 use crate::segment::passage_kv::PassageKvStore;
 use crate::segment::passages::{IdDigest, Passage, PassageStore, PassageWriter};
-use crate::segment::planner::nearest;
-use crate::segment::search::score::{ScoredVector, VectorFilter};
+use crate::segment::planner::{Found, Reach, nearest};
+use crate::segment::search::score::VectorFilter;
 use crate::segment::vectors::{VectorStore, VectorWriter};
 
 /// Values of the passages' metadata, see [`crate::filter::metadata`].
@@ -174,15 +174,15 @@ impl Segment {
         self.columns.holding(DOCUMENT, &document).collect()
     }
 
-    /// The best vectors of the best `k` passages that are allowed, best first. Through the graph
-    /// unless `exact`, or where a scan is less work.
+    /// The best vectors of the best `k` passages that are allowed. Through the graph, unless all are to be
+    /// compared or a scan is less work.
     pub(crate) fn search(
         &self,
         query: &[f32],
         k: usize,
         allowed: Option<&Bitset>,
-        exact: bool,
-    ) -> Result<Vec<ScoredVector>, IndexError> {
+        reach: Reach,
+    ) -> Result<Found, IndexError> {
         let owners = self.vectors.owners();
         let allows = |vector: u32| allowed.is_none_or(|rows| rows.test(owners[vector as usize]));
         let allowed = allowed.map(|rows| VectorFilter {
@@ -193,8 +193,8 @@ impl Segment {
                 owners.iter().filter(|&&row| rows.test(row)).count()
             },
         });
-        let graph = self.graph.as_ref().filter(|_| !exact);
-        nearest(&self.vectors, graph, query, k, allowed.as_ref())
+        let (vectors, graph) = (&self.vectors, self.graph.as_ref());
+        nearest(vectors, graph, query, k, allowed.as_ref(), reach)
     }
 
     /// Verifies everything that opening did not, and fails at the first error.

@@ -15,60 +15,92 @@ use crate::segment::vectors::VectorStore;
 /// vectors of 896 dimensions: 2.5 for 1,000 vectors, 4 for 8,000, 5 for 16,000 and more.
 pub(crate) const WALK_STEP: usize = 4;
 
-/// The best `k` passages that `filter` allows, or all of them if there are fewer. Each is scored by
-/// its best vector. The best comes first; among equal scores the lower vector comes first.
+/// How far a search looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// As far as a query needs that resembles what is stored.
+    Near,
+    /// As far as one needs that has nothing near it.
+    Far,
+    /// Everything is compared.
+    All,
+}
+
+/// What a search has found.
+pub(crate) struct Found {
+    /// Each passage by its best vector. The best comes first; among equal scores the lower vector.
+    pub(crate) best: Vec<ScoredVector>,
+    /// By what it is told that a search of [`Reach::Far`] would find more, if one ever does.
+    pub(crate) farness: Option<Farness>,
+}
+
+/// Tells a query that has nothing near it by a score.
+#[derive(Clone, Copy)]
+pub(crate) struct Farness {
+    place: usize,
+    below: f32,
+}
+
+impl Farness {
+    /// `scores` are those of all that was found for the query, here and elsewhere, the best first. What is
+    /// near it elsewhere leaves no place for what a farther search would find here.
+    pub(crate) fn is_far(self, scores: &[f32]) -> bool {
+        let score = scores.get(self.place).or(scores.last());
+        score.is_some_and(|score| *score < self.below)
+    }
+}
+
+/// The best `k` passages that `filter` allows, or all of them if there are fewer.
 pub(crate) fn nearest(
     vectors: &VectorStore,
     graph: Option<&Graph>,
     query: &[f32],
     k: usize,
     filter: Option<&VectorFilter<'_>>,
-) -> Result<Vec<ScoredVector>, IndexError> {
-    if let Some(graph) = graph
-        && let Some(best) = through(vectors, graph, query, k, filter)?
+    reach: Reach,
+) -> Result<Found, IndexError> {
+    if let Some(graph) = graph.filter(|_| reach != Reach::All)
+        && let Some(found) = through(vectors, graph, query, k, filter, reach)?
     {
-        return Ok(best);
+        return Ok(found);
     }
-    scan::exact(vectors, query, k, filter)
+    Ok(Found {
+        best: scan::exact(vectors, query, k, filter)?,
+        farness: None,
+    })
 }
 
 /// Finds the best `k` passages through the graph, or returns `None` as soon as a scan would be less work
-/// or would find more. Where nothing is near the query, the search is made again, farther.
+/// or would find more.
 fn through(
     vectors: &VectorStore,
     graph: &Graph,
     query: &[f32],
     k: usize,
     filter: Option<&VectorFilter<'_>>,
-) -> Result<Option<Vec<ScoredVector>>, IndexError> {
+    reach: Reach,
+) -> Result<Option<Found>, IndexError> {
     let Calibration {
         ef_search,
         evaluations,
         far,
         ..
     } = graph.calibration;
-    let walk = |effort| walk(vectors, graph, effort, query, k, filter);
-    let near = Effort {
-        ef: ef_search as usize,
-        evaluations,
+    let (ef, evaluations, far) = match far.filter(|_| reach == Reach::Far) {
+        Some(far) if far.recall_at_10 < LEAST_RECALL => return Ok(None),
+        Some(found) => (found.ef_search, found.evaluations, None),
+        None => (ef_search, evaluations, far),
     };
-    let Some(best) = walk(near)? else {
-        return Ok(None);
-    };
-    // Where a filter allows one of two, the fifth is as far as the tenth of all.
-    let allowed = filter.map_or(vectors.count(), |filter| filter.vectors);
-    let place = (K * allowed / vectors.count().max(1)).max(1) - 1;
-    let score = best.get(place).or(best.last()).map(|hit| hit.score);
-    let Some(far) = far.filter(|far| score.is_some_and(|score| score < far.below)) else {
-        return Ok(Some(best));
-    };
-    if far.recall_at_10 < LEAST_RECALL {
-        return Ok(None);
-    }
-    walk(Effort {
-        ef: far.ef_search as usize,
-        evaluations: far.evaluations,
-    })
+    let ef = ef as usize;
+    let best = walk(vectors, graph, Effort { ef, evaluations }, query, k, filter)?;
+    let count = vectors.count();
+    let allowed = filter.map_or(count, |filter| filter.vectors);
+    let farness = far.map(|far| Farness {
+        // Where a filter allows one of two, the fifth is as far as the tenth of all.
+        place: (K * allowed / count.max(1)).max(1) - 1,
+        below: far.below,
+    });
+    Ok(best.map(|best| Found { best, farness }))
 }
 
 /// How far a walk looks, and how many vectors it is expected to compare.
@@ -142,6 +174,23 @@ mod tests {
             .unwrap()
     }
 
+    /// As an index of one segment searches it.
+    fn search(
+        vectors: &VectorStore,
+        graph: &Graph,
+        query: &[f32],
+        k: usize,
+        filter: Option<&VectorFilter<'_>>,
+    ) -> Vec<ScoredVector> {
+        let search = |reach| nearest(vectors, Some(graph), query, k, filter, reach).unwrap();
+        let Found { best, farness } = search(Reach::Near);
+        let scores: Vec<f32> = best.iter().map(|hit| hit.score).collect();
+        if farness.is_some_and(|farness| farness.is_far(&scores)) {
+            return search(Reach::Far).best;
+        }
+        best
+    }
+
     /// The share of the best ten that is found, and how many searches used the graph.
     fn recall(
         vectors: &VectorStore,
@@ -153,12 +202,12 @@ mod tests {
         for query in queries {
             let query = normalised(query, query.len()).unwrap();
             let truth = scan::exact(vectors, &query, 10, filter).unwrap();
-            let found = nearest(vectors, Some(graph), &query, 10, filter).unwrap();
+            let found = search(vectors, graph, &query, 10, filter);
             assert_eq!(found.len(), truth.len());
             assert!(found.is_sorted_by(|a, b| a.best_first(b).is_lt()));
             hits += found.iter().filter(|hit| truth.contains(hit)).count();
             wanted += truth.len();
-            let through = through(vectors, graph, &query, 10, filter).unwrap();
+            let through = through(vectors, graph, &query, 10, filter, Reach::Near).unwrap();
             walked += usize::from(through.is_some());
         }
         (hits as f64 / wanted as f64, walked)
@@ -223,7 +272,8 @@ mod tests {
         assert!(walked > 0);
         assert!(recall >= 0.95, "{recall}");
         let copy = normalised(&copy, 32).unwrap();
-        let found = through(&vectors, &graph, &copy, 50, None).unwrap().unwrap();
+        let found = through(&vectors, &graph, &copy, 50, None, Reach::Near);
+        let found = found.unwrap().unwrap().best;
         assert_eq!(found, scan::exact(&vectors, &copy, 50, None).unwrap());
     }
 
@@ -236,7 +286,7 @@ mod tests {
         let graph = graph(&vectors);
         for vector in (0..8_000).step_by(400) {
             let query = vectors.row(vector).unwrap();
-            let found = nearest(&vectors, Some(&graph), query, 10, None).unwrap();
+            let found = search(&vectors, &graph, query, 10, None);
             let mut owners: Vec<u32> = found.iter().map(|hit| hit.vector / 8).collect();
             assert_eq!(owners[0], vector / 8);
             owners.sort_unstable();
