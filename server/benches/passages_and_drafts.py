@@ -6,7 +6,8 @@ The server's model must have block attention, for example:
     onegen-server --model models/smol --base SmolLM2-135M-Instruct.Q4_1.gguf --weights q8_0 --corpus ONE.jsonl --data-dir NEW
 
 Prints, as medians: the time from a found passage to the first logits behind it, where its keys and values are computed
-and where they are kept; the time a token of a sentence of the passage that the answer must be, with drafts and without,
+and where they are kept; the time to the first text where the query token is forwarded with the prompt, and where it is
+forwarded alone; the time a token of a sentence of the passage that the answer must be, with drafts and without,
 the two sides in turn and the best of three; and the same of 40 tokens that the model chooses itself, and the same for
 the half of them for which drafts pay least.
 """
@@ -20,6 +21,7 @@ import time
 import urllib.request
 
 PASSAGES = 24
+QUESTION = "Which city is the capital of the country that the text tells of, and when was it founded?"
 
 
 def send(path, body, method="POST"):
@@ -36,14 +38,14 @@ def passages():
 
 
 def ask(number, drafting, **fields):
-    """The receipt, the seconds a token from the first text to the end, and the text."""
+    """The receipt, the seconds to the first text and for each token from there to the end, and the text."""
     search = {"forced": True, "max_retrievals": 1, "filter": {"type": "eq", "key": "n", "value": number}}
     body = {
         "model": "onegen", "messages": [{"role": "user", "content": "What does the text say?"}], "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True}, "store": False, "retrieval": search,
         "drafting": drafting, **fields,
     }
-    receipt, first, text = None, None, ""
+    receipt, first, text, began = None, None, "", time.perf_counter()
     for line in send("/v1/chat/completions", body):
         if not line.startswith(b"data: {"):
             continue
@@ -54,7 +56,7 @@ def ask(number, drafting, **fields):
                 text, first = text + choice["delta"]["content"], first or now
         if chunk.get("usage"):
             tokens, end = chunk["usage"]["completion_tokens"], now
-    return receipt, (end - (first or end)) / tokens, text
+    return receipt, ((first or end) - began, (end - (first or end)) / tokens), text
 
 
 def kept_passages(texts):
@@ -72,6 +74,15 @@ def kept_passages(texts):
     print(f"splices of {statistics.median(tokens)} tokens: {before:.1f} ms computed, {after:.1f} ms kept, {before / after:.1f} times")
 
 
+def drafted_query(texts):
+    """The passages are kept. Without drafts the model's own `[RQ]` is forwarded alone."""
+    may = {"retrieval": {"max_retrievals": 1}, "max_tokens": 2, "messages": [{"role": "user", "content": QUESTION}]}
+    runs = [(ask(0, True, **may), ask(0, False, **may)) for _ in range(8 * len(texts))]
+    assert all(with_draft[0] and with_draft[0]["passage_kv"] == without[0]["passage_kv"] for with_draft, without in runs[1:])
+    after, before = (1e3 * statistics.median(run[side][1][0] for run in runs[1:]) for side in (0, 1))
+    print(f"first text ({len(runs)}): {before:.2f} ms where [RQ] is forwarded alone, {after:.2f} where it comes with the prompt")
+
+
 def drafts(texts):
     quoted, free, same = [], [], 0
     for number, text in enumerate(texts):
@@ -80,10 +91,10 @@ def drafts(texts):
             must = {"structured_outputs": {"choice": sentences[:1]}, "max_tokens": 200}
             runs = [(ask(number, True, **must), ask(number, False, **must)) for _ in range(3)]
             assert all(with_drafts[2] == without[2] for with_drafts, without in runs)
-            quoted.append(tuple(min(run[side][1] for run in runs) for side in (0, 1)))
+            quoted.append(tuple(min(run[side][1][1] for run in runs) for side in (0, 1)))
         runs = [(ask(number, True, max_tokens=40), ask(number, False, max_tokens=40)) for _ in range(3)]
         same += all(with_drafts[2] == without[2] for with_drafts, without in runs)
-        times = tuple(min(run[side][1] for run in runs) for side in (0, 1))
+        times = tuple(min(run[side][1][1] for run in runs) for side in (0, 1))
         if times[0]:
             free.append(times)
     for name, pairs in [("quoted sentences", quoted), ("the model's own words", free)]:
@@ -99,4 +110,5 @@ texts = passages()
 for number, text in enumerate(texts):
     send("/v1/documents", {"id": f"p{number}", "text": text, "metadata": {"n": number}}, "PUT").read()
 kept_passages(texts)
+drafted_query(texts)
 drafts(texts)

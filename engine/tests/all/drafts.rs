@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use crate::common::*;
-use onegen_engine::{Completion, Constraint, EngineOptions, Grammar, Model, Request, SpanKind};
+use onegen_engine::{
+    Completion, Constraint, Engine, EngineOptions, ForwardedTokens, Grammar, Model, Request,
+    Retriever, SpanKind,
+};
 
 /// Requests that write with and without drafts, in many ways. A random model soon repeats itself, so there are drafts,
 /// right ones and wrong ones.
@@ -70,8 +73,11 @@ fn a_text_with_drafts_is_the_text_without_them() {
                 assert_eq!(summary.finish_reason, plain.finish_reason);
                 assert_eq!(plain.wrong_drafts, 0);
                 // The end of a turn may have been forwarded as a draft.
-                let forwarded = summary.forwarded[SpanKind::Generated];
-                let needed = plain.forwarded[SpanKind::Generated] + summary.wrong_drafts as u64;
+                let written = |forwarded: ForwardedTokens| {
+                    forwarded[SpanKind::Generated] + forwarded[SpanKind::Retrieval]
+                };
+                let forwarded = written(summary.forwarded);
+                let needed = written(plain.forwarded) + summary.wrong_drafts as u64;
                 assert!(
                     (needed..=needed + 1).contains(&forwarded),
                     "{name} {at}: {forwarded} {needed}"
@@ -83,6 +89,65 @@ fn a_text_with_drafts_is_the_text_without_them() {
         }
     }
     assert!(right > 20, "{right} steps were saved");
+}
+
+#[test]
+fn a_query_that_begins_an_answer_takes_no_step_of_its_own() {
+    for (name, model) in models() {
+        let prompt = question(&model, "What is the capital of Peru?").len();
+        let ask = |drafting: bool, forced: bool, step_tokens: usize| {
+            let options = EngineOptions {
+                max_step_tokens: step_tokens,
+                ..EngineOptions::default()
+            };
+            let shelf = Shelf::new(vec![peru()]);
+            let retriever = Some(shelf.clone() as Arc<dyn Retriever>);
+            let engine = Engine::start(model.clone(), retriever, options).unwrap();
+            let mut request = retrieving(&model, "a", 2, 1);
+            request.drafting = drafting;
+            request.retrieval.forced = forced;
+            let done = run(&engine, request);
+            // The step thread answers when the turn's last step is counted.
+            let ids = log_ids(&engine, "a");
+            let steps = engine.counters().stats().steps;
+            let queries = shelf.queries.lock().unwrap().clone();
+            ((done.text, queries, done.summary.forwarded, ids), steps)
+        };
+        let (wanted, steps) = ask(false, false, 512);
+        assert_eq!(wanted.1.len(), 1, "{name}");
+        // Where a step ends with the prompt, the query is left for the next.
+        for (drafting, forced, step_tokens, saved) in [
+            (true, false, 512, 1),
+            (false, true, 512, 1),
+            (true, true, 512, 1),
+            (true, false, prompt, 0),
+        ] {
+            let (done, taken) = ask(drafting, forced, step_tokens);
+            assert_eq!(done, wanted, "{name} {drafting} {forced} {step_tokens}");
+            if step_tokens == 512 {
+                assert_eq!(taken + saved, steps, "{name} {drafting} {forced}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_that_is_not_sampled_leaves_nothing_behind() {
+    for (name, model) in models() {
+        let engine = engine(&model, Some(Shelf::new(vec![peru()])));
+        let mut request = request(&model, "a", "Hello.", 4);
+        let query = model.tokens().query_id();
+        request.sampling.logit_bias.insert(query, -100.0);
+        let mut plain = request.clone();
+        plain.conversation = "b".into();
+        plain.retrieval.enabled = false;
+        let (done, plain) = (run(&engine, request), run(&engine, plain));
+        assert_eq!(done.text, plain.text, "{name}");
+        assert_eq!(log_ids(&engine, "a"), log_ids(&engine, "b"), "{name}");
+        assert_eq!(done.summary.usage.completion_tokens, 4, "{name}");
+        let retrieval = [done, plain].map(|done| done.summary.forwarded[SpanKind::Retrieval]);
+        assert_eq!(retrieval, [1, 0], "{name}");
+    }
 }
 
 #[test]

@@ -80,9 +80,11 @@ impl Sequence {
         let name = task.conversation().clone();
         let kept = task.is_kept();
         let work = match task {
-            Task::Write(request) => {
-                Work::Write(Box::new(Writing::new(*request, &conversation.log, rules)))
-            }
+            Task::Write(request) => Work::Write(Box::new(Writing::new(
+                *request,
+                &mut conversation.log,
+                rules,
+            ))),
             Task::Link(request) => Work::Link(Linking::new(request.copy, conversation.log.len())),
         };
         let turn = TurnState {

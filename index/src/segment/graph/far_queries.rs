@@ -22,9 +22,9 @@ pub(crate) fn far_queries(
         (1u64..).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % count.max(1));
     let mut source = || sources.next().unwrap_or_default() as u32;
     let mut made = Vec::with_capacity(queries);
-    while count > 0 && made.len() < queries {
+    for number in 0..queries {
         let mut query = vec![0.0; dimension];
-        if made.len() % 2 == 0 {
+        if number % 2 == 0 {
             // m + Σ ±(v − m)/√n, where as many signs are positive as negative, so that m leaves the sum.
             let (mean, sum) = (1.0 / SOURCES as f32, 1.0 / (SOURCES as f32).sqrt());
             for sign in [sum, -sum].into_iter().cycle().take(SOURCES) {
@@ -39,7 +39,37 @@ pub(crate) fn far_queries(
                 *x = scale * f32::from(numbers[place]);
             }
         }
-        made.push(normalised(&query, dimension)?);
+        // Of few vectors nothing may be left.
+        made.extend(normalised(&query, dimension));
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::search::score::dot;
+    use crate::testing::{clustered, singles, store};
+
+    #[test]
+    fn they_resemble_nothing_that_is_stored() {
+        let (_home, vectors) = store(&singles(clustered(1, 2_000, 256, 20)));
+        let queries = far_queries(&vectors, 100).unwrap();
+        assert_eq!(queries.len(), 100);
+        for query in &queries {
+            assert!((dot(query, query) - 1.0).abs() < 1e-4);
+            let scores = (0..2_000).map(|v| dot(query, vectors.row(v).unwrap()));
+            // Vectors of one cluster have cosines of about .73.
+            assert!(scores.fold(-1.0, f32::max) < 0.6);
+        }
+        assert_eq!(queries, far_queries(&vectors, 100).unwrap());
+    }
+
+    #[test]
+    fn what_few_vectors_leave_nothing_of_is_left_out() {
+        let (_home, vectors) = store(&singles(vec![vec![0.0, 0.0, -1.0, 0.0]]));
+        let queries = far_queries(&vectors, 100).unwrap();
+        assert!(queries.iter().all(|query| *query == [0.0, 0.0, -1.0, 0.0]));
+        assert!(queries.len() < 100);
+    }
 }

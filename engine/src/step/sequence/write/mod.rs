@@ -1,7 +1,8 @@
 //! A turn that writes: it samples token by token, and retrieves while it does.
 //!
 //! When `[RQ]` is sampled its forward yields the query embedding (*query*), the turn is parked (*retrieving*),
-//! and the passage that comes back is spliced in by another *prefill*.
+//! and the passage that comes back is spliced in by another *prefill*. Most answers begin with `[RQ]`, so it is
+//! forwarded on suspicion together with the prompt's end, and where it is then sampled there is no step of its own.
 
 mod sample;
 
@@ -20,7 +21,7 @@ use crate::model::{BlockDigest, SequenceOutput};
 use crate::passages::{Moment, PassageKvSource, PassageName};
 use crate::tokens::splice::Passage;
 use crate::tokens::token_log::{SpanKind, TokenLog};
-use crate::turn::events::{Event, RetrievalReceipt};
+use crate::turn::events::{Event, RetrievalReceipt, Usage};
 use crate::turn::request::{Request, RetrievalParams};
 use crate::turn::retrieval::{RetrievalWorkers, Retriever, Search, SearchOutcome};
 use crate::turn::timeline::TurnPhase;
@@ -41,8 +42,8 @@ pub(super) struct Writing {
     receipts: Vec<RetrievalReceipt>,
     /// Tokens of the log that are certain; those after them are drafts.
     ///
-    /// **Invariant:** a draft becomes certain only when the logits before it choose it. There are drafts only while
-    /// the turn decodes.
+    /// **Invariant:** a draft becomes certain only when the logits before it choose it. There are drafts while the
+    /// turn decodes, and behind the prompt there may be one: `[RQ]`.
     certain: usize,
     drafts: Drafts,
     /// Positions that were forwarded for drafts which were wrong.
@@ -98,15 +99,17 @@ pub(crate) struct ComputedSplice {
 }
 
 impl Writing {
-    /// The state before the first token; the prompt ends `log`.
-    pub(super) fn new(request: Request, log: &TokenLog, rules: &Rules) -> Self {
+    /// The state before the first token; the prompt ends `log`, and `[RQ]` is drafted behind it where the turn may
+    /// begin with a search.
+    pub(super) fn new(request: Request, log: &mut TokenLog, rules: &Rules) -> Self {
         let limit = request.retrieval.max_retrievals;
         let text = VisibleText::new(
             rules.tokens.clone(),
             request.sampling.stop.clone(),
             request.trims_text && request.grammar.is_none(),
         );
-        Self {
+        let is_likely = request.drafting || request.retrieval.forced;
+        let writing = Self {
             phase: Phase::Prefill { splice: None },
             sampler: Sampler::new(request.sampling, log),
             grammar: request.grammar,
@@ -118,7 +121,12 @@ impl Writing {
             certain: log.len(),
             drafts: Drafts::new(request.drafting),
             wrong_drafts: 0,
+        };
+        let has_room = log.len() + 1 < rules.context;
+        if is_likely && has_room && writing.may_search(&Usage::default()).is_some() {
+            log.push(rules.tokens.query_id(), SpanKind::Retrieval);
         }
+        writing
     }
 
     pub(super) fn is_retrieving(&self) -> bool {
@@ -140,10 +148,18 @@ impl Writing {
     pub(super) fn wanted(&self, start: usize, end: usize) -> WantedOffsets {
         let mut wanted = WantedOffsets::default();
         let from = (self.certain - 1).max(start);
-        let offsets = (from..end).map(|at| at - start);
-        match self.phase {
-            Phase::Query { .. } => wanted.hidden.extend(offsets),
-            _ => wanted.logits.extend(offsets),
+        for at in from..end {
+            let is_query = match self.phase {
+                Phase::Query { .. } => true,
+                Phase::Prefill { .. } => at >= self.certain,
+                Phase::Decode | Phase::Retrieving(_) => false,
+            };
+            let offsets = if is_query {
+                &mut wanted.hidden
+            } else {
+                &mut wanted.logits
+            };
+            offsets.push(at - start);
         }
         wanted
     }
@@ -191,28 +207,23 @@ impl Writing {
         let phase = std::mem::replace(&mut self.phase, Phase::Decode);
         match (phase, output.hidden.pop(), output.logits.is_empty()) {
             (Phase::Query { query, retriever }, Some(state), _) => {
-                let asked = Instant::now();
-                workers.search(Search {
-                    retriever,
-                    sequence: turn.id,
-                    query_embedding: normalised(state),
-                    k: self.retrieval.k,
-                    asked,
-                });
-                // **Invariant:** a parked sequence holds no step back; the others go on without it. The query
-                // embedding comes from the forward that wrote `[RQ]` into the KV-cache, and no logits of that
-                // position are ever asked for.
-                turn.timeline.begin(TurnPhase::Retrieval, asked);
-                self.phase = Phase::Retrieving(query);
+                self.search(turn, query, retriever, state, workers);
                 Next::GoOn
             }
-            (Phase::Prefill { splice }, _, false) => {
+            (Phase::Prefill { splice }, state, false) => {
                 let now = Instant::now();
                 turn.timeline.begin(TurnPhase::Decode, now);
                 if let Some(splice) = splice {
                     self.report(turn, splice, now);
                 }
-                self.write(turn, output.logits, rules)
+                let next = self.write(turn, output.logits, rules);
+                match (std::mem::replace(&mut self.phase, Phase::Decode), state) {
+                    (Phase::Query { query, retriever }, Some(state)) => {
+                        self.search(turn, query, retriever, state, workers);
+                    }
+                    (phase, _) => self.phase = phase,
+                }
+                next
             }
             (_, _, false) => self.write(turn, output.logits, rules),
             // The step had no room for all that lacks its KV.
@@ -221,6 +232,29 @@ impl Writing {
                 Next::GoOn
             }
         }
+    }
+
+    /// Has the retriever asked, with the state of `[RQ]`, and parks the turn.
+    fn search(
+        &mut self,
+        turn: &TurnState,
+        query: Query,
+        retriever: Arc<dyn Retriever>,
+        state: Vec<f32>,
+        workers: &RetrievalWorkers,
+    ) {
+        let asked = Instant::now();
+        workers.search(Search {
+            retriever,
+            sequence: turn.id,
+            query_embedding: normalised(state),
+            k: self.retrieval.k,
+            asked,
+        });
+        // **Invariant:** a parked sequence holds no step back; the others go on without it. The query embedding comes
+        // from the forward that wrote `[RQ]` into the KV-cache, and no logits of that position are ever asked for.
+        turn.timeline.begin(TurnPhase::Retrieval, asked);
+        self.phase = Phase::Retrieving(query);
     }
 
     /// Samples after the last certain token, and goes on as long as that is what was drafted.

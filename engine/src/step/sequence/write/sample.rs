@@ -9,15 +9,31 @@ use crate::decoding::visible_text::{Shown, Text};
 use crate::error::EngineError;
 use crate::step::sequence::turn_state::{Next, Rules, TurnState};
 use crate::tokens::token_log::SpanKind;
-use crate::turn::events::{Event, FinishReason};
+use crate::turn::events::{Event, FinishReason, Usage};
 use crate::turn::retrieval::Retriever;
 
 impl Writing {
-    /// Samples the next token. `[RQ]` is masked unless a search is allowed here and now.
+    fn max_tokens(&self) -> usize {
+        self.sampler.params().max_tokens.unwrap_or(usize::MAX)
+    }
+
+    /// What answers a search, if one is allowed here and now.
     ///
     /// **Invariant:** a constrained text is one text: nothing is retrieved once it has begun, and
     /// neither `[RQ]` nor a passage advances the grammar. One retrieval comes before it: with nothing
     /// written in between, another would ask the same again.
+    pub(super) fn may_search(&self, usage: &Usage) -> Option<&Arc<dyn Retriever>> {
+        // A last token cannot be [RQ]: there would be none left to answer with.
+        let tokens_left = self.max_tokens() - usage.completion_tokens;
+        let is_constrained_text = self
+            .grammar
+            .as_ref()
+            .is_some_and(|text| text.has_begun() || !self.receipts.is_empty());
+        let may_search = self.searches_left > 0 && tokens_left > 1 && !is_constrained_text;
+        self.retriever.as_ref().filter(|_| may_search)
+    }
+
+    /// Samples the next token. `[RQ]` is masked unless a search is allowed here and now.
     pub(super) fn sample(
         &mut self,
         turn: &mut TurnState,
@@ -26,17 +42,9 @@ impl Writing {
         rules: &Rules,
     ) -> Next {
         let query_id = rules.tokens.query_id();
-        let max_tokens = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
-        // A last token cannot be [RQ]: there would be none left to answer with.
-        let tokens_left = max_tokens - turn.usage.completion_tokens;
-        let is_constrained_text = self
-            .grammar
-            .as_ref()
-            .is_some_and(|text| text.has_begun() || !self.receipts.is_empty());
-        let may_search =
-            may_search && self.searches_left > 0 && tokens_left > 1 && !is_constrained_text;
-        let retriever = self.retriever.as_ref().filter(|_| may_search);
-        if let Some(retriever) = retriever
+        let max_tokens = self.max_tokens();
+        let retriever = self.may_search(&turn.usage).filter(|_| may_search).cloned();
+        if let Some(retriever) = &retriever
             && self.retrieval.forced
             && turn.usage.completion_tokens == 0
         {
@@ -63,7 +71,7 @@ impl Writing {
             return Next::Fail(self.nothing_to_sample(&logits));
         };
         if let Some(retriever) = retriever.filter(|_| id == query_id) {
-            return self.query(turn, retriever.clone(), logits, query_id);
+            return self.query(turn, retriever, logits, query_id);
         }
         turn.usage.completion_tokens += 1;
         self.append(turn, id);
@@ -102,18 +110,23 @@ impl Writing {
         logits: Vec<f32>,
         query_id: u32,
     ) -> Next {
+        let is_drafted =
+            turn.conversation.log.kinds().get(self.certain) == Some(&SpanKind::Retrieval);
+        if !is_drafted {
+            self.cut_drafts(turn);
+            turn.conversation.log.push(query_id, SpanKind::Retrieval);
+        }
+        self.certain += 1;
+        let is_forwarded = turn.conversation.cache.len() == self.certain;
         let query = Query {
             logits,
             at_token: turn.usage.completion_tokens,
             char_offset: self.text.chars(),
-            forwarded: turn.forwarded.total(),
+            forwarded: turn.forwarded.total() - u64::from(is_forwarded),
         };
         self.phase = Phase::Query { query, retriever };
         turn.usage.completion_tokens += 1;
         self.searches_left -= 1;
-        self.cut_drafts(turn);
-        turn.conversation.log.push(query_id, SpanKind::Retrieval);
-        self.certain += 1;
         Next::GoOn
     }
 
