@@ -114,8 +114,9 @@ pub struct Request {
     /// What the turn's text must be, compiled with the tokens of the engine's model. Default `None`:
     /// whatever the model writes.
     pub grammar: Option<Grammar>,
-    /// Whether tokens that are likely to come next, because the same tokens came before, are forwarded together with
-    /// the last one. The turn writes the same text with it, in fewer steps. Default true.
+    /// Whether tokens that are likely to come next are forwarded together with the last one: `[RQ]` behind the prompt,
+    /// and later what followed where the same tokens came before. The turn writes the same text with it, in fewer
+    /// steps. Default true.
     pub drafting: bool,
     /// Conversations share KV-caches only if their salts are equal, so that the time to the first token does
     /// not show a client what others have asked (vLLM's `cache_salt`). The default, `None`, is a salt like any
