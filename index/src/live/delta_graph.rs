@@ -21,6 +21,7 @@ use hnsw_rs::prelude::{Distance, Hnsw, Neighbour};
 use parking_lot::{Mutex, RwLock};
 
 use crate::segment::codes::Code;
+use crate::segment::graph::calibrate::{K, MISTAKEN};
 use crate::segment::search::dot_i8::dot_i8;
 
 // Links of a node in the upper layers; twice as many in the lowest. With 16, whole clusters are cut off as
@@ -33,14 +34,10 @@ const EF_CONSTRUCTION: usize = 200;
 const LAYERS: usize = 16;
 /// Nodes that a search through the graph keeps in view, at least.
 pub(crate) const EF: usize = 224;
-// The neighbour by whose distance a query is near the graph or far from it.
-const NEIGHBOUR: usize = 10;
 // Nodes from which on distances are measured, and how many of them are searched for: this many to twice
 // as many.
 const MEASURED_FROM: usize = 512;
 const SAMPLE: usize = 64;
-// One in so many nodes may be farther from its neighbours than what is called far.
-const MISTAKEN: usize = 50;
 // Only a hint, for the memory that is reserved.
 const EXPECTED_NODES: usize = 1 << 14;
 
@@ -142,7 +139,7 @@ impl DeltaGraph {
         sample.measured = nodes;
         let points = sample.points.iter();
         // The first one that is found is the node itself.
-        let searches = points.map(|point| self.hnsw.search(point, NEIGHBOUR + 1, EF));
+        let searches = points.map(|point| self.hnsw.search(point, K + 1, EF));
         let mut distances: Vec<f32> = searches
             .filter_map(|near| near.last().map(|last| last.distance))
             .collect();
@@ -178,7 +175,7 @@ impl DeltaGraph {
         if near.len() * 2 < reached {
             near = self.hnsw.search_filter(&query, ef, ef, Some(&sees));
         }
-        let last = near.get(NEIGHBOUR - 1).or(near.last())?;
+        let last = near.get(K - 1).or(near.last())?;
         if last.distance > f32::from_bits(self.far_from.load(Ordering::Relaxed)) {
             return None;
         }

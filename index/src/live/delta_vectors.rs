@@ -24,7 +24,7 @@ pub(crate) struct DeltaVectors {
     /// How many rows were dropped from the front. Chunks number their rows without regard to it.
     dropped: u64,
     means: RunningMean,
-    /// The rotated vectors of the last chunk, unless it is full.
+    /// The rotated vectors of the last chunk.
     rotated: Vec<Arc<[f32]>>,
 }
 
@@ -102,7 +102,6 @@ impl DeltaVectors {
                 chunk.push(row, unit, rotated);
                 if chunk.rows.len() == CHUNK {
                     chunk.centre_on_mean(&self.rotated);
-                    self.rotated.clear();
                 }
             }
         }

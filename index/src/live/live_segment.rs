@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::error::IndexError;
+use crate::filter::Filter;
 use crate::filter::bitset::Bitset;
-use crate::live::hit::SearchOptions;
 use crate::segment::Segment;
 use crate::segment::passages::IdDigest;
-use crate::segment::planner::{Found, Reach};
 
 /// A segment and which of its passages are deleted in this state.
 #[derive(Clone)]
@@ -44,19 +42,14 @@ impl LiveSegment {
         }
     }
 
-    pub(crate) fn search(
-        &self,
-        query: &[f32],
-        options: &SearchOptions,
-        reach: Reach,
-    ) -> Result<Found, IndexError> {
-        let k = options.k;
-        if options.filter.is_none() && self.deletions == 0 {
-            return self.segment.search(query, k, None, reach);
+    /// The rows that a search may find; `None` for all.
+    pub(crate) fn allowed(&self, filter: Option<&Filter>) -> Option<Bitset> {
+        if filter.is_none() && self.deletions == 0 {
+            return None;
         }
-        let mut allowed = self.segment.select(options.filter.as_ref());
+        let mut allowed = self.segment.select(filter);
         allowed.and_not(&self.deleted);
-        self.segment.search(query, k, Some(&allowed), reach)
+        Some(allowed)
     }
 
     /// Rows of the passages that are not deleted.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::IndexError;
+use crate::filter::bitset::Bitset;
 use crate::live::change::{ChangeCounts, CheckedChange, DeltaPassage};
 use crate::live::delta::Delta;
 use crate::live::hit::{Hit, SearchOptions};
@@ -207,21 +208,30 @@ impl Snapshot {
         } else {
             Reach::Near
         };
+        let filter = options.filter.as_ref();
+        // A filter is applied once, also where a segment is searched twice.
+        let allowed: Vec<Option<Bitset>> =
+            self.segments.iter().map(|s| s.allowed(filter)).collect();
+        let segments = || self.segments.iter().zip(&allowed);
+        let search = |(live, allowed): (&LiveSegment, &Option<Bitset>), reach| {
+            let segment = &live.segment;
+            segment.search(query, options.k, allowed.as_ref(), reach)
+        };
         let mut all = Vec::with_capacity(self.segments.len());
-        for live in &self.segments {
-            let found = live.search(query, options, reach)?;
+        for segment in segments() {
+            let found = search(segment, reach)?;
             scores.extend(found.best.iter().map(|scored| scored.score));
             all.push(found);
         }
         scores.sort_unstable_by(|a, b| b.total_cmp(a));
         scores.truncate(options.k);
-        let farther = |(live, found): (&LiveSegment, Found)| match found.farness {
-            Some(farness) if farness.is_far(&scores) => live
-                .search(query, options, Reach::Far)
-                .map(|found| found.best),
+        let farther = |(segment, found): (_, Found)| match found.farness {
+            Some(farness) if farness.is_far(&scores) => {
+                search(segment, Reach::Far).map(|found| found.best)
+            }
             _ => Ok(found.best),
         };
-        self.segments.iter().zip(all).map(farther).collect()
+        segments().zip(all).map(farther).collect()
     }
 
     /// See [`crate::Index::for_each`].

@@ -88,7 +88,7 @@ fn through(
     } = graph.calibration;
     let (ef, evaluations, far) = match far.filter(|_| reach == Reach::Far) {
         Some(far) if far.recall_at_10 < LEAST_RECALL => return Ok(None),
-        Some(found) => (found.ef_search, found.evaluations, None),
+        Some(far) => (far.ef_search, far.evaluations, None),
         None => (ef_search, evaluations, far),
     };
     let ef = ef as usize;

@@ -31,9 +31,9 @@ pub(crate) const LEAST_RECALL: f32 = 0.95;
 pub(crate) const K: usize = 10;
 // Queries of a measurement: the standard error of a recall of .98 is then about .003.
 const QUERIES: usize = 256;
-// One in so many queries that resemble what is stored may be taken for one that has nothing near it. It
-// is then searched for twice.
-const MISTAKEN: usize = 50;
+/// One in so many queries that resemble what is stored may be taken for one that has nothing near it. It
+/// is then searched for twice.
+pub(crate) const MISTAKEN: usize = 50;
 const LADDER: [u32; 14] = [
     16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048,
 ];

@@ -148,19 +148,18 @@ impl Writing {
     pub(super) fn wanted(&self, start: usize, end: usize) -> WantedOffsets {
         let mut wanted = WantedOffsets::default();
         let from = (self.certain - 1).max(start);
-        for at in from..end {
-            let is_query = match self.phase {
-                Phase::Query { .. } => true,
-                Phase::Prefill { .. } => at >= self.certain,
-                Phase::Decode | Phase::Retrieving(_) => false,
-            };
-            let offsets = if is_query {
-                &mut wanted.hidden
-            } else {
-                &mut wanted.logits
-            };
-            offsets.push(at - start);
-        }
+        let queries_from = match self.phase {
+            Phase::Query { .. } => from,
+            Phase::Prefill { .. } => self.certain,
+            Phase::Decode | Phase::Retrieving(_) => end,
+        };
+        let queries_from = queries_from.clamp(from, end.max(from));
+        wanted
+            .logits
+            .extend((from..queries_from).map(|at| at - start));
+        wanted
+            .hidden
+            .extend((queries_from..end).map(|at| at - start));
         wanted
     }
 
@@ -301,9 +300,10 @@ impl Writing {
 
     /// Appends tokens that are likely to come next.
     fn draft(&mut self, turn: &mut TurnState, rules: &Rules) {
-        let most = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
         // The token after the last draft is sampled in any case.
-        let left = most.saturating_sub(turn.usage.completion_tokens + 1);
+        let left = self
+            .max_tokens()
+            .saturating_sub(turn.usage.completion_tokens + 1);
         let log = &mut turn.conversation.log;
         let room = left.min(rules.context.saturating_sub(log.len() + 1));
         let usable = |id: u32| rules.never_sampled.get(id as usize) == Some(&false);
@@ -387,8 +387,9 @@ impl Writing {
 
     /// How many tokens a splice may have, so that the context holds it and an answer.
     fn room_for_splice(&self, turn: &TurnState, rules: &Rules) -> usize {
-        let most = self.sampler.params().max_tokens.unwrap_or(usize::MAX);
-        let answer = most.saturating_sub(turn.usage.completion_tokens);
+        let answer = self
+            .max_tokens()
+            .saturating_sub(turn.usage.completion_tokens);
         let answer = answer.clamp(1, ANSWER_ROOM);
         let used = turn.conversation.log.len() + answer;
         rules.context.saturating_sub(used)

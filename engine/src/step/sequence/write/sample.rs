@@ -13,7 +13,7 @@ use crate::turn::events::{Event, FinishReason, Usage};
 use crate::turn::retrieval::Retriever;
 
 impl Writing {
-    fn max_tokens(&self) -> usize {
+    pub(super) fn max_tokens(&self) -> usize {
         self.sampler.params().max_tokens.unwrap_or(usize::MAX)
     }
 
