@@ -7,7 +7,8 @@
 //! CORPUS is `clustered`, `equal` (a tenth of each cluster is one vector) or `topics` (clusters one after the
 //! other). With `scan` the delta has no graph. Vectors have 896 dimensions and come in batches of 1,000, one
 //! after the other or one in so many SECONDS. Recall@10 is measured against an exact search between
-//! batches, while the searching threads and the merge go on.
+//! batches, while the searching threads and the merge go on. The merged index is also searched for vectors of
+//! other clusters, as most queries are at first where clusters come one after the other.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -82,16 +83,20 @@ fn main() -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     index.settle()?;
     index.compact()?;
-    let merged = while_searching(&index, &queries, || {
+    let five_seconds = || {
         thread::sleep(Duration::from_secs(5));
         Ok(())
-    })?;
+    };
+    let merged = while_searching(&index, &queries, five_seconds)?;
+    let far: Vec<Vec<f32>> = (0..QUERIES).map(|n| corpus.far_query(n)).collect();
+    let merged_far = while_searching(&index, &far, five_seconds)?;
     let ends = 5.min(batches.len());
     let (first, last) = (
         median(&batches[..ends]),
         median(&batches[batches.len() - ends..]),
     );
-    let [live_p95, merged_p95] = [&live, &merged].map(|all| quantile(&all.clock, 0.95));
+    let [live_p95, merged_p95, merged_far_p95] =
+        [&live, &merged, &merged_far].map(|all| quantile(&all.clock, 0.95));
     let [live_processor, merged_processor] =
         [&live, &merged].map(|all| quantile(&all.processor, 0.95));
     println!(
@@ -110,12 +115,15 @@ fn main() -> Result<()> {
             "merged_p50": quantile(&merged.clock, 0.5),
             "merged_p95": merged_p95,
             "p95_over_merged": live_p95 / merged_p95,
+            "merged_far_p95": merged_far_p95,
+            "p95_over_merged_far": live_p95 / merged_far_p95,
             "search_processor_p95": live_processor,
             "merged_processor_p95": merged_processor,
             "processor_p95_over_merged": live_processor / merged_processor,
             "recall_mean": recalls.iter().sum::<f64>() / recalls.len().max(1) as f64,
             "recall_least": recalls.iter().copied().fold(1.0, f64::min),
             "recall_merged": recall(&index, queries.iter())?,
+            "recall_merged_far": recall(&index, far.iter())?,
         })
     );
     Ok(())
@@ -150,6 +158,11 @@ impl Corpus {
 
     fn query(&self, number: usize) -> Vec<f32> {
         self.near(number, u64::MAX - number as u64)
+    }
+
+    /// One that has nothing near it.
+    fn far_query(&self, number: usize) -> Vec<f32> {
+        noise(u64::MAX / 2 - number as u64, 1.0)
     }
 
     fn upsert(&self, number: usize) -> Change {

@@ -223,9 +223,16 @@ impl Client {
         &self.model
     }
 
+    /// `path` may end with a query.
     fn url(&self, path: &str) -> Url {
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        if query.is_some() {
+            url.set_query(query);
+        }
         url
     }
 

@@ -218,6 +218,7 @@ impl Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::delta_search::DeltaQuery;
     use crate::segment::passages::digest;
     use crate::segment::search::score::dot;
     use crate::segment::vectors::normalised;
@@ -237,7 +238,8 @@ mod tests {
 
     fn numbers(delta: &Delta, query: &[f32], k: usize, exact: bool) -> Vec<usize> {
         let query = normalised(query, DIMENSION).unwrap();
-        let hits = delta.search(&query, k, None, exact).into_iter();
+        let hits = delta.search(&DeltaQuery::new(&query, k, None), exact);
+        let hits = hits.into_iter();
         hits.map(|hit| hit.1.passage.id.parse().unwrap()).collect()
     }
 
@@ -264,7 +266,7 @@ mod tests {
             let score = |passage: &DeltaPassage| dot(&query, &passage.vectors);
             let mut plain: Vec<_> = delta.iter().map(|(row, p)| (score(p), row)).collect();
             plain.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let hits = delta.search(&query, 10, None, true);
+            let hits = delta.search(&DeltaQuery::new(&query, 10, None), true);
             let hits: Vec<_> = hits
                 .iter()
                 .map(|hit| (hit.0, delta.find(&hit.1.digest).unwrap()))

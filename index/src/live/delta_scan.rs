@@ -24,7 +24,7 @@ impl Delta {
         query: &DeltaQuery<'_>,
     ) -> Vec<u32> {
         let vectors = self.vectors();
-        let mut possible = CandidateSet::new(query.k);
+        let mut possible = CandidateSet::of_scores_from(query.at_least, query.k);
         let mut allows = self.allows(query);
         for (vector, (numbers, scale)) in rows.into_iter().flat_map(|rows| vectors.codes(rows)) {
             if query.coded.at_most(numbers, scale) >= possible.reached() {
@@ -47,7 +47,7 @@ impl Delta {
     ) -> Vec<u32> {
         let vectors = self.vectors();
         let mut sketched = vectors.sketch_query(query.unit);
-        let mut possible = CandidateSet::new(query.k);
+        let mut possible = CandidateSet::of_scores_from(query.at_least, query.k);
         let mut allows = self.allows(query);
         for rows in rows {
             let reached = possible.reached();
@@ -70,7 +70,7 @@ impl Delta {
 
         // A few of the most promising ones reach a score that most of the others cannot. These are then
         // compared in the order in which they stand in memory.
-        let mut possible = CandidateSet::new(query.k);
+        let mut possible = CandidateSet::of_scores_from(query.at_least, query.k);
         let first = nth_best(&scores, query.k.saturating_mul(FIRST));
         let of_scores = |wanted: Range<f32>| {
             let passages = passages.iter().zip(&scores);
@@ -143,7 +143,6 @@ fn nth_best(scores: &[f32], n: usize) -> f32 {
 mod tests {
     use super::*;
     use crate::filter::Filter;
-    use crate::segment::codes::QueryCode;
     use crate::segment::passages::digest;
     use crate::segment::vectors::normalised;
     use crate::testing::{clustered, delta_passage, e5_vectors};
@@ -170,19 +169,14 @@ mod tests {
         let (mut found, mut wanted) = (0, 0);
         for query in queries {
             let unit = &normalised(query, delta.dimension()).unwrap();
-            let truth = delta.search(unit, k, filter, true);
-            let query = DeltaQuery {
-                unit,
-                coded: QueryCode::new(unit),
-                k,
-                filter,
-            };
+            let query = DeltaQuery::new(unit, k, filter);
+            let truth = delta.search(&query, true);
             let rows = delta.scan_sketches(std::iter::once(0..delta.rows()), &query);
             assert!(rows.is_sorted_by(|a, b| a < b));
             let wanted_rows = truth.iter().map(|hit| delta.find(&hit.1.digest).unwrap());
             found += wanted_rows.filter(|row| rows.contains(row)).count();
             wanted += truth.len();
-            let hits = delta.search(unit, k, filter, false);
+            let hits = delta.search(&query, false);
             assert_eq!(hits.len(), truth.len());
             assert!(hits.is_sorted_by(|a, b| a.0 >= b.0));
         }
@@ -242,7 +236,7 @@ mod tests {
         assert!(recall >= 0.98, "{recall}");
         let own = (0..6_000).step_by(60).filter(|&n| {
             let unit = normalised(&vectors[n], 48).unwrap();
-            let best = &delta.search(&unit, 1, None, false)[0];
+            let best = &delta.search(&DeltaQuery::new(&unit, 1, None), false)[0];
             (best.1.passage.id.as_str(), best.2) == ((n / 3).to_string().as_str(), n as u32 % 3)
         });
         assert!(own.count() >= 98);
@@ -265,6 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn only_what_reaches_a_given_score_need_be_found() {
+        let mut vectors = clustered(6, 3_020, 48, 10);
+        let queries = vectors.split_off(3_000);
+        let delta = delta(&vectors, 1);
+        for query in queries {
+            let unit = normalised(&query, 48).unwrap();
+            let best = |exact, at_least| -> Vec<(f32, u32)> {
+                let query = DeltaQuery {
+                    at_least,
+                    ..DeltaQuery::new(&unit, 100, None)
+                };
+                let hits = delta.search(&query, exact).into_iter();
+                hits.map(|hit| (hit.0, delta.find(&hit.1.digest).unwrap()))
+                    .collect()
+            };
+            for exact in [false, true] {
+                let all = best(exact, f32::NEG_INFINITY);
+                let some = best(exact, all[9].0);
+                assert_eq!(some[..10], all[..10]);
+                // Bounds are wide, but not so wide that most of the others are compared.
+                assert!(some.len() < 50, "{exact}: {}", some.len());
+            }
+        }
+    }
+
+    #[test]
     fn equal_vectors_come_in_their_order_and_a_large_k_gets_everything() {
         let mut vectors = clustered(5, 3_000, 48, 10);
         for n in (7..3_000).step_by(10) {
@@ -273,7 +293,8 @@ mod tests {
         let delta = delta(&vectors, 1);
         let unit = normalised(&vectors[7], 48).unwrap();
         let ids = |k: usize| -> Vec<usize> {
-            let hits = delta.search(&unit, k, None, false).into_iter();
+            let hits = delta.search(&DeltaQuery::new(&unit, k, None), false);
+            let hits = hits.into_iter();
             hits.map(|hit| hit.1.passage.id.parse().unwrap()).collect()
         };
         assert_eq!(ids(30), (7..).step_by(10).take(30).collect::<Vec<_>>());

@@ -22,34 +22,22 @@ pub(crate) type DeltaHit<'d> = (f32, &'d DeltaPassage, u32);
 
 /// What is looked for.
 pub(crate) struct DeltaQuery<'q> {
-    /// (dimension)
+    /// A unit vector: (dimension).
     pub(crate) unit: &'q [f32],
     pub(crate) coded: QueryCode,
     pub(crate) k: usize,
     pub(crate) filter: Option<&'q Filter>,
+    /// Passages that score less need not be found.
+    pub(crate) at_least: f32,
 }
 
 impl Delta {
     /// The best `k` passages that fit the filter, best first; of equal scores the one that was put in
     /// earlier first. With `exact` only codes are scanned, and what is found is right to the bit.
-    ///
-    /// `unit` is a unit vector: (dimension).
-    pub(crate) fn search(
-        &self,
-        unit: &[f32],
-        k: usize,
-        filter: Option<&Filter>,
-        exact: bool,
-    ) -> Vec<DeltaHit<'_>> {
-        if k == 0 || self.passages() == 0 {
+    pub(crate) fn search(&self, query: &DeltaQuery<'_>, exact: bool) -> Vec<DeltaHit<'_>> {
+        if query.k == 0 || self.passages() == 0 {
             return Vec::new();
         }
-        let query = DeltaQuery {
-            unit,
-            coded: QueryCode::new(unit),
-            k,
-            filter,
-        };
         let mut candidates: Vec<u32> = Vec::new();
         let mut rest: Vec<Range<usize>> = Vec::new();
         for (part, rows) in self.parts() {
@@ -57,7 +45,7 @@ impl Delta {
             if !exact && let Some(graph) = part.graph() {
                 // The graph may grow while it is walked; what is scanned begins where this says.
                 let walked = rows.start..rows.end.min(rows.start + graph.rows());
-                if let Some(near) = self.walk(graph, part, walked.clone(), &query) {
+                if let Some(near) = self.walk(graph, part, walked.clone(), query) {
                     candidates.extend(near);
                     scanned.start = walked.end;
                 }
@@ -66,16 +54,16 @@ impl Delta {
         }
         let scanned: usize = rest.iter().map(Range::len).sum();
         candidates.extend(if exact || scanned < SKETCHES_FROM {
-            self.scan_codes(rest, &query)
+            self.scan_codes(rest, query)
         } else {
-            self.scan_sketches(rest, &query)
+            self.scan_sketches(rest, query)
         });
         candidates.sort_unstable();
         let passages = candidates.iter().filter_map(|&row| self.get(row));
-        let mut best: Vec<_> = passages.filter_map(|p| score(p, unit)).collect();
+        let mut best: Vec<_> = passages.filter_map(|p| score(p, query.unit)).collect();
         // Rows come in order, and a stable sort keeps it among equal scores.
         best.sort_by(|a, b| b.0.total_cmp(&a.0));
-        best.truncate(k);
+        best.truncate(query.k);
         best
     }
 
@@ -128,7 +116,17 @@ impl Delta {
     }
 }
 
-impl DeltaQuery<'_> {
+impl<'q> DeltaQuery<'q> {
+    pub(crate) fn new(unit: &'q [f32], k: usize, filter: Option<&'q Filter>) -> Self {
+        Self {
+            unit,
+            coded: QueryCode::new(unit),
+            k,
+            filter,
+            at_least: f32::NEG_INFINITY,
+        }
+    }
+
     pub(crate) fn allows(&self, passage: &DeltaPassage) -> bool {
         self.filter
             .is_none_or(|filter| filter.matches(passage.passage.metadata.as_ref()))

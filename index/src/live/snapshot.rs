@@ -6,12 +6,12 @@ use crate::error::IndexError;
 use crate::filter::bitset::Bitset;
 use crate::live::change::{ChangeCounts, CheckedChange, DeltaPassage};
 use crate::live::delta::Delta;
+use crate::live::delta_search::{DeltaHit, DeltaQuery};
 use crate::live::hit::{Hit, SearchOptions};
 use crate::live::live_segment::LiveSegment;
 use crate::segment::Segment;
 use crate::segment::passages::{IdDigest, Passage, digest};
 use crate::segment::planner::{Found, Reach};
-use crate::segment::search::score::ScoredVector;
 use crate::segment::vectors::normalised;
 
 /// Never changes once searches see it; a batch of changes makes another one of a clone.
@@ -164,15 +164,12 @@ impl Snapshot {
         options: &SearchOptions,
     ) -> Result<Vec<Hit>, IndexError> {
         let query = normalised(query, self.dimension)?;
-        let (k, filter) = (options.k, options.filter.as_ref());
-        let in_delta = self.delta.search(&query, k, filter, options.exact);
-        let known: Vec<f32> = in_delta.iter().map(|(score, ..)| *score).collect();
-        let in_segments = self.search_segments(&query, options, known)?;
+        let (in_segments, in_delta) = self.find(&query, options)?;
         // Score, place, which of the passage's vectors.
         let mut best: Vec<(f32, HitSource<'_>, u32)> = Vec::new();
         for (live, found) in self.segments.iter().zip(in_segments) {
             let segment = live.segment.as_ref();
-            for scored in found {
+            for scored in found.best {
                 let (row, part) = segment.owner(scored.vector);
                 best.push((scored.score, HitSource::Segment { segment, row }, part));
             }
@@ -195,43 +192,48 @@ impl Snapshot {
             .collect()
     }
 
-    /// The best vectors of each segment. `scores` are those of what the delta has. Where nothing of all that
-    /// is found is near the query, segments are searched again, farther.
-    fn search_segments(
+    /// What each segment has for a query, and what the delta has.
+    fn find(
         &self,
         query: &[f32],
         options: &SearchOptions,
-        mut scores: Vec<f32>,
-    ) -> Result<Vec<Vec<ScoredVector>>, IndexError> {
+    ) -> Result<(Vec<Found>, Vec<DeltaHit<'_>>), IndexError> {
+        let (k, filter) = (options.k, options.filter.as_ref());
+        // A filter is applied once, also where a segment is searched twice.
+        let allowed: Vec<Option<Bitset>> =
+            self.segments.iter().map(|s| s.allowed(filter)).collect();
+        let search = |n: usize, reach| {
+            let segment = &self.segments[n].segment;
+            segment.search(query, k, allowed[n].as_ref(), reach)
+        };
         let reach = if options.exact {
             Reach::All
         } else {
             Reach::Near
         };
-        let filter = options.filter.as_ref();
-        // A filter is applied once, also where a segment is searched twice.
-        let allowed: Vec<Option<Bitset>> =
-            self.segments.iter().map(|s| s.allowed(filter)).collect();
-        let segments = || self.segments.iter().zip(&allowed);
-        let search = |(live, allowed): (&LiveSegment, &Option<Bitset>), reach| {
-            let segment = &live.segment;
-            segment.search(query, options.k, allowed.as_ref(), reach)
-        };
-        let mut all = Vec::with_capacity(self.segments.len());
-        for segment in segments() {
-            let found = search(segment, reach)?;
-            scores.extend(found.best.iter().map(|scored| scored.score));
-            all.push(found);
-        }
-        scores.sort_unstable_by(|a, b| b.total_cmp(a));
-        scores.truncate(options.k);
-        let farther = |(segment, found): (_, Found)| match found.farness {
-            Some(farness) if farness.is_far(&scores) => {
-                search(segment, Reach::Far).map(|found| found.best)
+        let in_segments = (0..self.segments.len()).map(|n| search(n, reach));
+        let mut in_segments: Vec<Found> = in_segments.collect::<Result<_, _>>()?;
+        let of_segments = in_segments.iter().flat_map(|found| &found.best);
+        let mut scores: Vec<f32> = of_segments.map(|scored| scored.score).collect();
+        best_first(&mut scores, k);
+        // Where segments have `k` passages, the delta's need not be found unless they are as good.
+        let kth = k.checked_sub(1).and_then(|last| scores.get(last));
+        let in_delta = self.delta.search(
+            &DeltaQuery {
+                at_least: kth.copied().unwrap_or(f32::NEG_INFINITY),
+                ..DeltaQuery::new(query, k, filter)
+            },
+            options.exact,
+        );
+        scores.extend(in_delta.iter().map(|(score, ..)| *score));
+        best_first(&mut scores, k);
+        // Where nothing of all that is found is near the query, segments are searched again, farther.
+        for (n, found) in in_segments.iter_mut().enumerate() {
+            if found.farness.is_some_and(|farness| farness.is_far(&scores)) {
+                *found = search(n, Reach::Far)?;
             }
-            _ => Ok(found.best),
-        };
-        segments().zip(all).map(farther).collect()
+        }
+        Ok((in_segments, in_delta))
     }
 
     /// See [`crate::Index::for_each`].
@@ -251,4 +253,10 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Leaves the best `k` scores, the best first.
+fn best_first(scores: &mut Vec<f32>, k: usize) {
+    scores.sort_unstable_by(|a, b| b.total_cmp(a));
+    scores.truncate(k);
 }

@@ -88,6 +88,7 @@ impl Servers {
             (Method::TwoModels, Some(embedder)) => embedder,
             _ => &self.onegen,
         };
+        let search_path = search_path(finder).await?;
         let rounds = || conversation.rounds.iter().enumerate();
         let documents = rounds().filter_map(|(round, (_, passage))| {
             let key = key(conversation, round);
@@ -124,7 +125,7 @@ impl Servers {
                 }
                 (Some(_), true) => (question.clone(), one_pass_fields(&key, answer, true)),
                 (Some(_), false) => {
-                    let passage = search(finder, question, &key).await?;
+                    let passage = search(finder, &search_path, question, &key).await?;
                     let content = format!("{passage}\n\n{question}");
                     (content, plain_fields(answer, is_cached))
                 }
@@ -157,10 +158,19 @@ impl Servers {
     }
 }
 
+/// Where a server is asked for passages of its default collection, which it lists first.
+async fn search_path(finder: &Client) -> Result<String, String> {
+    let path = "/v1/vector_stores?order=asc&limit=1";
+    let collections: Value = serde_json::from_str(&finder.text(path).await?)
+        .map_err(|error| format!("{path} answered no JSON: {error}"))?;
+    let name = collections["data"][0]["id"].as_str();
+    let name = name.ok_or_else(|| format!("{path} has listed no collection"))?;
+    Ok(format!("/v1/vector_stores/{name}/search"))
+}
+
 /// Finds a passage with a question that is embedded for it.
-async fn search(finder: &Client, question: &str, key: &str) -> Result<String, String> {
+async fn search(finder: &Client, path: &str, question: &str, key: &str) -> Result<String, String> {
     let body = json!({"query": question, "max_num_results": 1, "filters": equals(key)});
-    let path = "/v1/vector_stores/default/search";
     let found = finder.send(HttpMethod::POST, path, &body).await?;
     let text = found["data"][0]["content"][0]["text"].as_str();
     let missing = || format!("{path} has not found {key}");

@@ -43,7 +43,10 @@ async fn one_pass_forwards_a_question_once_and_a_kept_passage_not_at_all() {
     let files = Files::with_block_attention();
     let server = Server::start(&files.config(&[])).await;
     let others = Files::with_block_attention();
-    let embedder = Server::start(&others.config(&[])).await;
+    // Whatever the default collection is called.
+    let mut config = others.config(&[]);
+    config.model.corpus[0].name = "things".into();
+    let embedder = Server::start(&config).await;
     let servers = Servers {
         onegen: client(&server.url),
         embedder: Some(client(&embedder.url)),

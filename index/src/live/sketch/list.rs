@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use crate::live::sketch::bit_product::{LANES, Lanes, bit_products};
-use crate::live::sketch::estimate::{CentredQuery, Factors, Sketch};
+use crate::live::sketch::estimate::{
+    CentredQuery, Factors, RoundedBits, RoundedQuery, Sketch, coarse_words,
+};
 use crate::segment::codes::Estimate;
 
 /// Groups of eight vectors whose products are computed before any of them is looked at.
@@ -13,6 +15,13 @@ const GROUPS: usize = 8;
 #[derive(Clone, Default)]
 pub(crate) struct SketchList {
     vectors: usize,
+    coarse: Bits,
+    fine: Bits,
+}
+
+/// The bits of coarse sketches, or of whole ones.
+#[derive(Clone, Default)]
+struct Bits {
     /// (groups of eight vectors, words); bits of vectors that are not there yet are zero.
     groups: Vec<Lanes>,
     /// The factors of each group.
@@ -21,24 +30,18 @@ pub(crate) struct SketchList {
 
 impl SketchList {
     pub(crate) fn push(&mut self, sketch: &Sketch) {
-        let (words, lane) = (sketch.words.len(), self.vectors % LANES);
-        if lane == 0 {
-            let groups = self.groups.len() + words;
-            self.groups.resize(groups, [0; LANES]);
-            self.factors.push(Factors::default());
-        }
-        let group = self.groups.len() - words;
-        for (lanes, word) in self.groups[group..].iter_mut().zip(&sketch.words) {
-            lanes[lane] = *word;
-        }
-        if let Some(factors) = self.factors.last_mut() {
-            factors.set(lane, sketch.factors);
-        }
+        let (words, lane) = (&sketch.words[..], self.vectors % LANES);
+        self.coarse
+            .push(lane, &words[..coarse_words(words.len())], sketch.coarse);
+        self.fine.push(lane, words, sketch.factors);
         self.vectors += 1;
     }
 
     /// Calls `visit` with each of some vectors that may reach a score, and its estimate. That score is at
     /// first `reached`, then what `visit` returned last. The last one is returned.
+    ///
+    /// Where a query has near vectors, the coarse sketches of nearly all others rule them out, and a quarter
+    /// of the bits is read.
     pub(crate) fn scan(
         &self,
         vectors: Range<usize>,
@@ -46,24 +49,26 @@ impl SketchList {
         mut reached: f32,
         mut visit: impl FnMut(usize, Estimate) -> f32,
     ) -> f32 {
-        let planes = &query.rounded.planes;
-        let words = planes.len();
-        let first = vectors.start / LANES;
-        let groups = self.groups[first * words..].chunks(GROUPS * words);
-        let factors = self.factors[first..].chunks(GROUPS);
-        let firsts = (first * LANES..vectors.end).step_by(GROUPS * LANES);
-        for ((first, groups), factors) in firsts.zip(groups).zip(factors) {
+        let RoundedQuery { coarse, fine } = query.rounded;
+        let groups = vectors.start / LANES..vectors.end.div_ceil(LANES);
+        for first in groups.clone().step_by(GROUPS) {
+            let groups = first..groups.end.min(first + GROUPS);
             let mut products = [[0; LANES]; GROUPS];
-            bit_products(groups, planes, &mut products);
-            for (group, (factors, products)) in factors.iter().zip(&products).enumerate() {
-                let at_most = query.at_most(factors, products);
-                if at_most.iter().all(|&score| score < reached) {
+            self.coarse.products(groups.clone(), coarse, &mut products);
+            for (group, products) in groups.zip(&products) {
+                let factors = &self.coarse.factors[group];
+                let coarse_at_most = query.at_most(coarse, factors, products);
+                if coarse_at_most.iter().all(|&score| score < reached) {
                     continue;
                 }
-                for (lane, &at_most) in at_most.iter().enumerate() {
-                    let vector = first + group * LANES + lane;
-                    if at_most >= reached && vectors.contains(&vector) {
-                        reached = visit(vector, query.estimate(factors.get(lane), products[lane]));
+                let (factors, mut products) = (&self.fine.factors[group], [[0; LANES]]);
+                self.fine.products(group..group + 1, fine, &mut products);
+                let at_most = query.at_most(fine, factors, &products[0]);
+                for (lane, at_most) in at_most.into_iter().enumerate() {
+                    let vector = group * LANES + lane;
+                    if at_most.min(coarse_at_most[lane]) >= reached && vectors.contains(&vector) {
+                        let estimate = query.estimate(fine, factors.get(lane), products[0][lane]);
+                        reached = visit(vector, estimate);
                     }
                 }
             }
@@ -72,10 +77,33 @@ impl SketchList {
     }
 }
 
+impl Bits {
+    fn push(&mut self, lane: usize, words: &[u64], of_vector: Factors) {
+        if lane == 0 {
+            let groups = self.groups.len() + words.len();
+            self.groups.resize(groups, [0; LANES]);
+            self.factors.push(Factors::default());
+        }
+        let group = self.groups.len() - words.len();
+        for (lanes, word) in self.groups[group..].iter_mut().zip(words) {
+            lanes[lane] = *word;
+        }
+        if let Some(factors) = self.factors.last_mut() {
+            factors.set(lane, of_vector);
+        }
+    }
+
+    /// The products of some groups with a query.
+    fn products(&self, groups: Range<usize>, query: &RoundedBits, products: &mut [[u32; LANES]]) {
+        let words = query.planes.len();
+        let groups = &self.groups[groups.start * words..groups.end * words];
+        bit_products(groups, &query.planes, products);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::sketch::estimate::RoundedQuery;
     use crate::live::sketch::rotation::Rotation;
     use crate::segment::search::score::dot;
     use crate::testing::clustered;
@@ -96,12 +124,16 @@ mod tests {
             list.push(&sketch);
             let mut one = SketchList::default();
             one.push(&sketch);
+            let mut products = [[0; LANES]];
+            one.coarse.products(0..1, &rounded.coarse, &mut products);
+            let factors = &one.coarse.factors[0];
+            let coarse = query.at_most(&rounded.coarse, factors, &products[0])[0];
             one.scan(0..1, &query, f32::NEG_INFINITY, |_, estimate| {
-                alone.push(estimate);
+                alone.push((estimate, estimate.at_most().min(coarse)));
                 f32::NEG_INFINITY
             });
         }
-        let mut all: Vec<f32> = alone.iter().map(|estimate| estimate.at_most()).collect();
+        let mut all: Vec<f32> = alone.iter().map(|(_, at_most)| *at_most).collect();
         all.sort_by(f32::total_cmp);
         for (range, reached) in [
             (0..300, f32::NEG_INFINITY),
@@ -113,8 +145,10 @@ mod tests {
                 visited.push((vector, estimate));
                 reached
             });
-            let wanted = alone.iter().copied().enumerate();
-            let wanted = wanted.filter(|(n, e)| range.contains(n) && e.at_most() >= reached);
+            let wanted = alone.iter().enumerate();
+            let wanted =
+                wanted.filter(|(n, (_, at_most))| range.contains(n) && *at_most >= reached);
+            let wanted = wanted.map(|(n, (estimate, _))| (n, *estimate));
             assert_eq!(visited, wanted.collect::<Vec<_>>());
         }
         // Nothing reaches more than the best.

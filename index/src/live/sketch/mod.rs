@@ -1,6 +1,7 @@
 //! Sketches: one bit for each dimension of a vector, from which its score is estimated with an error
 //! bound. A scan of sketches reads an eighth of what a scan of int8 codes reads, and leaves few vectors
-//! whose codes must be compared.
+//! whose codes must be compared. Where a query has near vectors, the first quarter of the bits rules out most
+//! of the others.
 //!
 //! The formulas are those of RaBitQ (J. Gao and C. Long, "RaBitQ: Quantizing High-Dimensional Vectors
 //! with a Theoretical Error Bound for Approximate Nearest Neighbor Search", SIGMOD 2024):

@@ -21,6 +21,8 @@ pub(crate) struct Candidate {
 /// Collects the candidates that may be the best vector of one of the best `k` passages.
 pub(crate) struct CandidateSet {
     k: usize,
+    /// Vectors that score less are not needed.
+    at_least: f32,
     /// Lower bounds of the scores of the best `k` passages before the last one met. The worst is on
     /// top.
     best: BinaryHeap<Reverse<RankedVector>>,
@@ -31,20 +33,26 @@ pub(crate) struct CandidateSet {
 
 impl CandidateSet {
     pub(crate) fn new(k: usize) -> Self {
+        Self::of_scores_from(f32::NEG_INFINITY, k)
+    }
+
+    /// For those passages only whose score is not less than one.
+    pub(crate) fn of_scores_from(at_least: f32, k: usize) -> Self {
         Self {
             k,
+            at_least,
             best: BinaryHeap::new(),
             last: None,
             candidates: Vec::new(),
         }
     }
 
-    /// The score that `k` passages are known to reach. A vector that scores less is not needed.
+    /// A vector that scores less is not needed: `k` passages are known to reach this score.
     pub(crate) fn reached(&self) -> f32 {
         match self.best.peek() {
-            Some(Reverse(worst)) if self.best.len() == self.k => worst.score(),
+            Some(Reverse(worst)) if self.best.len() == self.k => worst.score().max(self.at_least),
             _ if self.k == 0 => f32::INFINITY,
-            _ => f32::NEG_INFINITY,
+            _ => self.at_least,
         }
     }
 
