@@ -5,8 +5,9 @@ pub const DELTA_VECTORS: usize = 4096;
 
 /// Vectors from which on a walk through a graph takes less time than a scan of sketches. At 896 dimensions
 /// hnsw_rs walks in 0.9 ms among 20,000, 1.0 ms among 60,000 and 1.4 ms among 150,000 vectors with 16 links,
-/// and in 1.2 times that with the 32 that large graphs need. A scan takes 0.2 ms for 20,000, 0.35 ms for
-/// 50,000, 0.7 ms for 100,000 and 1.9 ms for 150,000 vectors, where these no longer fit the cache.
+/// and in 1.2 times that with the 32 that large graphs need. A scan takes 0.2 ms for 20,000, 0.5 ms for
+/// 50,000, 0.9 ms for 100,000 and 1.4 ms for 150,000 vectors (on another processor), and four times as long
+/// where nothing is near the query.
 pub const DELTA_GRAPH_VECTORS: usize = 200_000;
 
 /// When the delta gets a graph, and when it becomes a segment.
