@@ -36,7 +36,7 @@ impl Delta {
     /// The best `k` passages that fit the filter, best first; of equal scores the one that was put in
     /// earlier first. With `exact` only codes are scanned, and what is found is right to the bit.
     pub(crate) fn search(&self, query: &DeltaQuery<'_>, exact: bool) -> Vec<DeltaHit<'_>> {
-        if query.k == 0 || self.passages() == 0 {
+        if query.k == 0 {
             return Vec::new();
         }
         let mut candidates: Vec<u32> = Vec::new();

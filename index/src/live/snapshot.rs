@@ -218,13 +218,16 @@ impl Snapshot {
         best_first(&mut scores, k);
         // Where segments have `k` passages, the delta's need not be found unless they are as good.
         let kth = k.checked_sub(1).and_then(|last| scores.get(last));
-        let in_delta = self.delta.search(
-            &DeltaQuery {
+        let in_delta = if self.delta.passages() == 0 {
+            // A query is not coded for an empty delta.
+            Vec::new()
+        } else {
+            let query = DeltaQuery {
                 at_least: kth.copied().unwrap_or(f32::NEG_INFINITY),
                 ..DeltaQuery::new(query, k, filter)
-            },
-            options.exact,
-        );
+            };
+            self.delta.search(&query, options.exact)
+        };
         scores.extend(in_delta.iter().map(|(score, ..)| *score));
         best_first(&mut scores, k);
         // Where nothing of all that is found is near the query, segments are searched again, farther.
