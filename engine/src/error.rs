@@ -132,6 +132,7 @@ pub enum LoadError {
         reason: String,
     },
     /// The tensor library could not load the weights.
+    #[cfg(feature = "mistralrs")]
     #[error("cannot load the weights in {}: {source}", dir.display())]
     Weights {
         /// The model directory.
@@ -217,6 +218,7 @@ pub enum ForwardError {
     #[error("bad input to the forward: {0}")]
     Input(String),
     /// The tensor library failed (out of memory, a device error).
+    #[cfg(feature = "mistralrs")]
     #[error("the forward failed: {0}")]
     Tensor(#[from] candle_core::Error),
     /// A text could not be encoded.

@@ -26,7 +26,6 @@ mod step;
 mod tokens;
 mod turn;
 
-pub use candle_core::{DType, Device};
 pub use config::{Activation, Architecture, ModelConfig, PROJECTIONS, RopeScaling, SlidingWindow};
 pub use conversations::ConversationInfo;
 pub use conversations::store::StoreOptions;
@@ -44,9 +43,9 @@ pub use error::{
 pub use ids::ConversationId;
 pub use model::device::DeviceName;
 pub use model::{
-    EmbeddedText, Fingerprints, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType, LoadOptions,
-    Model, ModelFiles, PassageBlock, PassageKv, Q8Matrix, SequenceInput, SequenceOutput,
-    TensorRows, Tensors, WeightType, gguf_pre_tokenizers, is_adapter,
+    EmbeddedText, Fingerprints, GgmlType, GgufEntry, GgufPreTokenizer, Kernels, KvCache, KvType,
+    LoadOptions, Model, ModelFiles, PassageBlock, PassageKv, Q8Matrix, SequenceInput,
+    SequenceOutput, TensorRows, Tensors, WeightType, gguf_pre_tokenizers, is_adapter,
 };
 pub use passages::{PassageCacheOptions, PassageKvSource};
 pub use step::options::EngineOptions;

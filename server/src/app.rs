@@ -78,7 +78,7 @@ impl App {
         let traces = Traces::open(&config.traces, &config.model.served_model_name)?;
         let dir = config.model.dir();
         let options = LoadOptions {
-            device: config.model.device.open()?,
+            device: config.model.device,
             weights: config.model.weights,
             kv: config.model.kv_type,
             base: config.model.base()?,

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::GgmlDType;
-
 use super::WeightType;
 use super::adapter::Change;
+use super::ggml::GgmlType;
 use super::rows::Rows;
 use super::stored::{StoredTensor, damaged, read_header};
 use super::weights::{self, EMBEDDING, HEAD, WeightFiles};
@@ -138,12 +137,12 @@ impl Checkpoint {
     /// again would lose about as much as the adapter adds, so it is kept in 8 bits.
     pub(crate) fn weight_type(&self, name: &str) -> WeightType {
         let stored = match self.tensors.get(name).map(|stored| stored.element) {
-            Some(GgmlDType::F16) => WeightType::F16,
-            Some(GgmlDType::BF16) => WeightType::Bf16,
-            Some(GgmlDType::F32) | None => WeightType::F32,
-            Some(GgmlDType::Q4_0) => WeightType::Q4_0,
-            Some(GgmlDType::Q4_1) => WeightType::Q4_1,
-            Some(GgmlDType::Q4K) => WeightType::Q4_K,
+            Some(GgmlType::F16) => WeightType::F16,
+            Some(GgmlType::BF16) => WeightType::Bf16,
+            Some(GgmlType::F32) | None => WeightType::F32,
+            Some(GgmlType::Q4_0) => WeightType::Q4_0,
+            Some(GgmlType::Q4_1) => WeightType::Q4_1,
+            Some(GgmlType::Q4_K) => WeightType::Q4_K,
             Some(_) => WeightType::Q8_0,
         };
         if self.changes.contains_key(name) {
@@ -154,14 +153,14 @@ impl Checkpoint {
     }
 
     /// How a tensor's numbers are stored, unless they are changed as they are read.
-    pub(crate) fn element(&self, name: &str) -> Option<GgmlDType> {
+    pub(crate) fn element(&self, name: &str) -> Option<GgmlType> {
         let unchanged = !self.changes.contains_key(name);
         let stored = self.tensors.get(name).filter(|_| unchanged);
         stored.map(|stored| stored.element)
     }
 
     /// How a tensor's numbers are stored, before any change by an adapter.
-    pub(crate) fn base_element(&self, name: &str) -> Option<GgmlDType> {
+    pub(crate) fn base_element(&self, name: &str) -> Option<GgmlType> {
         self.tensors.get(name).map(|stored| stored.element)
     }
 
@@ -198,6 +197,7 @@ impl Checkpoint {
     }
 
     /// The error for weights that the tensor library could not load.
+    #[cfg(feature = "mistralrs")]
     pub(crate) fn not_taken_in(&self, source: candle_core::Error) -> LoadError {
         LoadError::Weights {
             dir: self.dir.clone(),

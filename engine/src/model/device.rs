@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "mistralrs")]
 use candle_core::Device;
 
 use crate::error::LoadError;
@@ -20,37 +21,43 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
+    /// Checks that the program was built with support for the device.
+    ///
+    /// # Errors
+    /// It was not; the error names the feature.
+    pub(super) fn check_built_in(self) -> Result<(), LoadError> {
+        let (feature, is_built_in) = match self {
+            Self::Cpu => return Ok(()),
+            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
+            Self::Metal(_) => ("metal", cfg!(feature = "metal")),
+        };
+        if is_built_in {
+            Ok(())
+        } else {
+            Err(self.unusable(format!(
+                "this program was built without --features {feature}"
+            )))
+        }
+    }
+
     /// Opens the device.
     ///
     /// # Errors
-    /// The program was built without support for the device, or the machine has no device with that
-    /// number.
-    pub fn open(self) -> Result<Device, LoadError> {
-        let (feature, opened) = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Cuda(number) => ("cuda", Device::new_cuda(number)),
-            Self::Metal(number) => ("metal", Device::new_metal(number)),
+    /// The machine has no device with that number.
+    #[cfg(feature = "mistralrs")]
+    pub(super) fn open(self) -> Result<Device, LoadError> {
+        let opened = match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => Device::new_cuda(number),
+            Self::Metal(number) => Device::new_metal(number),
         };
-        opened.map_err(|source| {
-            if self.is_built_in() {
-                LoadError::Device {
-                    device: self.to_string(),
-                    reason: source.to_string(),
-                }
-            } else {
-                LoadError::Device {
-                    device: self.to_string(),
-                    reason: format!("this program was built without --features {feature}"),
-                }
-            }
-        })
+        opened.map_err(|source| self.unusable(source.to_string()))
     }
 
-    fn is_built_in(self) -> bool {
-        match self {
-            Self::Cpu => true,
-            Self::Cuda(_) => cfg!(feature = "cuda"),
-            Self::Metal(_) => cfg!(feature = "metal"),
+    fn unusable(self, reason: String) -> LoadError {
+        LoadError::Device {
+            device: self.to_string(),
+            reason,
         }
     }
 }
@@ -99,7 +106,10 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_device_that_was_not_built_in_is_refused_with_the_feature() {
-        let error = DeviceName::Cuda(0).open().unwrap_err().to_string();
+        let error = DeviceName::Cuda(0)
+            .check_built_in()
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--features cuda"), "{error}");
     }
 }

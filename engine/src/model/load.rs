@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::adapter::{Adapter, is_adapter};
 use super::cpu::CpuDecoder;
 use super::decoder::Decoder;
+use super::device::DeviceName;
 use super::source::ModelFiles;
 use super::{Fingerprints, Kernels, LoadOptions, Model};
 use crate::config::{Activation, ModelConfig};
@@ -28,9 +29,10 @@ impl Model {
     ///
     /// # Errors
     /// A file is missing or damaged, or asks for something that is not supported; the error names the file.
-    /// Or an adapter has no base, or is for another one.
+    /// Or an adapter has no base, or is for another one. Or the program was built without support for the device.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = path.as_ref();
+        options.device.check_built_in()?;
         if !is_adapter(path) {
             return Self::from_files(ModelFiles::open(path)?, options);
         }
@@ -64,7 +66,8 @@ impl Model {
 /// do not support.
 fn load_decoder(files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Decoder>, LoadError> {
     let knows = files.config.hidden_act == Activation::Silu;
-    if options.device.is_cpu() && options.kernels == Kernels::Own && knows {
+    let on_cpu = options.device == DeviceName::Cpu;
+    if on_cpu && options.kernels == Kernels::Own && knows {
         let checkpoint = files.checkpoint()?;
         let decoder = CpuDecoder::load(&files.config, &checkpoint, options.weights, options.kv)?;
         return Ok(Box::new(decoder));
@@ -83,10 +86,9 @@ fn load_in_candle(
 #[cfg(not(feature = "mistralrs"))]
 fn load_in_candle(
     files: &ModelFiles,
-    options: &LoadOptions,
+    _options: &LoadOptions,
 ) -> Result<Box<dyn Decoder>, LoadError> {
     let what = match &files.config.hidden_act {
-        _ if !options.device.is_cpu() => "a GPU".to_owned(),
         Activation::Other(name) => format!("the activation {name}"),
         Activation::Silu => "a model on candle's kernels".to_owned(),
     };

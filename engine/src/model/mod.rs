@@ -9,6 +9,7 @@ mod decoder;
 pub(crate) mod device;
 mod embed;
 mod forward;
+mod ggml;
 mod gguf;
 mod kv_cache;
 mod kv_type;
@@ -28,8 +29,6 @@ mod weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use crate::config::ModelConfig;
 use crate::counters::ForwardedTokens;
 use crate::tokens::Tokens;
@@ -39,7 +38,9 @@ use crate::tokens::token_log::SpanKind;
 pub use adapter::is_adapter;
 pub use cpu::Q8Matrix;
 use decoder::Decoder;
+use device::DeviceName;
 pub use embed::EmbeddedText;
+pub use ggml::GgmlType;
 pub use gguf::{GgufEntry, GgufPreTokenizer, gguf_pre_tokenizers};
 pub(crate) use kv_cache::BLOCK;
 pub use kv_cache::KvCache;
@@ -54,7 +55,7 @@ pub use tensors::{TensorRows, Tensors};
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The device of weights and KV-caches. Default: CPU.
-    pub device: Device,
+    pub device: DeviceName,
     /// The type that matrices are kept in. `None`, the default, keeps on the CPU what the files hold,
     /// and bf16 elsewhere.
     pub weights: Option<WeightType>,
@@ -70,7 +71,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            device: Device::Cpu,
+            device: DeviceName::Cpu,
             weights: None,
             kv: KvType::default(),
             kernels: Kernels::Own,
@@ -231,9 +232,8 @@ impl Model {
             base: _,
         } = &self.options;
         let mut parts = format!(
-            "{} {weights:?} {kv} {kernels:?} {:?}",
+            "{} {weights:?} {kv} {kernels:?} {device:?}",
             self.fingerprints.model,
-            device.location()
         );
         if let Some(BlockMarks { open, end }) = self.tokens.block_marks() {
             parts += &format!(" passages from {open} to {end} see themselves");

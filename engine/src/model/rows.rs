@@ -3,11 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use candle_core::Device;
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
-use half::{bf16, f16};
-
 use super::adapter::{Change, OpenChange};
 use super::stored::StoredTensor;
 use crate::error::LoadError;
@@ -52,11 +47,10 @@ impl<'a> Rows<'a> {
         let mut file = File::open(&stored.path).map_err(unreadable)?;
         file.seek(SeekFrom::Start(stored.start))
             .map_err(unreadable)?;
-        let element = stored.element;
         Ok(Self {
             stored,
             file,
-            row_bytes: columns / element.block_size() * element.type_size(),
+            row_bytes: stored.element.bytes(columns),
             ahead: Vec::new(),
             held: 0,
             given: 0,
@@ -118,45 +112,10 @@ impl<'a> Rows<'a> {
     }
 
     fn next_stored_row(&mut self, row: &mut [f32]) -> Result<(), LoadError> {
-        let stored = self.stored;
-        let bytes = self.next_bytes()?;
-        let pairs = || bytes.as_chunks::<2>().0;
-        match stored.element {
-            GgmlDType::F32 => {
-                for (number, bytes) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *number = f32::from_le_bytes(*bytes);
-                }
-            }
-            GgmlDType::F16 => {
-                for (number, bytes) in row.iter_mut().zip(pairs()) {
-                    *number = f16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            GgmlDType::BF16 => {
-                for (number, bytes) in row.iter_mut().zip(pairs()) {
-                    *number = bf16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            blocks => {
-                let numbers = dequantise(blocks, bytes, row.len());
-                row.copy_from_slice(&numbers.map_err(|source| LoadError::Weights {
-                    dir: stored.path.to_path_buf(),
-                    source,
-                })?);
-            }
-        }
+        let element = self.stored.element;
+        element.dequantise(self.next_bytes()?, row);
         Ok(())
     }
-}
-
-fn dequantise(
-    element: GgmlDType,
-    blocks: &[u8],
-    columns: usize,
-) -> Result<Vec<f32>, candle_core::Error> {
-    qtensor_from_ggml(element, blocks, vec![columns], &Device::Cpu)?
-        .dequantize(&Device::Cpu)?
-        .to_vec1()
 }
 
 impl StoredTensor {

@@ -6,10 +6,10 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::quantized::GgmlDType;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use super::ggml::GgmlType;
 use crate::error::LoadError;
 
 /// A tensor in a file.
@@ -17,7 +17,7 @@ use crate::error::LoadError;
 pub(super) struct StoredTensor {
     pub(super) path: Arc<Path>,
     /// The type of its numbers, stored in blocks of one or more.
-    pub(super) element: GgmlDType,
+    pub(super) element: GgmlType,
     pub(super) shape: Vec<usize>,
     /// Where in the file it starts.
     pub(super) start: u64,
@@ -84,9 +84,9 @@ pub(super) fn read_header(path: &Path) -> Result<HashMap<String, Option<StoredTe
             return Err(damaged(path, format!("it is cut short in {name}")));
         }
         let element = match info.dtype {
-            Dtype::F32 => Some(GgmlDType::F32),
-            Dtype::F16 => Some(GgmlDType::F16),
-            Dtype::BF16 => Some(GgmlDType::BF16),
+            Dtype::F32 => Some(GgmlType::F32),
+            Dtype::F16 => Some(GgmlType::F16),
+            Dtype::BF16 => Some(GgmlType::BF16),
             // A tensor of another type is an error only if it is read.
             _ => None,
         };

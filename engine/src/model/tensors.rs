@@ -1,8 +1,7 @@
 //! A model's tensors as numbers, for training and conversion.
 
-use candle_core::quantized::GgmlDType;
-
 use super::checkpoint::Checkpoint;
+use super::ggml::GgmlType;
 use super::rows::Rows;
 use super::weights::{self, EMBEDDING};
 use crate::config::ModelConfig;
@@ -43,12 +42,12 @@ impl Tensors {
     }
 
     /// How a tensor's numbers are stored; `None` if an adapter changes them.
-    pub fn stored_as(&self, name: &str) -> Option<GgmlDType> {
+    pub fn stored_as(&self, name: &str) -> Option<GgmlType> {
         self.checkpoint.element(self.stored_name(name))
     }
 
     /// How a tensor's numbers are stored, before any change by an adapter.
-    pub fn base_stored_as(&self, name: &str) -> Option<GgmlDType> {
+    pub fn base_stored_as(&self, name: &str) -> Option<GgmlType> {
         self.checkpoint.base_element(self.stored_name(name))
     }
 

@@ -172,7 +172,7 @@ fn states_and_logits_on_the_device_are_those_of_transformers() {
     for family in FAMILIES {
         let golden = Golden::load(family);
         let options = LoadOptions {
-            device: device.open().unwrap(),
+            device,
             weights: Some(WeightType::F32),
             kv: KvType::F32,
             ..LoadOptions::default()
@@ -240,9 +240,10 @@ fn quantised_weights_give_nearly_the_same_states() {
 fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
     let ids: Vec<u32> = (0..40).map(|i| i * 37 % 300).collect();
     for (weights, element) in [
-        (WeightType::Q4_K, GgmlDType::Q4K),
-        (WeightType::Q4_1, GgmlDType::Q4_1),
-        (WeightType::Q4_0, GgmlDType::Q4_0),
+        // The scales and minima of `Q4_K` are fitted better than candle fits them, so these are other numbers.
+        (WeightType::Q4_K, None),
+        (WeightType::Q4_1, Some(GgmlDType::Q4_1)),
+        (WeightType::Q4_0, Some(GgmlDType::Q4_0)),
     ] {
         for family in [Family::Llama, Family::Qwen2] {
             let what = format!("{family:?} in {weights:?}");
@@ -251,15 +252,16 @@ fn weights_of_4_bits_give_nearly_the_logits_of_the_numbers_that_they_are() {
             let model = with_weights(&dir, weights);
             let whole = clean_forward(&model, &ids);
             assert!(in_chunks(&model, &ids, 7) == whole, "{what}");
-            round_projections(&dir.path().join("model.safetensors"), element);
-            let (_, rounded) = clean_forward(&load_kept_in(dir.path(), KvType::F32), &ids);
             let least = |wanted: &[Vec<f32>]| {
                 let cosines = wanted.iter().zip(&whole.1).map(|(a, b)| cosine(a, b));
                 cosines.fold(1f32, f32::min)
             };
+            assert!(least(&exact) > 0.85, "{what}: {}", least(&exact));
+            let Some(element) = element else { continue };
+            round_projections(&dir.path().join("model.safetensors"), element);
+            let (_, rounded) = clean_forward(&load_kept_in(dir.path(), KvType::F32), &ids);
             // The remaining difference comes from the 8 bits of activations, embedding and head.
             assert!(least(&rounded) > 0.998, "{what}: {}", least(&rounded));
-            assert!(least(&exact) > 0.85, "{what}: {}", least(&exact));
         }
     }
 }

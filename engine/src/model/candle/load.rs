@@ -5,6 +5,7 @@ use candle_core::DType;
 use super::CandleDecoder;
 use super::weights;
 use crate::error::LoadError;
+use crate::model::device::DeviceName;
 use crate::model::source::ModelFiles;
 use crate::model::{LoadOptions, WeightType};
 
@@ -17,7 +18,7 @@ pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<CandleDe
     let path = files.path();
     let dtype = match options.weights {
         Some(WeightType::F32) => DType::F32,
-        None if options.device.is_cpu() => DType::F32,
+        None if options.device == DeviceName::Cpu => DType::F32,
         Some(WeightType::F16) => DType::F16,
         Some(WeightType::Bf16) | None => DType::BF16,
         Some(
@@ -30,7 +31,7 @@ pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<CandleDe
             });
         }
     };
-    let tensors = weights::open(files, dtype, &options.device)?;
+    let tensors = weights::open(files, dtype, &options.device.open()?)?;
     CandleDecoder::new(&files.config, tensors).map_err(|source| LoadError::Weights {
         dir: path.to_owned(),
         source,

@@ -1,13 +1,12 @@
 //! Packs the matrices of a checkpoint.
 
-use candle_core::quantized::GgmlDType;
-
 use super::kernels::{Q4KBlock, Q40Block, Q41Block};
 use super::matrix::{Matrix, PackedWeights};
 use super::q4::{self, Q4Panels, StoredBlock};
 use crate::error::LoadError;
 use crate::model::WeightType;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ggml::GgmlType;
 use crate::model::stacked::StackedMatrices;
 
 /// Packs matrices of `columns` columns, one below the other.
@@ -20,7 +19,7 @@ pub(super) fn pack(
     let mut below = StackedMatrices::open(weights, stacked, columns)?;
     let shape = (stacked.iter().map(|(_, rows)| rows).sum(), columns);
     match weight_type.unwrap_or_else(|| stored_type(weights, stacked)) {
-        WeightType::Q8_0 if all_stored_as(GgmlDType::Q8_0, weights, stacked) => {
+        WeightType::Q8_0 if all_stored_as(GgmlType::Q8_0, weights, stacked) => {
             Matrix::pack_q8_blocks(shape, |blocks| {
                 blocks.copy_from_slice(below.rows().next_bytes()?);
                 Ok(())
@@ -51,7 +50,7 @@ fn stored_type(weights: &Checkpoint, stacked: &[(&str, usize)]) -> WeightType {
     }
 }
 
-fn all_stored_as(element: GgmlDType, weights: &Checkpoint, stacked: &[(&str, usize)]) -> bool {
+fn all_stored_as(element: GgmlType, weights: &Checkpoint, stacked: &[(&str, usize)]) -> bool {
     let mut names = stacked.iter();
     names.all(|(name, _)| weights.element(name) == Some(element))
 }
@@ -75,6 +74,7 @@ where
     let mut row = vec![0.0; columns];
     Matrix::pack_q4_blocks((rows, columns), |blocks| {
         below.rows().next_row(&mut row)?;
-        q4::quantise::<B>(&row, blocks).map_err(|source| weights.not_taken_in(source))
+        q4::quantise::<B>(&row, blocks);
+        Ok(())
     })
 }

@@ -10,10 +10,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::quantized::GgmlDType;
-
 use super::value::Value;
 use crate::error::LoadError;
+use crate::model::ggml::GgmlType;
 use crate::model::stored::damaged;
 
 /// The most metadata and tensors that a header may hold, far above what real files hold.
@@ -46,7 +45,7 @@ pub(super) struct MetadataEntry {
 #[derive(Debug)]
 pub(super) struct TensorInfo {
     /// The type of its blocks, or the number of an unknown type.
-    pub(super) element: Result<GgmlDType, u32>,
+    pub(super) element: Result<GgmlType, u32>,
     /// The sizes, rows first. The file has them in the opposite order.
     pub(super) shape: Vec<usize>,
     /// Where in the file it starts.
@@ -141,36 +140,16 @@ impl TensorInfo {
             return Some(0);
         };
         let blocks = self.shape.last().copied().unwrap_or(1);
-        if !blocks.is_multiple_of(element.block_size()) {
+        if !blocks.is_multiple_of(element.block_len()) {
             return None;
         }
         let elements = self
             .shape
             .iter()
             .try_fold(1usize, |a, b| a.checked_mul(*b))?;
-        let bytes = (elements / element.block_size()).checked_mul(element.type_size())?;
+        let bytes = (elements / element.block_len()).checked_mul(element.block_bytes())?;
         Some(bytes as u64)
     }
-}
-
-/// The types that can be read, by the numbers that ggml gives them.
-fn element(number: u32) -> Result<GgmlDType, u32> {
-    Ok(match number {
-        0 => GgmlDType::F32,
-        1 => GgmlDType::F16,
-        2 => GgmlDType::Q4_0,
-        3 => GgmlDType::Q4_1,
-        6 => GgmlDType::Q5_0,
-        7 => GgmlDType::Q5_1,
-        8 => GgmlDType::Q8_0,
-        10 => GgmlDType::Q2K,
-        11 => GgmlDType::Q3K,
-        12 => GgmlDType::Q4K,
-        13 => GgmlDType::Q5K,
-        14 => GgmlDType::Q6K,
-        30 => GgmlDType::BF16,
-        other => return Err(other),
-    })
 }
 
 /// Reads the file without going beyond its end, and hashes what it reads.
@@ -312,8 +291,9 @@ impl<'a> Reader<'a> {
             shape.push(usize::try_from(self.u64()?).unwrap_or(usize::MAX));
         }
         shape.reverse();
+        let number = self.u32()?;
         Ok(TensorInfo {
-            element: element(self.u32()?),
+            element: GgmlType::of_number(number).ok_or(number),
             shape,
             start: self.u64()?,
         })

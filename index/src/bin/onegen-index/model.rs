@@ -62,7 +62,7 @@ impl ModelArguments {
             data_dir: &self.data_dir,
         };
         let options = LoadOptions {
-            device: self.device.open()?,
+            device: self.device,
             weights: self.weights,
             kv: self.kv_type,
             base: store.find(&dir, self.base.as_deref())?,

@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
+use onegen_engine::GgmlType;
 
 /// How numbers are stored: alone, or in ggml's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,7 +57,24 @@ impl Element {
         Self::Q4_0,
     ];
 
-    pub(super) fn ggml(self) -> GgmlDType {
+    pub(super) fn ggml(self) -> GgmlType {
+        match self {
+            Self::F32 => GgmlType::F32,
+            Self::F16 => GgmlType::F16,
+            Self::Bf16 => GgmlType::BF16,
+            Self::Q8_0 => GgmlType::Q8_0,
+            Self::Q6K => GgmlType::Q6_K,
+            Self::Q5K => GgmlType::Q5_K,
+            Self::Q5_1 => GgmlType::Q5_1,
+            Self::Q5_0 => GgmlType::Q5_0,
+            Self::Q4K => GgmlType::Q4_K,
+            Self::Q4_1 => GgmlType::Q4_1,
+            Self::Q4_0 => GgmlType::Q4_0,
+        }
+    }
+
+    /// candle's name of the type, which quantises for all of them.
+    fn in_candle(self) -> GgmlDType {
         match self {
             Self::F32 => GgmlDType::F32,
             Self::F16 => GgmlDType::F16,
@@ -111,7 +129,7 @@ impl Element {
     /// This type, or the next more precise one for which rows of `columns` columns are whole
     /// blocks.
     pub(super) fn fitting(self, columns: usize) -> Self {
-        let fits = |one: Self| columns.is_multiple_of(one.ggml().block_size());
+        let fits = |one: Self| columns.is_multiple_of(one.ggml().block_len());
         match self {
             whole if fits(whole) => whole,
             _ if fits(Self::Q8_0) => Self::Q8_0,
@@ -121,8 +139,7 @@ impl Element {
 
     /// Bytes of `count` numbers, which must be whole blocks.
     pub(super) fn bytes(self, count: usize) -> usize {
-        let ggml = self.ggml();
-        count / ggml.block_size() * ggml.type_size()
+        self.ggml().bytes(count)
     }
 
     /// Appends a row of numbers, which must be whole blocks.
@@ -133,7 +150,7 @@ impl Element {
             Self::Bf16 => to.extend(row.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes())),
             blocks => {
                 let row = Tensor::from_slice(row, row.len(), &Device::Cpu)?;
-                to.extend_from_slice(&QTensor::quantize(&row, blocks.ggml())?.data()?);
+                to.extend_from_slice(&QTensor::quantize(&row, blocks.in_candle())?.data()?);
             }
         }
         Ok(())

@@ -12,8 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::quantized::GgmlDType;
-use onegen_engine::{ModelConfig, RopeScaling};
+use onegen_engine::{GgmlType, ModelConfig, RopeScaling};
 
 use super::{Source, new_name, write_json};
 use file::{Entries, PlannedTensor, write_file};
@@ -177,7 +176,7 @@ impl Source {
 }
 
 impl Element {
-    fn from_ggml(stored: GgmlDType) -> Option<Self> {
+    fn from_ggml(stored: GgmlType) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.ggml() == stored)
     }
 }

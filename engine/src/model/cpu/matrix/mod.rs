@@ -341,7 +341,8 @@ mod tests {
         let mut row = vec![0.0; columns];
         let quantised = Matrix::pack_q4_blocks((rows, columns), |blocks| {
             draw(&mut row);
-            q4::quantise::<B>(&row, blocks)
+            q4::quantise::<B>(&row, blocks);
+            Ok::<_, std::convert::Infallible>(())
         });
         quantised.unwrap()
     }
