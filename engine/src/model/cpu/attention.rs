@@ -15,6 +15,13 @@ use super::ops::exp;
 use super::wide::Wide;
 use crate::model::kv_cache::BLOCK;
 
+/// Queries that are computed together, so that a key or value is read once for all of them. Their sums must stay
+/// in the processor's registers.
+pub(super) const MOST_QUERIES: usize = if cfg!(target_feature = "avx512f") {
+    16
+} else {
+    8
+};
 /// Lanes of values that share their scales.
 const PARTS_SCALED: usize = SCALED / LANES;
 
@@ -34,10 +41,11 @@ pub(super) struct Query<'a> {
 pub(super) struct Scratch {
     /// The queries' numbers, those of one component after another.
     turned: Vec<f32>,
-    sums: Vec<Vec<Lanes>>,
+    /// The weighted sums of values, those of one query after another.
+    sums: Vec<Lanes>,
 }
 
-/// Computes attention for queries of `head` in `layer`, up to eight together. It calls `each(i, sums,
+/// Computes attention for queries of `head` in `layer`, up to [`MOST_QUERIES`] together. It calls `each(i, sums,
 /// total)` with the weighted sum of the values that query `i` sees, `value_width` numbers, and the
 /// sum of the weights.
 pub(super) fn attend(
@@ -52,6 +60,7 @@ pub(super) fn attend(
         let left = &queries[at..];
         let each = |i: usize, sums: &[Lanes], total: f32| each(at + i, sums, total);
         at += match left.len() {
+            16.. if MOST_QUERIES == 16 => tile::<16>(kv, (layer, head), left, scratch, each),
             8.. => tile::<8>(kv, (layer, head), left, scratch, each),
             7 => tile::<7>(kv, (layer, head), left, scratch, each),
             4.. => tile::<4>(kv, (layer, head), left, scratch, each),
@@ -73,21 +82,19 @@ fn tile<const N: usize>(
     let queries: [Query<'_>; N] = std::array::from_fn(|i| queries[i]);
     let from = queries.iter().map(|q| q.from).min().unwrap_or(0);
     let to = queries.iter().map(|q| q.to).max().unwrap_or(0);
-    scratch.turned.clear();
-    for d in 0..kv.head_shape().head_dim {
-        scratch.turned.extend(queries.map(|query| query.query[d]));
+    scratch.turned.resize(kv.head_shape().head_dim * N, 0.0);
+    let (turned, _) = scratch.turned.as_chunks_mut::<N>();
+    for (i, query) in queries.iter().enumerate() {
+        for (turned, number) in turned.iter_mut().zip(query.query) {
+            turned[i] = *number;
+        }
     }
     let mut most = [f32::NEG_INFINITY; N];
     let mut totals = [[0f32; LANES]; N];
     let mut scores = [[[0.0; LANES]; BLOCK / LANES]; N];
     let mut scaled = scores;
-    scratch
-        .sums
-        .resize_with(N.max(scratch.sums.len()), Vec::new);
-    for sums in &mut scratch.sums {
-        sums.clear();
-        sums.resize(width, [0.0; LANES]);
-    }
+    scratch.sums.clear();
+    scratch.sums.resize(N * width, [0.0; LANES]);
     for block in from / BLOCK..to.div_ceil(BLOCK) {
         let kept = kv.head(block, layer, head);
         let first = block * BLOCK;
@@ -98,18 +105,19 @@ fn tile<const N: usize>(
             let scores = &mut scores[i][..sixteens];
             let rescale = weigh(scores, first, query, &mut most[i], &mut totals[i]);
             if rescale != 1.0 {
-                for sums in &mut scratch.sums[i] {
-                    sums.iter_mut().for_each(|sum| *sum *= rescale);
+                let sums = &mut scratch.sums[i * width..][..width];
+                for sum in sums.as_flattened_mut() {
+                    *sum *= rescale;
                 }
             }
         }
         let positions = (to - first).min(BLOCK);
-        let sums = &mut *scratch.sums;
+        let sums = &mut scratch.sums[..];
         with_head!(AnyHead, kept, kept => {
             add_values(kept, &scores, &mut scaled, positions, sums);
         });
     }
-    for (i, (sums, total)) in scratch.sums.iter().zip(&totals).enumerate() {
+    for (i, (sums, total)) in scratch.sums.chunks_exact(width).zip(&totals).enumerate() {
         each(i, sums, total.iter().sum());
     }
     N
@@ -210,18 +218,14 @@ fn hide(scores: &mut Lanes, first: usize, query: &Query<'_>) {
 }
 
 /// Adds the values of a block's first positions, each multiplied by its weight. `scaled` is a buffer.
-#[expect(
-    clippy::needless_range_loop,
-    reason = "a lane is read of each query's weights"
-)]
 fn add_values<K: KvNumber, const N: usize>(
     kept: Head<'_, K>,
     weights: &[[Lanes; BLOCK / LANES]; N],
     scaled: &mut [[Lanes; BLOCK / LANES]; N],
     positions: usize,
-    sums: &mut [Vec<Lanes>],
+    sums: &mut [Lanes],
 ) {
-    let (width, parts) = (kept.shape.value_width(), sums[0].len());
+    let parts = sums.len() / N;
     let (values, _) = kept.values().as_chunks();
     for part in 0..parts {
         let weights = if K::HAS_SCALES {
@@ -233,19 +237,19 @@ fn add_values<K: KvNumber, const N: usize>(
         } else {
             weights
         };
-        let mut added: [Wide; N] = std::array::from_fn(|i| Wide::load(&sums[i][part]));
-        for sixteen in 0..BLOCK / LANES {
-            let weights: [&Lanes; N] = std::array::from_fn(|i| &weights[i][sixteen]);
-            for lane in 0..LANES.min(positions.saturating_sub(sixteen * LANES)) {
-                let position = sixteen * LANES + lane;
-                let value = K::widen_all(&values[position * (width / LANES) + part]);
-                for i in 0..N {
-                    added[i] = value.mul_add(weights[i][lane], added[i]);
-                }
+        // A window begins with a position's weight of the first query, and those of the others are at known
+        // places in it: with an address for each query the processor would run out of registers.
+        let weights = weights.as_flattened().as_flattened();
+        let windows = weights.windows((N - 1) * BLOCK + 1).take(positions);
+        let mut added: [Wide; N] = std::array::from_fn(|i| Wide::load(&sums[i * parts + part]));
+        for (weights, values) in windows.zip(values.chunks_exact(parts)) {
+            let value = K::widen_all(&values[part]);
+            for i in 0..N {
+                added[i] = value.mul_add(weights[i * BLOCK], added[i]);
             }
         }
-        for (sums, added) in sums.iter_mut().zip(added) {
-            added.store(&mut sums[part]);
+        for (i, added) in added.into_iter().enumerate() {
+            added.store(&mut sums[i * parts + part]);
         }
     }
 }

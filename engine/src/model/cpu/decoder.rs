@@ -29,8 +29,9 @@ use crate::model::{KvType, WeightType};
 
 /// Rows of activations that one thread takes at a time between the products.
 const ROWS: usize = 16;
-/// Query rows of one sequence and head that one thread takes at a time.
-const QUERIES: usize = 64;
+/// Tokens of one sequence and key head whose attention one thread takes at a time. However many queries share the
+/// head, these are whole tiles of attention's.
+const ATTENDED: usize = attention::MOST_QUERIES;
 /// With fewer numbers than this, rows are not distributed to threads.
 const WORTH_A_THREAD: usize = 1 << 16;
 
@@ -214,7 +215,9 @@ impl CpuDecoder {
         attended.resize(tokens * config.num_attention_heads * config.head_dim, 0.0);
         self.attend(at, (spans, caches, passages), qkv, attended, attention);
         layer.output.product(attended, normed, quantised);
-        add(states, normed);
+        for_rows(normed, hidden, states, hidden, |what, state| {
+            add(state, what)
+        });
 
         for_rows(states, hidden, normed, hidden, |state, normed| {
             rms_norm(state, &layer.mlp_norm, eps, normed);
@@ -225,7 +228,9 @@ impl CpuDecoder {
         let inner = config.intermediate_size;
         for_rows(gate_up, 2 * inner, fed, inner, swiglu);
         layer.down.product(fed, normed, quantised);
-        add(states, normed);
+        for_rows(normed, hidden, states, hidden, |what, state| {
+            add(state, what)
+        });
     }
 
     /// Normalises queries and keys in families that do so, rotates them to their positions and scales
@@ -305,7 +310,6 @@ impl CpuDecoder {
         let window = config.window(layer).unwrap_or(usize::MAX);
         let attended = DisjointParts::new(attended);
         // A piece of work is a span with its cache, a key head, and some of the span's tokens.
-        let piece_tokens = (QUERIES / group).max(1);
         let mut pieces = Vec::new();
         let mut passages = passages.iter();
         for span in spans {
@@ -318,8 +322,8 @@ impl CpuDecoder {
                 None => (&*caches[span.cache], layer),
             };
             for kv_head in 0..config.num_key_value_heads {
-                for first in (0..span.len).step_by(piece_tokens) {
-                    let last = (first + piece_tokens).min(span.len);
+                for first in (0..span.len).step_by(ATTENDED) {
+                    let last = (first + ATTENDED).min(span.len);
                     pieces.push((span, seen, kv_head, first..last));
                 }
             }

@@ -25,6 +25,7 @@ impl<'a> DisjointParts<'a> {
     ///
     /// # Safety
     /// No other part that is in use overlaps this one.
+    #[inline]
     #[expect(clippy::mut_from_ref)]
     pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
         assert!(start + len <= self.len);

@@ -5,7 +5,7 @@ use super::kernels::{BLOCK, BlockSums, LANES, LEVEL_OFFSET, Q8Row};
 use super::wide::{Wide, largest_magnitude};
 
 /// With fewer numbers than this, rows are not distributed to threads.
-const WORTH_A_THREAD: usize = 1 << 17;
+const WORTH_A_THREAD: usize = 1 << 15;
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;
 
