@@ -13,6 +13,20 @@ use super::panel::{BLOCK, LANES, Lanes, Number, Q8Panel, Q8Row};
 use super::plain;
 
 const GROUP: usize = 4 * LANES;
+/// How far ahead of a product weights are fetched, in bytes, by how they are kept: what was fastest of 1,024 to 32,768
+/// with SmolLM2 on an Intel Xeon (Emerald Rapids), where half or twice as much makes a twentieth of difference.
+const FLOATS_AHEAD: usize = 2048;
+const Q8_AHEAD: usize = 4096;
+pub(super) const Q4_AHEAD: usize = 8192;
+
+/// Fetches the weights `AHEAD` bytes after these into the caches. The processor does so by itself, too, but it stops
+/// at the end of a page and begins anew in the next one. Nothing happens where there is no memory.
+#[inline(always)]
+pub(super) fn fetch_ahead<const AHEAD: usize>(weights: *const impl Sized) {
+    let ahead = weights.wrapping_byte_add(AHEAD);
+    // SAFETY: the instruction is a hint, which reads nothing and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+}
 
 /// The plain version, compiled for AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -107,7 +121,9 @@ macro_rules! float_products {
                 unsafe {
                     let mut weights = [_mm512_setzero_ps(); PANELS];
                     for i in 0..PANELS {
-                        weights[i] = $load(panel[i].add(k * LANES));
+                        let at = panel[i].add(k * LANES);
+                        fetch_ahead::<FLOATS_AHEAD>(at);
+                        weights[i] = $load(at);
                     }
                     for r in 0..ROWS {
                         let value = _mm512_set1_ps(*x[r].add(k));
@@ -176,7 +192,9 @@ unsafe fn q8_tile<const ROWS: usize>(
             }
             let weights = panel.weights.as_ptr().add(block * BLOCK * LANES);
             for group in 0..BLOCK / 4 {
-                let weights = _mm512_loadu_si512(weights.add(group * GROUP).cast());
+                let weights = weights.add(group * GROUP);
+                fetch_ahead::<Q8_AHEAD>(weights);
+                let weights = _mm512_loadu_si512(weights.cast());
                 for r in 0..ROWS {
                     let four = x[r].values.as_ptr().add(block * BLOCK + group * 4);
                     let four = _mm512_set1_epi32(four.cast::<i32>().read_unaligned());
@@ -226,6 +244,7 @@ unsafe fn q8_tile_avx2<const ROWS: usize>(
             let weights = panel.weights.as_ptr().add(block * BLOCK * LANES);
             for group in 0..BLOCK / 4 {
                 let at = weights.add(group * GROUP);
+                fetch_ahead::<Q8_AHEAD>(at);
                 let mut levels = [_mm256_setzero_si256(); 2];
                 for h in 0..2 {
                     let stored = _mm256_loadu_si256(at.add(h * GROUP / 2).cast());

@@ -11,7 +11,7 @@ use half::f16;
 
 use super::panel::{BLOCK, LANES, Lanes, Q8Row};
 use super::q4::{Factor, Q4Block};
-use super::x86::{in_row_tiles, lanes, lanes_of_halves};
+use super::x86::{Q4_AHEAD, fetch_ahead, in_row_tiles, lanes, lanes_of_halves};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn q4_products(
@@ -35,6 +35,7 @@ unsafe fn q4_tile<const ROWS: usize>(
     let low = _mm512_set1_epi8(15);
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for (b, block) in panel.iter().enumerate() {
+        fetch_ahead::<Q4_AHEAD>(block);
         for part in 0..block.parts() {
             let at = b * block.parts() + part;
             // There are two sums a row, so that one need not wait for the other.
@@ -43,6 +44,7 @@ unsafe fn q4_tile<const ROWS: usize>(
             // which the caller has checked to be there.
             unsafe {
                 for (p, pair) in block.quants(part).iter().enumerate() {
+                    fetch_ahead::<Q4_AHEAD>(pair.as_ptr());
                     let pair = _mm512_loadu_si512(pair.as_ptr().cast());
                     let quants = [
                         _mm512_and_si512(pair, low),
@@ -115,6 +117,7 @@ unsafe fn q4_tile_avx2<const ROWS: usize>(
     let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     for (b, block) in panel.iter().enumerate() {
+        fetch_ahead::<Q4_AHEAD>(block);
         for (part, half) in (0..block.parts()).flat_map(|part| [(part, 0), (part, 1)]) {
             let at = b * block.parts() + part;
             let mut exact = [_mm256_setzero_si256(); ROWS];
@@ -123,6 +126,7 @@ unsafe fn q4_tile_avx2<const ROWS: usize>(
             unsafe {
                 for (p, pair) in block.quants(part).iter().enumerate() {
                     let pair = pair.as_ptr().add(half * 2 * LANES);
+                    fetch_ahead::<Q4_AHEAD>(pair);
                     let pair = _mm256_loadu_si256(pair.cast());
                     let quants = [
                         _mm256_and_si256(pair, low),
