@@ -235,6 +235,10 @@ impl Model {
             "{} {weights:?} {kv} {kernels:?} {device:?}",
             self.fingerprints.model,
         );
+        if *weights == Some(WeightType::Q4_K) {
+            // Earlier builds quantised to other blocks.
+            parts += " fitted by least squares";
+        }
         if let Some(BlockMarks { open, end }) = self.tokens.block_marks() {
             parts += &format!(" passages from {open} to {end} see themselves");
         }
