@@ -215,9 +215,7 @@ impl CpuDecoder {
         attended.resize(tokens * config.num_attention_heads * config.head_dim, 0.0);
         self.attend(at, (spans, caches, passages), qkv, attended, attention);
         layer.output.product(attended, normed, quantised);
-        for_rows(normed, hidden, states, hidden, |what, state| {
-            add(state, what)
-        });
+        for_rows(normed, hidden, states, hidden, add);
 
         for_rows(states, hidden, normed, hidden, |state, normed| {
             rms_norm(state, &layer.mlp_norm, eps, normed);
@@ -228,9 +226,7 @@ impl CpuDecoder {
         let inner = config.intermediate_size;
         for_rows(gate_up, 2 * inner, fed, inner, swiglu);
         layer.down.product(fed, normed, quantised);
-        for_rows(normed, hidden, states, hidden, |what, state| {
-            add(state, what)
-        });
+        for_rows(normed, hidden, states, hidden, add);
     }
 
     /// Normalises queries and keys in families that do so, rotates them to their positions and scales
@@ -427,7 +423,7 @@ fn for_rows(
     }
 }
 
-fn add(to: &mut [f32], what: &[f32]) {
+fn add(what: &[f32], to: &mut [f32]) {
     for (to, what) in to.iter_mut().zip(what) {
         *to += what;
     }

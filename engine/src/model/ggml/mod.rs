@@ -79,7 +79,12 @@ impl GgmlType {
 
     /// The type of a number that ggml gives it; `None` for one that is not read.
     pub(super) fn of_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.facts().0 == number)
+        Self::ALL.into_iter().find(|one| one.number() == number)
+    }
+
+    /// The number that ggml gives the type, as GGUF files name it.
+    pub const fn number(self) -> u32 {
+        self.facts().0
     }
 
     /// How many numbers a block holds.

@@ -90,30 +90,25 @@ impl Element {
         }
     }
 
-    /// ggml's number of the type, and the number of a file that mostly has this type
-    /// (`llama_ftype`).
-    fn numbers(self) -> (u32, u32) {
-        match self {
-            Self::F32 => (0, 0),
-            Self::F16 => (1, 1),
-            Self::Bf16 => (30, 32),
-            Self::Q8_0 => (8, 7),
-            Self::Q6K => (14, 18),
-            Self::Q5K => (13, 16),
-            Self::Q5_1 => (7, 9),
-            Self::Q5_0 => (6, 8),
-            Self::Q4K => (12, 14),
-            Self::Q4_1 => (3, 3),
-            Self::Q4_0 => (2, 2),
-        }
-    }
-
     pub(super) fn number(self) -> u32 {
-        self.numbers().0
+        self.ggml().number()
     }
 
+    /// The number of a file that mostly has this type (`llama_ftype`).
     pub(super) fn file_type(self) -> u32 {
-        self.numbers().1
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Bf16 => 32,
+            Self::Q8_0 => 7,
+            Self::Q6K => 18,
+            Self::Q5K => 16,
+            Self::Q5_1 => 9,
+            Self::Q5_0 => 8,
+            Self::Q4K => 14,
+            Self::Q4_1 => 3,
+            Self::Q4_0 => 2,
+        }
     }
 
     /// The more precise of two types.
