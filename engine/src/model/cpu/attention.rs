@@ -16,11 +16,12 @@ use super::wide::Wide;
 use crate::model::kv_cache::BLOCK;
 
 /// Queries that are computed together, so that a key or value is read once for all of them. Their sums must stay
-/// in the processor's registers.
+/// in the processor's registers, with room for a key and a query's number: AVX-512 has 32 for sixteen numbers, AVX2
+/// 16 for eight, of which a query's sums take two.
 pub(super) const MOST_QUERIES: usize = if cfg!(target_feature = "avx512f") {
     16
 } else {
-    8
+    6
 };
 /// Lanes of values that share their scales.
 const PARTS_SCALED: usize = SCALED / LANES;
@@ -61,8 +62,9 @@ pub(super) fn attend(
         let each = |i: usize, sums: &[Lanes], total: f32| each(at + i, sums, total);
         at += match left.len() {
             16.. if MOST_QUERIES == 16 => tile::<16>(kv, (layer, head), left, scratch, each),
-            8.. => tile::<8>(kv, (layer, head), left, scratch, each),
-            7 => tile::<7>(kv, (layer, head), left, scratch, each),
+            8.. if MOST_QUERIES == 16 => tile::<8>(kv, (layer, head), left, scratch, each),
+            7 if MOST_QUERIES == 16 => tile::<7>(kv, (layer, head), left, scratch, each),
+            6.. => tile::<6>(kv, (layer, head), left, scratch, each),
             4.. => tile::<4>(kv, (layer, head), left, scratch, each),
             3 => tile::<3>(kv, (layer, head), left, scratch, each),
             2 => tile::<2>(kv, (layer, head), left, scratch, each),
